@@ -1,0 +1,4 @@
+//! headroom: how much headroom does a quantized `lm_head` have?
+pub mod checkpoint;
+pub mod edit;
+pub mod quant;

@@ -1,0 +1,2 @@
+//! The program `headroom`: see `headroom --help`.
+fn main() {}
