@@ -1,4 +1,6 @@
 //! headroom: how much headroom does a quantized `lm_head` have?
 pub mod checkpoint;
 pub mod edit;
+pub mod kernels;
 pub mod quant;
+pub mod team;

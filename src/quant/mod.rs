@@ -8,8 +8,10 @@
 //! A [`MatrixRef`] is the one view that kernels, edits and certificates read. Whoever makes one has
 //! checked its invariants once, here, in [`MatrixRef::new`].
 
+pub mod dense;
 pub mod packed;
 
+pub use dense::DenseRef;
 pub use packed::Bits;
 
 /// Element type of `scales` and `biases`, and of unquantized tensors.

@@ -1,0 +1,122 @@
+//! AVX-512: all sixteen lanes in one register.
+//!
+//! Two packed words are broadcast as one 64-bit element, so lane `p` sees word `p % 2`, and a shift by
+//! `4 * (p / 2)` leaves code `p / 2` in its low four bits: column `8 * (p % 2) + p / 2`. The sixteen
+//! possible weights of a group stand in one register, and `vpermps`, which looks at the low four bits of
+//! each index only, picks among them: three instructions for sixteen weights, product included.
+//! Vectors are laid out in this order once, before the loops.
+
+use std::arch::x86_64::*;
+
+use super::lanes::{self, Block, LANES, Lanes, Scratch};
+use crate::quant::{DenseRef, FloatType, MatrixRef};
+
+/// Whether this processor has what this file needs.
+pub(super) fn detected() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[derive(Clone, Copy)]
+struct Zmm(__m512);
+
+// SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
+// names for it.
+unsafe impl Lanes for Zmm {
+    const PLACE: [usize; LANES] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
+    type Group4 = __m512;
+    type Shift = __m512i;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        unsafe { Self(_mm512_setzero_ps()) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { Self(_mm512_loadu_ps(from)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, acc: Self) -> Self {
+        unsafe { Self(_mm512_fmadd_ps(self.0, b.0, acc.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        unsafe { Self::sum4([self; 4])[0] }
+    }
+    /// Columns `c` and `c + 8` are neighbours here, `c` and `c + 4` lie eight lanes apart, then four, then
+    /// two: the tree of the specification, by other shuffles.
+    #[inline(always)]
+    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+        unsafe {
+            // In each 128-bit part k: a's sums for columns 2k, 2k + 1, then b's.
+            let pairs = |a: __m512, b: __m512| {
+                _mm512_add_ps(_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b))
+            };
+            let (ab, cd) = (pairs(a.0, b.0), pairs(c.0, d.0));
+            // Parts 0 and 2, 1 and 3: a and b left, c and d right.
+            let fours = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(ab, cd),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(ab, cd),
+            );
+            let twos = _mm512_add_ps(fours, _mm512_shuffle_f32x4::<0b10_11_00_01>(fours, fours));
+            let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0b10_11_00_01>(twos));
+            let mut lanes = [0.0; LANES];
+            _mm512_storeu_ps(lanes.as_mut_ptr(), ones);
+            [lanes[0], lanes[2], lanes[8], lanes[10]]
+        }
+    }
+    #[inline(always)]
+    unsafe fn shift(shift: u32) -> __m512i {
+        unsafe { _mm512_set1_epi32(shift.cast_signed()) }
+    }
+    #[inline(always)]
+    unsafe fn group4(scale: f32, bias: f32) -> __m512 {
+        unsafe {
+            let codes = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
+            _mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias))
+        }
+    }
+    #[inline(always)]
+    unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: __m512i, group: __m512) -> Self {
+        unsafe {
+            let mut pair = _mm512_set1_epi64(words.cast::<i64>().read_unaligned());
+            if SHIFTED {
+                pair = _mm512_sub_epi32(pair, shift);
+            }
+            let by = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
+            Self(_mm512_permutexvar_ps(_mm512_srlv_epi32(pair, by), group))
+        }
+    }
+    #[inline(always)]
+    unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: __m512i, scale: f32, bias: f32) -> Self {
+        unsafe {
+            let mut four = _mm_loadu_si128(words.cast());
+            if SHIFTED {
+                four = _mm_sub_epi32(four, _mm512_castsi512_si128(shift));
+            }
+            let order = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+            let codes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_shuffle_epi8(four, order)));
+            Self(_mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
+        unsafe {
+            let columns = match float_type {
+                FloatType::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())),
+                FloatType::Bf16 => {
+                    let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+                }
+                FloatType::F32 => _mm512_loadu_ps(from.cast()),
+            };
+            let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+            Self(_mm512_permutexvar_ps(order, columns))
+        }
+    }
+}
+
+super::entry_points!(Zmm, "avx512f,avx2,fma", 4, 6);

@@ -1,0 +1,479 @@
+//! Sixteen `f32` lanes, and the two loops over them that every instruction set shares.
+//!
+//! [`Lanes`] is what an instruction set must bring. The loops are inlined into functions that carry
+//! the instruction set's `target_feature`, so that they compile to its instructions.
+
+use super::Line;
+use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
+
+/// Lanes of the reduction; see [`super::scalar`].
+pub(super) use super::scalar::LANES;
+
+/// Sixteen lanes in registers. An implementation may keep them in an order of its own, as long as
+/// all its functions agree on it: [`Lanes::PLACE`] says where a column lies.
+///
+/// # Safety
+/// All functions may be called only where the instruction set was detected. Pointers must be valid
+/// for the bytes that each function names; no alignment is asked for.
+pub(super) unsafe trait Lanes: Copy {
+    /// Column `c` of sixteen lies in lane `PLACE[c]`.
+    const PLACE: [usize; LANES];
+    /// What one group's scale and bias become before its codes are decoded.
+    type Group4: Copy;
+    /// A shift in the form that decoding wants.
+    type Shift: Copy;
+
+    unsafe fn zero() -> Self;
+    /// Reads 64 bytes of lanes, already in this order.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Writes 64 bytes of lanes, in this order.
+    unsafe fn store(self, to: *mut f32);
+    /// `self * b + acc`, rounded once.
+    unsafe fn fma(self, b: Self, acc: Self) -> Self;
+    /// The tree of [`super::scalar::sum`].
+    unsafe fn sum(self) -> f32;
+    /// Four trees at once.
+    #[inline(always)]
+    unsafe fn sum4(four: [Self; 4]) -> [f32; 4] {
+        // SAFETY: as for this function.
+        unsafe { [four[0].sum(), four[1].sum(), four[2].sum(), four[3].sum()] }
+    }
+    unsafe fn shift(shift: u32) -> Self::Shift;
+    unsafe fn group4(scale: f32, bias: f32) -> Self::Group4;
+    /// Sixteen weights from the 8 bytes of two packed words of 4-bit codes.
+    unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: Self::Shift, group: Self::Group4) -> Self;
+    /// Sixteen weights from the 16 bytes of four packed words of 8-bit codes.
+    unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: Self::Shift, scale: f32, bias: f32) -> Self;
+    /// Sixteen elements in column order (32 bytes of f16 or bf16, 64 of f32), widened.
+    unsafe fn widen(float_type: FloatType, from: *const u8) -> Self;
+}
+
+/// What a kernel does with one block of rows: the outputs `out[v * stride + row]` for each of
+/// `count` vectors at `x + v * x_stride`, `row` counted from `first_row` of the matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
+    pub(super) x: *const f32,
+    pub(super) x_stride: usize,
+    pub(super) count: usize,
+    pub(super) out: *mut f32,
+    pub(super) stride: usize,
+}
+
+impl Block {
+    /// # Safety
+    /// `row < rows`, `vector < count`, and `out` valid there.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, row: usize, vector: usize, y: f32) {
+        // SAFETY: as for this function.
+        unsafe { self.out.add(vector * self.stride + self.first_row + row).write(y) }
+    }
+
+    /// # Safety
+    /// `vector <= count`, and `x` valid there.
+    #[inline(always)]
+    pub(super) unsafe fn vector(&self, vector: usize) -> *const f32 {
+        // SAFETY: as for this function.
+        unsafe { self.x.add(vector * self.x_stride) }
+    }
+}
+
+/// Rows that are decoded together.
+pub(super) const TILE_ROWS: usize = 4;
+/// Up to so many vectors, weights are used straight from the register that decoding left them in;
+/// beyond, a panel of rows is decoded once into memory that the cache holds.
+const DIRECT_VECTORS: usize = 3;
+/// Rows of a panel.
+const PANEL_ROWS: usize = 16;
+
+/// Buffers of one thread: widened scales and biases of a few rows, and a panel of weights.
+#[derive(Default)]
+pub(super) struct Scratch {
+    scales: Vec<f32>,
+    biases: Vec<f32>,
+    panel: Vec<Line>,
+}
+
+impl Scratch {
+    /// A buffer of `cols` floats.
+    pub(super) fn row(&mut self, cols: usize) -> &mut [f32] {
+        grow(&mut self.scales, cols);
+        &mut self.scales
+    }
+}
+
+/// Space for `rows` rows of `cols` lanes, each on cache lines of its own.
+fn grow_panel(panel: &mut Vec<Line>, rows: usize, cols: usize) {
+    let lines = rows * cols / LANES;
+    if panel.len() < lines {
+        panel.resize(lines, Line([0.0; LANES]));
+    }
+}
+
+fn grow(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+}
+
+/// IEEE binary16 to binary32, exactly, without a branch or a table: the bits are moved into place and
+/// the exponent's bias corrected by an exact product; infinities and NaN are set apart. Written out so
+/// that the compiler turns a loop of it into vector code for whatever instruction set it is inlined in.
+#[inline(always)]
+fn f16_to_f32(bits: u16) -> f32 {
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    // 2^112: the difference of the exponents' biases, 127 - 15.
+    let scaled = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
+    let finite = if magnitude >= 0x7c00 << 13 { scaled.to_bits() | 0x7f80_0000 } else { scaled.to_bits() };
+    f32::from_bits(finite | (u32::from(bits & 0x8000) << 16))
+}
+
+#[inline(always)]
+pub(super) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
+    match float_type {
+        FloatType::F16 => {
+            for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
+                *to = f16_to_f32(u16::from_le_bytes([from[0], from[1]]));
+            }
+        }
+        FloatType::Bf16 => {
+            for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
+                *to = f32::from_bits(u32::from(u16::from_le_bytes([from[0], from[1]])) << 16);
+            }
+        }
+        FloatType::F32 => {
+            for (to, from) in to.iter_mut().zip(from.chunks_exact(4)) {
+                *to = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+            }
+        }
+    }
+}
+
+/// Widens the scales and biases of `rows` rows from `first` into the scratch, `[rows, groups]`.
+#[inline(always)]
+fn widen_scales(matrix: &MatrixRef<'_>, first: usize, rows: usize, scratch: &mut Scratch) {
+    let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
+    let count = rows * layout.groups_per_row();
+    grow(&mut scratch.scales, count);
+    grow(&mut scratch.biases, count);
+    let range = first * bytes..(first + rows) * bytes;
+    widen_into(layout.scale_type(), &matrix.scales()[range.clone()], &mut scratch.scales[..count]);
+    widen_into(layout.scale_type(), &matrix.biases()[range], &mut scratch.biases[..count]);
+}
+
+/// The product of a block of quantized rows, shifted by `shift`, and the block's vectors.
+///
+/// # Safety
+/// The instruction set of `L` was detected; `block`'s pointers are valid for its vectors (of
+/// `cols` lanes in `L`'s order) and outputs; its rows lie in `matrix`.
+#[inline(always)]
+pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const TILE: usize, const TILE_VECTORS: usize>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: the caller's promise; `MatrixRef` has checked that its parts are as long as its layout
+    // says, and rows and groups below stay within it.
+    unsafe {
+        match matrix.layout().bits() {
+            Bits::Four => by_width::<L, SHIFTED, false, TILE, TILE_VECTORS>(matrix, shift, block, scratch),
+            Bits::Eight => by_width::<L, SHIFTED, true, TILE, TILE_VECTORS>(matrix, shift, block, scratch),
+        }
+    }
+}
+
+/// # Safety
+/// As [`quantized`]; `EIGHT` is the width of the matrix's codes.
+#[inline(always)]
+unsafe fn by_width<
+    L: Lanes,
+    const SHIFTED: bool,
+    const EIGHT: bool,
+    const TILE: usize,
+    const TILE_VECTORS: usize,
+>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: as for `quantized`.
+    unsafe {
+        if block.count > DIRECT_VECTORS {
+            let cols = matrix.layout().cols();
+            let mut panel = std::mem::take(&mut scratch.panel);
+            grow_panel(&mut panel, PANEL_ROWS, cols);
+            let mut done = 0;
+            while done < block.rows {
+                let rows = (block.rows - done).min(PANEL_ROWS);
+                let mut row = 0;
+                while row + TILE_ROWS <= rows {
+                    let to = panel.as_mut_ptr().cast::<f32>().add(row * cols);
+                    decode::<L, SHIFTED, EIGHT, TILE_ROWS>(matrix, shift, block.first_row + done + row, to, scratch);
+                    row += TILE_ROWS;
+                }
+                while row < rows {
+                    let to = panel.as_mut_ptr().cast::<f32>().add(row * cols);
+                    decode::<L, SHIFTED, EIGHT, 1>(matrix, shift, block.first_row + done + row, to, scratch);
+                    row += 1;
+                }
+                let part = Block { first_row: block.first_row + done, rows, ..block };
+                tiles::<L, TILE, TILE_VECTORS>(panel.as_ptr().cast(), cols, part);
+                done += rows;
+            }
+            scratch.panel = panel;
+            return;
+        }
+        let mut row = 0;
+        while row + TILE_ROWS <= block.rows {
+            match block.count {
+                1 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 1>(matrix, shift, block, row, scratch),
+                2 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 2>(matrix, shift, block, row, scratch),
+                3 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 3>(matrix, shift, block, row, scratch),
+                _ => {}
+            }
+            row += TILE_ROWS;
+        }
+        while row < block.rows {
+            for vector in 0..block.count {
+                let one = Block {
+                    x: block.vector(vector),
+                    count: 1,
+                    out: block.out.add(vector * block.stride),
+                    ..block
+                };
+                direct::<L, SHIFTED, EIGHT, 1, 1>(matrix, shift, one, row, scratch);
+            }
+            row += 1;
+        }
+    }
+}
+
+/// `R` rows from `row` of the block on, and all `V` vectors of the block, straight from the registers.
+///
+/// # Safety
+/// As [`quantized`], with `row + R <= block.rows` and `block.count == V`.
+#[inline(always)]
+unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usize, const V: usize>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    row: usize,
+    scratch: &mut Scratch,
+) {
+    let layout = matrix.layout();
+    let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
+    let step = if EIGHT { 16 } else { 8 };
+    let first = block.first_row + row;
+    widen_scales(matrix, first, R, scratch);
+    let (scales, biases) = (&scratch.scales[..R * groups], &scratch.biases[..R * groups]);
+    // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
+    unsafe {
+        let shift = L::shift(shift);
+        let row_bytes = layout.weight_row_bytes();
+        let mut words: [*const u8; R] = std::array::from_fn(|r| matrix.weight().as_ptr().add((first + r) * row_bytes));
+        let mut x: [*const f32; V] = std::array::from_fn(|v| block.vector(v));
+        let mut acc = [[L::zero(); R]; V];
+        for g in 0..groups {
+            let scale: [f32; R] = std::array::from_fn(|r| *scales.get_unchecked(r * groups + g));
+            let bias: [f32; R] = std::array::from_fn(|r| *biases.get_unchecked(r * groups + g));
+            let group: [L::Group4; R] = std::array::from_fn(|r| L::group4(scale[r], bias[r]));
+            for _ in 0..per_group {
+                let w: [L; R] = std::array::from_fn(|r| {
+                    if EIGHT {
+                        L::decode8::<SHIFTED>(words[r], shift, scale[r], bias[r])
+                    } else {
+                        L::decode4::<SHIFTED>(words[r], shift, group[r])
+                    }
+                });
+                for v in 0..V {
+                    let xv = L::load(x[v]);
+                    for r in 0..R {
+                        acc[v][r] = w[r].fma(xv, acc[v][r]);
+                    }
+                    x[v] = x[v].add(LANES);
+                }
+                for words in &mut words {
+                    *words = words.add(step);
+                }
+            }
+        }
+        for v in 0..V {
+            if R == 4 {
+                let y = L::sum4([acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]]);
+                for r in 0..R {
+                    block.put(row + r, v, y[r]);
+                }
+            } else {
+                for r in 0..R {
+                    block.put(row + r, v, acc[v][r].sum());
+                }
+            }
+        }
+    }
+}
+
+/// Decodes `R` rows of the matrix from `first` on into `to`, `[R, cols]`, lanes in `L`'s order.
+///
+/// # Safety
+/// As [`quantized`]; `to` is valid for `R * cols` floats.
+#[inline(always)]
+unsafe fn decode<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usize>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    first: usize,
+    to: *mut f32,
+    scratch: &mut Scratch,
+) {
+    let layout = matrix.layout();
+    let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
+    let step = if EIGHT { 16 } else { 8 };
+    widen_scales(matrix, first, R, scratch);
+    // SAFETY: offsets stay within `R` rows of the matrix and of `to`.
+    unsafe {
+        let shift = L::shift(shift);
+        for r in 0..R {
+            let mut words = matrix.weight().as_ptr().add((first + r) * layout.weight_row_bytes());
+            let mut to = to.add(r * layout.cols());
+            for g in 0..groups {
+                let scale = *scratch.scales.get_unchecked(r * groups + g);
+                let bias = *scratch.biases.get_unchecked(r * groups + g);
+                let group = L::group4(scale, bias);
+                for _ in 0..per_group {
+                    let w = if EIGHT {
+                        L::decode8::<SHIFTED>(words, shift, scale, bias)
+                    } else {
+                        L::decode4::<SHIFTED>(words, shift, group)
+                    };
+                    w.store(to);
+                    words = words.add(step);
+                    to = to.add(LANES);
+                }
+            }
+        }
+    }
+}
+
+/// The product of `block.rows` decoded rows at `panel` (`cols` lanes each) and the block's vectors,
+/// in tiles of `R` rows and `V` vectors.
+///
+/// # Safety
+/// The instruction set of `L` was detected; `panel` is valid for `block.rows * cols` floats and the
+/// block's pointers for its vectors and outputs.
+#[inline(always)]
+unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, cols: usize, block: Block) {
+    // SAFETY: tiles stay within the block.
+    unsafe {
+        let mut vector = 0;
+        while vector < block.count {
+            let wide = vector + V <= block.count;
+            let mut row = 0;
+            while row < block.rows {
+                let w = panel.add(row * cols);
+                let tall = row + R <= block.rows;
+                match (tall, wide) {
+                    (true, true) => tile::<L, R, V>(w, cols, block, row, vector),
+                    (true, false) => {
+                        for v in vector..block.count {
+                            tile::<L, R, 1>(w, cols, block, row, v);
+                        }
+                    }
+                    (false, _) => {
+                        for r in row..block.rows {
+                            for v in vector..(vector + V).min(block.count) {
+                                tile::<L, 1, 1>(panel.add(r * cols), cols, block, r, v);
+                            }
+                        }
+                    }
+                }
+                row += R;
+            }
+            vector += V;
+        }
+    }
+}
+
+/// One accumulator for each of `R` rows and `V` vectors.
+///
+/// # Safety
+/// As [`tiles`], with `row + R <= block.rows` and `vector + V <= block.count`.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
+    w: *const f32,
+    cols: usize,
+    block: Block,
+    row: usize,
+    vector: usize,
+) {
+    // SAFETY: as for `tiles`; `cols` is a multiple of `LANES`.
+    unsafe {
+        let x = block.vector(vector);
+        let mut acc = [[L::zero(); R]; V];
+        let mut c = 0;
+        while c < cols {
+            let wr: [L; R] = std::array::from_fn(|r| L::load(w.add(r * cols + c)));
+            for v in 0..V {
+                let xv = L::load(x.add(v * block.x_stride + c));
+                for r in 0..R {
+                    acc[v][r] = wr[r].fma(xv, acc[v][r]);
+                }
+            }
+            c += LANES;
+        }
+        for v in 0..V {
+            if R == 4 {
+                let y = L::sum4([acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]]);
+                for r in 0..R {
+                    block.put(row + r, vector + v, y[r]);
+                }
+            } else {
+                for r in 0..R {
+                    block.put(row + r, vector + v, acc[v][r].sum());
+                }
+            }
+        }
+    }
+}
+
+/// The product of a block of unquantized rows and the block's vectors.
+///
+/// # Safety
+/// As [`quantized`]; vectors have `cols` rounded up to a multiple of sixteen lanes.
+#[inline(always)]
+pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usize>(
+    matrix: &DenseRef<'_>,
+    block: Block,
+    scratch: &mut Scratch,
+) {
+    let (cols, padded) = (matrix.cols(), matrix.cols().next_multiple_of(LANES));
+    let size = matrix.float_type().size();
+    grow_panel(&mut scratch.panel, PANEL_ROWS, padded);
+    let panel = scratch.panel.as_mut_ptr().cast::<f32>();
+    // SAFETY: rows stay within the matrix; a row's last columns, where fewer than sixteen, are copied
+    // into a padded buffer first.
+    unsafe {
+        let mut done = 0;
+        while done < block.rows {
+            let rows = (block.rows - done).min(PANEL_ROWS);
+            for r in 0..rows {
+                let row = &matrix.data()[(block.first_row + done + r) * cols * size..][..cols * size];
+                let mut chunks = row.chunks_exact(LANES * size);
+                let mut to = panel.add(r * padded);
+                for chunk in &mut chunks {
+                    L::widen(matrix.float_type(), chunk.as_ptr()).store(to);
+                    to = to.add(LANES);
+                }
+                if !chunks.remainder().is_empty() {
+                    let mut last = [0_u8; LANES * 4];
+                    last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
+                    L::widen(matrix.float_type(), last.as_ptr()).store(to);
+                }
+            }
+            let part = Block { first_row: block.first_row + done, rows, ..block };
+            tiles::<L, TILE, TILE_VECTORS>(panel, padded, part);
+            done += rows;
+        }
+    }
+}

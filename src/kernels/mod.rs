@@ -1,0 +1,466 @@
+//! The arithmetic: packed rows times vectors, and what stands between two such products.
+//!
+//! [`scalar`] is the specification, written to be read. The other kernels give the same bits, faster:
+//! `lanes.rs` has the loops that they share, and `avx2.rs`, `avx512.rs` and `neon.rs` what is
+//! particular to an instruction set. Which of them this processor can run is found out at run time;
+//! a [`Kernel`] is the proof, so that whoever holds one may call it without `unsafe`.
+//!
+//! A shift needs no memory: the kernels subtract it from each packed word in the register that has
+//! just been loaded.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code, reason = "scalar only"))]
+mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+pub mod scalar;
+mod vector;
+
+use std::cell::RefCell;
+
+use crate::{
+    quant::{DenseRef, MatrixRef},
+    team::Team,
+};
+pub use scalar::LANES;
+pub use vector::Top;
+
+/// Functions of a kernel's file that carry its `target_feature`: the way from dispatch into the shared
+/// loops. `$tile` rows by `$vectors` vectors is the largest tile whose accumulators fit the registers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! entry_points {
+    ($lanes:ty, $features:literal, $tile:literal, $vectors:literal) => {
+        pub(super) const PLACE: [usize; LANES] = <$lanes as Lanes>::PLACE;
+
+        /// # Safety
+        /// As [`lanes::quantized`], with this file's features detected.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn quantized(matrix: &MatrixRef<'_>, shift: u32, block: Block, scratch: &mut Scratch) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                if shift == 0 {
+                    lanes::quantized::<$lanes, false, $tile, $vectors>(matrix, shift, block, scratch);
+                } else {
+                    lanes::quantized::<$lanes, true, $tile, $vectors>(matrix, shift, block, scratch);
+                }
+            }
+        }
+
+        /// # Safety
+        /// As [`lanes::dense`], with this file's features detected.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn dense(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) {
+            // SAFETY: the caller's promise.
+            unsafe { lanes::dense::<$lanes, $tile, $vectors>(matrix, block, scratch) }
+        }
+
+        super::vector_entry_points!($features);
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use entry_points;
+
+/// The functions of `vector.rs`, compiled for an instruction set.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! vector_entry_points {
+    ($features:literal) => {
+        super::vector_entry_points!($features;
+            fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+            fn swiglu(gate: &mut [f32], up: &[f32]);
+            fn add(x: &mut [f32], y: &[f32]);
+            fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]);
+            fn top(logits: &[f32]) -> Option<super::vector::Top>;
+            fn log_sum_exp(logits: &[f32]) -> f64;
+            fn probabilities(logits: &[f32], log_sum: f64, out: &mut [f64]);
+            fn mean_difference(p: &[f64], a: &[f32], b: &[f32]) -> f64;
+        );
+
+        #[target_feature(enable = $features)]
+        pub(super) fn attend<'a>(
+            q: &[f32],
+            scale: f32,
+            key: impl Fn(usize) -> &'a [f32],
+            value: impl Fn(usize) -> &'a [f32],
+            scores: &mut [f32],
+            out: &mut [f32],
+        ) {
+            super::vector::attend(q, scale, key, value, scores, out);
+        }
+    };
+    ($features:literal; $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        $(#[target_feature(enable = $features)]
+        pub(super) fn $name($($arg: $type),*) $(-> $result)? {
+            super::vector::$name($($arg),*)
+        })*
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use vector_entry_points;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Isa {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+/// An instruction set that this processor was seen to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel(Isa);
+
+/// Calls a function of the kernel's file, or of `vector.rs` where the kernel is the scalar one.
+macro_rules! call {
+    ($kernel:expr, $name:ident($($arg:expr),*)) => {
+        match $kernel.0 {
+            Isa::Scalar => vector::$name($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a `Kernel` of this kind exists only where its features were detected.
+            Isa::Avx2 => unsafe { avx2::$name($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512 => unsafe { avx512::$name($($arg),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Isa::Neon => unsafe { neon::$name($($arg),*) },
+        }
+    };
+}
+
+impl Kernel {
+    /// The specification: everywhere available, slow.
+    pub const SCALAR: Self = Self(Isa::Scalar);
+
+    /// All kernels that this processor can run, the fastest first, the scalar one last.
+    pub fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if avx512::detected() {
+                found.push(Self(Isa::Avx512));
+            }
+            if avx2::detected() {
+                found.push(Self(Isa::Avx2));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if neon::detected() {
+            found.push(Self(Isa::Neon));
+        }
+        found.push(Self::SCALAR);
+        found
+    }
+
+    /// The fastest kernel here.
+    pub fn best() -> Self {
+        Self::available()[0]
+    }
+
+    /// `scalar`, `avx2`, `avx512` or `neon`.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Isa::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
+        }
+    }
+
+    fn place(self) -> [usize; LANES] {
+        match self.0 {
+            Isa::Scalar => std::array::from_fn(|c| c),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::PLACE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::PLACE,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::PLACE,
+        }
+    }
+
+    /// `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`; all of one length.
+    pub fn rms_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        call!(self, rms_norm(x, weight, eps, out));
+    }
+
+    /// `gate[c] = silu(gate[c]) * up[c]`.
+    pub fn swiglu(self, gate: &mut [f32], up: &[f32]) {
+        call!(self, swiglu(gate, up));
+    }
+
+    /// `x[c] += y[c]`.
+    pub fn add(self, x: &mut [f32], y: &[f32]) {
+        call!(self, add(x, y));
+    }
+
+    /// Rotary position embedding of every head in `x`: `cos` and `sin` have half a head's columns, and
+    /// column `c` of a head is paired with `c + half`.
+    pub fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        call!(self, rope(x, cos, sin));
+    }
+
+    /// Attention of one query head over `scores.len()` positions, whose keys and values the closures
+    /// give in order; `scores` is working space. `out` and all keys and values are as long as `q`.
+    pub fn attend<'a>(
+        self,
+        q: &[f32],
+        scale: f32,
+        key: impl Fn(usize) -> &'a [f32],
+        value: impl Fn(usize) -> &'a [f32],
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        call!(self, attend(q, scale, key, value, scores, out));
+    }
+
+    /// The two largest logits, the first of equals first; `None` if one is not finite.
+    pub fn top(self, logits: &[f32]) -> Option<Top> {
+        call!(self, top(logits))
+    }
+
+    /// `ln(sum_i exp(logits[i]))`, in f64; NaN where a logit is NaN or infinite.
+    pub fn log_sum_exp(self, logits: &[f32]) -> f64 {
+        call!(self, log_sum_exp(logits))
+    }
+
+    /// `out[i] = exp(logits[i] - log_sum)`, in f64.
+    pub fn probabilities(self, logits: &[f32], log_sum: f64, out: &mut [f64]) {
+        call!(self, probabilities(logits, log_sum, out));
+    }
+
+    /// `sum_i p[i] * (a[i] - b[i])`, in f64; all of one length.
+    pub fn mean_difference(self, p: &[f64], a: &[f32], b: &[f32]) -> f64 {
+        call!(self, mean_difference(p, a, b))
+    }
+
+    /// The outputs of one block of rows.
+    ///
+    /// # Safety
+    /// `block`'s pointers are valid for its vectors, in this kernel's layout, and for its outputs; its
+    /// rows lie in the matrix and no other thread touches those outputs.
+    unsafe fn block(self, weights: &WeightsRef<'_>, shift: u32, block: lanes::Block, scratch: &mut lanes::Scratch) {
+        match (self.0, weights) {
+            // SAFETY: the caller's promise, and a `Kernel` exists only where its features were detected.
+            (Isa::Scalar, weights) => unsafe { scalar_block(weights, shift, block, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Isa::Avx2, WeightsRef::Quantized(matrix)) => unsafe { avx2::quantized(matrix, shift, block, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Isa::Avx2, WeightsRef::Dense(matrix)) => unsafe { avx2::dense(matrix, block, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Isa::Avx512, WeightsRef::Quantized(matrix)) => unsafe { avx512::quantized(matrix, shift, block, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Isa::Avx512, WeightsRef::Dense(matrix)) => unsafe { avx512::dense(matrix, block, scratch) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            (Isa::Neon, WeightsRef::Quantized(matrix)) => unsafe { neon::quantized(matrix, shift, block, scratch) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            (Isa::Neon, WeightsRef::Dense(matrix)) => unsafe { neon::dense(matrix, block, scratch) },
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::block`].
+unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: lanes::Block, scratch: &mut lanes::Scratch) {
+    let cols = weights.cols();
+    let row_buffer = scratch.row(cols);
+    for row in 0..block.rows {
+        match weights {
+            WeightsRef::Quantized(matrix) => scalar::dequantize_row(matrix, shift, block.first_row + row, row_buffer),
+            WeightsRef::Dense(matrix) => scalar::widen_row(matrix, block.first_row + row, row_buffer),
+        }
+        for vector in 0..block.count {
+            // SAFETY: the caller's promise; the scalar kernel keeps vectors in column order.
+            unsafe {
+                let x = std::slice::from_raw_parts(block.vector(vector), cols);
+                block.put(row, vector, scalar::dot(&row_buffer[..cols], x));
+            }
+        }
+    }
+}
+
+/// A matrix of either kind.
+#[derive(Clone, Copy, Debug)]
+pub enum WeightsRef<'a> {
+    /// Packed codes with scales and biases.
+    Quantized(MatrixRef<'a>),
+    /// Floats.
+    Dense(DenseRef<'a>),
+}
+
+impl WeightsRef<'_> {
+    /// Output features.
+    pub const fn rows(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.layout().rows(),
+            Self::Dense(matrix) => matrix.rows(),
+        }
+    }
+
+    /// Input features.
+    pub const fn cols(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.layout().cols(),
+            Self::Dense(matrix) => matrix.cols(),
+        }
+    }
+
+    /// One row of weights after subtracting `shift` from each packed word (which unquantized weights do
+    /// not have), in the specification's arithmetic.
+    ///
+    /// # Panics
+    /// If `row` is out of range or `out` shorter than a row.
+    pub fn row(&self, shift: u32, row: usize, out: &mut [f32]) {
+        match self {
+            Self::Quantized(matrix) => scalar::dequantize_row(matrix, shift, row, out),
+            Self::Dense(matrix) => scalar::widen_row(matrix, row, out),
+        }
+    }
+}
+
+/// Sixteen floats on a cache line of their own.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LANES]);
+
+/// Vectors to be multiplied, laid out as a kernel wants them.
+pub struct Activations {
+    place: [usize; LANES],
+    cols: usize,
+    lines: Vec<Line>,
+}
+
+impl Activations {
+    /// No vectors yet, of `cols` columns each.
+    pub fn new(kernel: Kernel, cols: usize) -> Self {
+        Self { place: kernel.place(), cols, lines: Vec::new() }
+    }
+
+    /// Vectors of `cols` columns each, lying one after the other in `rows`.
+    ///
+    /// # Panics
+    /// If `rows` is not a whole number of vectors.
+    pub fn from_rows(kernel: Kernel, cols: usize, rows: &[f32]) -> Self {
+        let mut new = Self::new(kernel, cols);
+        assert!(rows.len().is_multiple_of(cols), "whole vectors");
+        new.lines.reserve(rows.len() / cols * cols.div_ceil(LANES));
+        rows.chunks_exact(cols).for_each(|row| new.push(row));
+        new
+    }
+
+    /// Adds a vector.
+    ///
+    /// # Panics
+    /// If it has not the right length.
+    pub fn push(&mut self, x: &[f32]) {
+        assert_eq!(x.len(), self.cols, "columns of a vector");
+        for chunk in x.chunks(LANES) {
+            let mut line = Line([0.0; LANES]);
+            for (x, place) in chunk.iter().zip(self.place) {
+                line.0[place] = *x;
+            }
+            self.lines.push(line);
+        }
+    }
+
+    /// Forgets all vectors and keeps the memory.
+    pub fn clear(&mut self) {
+        self.lines.clear();
+    }
+
+    /// Vectors held.
+    pub fn count(&self) -> usize {
+        self.lines.len() / self.cols.div_ceil(LANES)
+    }
+}
+
+/// Vectors to multiply by a matrix whose packed words are shifted by `shift`.
+pub struct Job<'a> {
+    /// Subtracted from each packed word; 0 leaves the matrix as it is.
+    pub shift: u32,
+    /// The vectors.
+    pub x: &'a Activations,
+    /// `[vectors, rows]`.
+    pub out: &'a mut [f32],
+}
+
+/// A matrix and all that is to be multiplied by it.
+pub struct Pass<'a> {
+    /// The matrix.
+    pub weights: WeightsRef<'a>,
+    /// Vectors under one shift or several: one pass over the matrix serves them all.
+    pub jobs: Vec<Job<'a>>,
+}
+
+/// Rows of one work item. Small enough to be spread over threads, large enough to fill tiles; a block of
+/// packed words stays in the cache while all jobs of a pass use it.
+const BLOCK_ROWS: usize = 32;
+
+thread_local! {
+    static SCRATCH: RefCell<lanes::Scratch> = RefCell::default();
+}
+
+/// An output that several threads write, each its own rows.
+#[derive(Clone, Copy)]
+struct Output(*mut f32);
+
+// SAFETY: `multiply` gives every row of every output to exactly one work item.
+unsafe impl Sync for Output {}
+// SAFETY: as above.
+unsafe impl Send for Output {}
+
+/// Computes all passes in one parallel loop over blocks of rows. The bits of an output depend on its row
+/// of weights, its shift and its vector alone.
+///
+/// # Panics
+/// If a job's vectors or output do not fit its matrix.
+pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
+    let mut blocks = Vec::new();
+    let mut outputs = Vec::with_capacity(passes.len());
+    for (index, pass) in passes.iter_mut().enumerate() {
+        let rows = pass.weights.rows();
+        for job in &pass.jobs {
+            assert_eq!(job.x.cols, pass.weights.cols(), "columns of the vectors and of the matrix");
+            assert_eq!(job.x.place, kernel.place(), "the vectors' layout and the kernel's");
+            assert_eq!(job.out.len(), job.x.count() * rows, "outputs of a job");
+        }
+        outputs.push(pass.jobs.iter_mut().map(|job| Output(job.out.as_mut_ptr())).collect::<Vec<_>>());
+        blocks.extend((0..rows).step_by(BLOCK_ROWS).map(|first| (index, first)));
+    }
+    let passes = &*passes;
+    team.for_each(blocks.len(), |i| {
+        let (index, first_row) = blocks[i];
+        let pass = &passes[index];
+        let rows = pass.weights.rows();
+        SCRATCH.with_borrow_mut(|scratch| {
+            for (job, &Output(out)) in pass.jobs.iter().zip(&outputs[index]) {
+                let block = lanes::Block {
+                    first_row,
+                    rows: BLOCK_ROWS.min(rows - first_row),
+                    x: job.x.lines.as_ptr().cast(),
+                    x_stride: job.x.cols.next_multiple_of(LANES),
+                    count: job.x.count(),
+                    out,
+                    stride: rows,
+                };
+                // SAFETY: the asserts above fit vectors and outputs to the matrix and the kernel, and
+                // this item is the only one with these rows.
+                unsafe { kernel.block(&pass.weights, job.shift, block, scratch) };
+            }
+        });
+    });
+}

@@ -1,0 +1,263 @@
+//! A fixed team of threads that share one loop at a time.
+//!
+//! A forward pass asks for some hundred parallel loops of a few microseconds each. Waking a sleeping
+//! thread costs more than such a loop, so a worker that has just finished one looks for the next for a
+//! while before it goes to sleep. Which thread takes which item never changes a result: items write to
+//! disjoint places, and no sum is split between threads.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{JoinHandle, Thread},
+    time::{Duration, Instant},
+};
+
+/// How long an idle worker looks for work before it sleeps.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// The body of a parallel loop, given the number of the worker that runs it. The lifetime is erased;
+/// see [`Team::run`] for why that is sound.
+#[derive(Clone, Copy)]
+struct Work(*const (dyn Fn() + Sync));
+
+// SAFETY: the pointee is `Sync`, and `Team::run` keeps it alive while any worker can reach it.
+unsafe impl Send for Work {}
+
+struct Shared {
+    /// Counts the loops published so far; a change tells workers that `work` is new.
+    epoch: AtomicUsize,
+    work: Mutex<Option<Work>>,
+    /// Workers that have not yet finished the current loop.
+    pending: AtomicUsize,
+    panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    stop: AtomicBool,
+    asleep: Vec<AtomicBool>,
+}
+
+/// Threads that run parallel loops together with the thread that asks.
+pub struct Team {
+    shared: Arc<Shared>,
+    workers: Vec<(JoinHandle<()>, Thread)>,
+    /// One loop at a time: a second caller waits here.
+    turn: Mutex<()>,
+}
+
+impl std::fmt::Debug for Team {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Team({} threads)", self.threads())
+    }
+}
+
+impl Team {
+    /// A team of `threads` threads, the caller included; 0 counts as 1. Threads that the system
+    /// refuses to start are done without: results do not depend on their number.
+    pub fn new(threads: usize) -> Self {
+        let extra = threads.max(1) - 1;
+        let shared = Arc::new(Shared {
+            epoch: AtomicUsize::new(0),
+            work: Mutex::new(None),
+            pending: AtomicUsize::new(0),
+            panicked: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            asleep: (0..extra).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let workers = (0..extra)
+            .map_while(|index| {
+                let shared = Arc::clone(&shared);
+                let handle = std::thread::Builder::new()
+                    .name(format!("headroom-{index}"))
+                    .spawn(move || worker(&shared, index))
+                    .ok()?;
+                let thread = handle.thread().clone();
+                Some((handle, thread))
+            })
+            .collect();
+        Self { shared, workers, turn: Mutex::new(()) }
+    }
+
+    /// A team as large as the machine has cores for this process.
+    pub fn of_this_machine() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Threads of the team, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `item(i)` once for each `i` below `count`, on any thread and in any order, and returns
+    /// when all have returned.
+    ///
+    /// # Panics
+    /// If an item panics: with its payload, after all threads have stopped.
+    pub fn for_each(&self, count: usize, item: impl Fn(usize) + Sync) {
+        if self.workers.is_empty() || count <= 1 {
+            (0..count).for_each(item);
+            return;
+        }
+        let next = AtomicUsize::new(0);
+        // A few items a claim keep the counter out of the way, a few claims a thread keep the ends even.
+        let claim = (count / (self.threads() * 8)).max(1);
+        self.run(&|| {
+            loop {
+                let start = next.fetch_add(claim, Ordering::Relaxed);
+                if start >= count {
+                    break;
+                }
+                (start..(start + claim).min(count)).for_each(&item);
+            }
+        });
+    }
+
+    /// Runs `body` once on every thread of the team and returns when all have returned.
+    fn run(&self, body: &(dyn Fn() + Sync)) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes. Workers reach the pointer only between the change of
+        // `epoch` below and their decrement of `pending`, and this function does not return, not even
+        // by a panic, before `pending` is back at 0.
+        let work = Work(unsafe {
+            std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync + 'static)>(body)
+        });
+        *shared.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        shared.pending.store(self.workers.len(), Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (asleep, (_, thread)) in shared.asleep.iter().zip(&self.workers) {
+            if asleep.swap(false, Ordering::SeqCst) {
+                thread.unpark();
+            }
+        }
+        let own = catch_unwind(AssertUnwindSafe(body));
+        let mut spins = 0_u32;
+        while shared.pending.load(Ordering::Acquire) > 0 {
+            relax(&mut spins);
+        }
+        let theirs = shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(payload) = own.err().or(theirs) {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for (handle, thread) in self.workers.drain(..) {
+            thread.unpark();
+            // A worker catches what its items throw, so there is nothing left to report here.
+            drop(handle.join());
+        }
+    }
+}
+
+/// Spins politely: after a while the core is offered to others, for machines with fewer free cores
+/// than threads.
+fn relax(spins: &mut u32) {
+    *spins = spins.wrapping_add(1);
+    if spins.is_multiple_of(256) {
+        std::thread::yield_now();
+    } else {
+        std::hint::spin_loop();
+    }
+}
+
+fn worker(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    loop {
+        let mut spins = 0_u32;
+        let mut since = None;
+        while shared.epoch.load(Ordering::SeqCst) == seen {
+            if shared.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            relax(&mut spins);
+            if spins.is_multiple_of(1024) && since.get_or_insert_with(Instant::now).elapsed() > LOOK {
+                // Announce sleep, then look once more: a loop published before the announcement is
+                // seen here, one published after it unparks this thread.
+                shared.asleep[index].store(true, Ordering::SeqCst);
+                if shared.epoch.load(Ordering::SeqCst) == seen && !shared.stop.load(Ordering::SeqCst) {
+                    std::thread::park();
+                }
+                shared.asleep[index].store(false, Ordering::SeqCst);
+                since = None;
+            }
+        }
+        seen = seen.wrapping_add(1);
+        let work = *shared.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Work(body)) = work {
+            // SAFETY: `Team::run` keeps `body` alive until this worker has decremented `pending`.
+            let body = unsafe { &*body };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+                *shared.panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+            }
+        }
+        shared.pending.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_runs_exactly_once() {
+        for threads in [0, 1, 2, 3, 7] {
+            let team = Team::new(threads);
+            for count in [0, 1, 2, 63, 1000] {
+                let hits: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                team.for_each(count, |i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(hits.iter().all(|n| n.load(Ordering::Relaxed) == 1), "{threads} threads, {count} items");
+            }
+        }
+    }
+
+    #[test]
+    fn a_team_that_slept_wakes_up() {
+        let team = Team::new(3);
+        for _ in 0..3 {
+            std::thread::sleep(LOOK * 5);
+            let hits = AtomicUsize::new(0);
+            team.for_each(100, |_| {
+                hits.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(hits.into_inner(), 100);
+        }
+    }
+
+    #[test]
+    fn a_panic_in_an_item_reaches_the_caller_and_the_team_works_on() {
+        let team = Team::new(3);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            team.for_each(100, |i| assert!(i != 57, "item 57"));
+        }));
+        assert!(caught.is_err());
+        let hits = AtomicUsize::new(0);
+        team.for_each(10, |_| {
+            hits.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(hits.into_inner(), 10);
+    }
+
+    #[test]
+    fn callers_on_several_threads_take_turns() {
+        let team = Team::new(2);
+        let hits = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        team.for_each(20, |_| {
+                            hits.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(hits.into_inner(), 4000);
+    }
+}
