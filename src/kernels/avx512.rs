@@ -23,6 +23,7 @@ struct Zmm(__m512);
 // names for it.
 unsafe impl Lanes for Zmm {
     const PLACE: [usize; LANES] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
+    const DIRECT_VECTORS: usize = 4;
     type Group4 = __m512;
     type Shift = __m512i;
 

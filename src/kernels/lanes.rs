@@ -18,6 +18,9 @@ pub(super) use super::scalar::LANES;
 pub(super) unsafe trait Lanes: Copy {
     /// Column `c` of sixteen lies in lane `PLACE[c]`.
     const PLACE: [usize; LANES];
+    /// Up to so many vectors, weights are used straight from the register that decoding left them in;
+    /// beyond, a panel of rows is decoded once into memory that the cache holds. At most 4.
+    const DIRECT_VECTORS: usize;
     /// What one group's scale and bias become before its codes are decoded.
     type Group4: Copy;
     /// A shift in the form that decoding wants.
@@ -81,9 +84,6 @@ impl Block {
 
 /// Rows that are decoded together.
 pub(super) const TILE_ROWS: usize = 4;
-/// Up to so many vectors, weights are used straight from the register that decoding left them in;
-/// beyond, a panel of rows is decoded once into memory that the cache holds.
-const DIRECT_VECTORS: usize = 3;
 /// Rows of a panel.
 const PANEL_ROWS: usize = 16;
 
@@ -201,7 +201,7 @@ unsafe fn by_width<
 ) {
     // SAFETY: as for `quantized`.
     unsafe {
-        if block.count > DIRECT_VECTORS {
+        if block.count > L::DIRECT_VECTORS {
             let cols = matrix.layout().cols();
             let mut panel = std::mem::take(&mut scratch.panel);
             grow_panel(&mut panel, PANEL_ROWS, cols);
@@ -232,6 +232,7 @@ unsafe fn by_width<
                 1 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 1>(matrix, shift, block, row, scratch),
                 2 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 2>(matrix, shift, block, row, scratch),
                 3 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 3>(matrix, shift, block, row, scratch),
+                4 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 4>(matrix, shift, block, row, scratch),
                 _ => {}
             }
             row += TILE_ROWS;
@@ -368,29 +369,26 @@ unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, col
     unsafe {
         let mut vector = 0;
         while vector < block.count {
-            let wide = vector + V <= block.count;
+            let wide = (block.count - vector).min(V);
             let mut row = 0;
-            while row < block.rows {
+            while row + R <= block.rows {
                 let w = panel.add(row * cols);
-                let tall = row + R <= block.rows;
-                match (tall, wide) {
-                    (true, true) => tile::<L, R, V>(w, cols, block, row, vector),
-                    (true, false) => {
-                        for v in vector..block.count {
-                            tile::<L, R, 1>(w, cols, block, row, v);
-                        }
-                    }
-                    (false, _) => {
-                        for r in row..block.rows {
-                            for v in vector..(vector + V).min(block.count) {
-                                tile::<L, 1, 1>(panel.add(r * cols), cols, block, r, v);
-                            }
-                        }
-                    }
+                match wide {
+                    1 => tile::<L, R, 1>(w, cols, block, row, vector),
+                    2 => tile::<L, R, 2>(w, cols, block, row, vector),
+                    3 if V > 3 => tile::<L, R, 3>(w, cols, block, row, vector),
+                    4 if V > 4 => tile::<L, R, 4>(w, cols, block, row, vector),
+                    5 if V > 5 => tile::<L, R, 5>(w, cols, block, row, vector),
+                    _ => tile::<L, R, V>(w, cols, block, row, vector),
                 }
                 row += R;
             }
-            vector += V;
+            for row in row..block.rows {
+                for v in vector..vector + wide {
+                    tile::<L, 1, 1>(panel.add(row * cols), cols, block, row, v);
+                }
+            }
+            vector += wide;
         }
     }
 }
