@@ -89,7 +89,8 @@ impl Team {
     }
 
     /// Calls `item(i)` once for each `i` below `count`, on any thread and in any order, and returns
-    /// when all have returned.
+    /// when all have returned. An item must not ask the same team for a loop of its own: it would wait
+    /// for itself.
     ///
     /// # Panics
     /// If an item panics: with its payload, after all threads have stopped.
@@ -109,6 +110,30 @@ impl Team {
                 }
                 (start..(start + claim).min(count)).for_each(&item);
             }
+        });
+    }
+
+    /// Calls `item(i, chunk)` once for each chunk of `size` elements of `data` (the last may be shorter),
+    /// as [`Team::for_each`] does.
+    ///
+    /// # Panics
+    /// If `size` is 0, or an item panics.
+    pub fn for_each_chunk<T: Send>(&self, data: &mut [T], size: usize, item: impl Fn(usize, &mut [T]) + Sync) {
+        struct Start<T>(*mut T);
+        // SAFETY: items reach disjoint chunks only, of elements that may be sent to another thread.
+        unsafe impl<T: Send> Sync for Start<T> {}
+        impl<T> Start<T> {
+            const fn get(&self) -> *mut T {
+                self.0
+            }
+        }
+        let (len, start) = (data.len(), Start(data.as_mut_ptr()));
+        self.for_each(len.div_ceil(size), |i| {
+            let first = i * size;
+            // SAFETY: chunk `i` lies within `data`, which is borrowed mutably until all items have
+            // returned, and `for_each` runs each `i` once, so no other reference reaches it.
+            let chunk = unsafe { std::slice::from_raw_parts_mut(start.get().add(first), size.min(len - first)) };
+            item(i, chunk);
         });
     }
 
@@ -214,6 +239,14 @@ mod tests {
                 assert!(hits.iter().all(|n| n.load(Ordering::Relaxed) == 1), "{threads} threads, {count} items");
             }
         }
+    }
+
+    #[test]
+    fn chunks_are_disjoint_and_cover_everything() {
+        let team = Team::new(3);
+        let mut data = vec![0_u32; 1003];
+        team.for_each_chunk(&mut data, 10, |i, chunk| chunk.iter_mut().for_each(|x| *x += i as u32 + 1));
+        assert!(data.iter().enumerate().all(|(at, &x)| x == at as u32 / 10 + 1));
     }
 
     #[test]

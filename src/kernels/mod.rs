@@ -355,31 +355,33 @@ impl Activations {
     /// # Panics
     /// If `rows` is not a whole number of vectors.
     pub fn from_rows(kernel: Kernel, cols: usize, rows: &[f32]) -> Self {
-        let mut new = Self::new(kernel, cols);
         assert!(rows.len().is_multiple_of(cols), "whole vectors");
+        let mut new = Self::new(kernel, cols);
         new.lines.reserve(rows.len() / cols * cols.div_ceil(LANES));
-        rows.chunks_exact(cols).for_each(|row| new.push(row));
+        for row in rows.chunks_exact(cols) {
+            new.lines.extend(row.chunks(LANES).map(|chunk| place(&new.place, chunk)));
+        }
         new
     }
 
-    /// Adds a vector.
-    ///
-    /// # Panics
-    /// If it has not the right length.
-    pub fn push(&mut self, x: &[f32]) {
-        assert_eq!(x.len(), self.cols, "columns of a vector");
-        for chunk in x.chunks(LANES) {
-            let mut line = Line([0.0; LANES]);
-            for (x, place) in chunk.iter().zip(self.place) {
-                line.0[place] = *x;
-            }
-            self.lines.push(line);
+    /// Replaces all vectors by `count` new ones of `cols` columns; `vector(i, out)` writes the `i`th into
+    /// `out`, which holds whatever was there before.
+    pub fn fill(&mut self, team: &Team, count: usize, cols: usize, vector: impl Fn(usize, &mut [f32]) + Sync) {
+        thread_local! {
+            static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
-    }
-
-    /// Forgets all vectors and keeps the memory.
-    pub fn clear(&mut self) {
-        self.lines.clear();
+        let places = self.place;
+        self.cols = cols;
+        self.lines.resize(count * cols.div_ceil(LANES), Line([0.0; LANES]));
+        team.for_each_chunk(&mut self.lines, cols.div_ceil(LANES), |i, lines| {
+            ROW.with_borrow_mut(|row| {
+                row.resize(cols, 0.0);
+                vector(i, row);
+                for (line, chunk) in lines.iter_mut().zip(row.chunks(LANES)) {
+                    *line = place(&places, chunk);
+                }
+            });
+        });
     }
 
     /// Vectors held.
@@ -396,6 +398,15 @@ pub struct Job<'a> {
     pub x: &'a Activations,
     /// `[vectors, rows]`.
     pub out: &'a mut [f32],
+}
+
+/// Up to sixteen columns where a kernel wants them; the rest is zero.
+fn place(places: &[usize; LANES], columns: &[f32]) -> Line {
+    let mut line = Line([0.0; LANES]);
+    for (x, &place) in columns.iter().zip(places) {
+        line.0[place] = *x;
+    }
+    line
 }
 
 /// A matrix and all that is to be multiplied by it.

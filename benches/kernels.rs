@@ -1,0 +1,108 @@
+//! Kernels against the machine: bytes of packed head read a second beside a plain read of as many
+//! bytes, and products a second beside a loop of register-only products.
+//!
+//! `cargo bench --bench kernels`; `HEADROOM_THREADS` sets the threads (default: all).
+
+use divan::{Bencher, black_box, counter::{BytesCount, ItemsCount}};
+use lm_headroom::{
+    kernels::{Activations, Job, Kernel, Pass, WeightsRef, multiply},
+    quant::{Bits, FloatType, Layout, MatrixRef},
+    team::Team,
+};
+
+fn main() {
+    divan::main();
+}
+
+fn team() -> Team {
+    match std::env::var("HEADROOM_THREADS").ok().and_then(|n| n.parse().ok()) {
+        Some(threads) => Team::new(threads),
+        None => Team::of_this_machine(),
+    }
+}
+
+/// A head of random codes with the shape of a real one.
+struct Head {
+    layout: Layout,
+    weight: Vec<u8>,
+    scales: Vec<u8>,
+    biases: Vec<u8>,
+}
+
+impl Head {
+    fn new(rows: usize, cols: usize) -> Self {
+        let layout = Layout::new(rows, cols, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let mut state = 1_u64;
+        let weight = (0..rows * layout.weight_row_bytes())
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 56) as u8
+            })
+            .collect();
+        let scales = half::f16::from_f32(0.0045).to_le_bytes().repeat(rows * layout.groups_per_row());
+        let biases = half::f16::from_f32(-0.034).to_le_bytes().repeat(rows * layout.groups_per_row());
+        Self { layout, weight, scales, biases }
+    }
+    fn view(&self) -> MatrixRef<'_> {
+        MatrixRef::new(self.layout, &self.weight, &self.scales, &self.biases).expect("a matrix")
+    }
+    fn bytes(&self) -> usize {
+        self.weight.len() + self.scales.len() + self.biases.len()
+    }
+}
+
+const SMOLLM2: (usize, usize) = (49152, 576);
+const LLAMA3_8B: (usize, usize) = (128_256, 4096);
+
+fn product(bencher: Bencher<'_, '_>, shape: (usize, usize), vectors: usize, shift: u32) {
+    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), Kernel::best());
+    let x: Vec<f32> = (0..vectors * shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
+    let x = Activations::from_rows(kernel, shape.1, &x);
+    let mut out = vec![0.0; vectors * shape.0];
+    bencher
+        .counter(BytesCount::new(head.bytes()))
+        .counter(ItemsCount::new(shape.0 * shape.1 * vectors))
+        .bench_local(|| {
+            let jobs = vec![Job { shift: black_box(shift), x: &x, out: &mut out }];
+            multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), jobs }]);
+        });
+}
+
+#[divan::bench(args = [1, 2, 3, 4, 6, 10, 37, 64])]
+fn smollm2_head_clean(bencher: Bencher<'_, '_>, vectors: usize) {
+    product(bencher, SMOLLM2, vectors, 0);
+}
+
+#[divan::bench(args = [1, 2, 10])]
+fn smollm2_head_shifted(bencher: Bencher<'_, '_>, vectors: usize) {
+    product(bencher, SMOLLM2, vectors, 1_000_001);
+}
+
+#[divan::bench(args = [1, 64], sample_count = 10)]
+fn llama3_8b_head_clean(bencher: Bencher<'_, '_>, vectors: usize) {
+    product(bencher, LLAMA3_8B, vectors, 0);
+}
+
+#[divan::bench(args = [1, 64], sample_count = 10)]
+fn llama3_8b_head_shifted(bencher: Bencher<'_, '_>, vectors: usize) {
+    product(bencher, LLAMA3_8B, vectors, 1_000_001);
+}
+
+/// The yardstick of one vector: reading as many bytes as the 8B head has.
+#[divan::bench(sample_count = 20)]
+fn plain_read_of_a_llama3_8b_head(bencher: Bencher<'_, '_>) {
+    let (head, team) = (Head::new(LLAMA3_8B.0, LLAMA3_8B.1), team());
+    let chunk = 1 << 16;
+    bencher.counter(BytesCount::new(head.weight.len())).bench_local(|| {
+        team.for_each(head.weight.len() / chunk, |i| {
+            let words = &head.weight[i * chunk..][..chunk];
+            let mut sums = [0_u64; 16];
+            for part in words.chunks_exact(128) {
+                for (sum, word) in sums.iter_mut().zip(part.chunks_exact(8)) {
+                    *sum = sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("eight bytes")));
+                }
+            }
+            black_box(sums);
+        });
+    });
+}

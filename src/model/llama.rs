@@ -1,0 +1,281 @@
+//! Llama on the CPU: Llama 2 and 3.x, SmolLM2, TinyLlama, with grouped-query attention.
+//!
+//! Names are the checkpoint's (`q_proj`, `gate_proj`, ...). Activations are f32 throughout. For a batch of
+//! `n` positions, which may belong to many sequences:
+//!
+//! ```text
+//! x          [n, hidden]                    embed_tokens
+//! each layer:
+//!   q, k, v  [n, heads|kv_heads * head_dim] one pass over q_proj, k_proj, v_proj; q and k rotated
+//!   o        [n, heads * head_dim]          attention over each position's own path, in order
+//!   x       += o_proj(o)
+//!   x       += down_proj(silu(gate_proj(h)) * up_proj(h)),  h = post_attention_layernorm(x)
+//! hidden     [wanted, hidden]               norm
+//! ```
+//!
+//! In the last layer only the wanted positions go beyond keys and values.
+
+use std::sync::Arc;
+
+use super::{Body, BodyError, Extension, Parent, Slot, Step, cache::Cache, rope::Rope};
+use crate::{
+    checkpoint::{Checkpoint, LayerWeights, Linear},
+    kernels::{Activations, Job, Kernel, Pass, multiply},
+    team::Team,
+};
+
+/// Positions that go through the layers together: bounds working memory on long prompts.
+const BATCH: usize = 256;
+
+/// The body of a Llama checkpoint on the CPU.
+#[derive(Debug)]
+pub struct Llama {
+    checkpoint: Arc<Checkpoint>,
+    kernel: Kernel,
+    team: Arc<Team>,
+    rope: Rope,
+    cache: Cache,
+    work: Work,
+}
+
+/// Buffers that are used again in each call.
+#[derive(Debug)]
+struct Work {
+    input: Activations,
+    x: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    attended: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    out: Vec<f32>,
+}
+
+/// The positions of one batch.
+struct Batch {
+    slots: Vec<Slot>,
+    /// Positions in order, for all of them; each position's path is a range.
+    paths: Vec<Slot>,
+    ranges: Vec<std::ops::Range<usize>>,
+    wanted: Vec<usize>,
+}
+
+impl Llama {
+    /// A body that has seen nothing yet. Weights stay where the checkpoint has them.
+    pub fn new(checkpoint: Arc<Checkpoint>, kernel: Kernel, team: Arc<Team>) -> Self {
+        let config = checkpoint.config();
+        let work = Work {
+            input: Activations::new(kernel, config.hidden_size),
+            x: Vec::new(),
+            q: Vec::new(),
+            k: Vec::new(),
+            v: Vec::new(),
+            attended: Vec::new(),
+            gate: Vec::new(),
+            up: Vec::new(),
+            out: Vec::new(),
+        };
+        Self {
+            rope: Rope::new(config),
+            cache: Cache::new(config.num_hidden_layers, config.key_value_size()),
+            checkpoint,
+            kernel,
+            team,
+            work,
+        }
+    }
+
+    fn run(&mut self, steps: &[Step<'_>], batch: &Batch, hidden: &mut Vec<f32>) {
+        let checkpoint = Arc::clone(&self.checkpoint);
+        let (config, weights) = (checkpoint.config(), checkpoint.weights());
+        self.work.x.resize(steps.len() * config.hidden_size, 0.0);
+        let embedding = weights.embed_tokens.view();
+        self.team.for_each_chunk(&mut self.work.x, config.hidden_size, |i, x| match steps[i].embedding {
+            Some(own) => x.copy_from_slice(own),
+            None => embedding.row(0, steps[i].token as usize, x),
+        });
+        let everyone: Vec<usize> = (0..steps.len()).collect();
+        for (index, layer) in weights.layers.iter().enumerate() {
+            let last = index + 1 == weights.layers.len();
+            self.keys_and_values(index, layer, batch);
+            let rows = if last { &batch.wanted } else { &everyone };
+            if last {
+                // From here on only what was asked for.
+                for (to, &from) in rows.iter().enumerate() {
+                    let size = config.hidden_size;
+                    self.work.x.copy_within(from * size..(from + 1) * size, to * size);
+                    let size = config.query_size();
+                    self.work.q.copy_within(from * size..(from + 1) * size, to * size);
+                }
+                self.work.x.truncate(rows.len() * config.hidden_size);
+                self.work.q.truncate(rows.len() * config.query_size());
+            }
+            if rows.is_empty() {
+                return;
+            }
+            self.attention(index, layer, batch, rows);
+            self.mlp(layer, rows.len());
+        }
+        for x in self.work.x.chunks_exact(config.hidden_size) {
+            let start = hidden.len();
+            hidden.resize(start + config.hidden_size, 0.0);
+            self.kernel.rms_norm(x, &weights.norm, config.rms_norm_eps as f32, &mut hidden[start..]);
+        }
+    }
+
+    /// Leaves the rotated queries in `work.q`, and keys and values in the cache.
+    fn keys_and_values(&mut self, index: usize, layer: &LayerWeights, batch: &Batch) {
+        let Self { kernel, team, work, rope, cache, checkpoint } = self;
+        let config = checkpoint.config();
+        let count = batch.slots.len();
+        let eps = config.rms_norm_eps as f32;
+        work.input.fill(team, count, config.hidden_size, |i, out| {
+            kernel.rms_norm(&work.x[i * out.len()..][..out.len()], &layer.input_layernorm, eps, out);
+        });
+        let outputs = [(&layer.q_proj, &mut work.q), (&layer.k_proj, &mut work.k), (&layer.v_proj, &mut work.v)];
+        project(*kernel, team, &work.input, outputs);
+        let position = |slot: &Slot| cache.position(*slot);
+        let positions: Vec<usize> = batch.slots.iter().map(position).collect();
+        team.for_each_chunk(&mut work.q, config.query_size(), |i, q| {
+            let (cos, sin) = rope.at(positions[i]);
+            kernel.rope(q, cos, sin);
+        });
+        let kv_dim = config.key_value_size();
+        for (i, slot) in batch.slots.iter().enumerate() {
+            let (keys, values) = cache.write(*slot, index);
+            let (cos, sin) = rope.at(positions[i]);
+            keys.copy_from_slice(&work.k[i * kv_dim..][..kv_dim]);
+            kernel.rope(keys, cos, sin);
+            values.copy_from_slice(&work.v[i * kv_dim..][..kv_dim]);
+        }
+    }
+
+    /// Adds the attention block's output of the positions `rows` of the batch to `work.x`.
+    fn attention(&mut self, index: usize, layer: &LayerWeights, batch: &Batch, rows: &[usize]) {
+        let Self { kernel, team, work, cache, checkpoint, .. } = self;
+        let config = checkpoint.config();
+        let (head_dim, kv_heads) = (config.head_dim, config.num_key_value_heads);
+        // One item: the query heads of one position that share a key head.
+        let shared = config.num_attention_heads / kv_heads * head_dim;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        work.attended.resize(rows.len() * config.query_size(), 0.0);
+        team.for_each_chunk(&mut work.attended, shared, |item, out| {
+            let (row, kv_head) = (item / kv_heads, item % kv_heads);
+            let path = &batch.paths[batch.ranges[rows[row]].clone()];
+            let at = kv_head * head_dim..(kv_head + 1) * head_dim;
+            let mut scores = vec![0.0; path.len()];
+            let queries = work.q[item * shared..][..shared].chunks_exact(head_dim);
+            for (q, out) in queries.zip(out.chunks_exact_mut(head_dim)) {
+                let key = |j: usize| &cache.keys(path[j], index)[at.clone()];
+                let value = |j: usize| &cache.values(path[j], index)[at.clone()];
+                kernel.attend(q, scale, key, value, &mut scores, out);
+            }
+        });
+        let size = config.query_size();
+        work.input.fill(team, rows.len(), size, |i, out| out.copy_from_slice(&work.attended[i * size..][..size]));
+        project(*kernel, team, &work.input, [(&layer.o_proj, &mut work.out)]);
+        kernel.add(&mut work.x, &work.out);
+    }
+
+    /// Adds the MLP's output to `work.x`.
+    fn mlp(&mut self, layer: &LayerWeights, count: usize) {
+        let Self { kernel, team, work, checkpoint, .. } = self;
+        let config = checkpoint.config();
+        let eps = config.rms_norm_eps as f32;
+        work.input.fill(team, count, config.hidden_size, |i, out| {
+            kernel.rms_norm(&work.x[i * out.len()..][..out.len()], &layer.post_attention_layernorm, eps, out);
+        });
+        project(
+            *kernel,
+            team,
+            &work.input,
+            [(&layer.gate_proj, &mut work.gate), (&layer.up_proj, &mut work.up)],
+        );
+        let size = config.intermediate_size;
+        work.input.fill(team, count, size, |i, out| {
+            out.copy_from_slice(&work.gate[i * size..][..size]);
+            kernel.swiglu(out, &work.up[i * size..][..size]);
+        });
+        project(*kernel, team, &work.input, [(&layer.down_proj, &mut work.out)]);
+        kernel.add(&mut work.x, &work.out);
+    }
+}
+
+/// The products of one input with several linear layers, in one pass.
+fn project<const N: usize>(kernel: Kernel, team: &Team, input: &Activations, outputs: [(&Linear, &mut Vec<f32>); N]) {
+    let mut biased = Vec::new();
+    let mut passes: [Pass<'_>; N] = outputs.map(|(linear, out)| {
+        let weights = linear.weights.view();
+        out.resize(input.count() * weights.rows(), 0.0);
+        biased.push(linear.bias.as_deref());
+        Pass { weights, jobs: vec![Job { shift: 0, x: input, out }] }
+    });
+    multiply(kernel, team, &mut passes);
+    for (pass, bias) in passes.iter_mut().zip(biased) {
+        if let Some(bias) = bias {
+            pass.jobs[0].out.chunks_exact_mut(bias.len()).for_each(|out| kernel.add(out, bias));
+        }
+    }
+}
+
+impl Body for Llama {
+    fn hidden_size(&self) -> usize {
+        self.checkpoint.config().hidden_size
+    }
+
+    fn bytes_per_position(&self) -> usize {
+        self.cache.bytes_per_position()
+    }
+
+    fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
+        let vocab_size = self.checkpoint.config().vocab_size;
+        if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
+            return Err(BodyError::Token { token: step.token, vocab_size });
+        }
+        let mut slots: Vec<Slot> = Vec::with_capacity(steps.len());
+        let mut hidden = Vec::new();
+        for part in steps.chunks(BATCH) {
+            let mut batch =
+                Batch { slots: Vec::new(), paths: Vec::new(), ranges: Vec::new(), wanted: Vec::new() };
+            let first = slots.len();
+            for (i, step) in part.iter().enumerate() {
+                let parent = match step.parent {
+                    Parent::Start => None,
+                    Parent::Slot(slot) => Some(slot),
+                    Parent::Step(index) => Some(slots[index]),
+                };
+                let slot = self.cache.open(parent);
+                let before = match step.parent {
+                    Parent::Step(index) if index >= first => Some(batch.ranges[index - first].clone()),
+                    _ => None,
+                };
+                // A position that continues the path written last shares it.
+                let start = match before {
+                    Some(range) if range.end == batch.paths.len() => {
+                        batch.paths.push(slot);
+                        range.start
+                    }
+                    _ => {
+                        let start = batch.paths.len();
+                        self.cache.path(slot, &mut batch.paths);
+                        start
+                    }
+                };
+                batch.ranges.push(start..batch.paths.len());
+                batch.slots.push(slot);
+                slots.push(slot);
+                if step.hidden {
+                    batch.wanted.push(i);
+                }
+                self.rope.reach(self.cache.position(slot) + 1);
+            }
+            self.run(part, &batch, &mut hidden);
+        }
+        Ok(Extension { slots, hidden })
+    }
+
+    fn release(&mut self, slot: Slot) {
+        self.cache.release(slot);
+    }
+}

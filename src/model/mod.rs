@@ -1,0 +1,88 @@
+//! Bodies: everything of a model before its head.
+//!
+//! An edit touches only the head, so the hidden state of a token prefix is the same under every edit.
+//! A [`Body`] is therefore asked for positions, not for generations: which token, after which position.
+//! Whoever asks (see [`crate::trial`]) sees to it that each distinct prefix is asked for once.
+
+mod cache;
+pub mod llama;
+pub mod projection;
+mod rope;
+
+pub use llama::Llama;
+pub use projection::{CpuProjection, Projection, Query};
+
+/// A position that a body has seen, with its keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot(u32);
+
+/// What a new position follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    /// Nothing: it is the first.
+    Start,
+    /// A position of an earlier call.
+    Slot(Slot),
+    /// A position earlier in the same call, by its index.
+    Step(usize),
+}
+
+/// A position to be computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The token at this position.
+    pub token: u32,
+    /// The position before.
+    pub parent: Parent,
+    /// Whether the hidden state is wanted, or only what later positions need.
+    pub hidden: bool,
+    /// The token's embedding, `[hidden_size]`, where it is not the checkpoint's own: an edit of a matrix
+    /// that is both embedding and head.
+    pub embedding: Option<&'a [f32]>,
+}
+
+/// What [`Body::extend`] found.
+#[derive(Debug)]
+pub struct Extension {
+    /// One slot a step.
+    pub slots: Vec<Slot>,
+    /// The normalized hidden states of the steps that asked for theirs, in order,
+    /// `[count, hidden_size]`.
+    pub hidden: Vec<f32>,
+}
+
+/// Why a body could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// A token beyond the embedding.
+    #[error("token {token} is beyond the model's vocabulary of {vocab_size}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+}
+
+/// Everything of a model before its head.
+pub trait Body {
+    /// Columns of a hidden state.
+    fn hidden_size(&self) -> usize;
+
+    /// Bytes that one position keeps until it is released.
+    fn bytes_per_position(&self) -> usize;
+
+    /// Runs new positions. The bits of a hidden state depend on the tokens up to it alone, not on what
+    /// else is in the call or how a prefix was cut into calls.
+    ///
+    /// # Errors
+    /// [`BodyError`]; then no position was added.
+    ///
+    /// # Panics
+    /// May panic on a slot that was released, or on a step that names itself or a later one as parent.
+    fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError>;
+
+    /// Forgets a position. Nothing that still follows it may be extended any more.
+    fn release(&mut self, slot: Slot);
+}

@@ -1,0 +1,675 @@
+//! Trials: every edit on every prompt, with each distinct token prefix sent through the body once.
+//!
+//! An edit touches only the head, so what the body computes for a prefix holds under every edit. The
+//! prefixes of a run form a trie (token, parent, hidden state, and the body's slot with this position's
+//! keys and values), and all trials advance together, in *waves*:
+//!
+//! 1. each trial that is still running needs the logits of its prefix under its edit; prefixes and shifts
+//!    that several trials share are multiplied once, all of a wave in one pass over the head;
+//! 2. each takes the first largest logit, and with it a step in the trie;
+//! 3. the prefixes that are new go through the body as one batch.
+//!
+//! Afterwards the trials are *measured*, again without the body: the surprise of each generated token under
+//! the clean model at the prefix where it was generated, and, teacher-forced on the clean trajectory, the
+//! divergence of the edited distributions from the clean ones.
+//!
+//! Where the edited matrix is the embedding too ([`Tying::Shared`]), a prefix has another hidden state under
+//! each edit: then each edit has a trie of its own, beside the clean one.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    edit::Plan,
+    kernels::{Kernel, Top, WeightsRef},
+    model::{Body, BodyError, Parent, Projection, Query, Slot, Step},
+    quant::MatrixRef,
+    team::Team,
+};
+
+pub use crate::coherence::Finish;
+
+/// Bytes of logits that are held at a time.
+const LOGIT_BYTES: usize = 96 << 20;
+/// Bytes that the prefixes of trials may hold, beyond those of prompts and clean answers, which stay.
+const TRIE_BYTES: usize = 1 << 30;
+
+/// Whether the edited matrix is also the embedding.
+#[derive(Clone, Copy, Debug)]
+pub enum Tying<'a> {
+    /// It is the head alone: the body is the same under every edit.
+    Separate,
+    /// It is both: an edit changes what the body sees. The matrix as it is without an edit.
+    Shared(MatrixRef<'a>),
+}
+
+/// What a model answered, step by step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trajectory {
+    /// Generated tokens, without the eos.
+    pub tokens: Vec<u32>,
+    /// The eos that ended it, where [`Finish::Stop`].
+    pub eos: Option<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Best minus second logit, one a step, the eos step included.
+    pub margin: Vec<f32>,
+    /// `-ln p` of each generated token under the clean model given the same prefix, in nats, one a step, the
+    /// eos step included.
+    pub surprise: Vec<f64>,
+}
+
+impl Trajectory {
+    /// The token chosen at each step, the eos included.
+    pub fn steps(&self) -> impl Iterator<Item = u32> {
+        self.tokens.iter().copied().chain(self.eos)
+    }
+}
+
+/// One edit on one prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Index of the prompt.
+    pub prompt: usize,
+    /// Index of the edit.
+    pub edit: usize,
+    /// What the edited model answered.
+    pub trajectory: Trajectory,
+    /// `KL(clean || edited)` in nats at each step of the clean trajectory; NaN where the edited
+    /// distribution is not finite.
+    pub divergence: Vec<f64>,
+    /// Whether the edited model's first choice is the clean one, at each step of the clean trajectory.
+    pub agreement: Vec<bool>,
+}
+
+/// What is generated, and from what.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// Token ids of each prompt; none may be empty.
+    pub prompts: &'a [Vec<u32>],
+    /// Tokens that end an answer.
+    pub eos: &'a [u32],
+    /// Tokens to generate at most, at least 1.
+    pub max_tokens: usize,
+    /// Whether the edited matrix is also the embedding.
+    pub tying: Tying<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct NodeId(u32);
+
+/// A token prefix.
+#[derive(Debug)]
+struct Node {
+    parent: Option<NodeId>,
+    token: u32,
+    /// `None` for a root, and before the body has seen it.
+    slot: Option<Slot>,
+    hidden: Option<Box<[f32]>>,
+    /// Prompts and clean answers stay until the end.
+    pinned: bool,
+}
+
+/// The prefixes that are known.
+#[derive(Debug, Default)]
+struct Trie {
+    nodes: Vec<Option<Node>>,
+    free: Vec<NodeId>,
+    children: HashMap<(NodeId, u32), NodeId>,
+}
+
+impl Trie {
+    fn insert(&mut self, node: Node) -> NodeId {
+        if let Some(id) = self.free.pop() {
+            self.nodes[id.0 as usize] = Some(node);
+            return id;
+        }
+        self.nodes.push(Some(node));
+        NodeId(self.nodes.len() as u32 - 1)
+    }
+
+    fn root(&mut self) -> NodeId {
+        self.insert(Node { parent: None, token: 0, slot: None, hidden: None, pinned: false })
+    }
+
+    fn node(&self, id: NodeId) -> &Node {
+        self.nodes[id.0 as usize].as_ref().expect("a prefix in use is not forgotten")
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.nodes[id.0 as usize].as_mut().expect("a prefix in use is not forgotten")
+    }
+
+    fn hidden(&self, id: NodeId) -> &[f32] {
+        self.node(id).hidden.as_deref().expect("a prefix at which logits are asked for has its hidden state")
+    }
+
+    /// Forgets all that is not pinned.
+    fn sweep(&mut self, body: &mut (impl Body + ?Sized)) {
+        for index in 0..self.nodes.len() {
+            if let Some(node) = self.nodes[index].take_if(|node| !node.pinned) {
+                if let Some(parent) = node.parent {
+                    let key = (parent, node.token);
+                    if self.children.get(&key) == Some(&NodeId(index as u32)) {
+                        self.children.remove(&key);
+                    }
+                }
+                if let Some(slot) = node.slot {
+                    body.release(slot);
+                }
+                self.free.push(NodeId(index as u32));
+            }
+        }
+    }
+}
+
+/// New prefixes that wait for the body.
+#[derive(Default)]
+struct Pending {
+    /// In an order in which parents come first, each with the edit whose embedding it takes.
+    nodes: Vec<(NodeId, Option<usize>, bool)>,
+}
+
+/// One trial on its way.
+struct Running {
+    prompt: usize,
+    /// `None`: the clean model.
+    edit: Option<usize>,
+    /// The end of the prompt.
+    start: NodeId,
+    /// The prefix at each step.
+    path: Vec<NodeId>,
+    trajectory: Trajectory,
+    finished: bool,
+}
+
+/// A clean answer and where it lies in the trie.
+#[derive(Debug)]
+struct Clean {
+    trajectory: Trajectory,
+    /// The prefix at each step; one shorter than the answer's steps if the last was not finite.
+    path: Vec<NodeId>,
+    /// The end of the prompt.
+    start: NodeId,
+}
+
+/// Runs edits on prompts. Prompts and clean answers are computed once, however often edits are run.
+pub struct Trials<'a, B: ?Sized, P: ?Sized> {
+    body: &'a mut B,
+    head: &'a mut P,
+    kernel: Kernel,
+    team: &'a Team,
+    task: Task<'a>,
+    trie: Trie,
+    root: NodeId,
+    clean: Vec<Clean>,
+}
+
+impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
+    /// Nothing is computed yet.
+    ///
+    /// # Panics
+    /// If a prompt is empty or `max_tokens` is 0.
+    pub fn new(body: &'a mut B, head: &'a mut P, kernel: Kernel, team: &'a Team, task: Task<'a>) -> Self {
+        assert!(task.max_tokens > 0 && task.prompts.iter().all(|prompt| !prompt.is_empty()), "something to do");
+        let mut trie = Trie::default();
+        let root = trie.root();
+        trie.node_mut(root).pinned = true;
+        Self { body, head, kernel, team, task, trie, root, clean: Vec::new() }
+    }
+
+    /// The clean model's answer to each prompt, once [`Trials::run`] has returned.
+    pub fn clean(&self) -> impl ExactSizeIterator<Item = &Trajectory> {
+        self.clean.iter().map(|clean| &clean.trajectory)
+    }
+
+    /// The clean model's normalized hidden states at each step of its answer to `prompt`, the eos step
+    /// included, once [`Trials::run`] has returned.
+    pub fn clean_hidden(&self, prompt: usize) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.clean[prompt].path.iter().map(|&node| self.trie.hidden(node))
+    }
+
+    /// Runs every plan on every prompt and hands over each trial with its measurements: prompts in order,
+    /// for each the plans in order. Where the prefixes of all trials together would take more than a
+    /// gigabyte, they are run in parts; a prefix that two parts share is then computed in both, unless it
+    /// belongs to a clean answer.
+    ///
+    /// # Errors
+    /// What the body or the head reports; trials already handed over stand.
+    pub fn run<E: From<BodyError>>(
+        &mut self,
+        plans: &[Plan],
+        mut done: impl FnMut(Trial) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let all: Vec<(usize, usize)> =
+            (0..self.task.prompts.len()).flat_map(|prompt| (0..plans.len()).map(move |edit| (prompt, edit))).collect();
+        if self.clean.is_empty() && all.is_empty() {
+            self.part(plans, &[])?;
+        }
+        let position = self.body.bytes_per_position() + 4 * self.body.hidden_size();
+        let longest = self.task.prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let positions = match self.task.tying {
+            Tying::Separate => self.task.max_tokens,
+            // Its own prompt and answer, the clean answer, and its own answer again under the clean model.
+            Tying::Shared(_) => longest + 3 * self.task.max_tokens,
+        };
+        let at_once = (TRIE_BYTES / position.saturating_mul(positions).max(1)).max(1);
+        for part in all.chunks(at_once) {
+            for trial in self.part(plans, part)? {
+                done(trial)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs some trials together, and the clean ones with them if they are not yet known.
+    fn part(&mut self, plans: &[Plan], trials: &[(usize, usize)]) -> Result<Vec<Trial>, BodyError> {
+        let known = !self.clean.is_empty();
+        let clean = (0..self.task.prompts.len()).filter(|_| !known).map(|prompt| (prompt, None));
+        let edited = trials.iter().map(|&(prompt, edit)| (prompt, Some(edit)));
+        let root = self.root;
+        let mut running: Vec<Running> =
+            clean.chain(edited).map(|(prompt, edit)| Running::new(prompt, edit, root)).collect();
+        let mut roots = HashMap::new();
+        self.start(plans, &mut running, &mut roots)?;
+        while self.wave(plans, &mut running)? {}
+        if !known {
+            let edited = running.split_off(self.task.prompts.len());
+            for run in std::mem::replace(&mut running, edited) {
+                for &node in &run.path {
+                    self.pin(node);
+                }
+                self.clean.push(Clean { trajectory: run.trajectory, path: run.path, start: run.start });
+            }
+        }
+        self.surprise(&mut running, !known)?;
+        let measured = self.diverge(plans, &running, &roots)?;
+        self.trie.sweep(self.body);
+        Ok(running
+            .into_iter()
+            .zip(measured)
+            .map(|(run, (divergence, agreement))| Trial {
+                prompt: run.prompt,
+                edit: run.edit.expect("clean runs were taken out"),
+                trajectory: run.trajectory,
+                divergence,
+                agreement,
+            })
+            .collect())
+    }
+
+    fn pin(&mut self, node: NodeId) {
+        let mut at = Some(node);
+        while let Some(id) = at {
+            let node = self.trie.node_mut(id);
+            if std::mem::replace(&mut node.pinned, true) {
+                break;
+            }
+            at = node.parent;
+        }
+    }
+
+    /// Puts every trial at the end of its prompt.
+    fn start(
+        &mut self,
+        plans: &[Plan],
+        running: &mut [Running],
+        roots: &mut HashMap<usize, NodeId>,
+    ) -> Result<(), BodyError> {
+        let mut pending = Pending::default();
+        for run in running.iter_mut() {
+            let (root, edit) = match (self.task.tying, run.edit) {
+                (Tying::Shared(_), Some(edit)) => (*roots.entry(edit).or_insert_with(|| self.trie.root()), Some(edit)),
+                _ => (self.root, None),
+            };
+            let prompts = self.task.prompts;
+            run.start = self.walk(root, &prompts[run.prompt], false, edit, &mut pending);
+            run.path = vec![run.start];
+        }
+        self.compute(plans, pending)?;
+        let ends: Vec<NodeId> = running.iter().filter(|run| run.edit.is_none()).map(|run| run.start).collect();
+        ends.into_iter().for_each(|end| self.pin(end));
+        Ok(())
+    }
+
+    /// The node that `tokens` lead to from `from`, with its hidden state and, if `all`, those on the way.
+    fn walk(
+        &mut self,
+        from: NodeId,
+        tokens: &[u32],
+        all: bool,
+        edit: Option<usize>,
+        pending: &mut Pending,
+    ) -> NodeId {
+        tokens.iter().enumerate().fold(from, |at, (i, &token)| {
+            self.child(at, token, all || i + 1 == tokens.len(), edit, pending)
+        })
+    }
+
+    /// The prefix `parent` plus `token`, which goes to `pending` if it is new. One that the body has seen
+    /// without its hidden state being wanted (the inside of a prompt) is sent again.
+    fn child(
+        &mut self,
+        parent: NodeId,
+        token: u32,
+        hidden: bool,
+        edit: Option<usize>,
+        pending: &mut Pending,
+    ) -> NodeId {
+        if let Some(&id) = self.trie.children.get(&(parent, token)) {
+            let waiting = self.trie.node(id).slot.is_none();
+            if waiting && hidden {
+                let entry = pending.nodes.iter_mut().rev().find(|entry| entry.0 == id);
+                entry.expect("a prefix without a slot waits for one").2 = true;
+            }
+            if waiting || !hidden || self.trie.node(id).hidden.is_some() {
+                return id;
+            }
+        }
+        let id = self.trie.insert(Node { parent: Some(parent), token, slot: None, hidden: None, pinned: false });
+        self.trie.children.insert((parent, token), id);
+        pending.nodes.push((id, edit, hidden));
+        id
+    }
+
+    /// Sends new prefixes through the body.
+    fn compute(&mut self, plans: &[Plan], pending: Pending) -> Result<(), BodyError> {
+        let index: HashMap<NodeId, usize> =
+            pending.nodes.iter().enumerate().map(|(index, &(id, ..))| (id, index)).collect();
+        let embeddings: Vec<Option<Vec<f32>>> = pending
+            .nodes
+            .iter()
+            .map(|&(id, edit, _)| match (self.task.tying, edit) {
+                (Tying::Shared(matrix), Some(edit)) => Some(embedding(&matrix, &plans[edit], self.trie.node(id).token)),
+                _ => None,
+            })
+            .collect();
+        let steps: Vec<Step<'_>> = pending
+            .nodes
+            .iter()
+            .zip(&embeddings)
+            .map(|(&(id, _, hidden), embedding)| {
+                let node = self.trie.node(id);
+                let parent = node.parent.expect("a root is never sent");
+                let parent = match (index.get(&parent), self.trie.node(parent).slot) {
+                    (Some(&index), _) => Parent::Step(index),
+                    (None, Some(slot)) => Parent::Slot(slot),
+                    (None, None) => Parent::Start,
+                };
+                Step { token: node.token, parent, hidden, embedding: embedding.as_deref() }
+            })
+            .collect();
+        let extension = self.body.extend(&steps)?;
+        let mut hidden = extension.hidden.chunks_exact(self.body.hidden_size());
+        for (&(id, _, wanted), slot) in pending.nodes.iter().zip(extension.slots) {
+            let node = self.trie.node_mut(id);
+            node.slot = Some(slot);
+            if wanted {
+                node.hidden = hidden.next().map(Into::into);
+            }
+        }
+        Ok(())
+    }
+
+    /// Advances every running trial by one token; false when none is left.
+    fn wave(&mut self, plans: &[Plan], running: &mut [Running]) -> Result<bool, BodyError> {
+        // Prefixes by shift: what is to be multiplied, each once.
+        let mut wanted: BTreeMap<u32, BTreeMap<NodeId, Vec<usize>>> = BTreeMap::new();
+        for (i, run) in running.iter().enumerate().filter(|(_, run)| !run.finished) {
+            let shift = run.edit.map_or(0, |edit| plans[edit].shift);
+            wanted.entry(shift).or_default().entry(run.at()).or_default().push(i);
+        }
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let flat: Vec<(u32, NodeId, Vec<usize>)> = wanted
+            .into_iter()
+            .flat_map(|(shift, nodes)| nodes.into_iter().map(move |(node, runs)| (shift, node, runs)))
+            .collect();
+        let mut pending = Pending::default();
+        let (kernel, team) = (self.kernel, self.team);
+        for part in flat.chunks(self.vectors_at_once()) {
+            let items: Vec<(u32, NodeId)> = part.iter().map(|&(shift, node, _)| (shift, node)).collect();
+            let logits = self.logits(&items)?;
+            let vocab = self.head.vocab_size();
+            // Trials without replaced rows share one search; the others get a copy each.
+            let mut tops: Vec<Option<Top>> = vec![None; part.len()];
+            team.for_each_chunk(&mut tops, 1, |i, top| top[0] = kernel.top(&logits[i * vocab..][..vocab]));
+            for (i, (_, node, runs)) in part.iter().enumerate() {
+                for &run in runs {
+                    let top = match running[run].edit.map(|edit| &plans[edit]) {
+                        Some(plan) if !plan.rows.is_empty() => {
+                            let mut own = logits[i * vocab..][..vocab].to_vec();
+                            self.head.patch(plan, self.trie.hidden(*node), &mut own)?;
+                            kernel.top(&own)
+                        }
+                        _ => tops[i],
+                    };
+                    self.step(&mut running[run], top, &mut pending);
+                }
+            }
+        }
+        self.compute(plans, pending)?;
+        Ok(true)
+    }
+
+    /// Takes the chosen token into a trial, and the trial to its next prefix.
+    fn step(&mut self, run: &mut Running, top: Option<Top>, pending: &mut Pending) {
+        let Some(top) = top else {
+            run.trajectory.finish = Finish::Nonfinite;
+            run.finished = true;
+            // No token was chosen at the last prefix.
+            run.path.pop();
+            return;
+        };
+        let token = top.token as u32;
+        run.trajectory.margin.push(top.best - top.second);
+        if self.task.eos.contains(&token) {
+            run.trajectory.eos = Some(token);
+            run.trajectory.finish = Finish::Stop;
+            run.finished = true;
+            return;
+        }
+        run.trajectory.tokens.push(token);
+        if run.trajectory.tokens.len() == self.task.max_tokens {
+            run.finished = true;
+            return;
+        }
+        let own = matches!(self.task.tying, Tying::Shared(_));
+        let next = self.child(run.at(), token, true, run.edit.filter(|_| own), pending);
+        run.path.push(next);
+    }
+
+    fn vectors_at_once(&self) -> usize {
+        (LOGIT_BYTES / (4 * self.head.vocab_size())).max(1)
+    }
+
+    /// Logits of prefixes under shifts, `[items, vocab]`. Items of one shift must be neighbours.
+    fn logits(&mut self, items: &[(u32, NodeId)]) -> Result<Vec<f32>, BodyError> {
+        let vocab = self.head.vocab_size();
+        let mut out = vec![0.0; items.len() * vocab];
+        let mut rest = out.as_mut_slice();
+        let mut queries = Vec::new();
+        for group in items.chunk_by(|a, b| a.0 == b.0) {
+            let (own, others) = rest.split_at_mut(group.len() * vocab);
+            rest = others;
+            let hidden = group.iter().map(|&(_, node)| self.trie.hidden(node)).collect();
+            queries.push(Query { shift: group[0].0, hidden, out: own });
+        }
+        self.head.logits(queries)?;
+        Ok(out)
+    }
+
+    /// The surprise of every generated token under the clean model.
+    fn surprise(&mut self, running: &mut [Running], clean: bool) -> Result<(), BodyError> {
+        // Where the clean model stands after the same tokens.
+        let shared = matches!(self.task.tying, Tying::Shared(_));
+        let mut pending = Pending::default();
+        let paths: Vec<Vec<NodeId>> = running
+            .iter()
+            .map(|run| {
+                if !shared {
+                    return run.path.clone();
+                }
+                let mut at = self.clean[run.prompt].start;
+                let mut path = vec![at];
+                for &token in &run.trajectory.tokens[..run.path.len().saturating_sub(1)] {
+                    at = self.child(at, token, true, None, &mut pending);
+                    path.push(at);
+                }
+                path.truncate(run.path.len());
+                path
+            })
+            .collect();
+        self.compute(&[], pending)?;
+
+        // Which tokens are asked for at which prefix, and where the answer goes.
+        let mut asked: BTreeMap<NodeId, Vec<(usize, usize, u32)>> = BTreeMap::new();
+        for (i, (run, path)) in running.iter_mut().zip(&paths).enumerate() {
+            run.trajectory.surprise = vec![f64::NAN; path.len()];
+            for (step, (token, &node)) in run.trajectory.steps().zip(path).enumerate() {
+                asked.entry(node).or_default().push((i, step, token));
+            }
+        }
+        let edited = running.len();
+        if clean {
+            for (i, clean) in self.clean.iter_mut().enumerate() {
+                clean.trajectory.surprise = vec![f64::NAN; clean.path.len()];
+                for (step, (token, &node)) in clean.trajectory.steps().zip(&clean.path).enumerate() {
+                    asked.entry(node).or_default().push((edited + i, step, token));
+                }
+            }
+        }
+        let nodes: Vec<(u32, NodeId)> = asked.keys().map(|&node| (0, node)).collect();
+        let (kernel, vocab) = (self.kernel, self.head.vocab_size());
+        for part in nodes.chunks(self.vectors_at_once()) {
+            let logits = self.logits(part)?;
+            let mut sums = vec![0.0; part.len()];
+            self.team.for_each_chunk(&mut sums, 1, |i, sum| sum[0] = kernel.log_sum_exp(&logits[i * vocab..][..vocab]));
+            for (i, (_, node)) in part.iter().enumerate() {
+                for &(run, step, token) in &asked[node] {
+                    let surprise = sums[i] - f64::from(logits[i * vocab + token as usize]);
+                    let trajectory = match run.checked_sub(edited) {
+                        Some(prompt) => &mut self.clean[prompt].trajectory,
+                        None => &mut running[run].trajectory,
+                    };
+                    trajectory.surprise[step] = surprise;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Divergence and agreement of each trial, teacher-forced on the clean trajectory of its prompt.
+    fn diverge(
+        &mut self,
+        plans: &[Plan],
+        running: &[Running],
+        roots: &HashMap<usize, NodeId>,
+    ) -> Result<Vec<(Vec<f64>, Vec<bool>)>, BodyError> {
+        let mut measured: Vec<(Vec<f64>, Vec<bool>)> = vec![Default::default(); running.len()];
+        let mut of_prompt: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (i, run) in running.iter().enumerate() {
+            of_prompt.entry(run.prompt).or_default().push(i);
+        }
+        let (kernel, team, vocab) = (self.kernel, self.team, self.head.vocab_size());
+        for (prompt, runs) in of_prompt {
+            let path = self.clean[prompt].path.clone();
+            let chosen: Vec<u32> = self.clean[prompt].trajectory.steps().collect();
+            // Where each edited model stands on the clean trajectory.
+            let mut pending = Pending::default();
+            let mut forced: BTreeMap<(u32, usize), (Vec<NodeId>, Vec<usize>)> = BTreeMap::new();
+            for &run in &runs {
+                let edit = running[run].edit.expect("clean runs were taken out");
+                let own = match roots.get(&edit) {
+                    None => path.clone(),
+                    Some(_) => {
+                        let mut at = running[run].start;
+                        let next = |&token: &u32| std::mem::replace(&mut at, self.child(at, token, true, Some(edit), &mut pending));
+                        let mut own: Vec<NodeId> = chosen[..path.len().saturating_sub(1)].iter().map(next).collect();
+                        own.push(at);
+                        own.truncate(path.len());
+                        own
+                    }
+                };
+                forced.entry((plans[edit].shift, edit)).or_insert((own, Vec::new())).1.push(run);
+            }
+            self.compute(plans, pending)?;
+            let forced: Vec<_> = forced.into_iter().collect();
+            let spans = (self.vectors_at_once() / 2).max(1);
+            for first in (0..path.len()).step_by(spans) {
+                let steps = spans.min(path.len() - first);
+                let span = first..first + steps;
+                let clean = self.logits(&path[span.clone()].iter().map(|&node| (0, node)).collect::<Vec<_>>())?;
+                for part in forced.chunks((self.vectors_at_once() / steps).max(1)) {
+                    let items: Vec<(u32, NodeId)> = part
+                        .iter()
+                        .flat_map(|((shift, _), (own, _))| own[span.clone()].iter().map(move |&node| (*shift, node)))
+                        .collect();
+                    let mut edited = self.logits(&items)?;
+                    for (i, ((_, edit), (own, _))) in part.iter().enumerate() {
+                        if plans[*edit].rows.is_empty() {
+                            continue;
+                        }
+                        for (step, &node) in own[span.clone()].iter().enumerate() {
+                            let logits = &mut edited[(i * steps + step) * vocab..][..vocab];
+                            self.head.patch(&plans[*edit], self.trie.hidden(node), logits)?;
+                        }
+                    }
+                    // One item a step, so that the clean distribution is computed once for all edits.
+                    let mut results = vec![(f64::NAN, false); steps * part.len()];
+                    team.for_each_chunk(&mut results, part.len(), |step, results| {
+                        let clean = &clean[step * vocab..][..vocab];
+                        let clean_sum = kernel.log_sum_exp(clean);
+                        let mut p = vec![0.0; vocab];
+                        kernel.probabilities(clean, clean_sum, &mut p);
+                        for (i, result) in results.iter_mut().enumerate() {
+                            let edited = &edited[(i * steps + step) * vocab..][..vocab];
+                            let Some(top) = kernel.top(edited) else { continue };
+                            let sum = kernel.log_sum_exp(edited);
+                            // Rounding may leave a distribution a hair below itself; a divergence never is.
+                            let divergence = (kernel.mean_difference(&p, clean, edited) + sum - clean_sum).max(0.0);
+                            *result = (divergence, top.token as u32 == chosen[first + step]);
+                        }
+                    });
+                    for (i, (_, (_, runs))) in part.iter().enumerate() {
+                        for step in 0..steps {
+                            let (divergence, agreement) = results[step * part.len() + i];
+                            for &run in runs {
+                                measured[run].0.push(divergence);
+                                measured[run].1.push(agreement);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(measured)
+    }
+}
+
+impl Running {
+    fn new(prompt: usize, edit: Option<usize>, root: NodeId) -> Self {
+        let trajectory = Trajectory {
+            tokens: Vec::new(),
+            eos: None,
+            finish: Finish::Length,
+            margin: Vec::new(),
+            surprise: Vec::new(),
+        };
+        Self { prompt, edit, start: root, path: Vec::new(), trajectory, finished: false }
+    }
+
+    fn at(&self) -> NodeId {
+        *self.path.last().expect("a running trial stands at a prefix")
+    }
+}
+
+/// The embedding of `token` under an edit of the matrix that is embedding and head.
+fn embedding(matrix: &MatrixRef<'_>, plan: &Plan, token: u32) -> Vec<f32> {
+    let mut out = vec![0.0; matrix.layout().cols()];
+    match plan.rows.get(&(token as usize)) {
+        Some(row) => WeightsRef::Quantized(row.view(matrix.layout())).row(0, 0, &mut out),
+        None => WeightsRef::Quantized(*matrix).row(plan.shift, token as usize, &mut out),
+    }
+    out
+}
