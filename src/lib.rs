@@ -2,3 +2,4 @@
 pub mod checkpoint;
 pub mod edit;
 pub mod quant;
+pub mod testing;
