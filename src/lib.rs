@@ -2,5 +2,8 @@
 pub mod checkpoint;
 pub mod edit;
 pub mod kernels;
+pub mod model;
 pub mod quant;
 pub mod team;
+pub mod testing;
+pub mod trial;

@@ -1,2 +1,252 @@
-//! Checkpoints.
+//! Checkpoints: what `mlx_lm.convert -q` writes, opened in place and checked in full.
+//!
+//! [`Checkpoint::open`] reads `config.json` and the headers of the safetensors files, checks that
+//! they state one model that headroom runs, and maps the data without reading them: an 8B model
+//! opens in milliseconds. Everything that a later stage relies on is checked here, once; whatever is
+//! wrong is an error that names the file, the tensor or the key. No input makes it panic, or take
+//! more memory than a small multiple of the files it read.
+//!
+//! Flow: [`bytes`] own data, `folder` finds and maps files, `json` reads the small ones strictly,
+//! [`config`] checks what they say, `header` and [`tensors`] find every tensor, [`weights`] takes
+//! those that the model needs and refuses the rest, [`digest`] names the result.
+//!
+//! Accepted by name and left out, as in mlx-lm: `*.self_attn.rotary_emb.inv_freq`, and
+//! `lm_head.weight` where the head is tied.
+
 pub mod bytes;
+pub mod config;
+pub mod digest;
+mod folder;
+mod header;
+mod json;
+mod quantization;
+pub mod tensors;
+pub mod weights;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fmt, io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+pub use self::{
+    bytes::Bytes,
+    config::{Config, ConfigError},
+    digest::head_digest,
+    header::HeaderError,
+    json::JsonError,
+    tensors::TensorError,
+    weights::{Dense, FileRange, LayerWeights, Linear, ModelWeights, Part, Quantized, Weights, WeightsError},
+};
+use self::{
+    folder::{Place, StoredFile},
+    tensors::{INDEX, Index},
+};
+
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+/// Files of the model that may be absent, apart from its safetensors files.
+const OPTIONAL: [&str; 6] =
+    ["chat_template.jinja", "chat_template.json", GENERATION_CONFIG, INDEX, "tokenizer.json", "tokenizer_config.json"];
+
+/// Why a checkpoint did not open. What is wrong with its contents is told by file, key and tensor; the
+/// folder is known to whoever opened it.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Nothing has this name.
+    #[error("there is no folder {}; give the folder of a checkpoint, a hub id such as org/name, or `demo`", .path.display())]
+    NoSuchFolder {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// Something else has this name.
+    #[error("{} is not a folder; give the folder that holds config.json and model.safetensors", .path.display())]
+    NotAFolder {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot read {}: {error}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A folder without `config.json` is no checkpoint.
+    #[error("{folder} holds no config.json, so it is not a checkpoint; give the folder that `mlx_lm.convert -q` wrote")]
+    NoConfig {
+        /// Where it was looked for.
+        folder: Source,
+    },
+    /// A configuration without weights.
+    #[error(
+        "{folder} holds no model*.safetensors; fetch the checkpoint again, or write one with `mlx_lm.convert -q` \
+         (GGUF and PyTorch files are not read)"
+    )]
+    NoWeights {
+        /// Where they were looked for.
+        folder: Source,
+    },
+    /// `config.json` or `generation_config.json` breaks a rule.
+    #[error("{file}: {error}")]
+    Config {
+        /// The file.
+        file: &'static str,
+        /// The rule.
+        error: ConfigError,
+    },
+    /// The safetensors files or their index break a rule.
+    #[error(transparent)]
+    Tensors(#[from] TensorError),
+    /// The tensors are not those of the model that the configuration states.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+/// Where a checkpoint came from, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A folder.
+    Folder(PathBuf),
+    /// Files in memory.
+    Memory,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Memory => f.write_str("the checkpoint in memory"),
+        }
+    }
+}
+
+/// A tensor that a checkpoint holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name: `lm_head.weight`.
+    pub name: String,
+    /// Its element type as MLX writes it: `uint32`, `float16`, `bfloat16`, `float32`; for a tensor
+    /// that the model does not use possibly another, as the safetensors format writes it.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// The file that holds it.
+    pub file: String,
+}
+
+/// An opened and checked checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    source: Source,
+    config: Config,
+    weights: ModelWeights,
+    tensors: Vec<TensorInfo>,
+    /// Every file that the model consists of, by name.
+    files: BTreeMap<String, StoredFile>,
+    digest: OnceLock<blake3::Hash>,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `folder`. Its weights are mapped, not read; while it is open, none of
+    /// its safetensors files may be cut short or rewritten in place: a read beyond the new end kills
+    /// the process.
+    ///
+    /// With an index (`model.safetensors.index.json`) the model consists of the files that it names;
+    /// without, of every `model*.safetensors`.
+    ///
+    /// # Errors
+    /// Any [`CheckpointError`].
+    pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        Self::load(&Place::folder(folder)?, Source::Folder(folder.to_owned()))
+    }
+
+    /// A checkpoint of files in memory, by name. Names that no checkpoint has are ignored.
+    ///
+    /// # Errors
+    /// Any [`CheckpointError`] but those of the file system.
+    pub fn from_files(files: BTreeMap<String, Bytes>) -> Result<Self, CheckpointError> {
+        Self::load(&Place::Memory(files), Source::Memory)
+    }
+
+    fn load(place: &Place, source: Source) -> Result<Self, CheckpointError> {
+        let mut files = BTreeMap::new();
+        let Some(config_json) = place.get(CONFIG)? else {
+            return Err(CheckpointError::NoConfig { folder: source });
+        };
+        let broken = |file| move |error| CheckpointError::Config { file, error };
+        let mut config = Config::parse(&config_json.bytes).map_err(broken(CONFIG))?;
+        files.insert(CONFIG.to_owned(), config_json);
+        for name in OPTIONAL {
+            files.extend(place.get(name)?.map(|file| (name.to_owned(), file)));
+        }
+        if let Some(file) = files.get(GENERATION_CONFIG) {
+            config.apply_generation_config(&file.bytes).map_err(broken(GENERATION_CONFIG))?;
+        }
+
+        let index = files.get(INDEX).map(|file| Index::parse(&file.bytes)).transpose()?;
+        let names: BTreeSet<&str> = tensors::shard_names(index.as_ref(), place.names());
+        if names.is_empty() {
+            return Err(CheckpointError::NoWeights { folder: source });
+        }
+        let mut shards = BTreeMap::new();
+        for name in names {
+            let shard = place.get(name)?.ok_or_else(|| TensorError::MissingShard { file: name.to_owned() })?;
+            shards.insert(name.to_owned(), shard);
+        }
+        let stored = tensors::read(&shards, index.as_ref())?;
+        files.extend(shards);
+
+        let tensors = stored.iter().map(|(name, tensor)| tensor.info(name)).collect();
+        let weights = weights::assemble(&config, stored)?;
+        Ok(Self { source, config, weights, tensors, files, digest: OnceLock::new() })
+    }
+
+    /// What the checkpoint says about itself.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The weights, each with the shape that the configuration gives it.
+    pub fn weights(&self) -> &ModelWeights {
+        &self.weights
+    }
+
+    /// Where the checkpoint came from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Every tensor that the files hold, by name, those included that the model does not use.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The contents of a file of the model: `config.json`, `generation_config.json`,
+    /// `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`, `chat_template.json`, the
+    /// index, a safetensors file. `None` where the checkpoint does not have it.
+    pub fn file(&self, name: &str) -> Option<Bytes> {
+        self.files.get(name).map(|file| file.bytes.clone())
+    }
+
+    /// Name of the matrix that is the head: `lm_head`, or `model.embed_tokens` where it is tied.
+    pub fn head_name(&self) -> &'static str {
+        if self.config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" }
+    }
+
+    /// BLAKE3 over the files that the model consists of: those that [`file`](Self::file) gives. In
+    /// the order of their names, it takes of each the length of the name in bytes as a little-endian
+    /// `u64`, the name, the length of the contents likewise, and the contents.
+    ///
+    /// Reads all of them when first called; for a folder the result is kept in the user's cache
+    /// (`HEADROOM_CACHE`, or `headroom` in `XDG_CACHE_HOME`, or `~/.cache/headroom`) by the files'
+    /// canonical paths, sizes and times. A cache that cannot be read or written is not used.
+    pub fn model_digest(&self) -> blake3::Hash {
+        *self.digest.get_or_init(|| {
+            let cache = digest::cache_folder(|name| env::var_os(name), env::home_dir());
+            digest::cached_digest(&self.files, cache.as_deref())
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! The files of a checkpoint, from a folder or from memory.
+//!
+//! Small files are read; safetensors files are mapped. **A file that is cut short while it is mapped
+//! kills the process** with a bus error at the next access, in this as in every program that maps
+//! files; a file that is overwritten in place changes under the reader. Replace a checkpoint's files
+//! by renaming new ones over them, as downloaders do.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, Metadata},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use super::{CheckpointError, bytes::Bytes};
+
+/// A file of the checkpoint.
+#[derive(Clone, Debug)]
+pub(super) struct StoredFile {
+    pub(super) bytes: Bytes,
+    /// Where it came from, unless it was in memory.
+    pub(super) disk: Option<OnDisk>,
+}
+
+/// The place and state of a file when it was opened.
+#[derive(Clone, Debug)]
+pub(super) struct OnDisk {
+    /// Absolute; symbolic links, such as the hub cache has, are not resolved.
+    pub(super) path: PathBuf,
+    pub(super) metadata: Metadata,
+}
+
+/// Where a checkpoint's files are looked up.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Folder { path: PathBuf, listing: Vec<String> },
+    Memory(BTreeMap<String, Bytes>),
+}
+
+impl Place {
+    /// Lists the folder `path`.
+    pub(super) fn folder(path: &Path) -> Result<Self, CheckpointError> {
+        let failed = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound => CheckpointError::NoSuchFolder { path: path.to_owned() },
+            ErrorKind::NotADirectory => CheckpointError::NotAFolder { path: path.to_owned() },
+            _ => CheckpointError::Io { path: path.to_owned(), error },
+        };
+        if !fs::metadata(path).map_err(failed)?.is_dir() {
+            return Err(CheckpointError::NotAFolder { path: path.to_owned() });
+        }
+        let mut listing = Vec::new();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            // A name that is not Unicode is none of a checkpoint's.
+            listing.extend(entry.map_err(failed)?.file_name().into_string());
+        }
+        Ok(Self::Folder { path: std::path::absolute(path).map_err(failed)?, listing })
+    }
+
+    /// Names of all files, in no order.
+    pub(super) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Folder { listing, .. } => Box::new(listing.iter().map(String::as_str)),
+            Self::Memory(files) => Box::new(files.keys().map(String::as_str)),
+        }
+    }
+
+    /// The file `name`, if there is one; `name` is a plain name.
+    pub(super) fn get(&self, name: &str) -> Result<Option<StoredFile>, CheckpointError> {
+        match self {
+            Self::Memory(files) => Ok(files.get(name).map(|bytes| StoredFile { bytes: bytes.clone(), disk: None })),
+            Self::Folder { path, .. } => {
+                let path = path.join(name);
+                match open(&path) {
+                    Ok(file) => Ok(Some(file)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(CheckpointError::Io { path, error }),
+                }
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<StoredFile> {
+    // Asked before opening, since opening a named pipe would wait for a writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let bytes = if path.extension().is_some_and(|extension| extension == "safetensors") {
+        map(&file)?
+    } else {
+        Bytes::new(fs::read(path)?)
+    };
+    Ok(StoredFile { bytes, disk: Some(OnDisk { path: path.to_owned(), metadata }) })
+}
+
+fn map(file: &File) -> io::Result<Bytes> {
+    // SAFETY: the mapping is private and read-only, and lives as long as the `Mmap` that `Bytes`
+    // owns. That nobody truncates or rewrites the file meanwhile cannot be enforced; it is the
+    // condition that the module documentation and `Checkpoint::open` put on the caller.
+    let map = unsafe { memmap2::Mmap::map(file) }?;
+    Ok(Bytes::new(map))
+}

@@ -1,0 +1,379 @@
+//! Small checkpoints in memory, as `mlx_lm.convert -q` would have written them.
+//!
+//! [`Fixture`] states a Llama; [`Fixture::files`] gives its files, the same for the same fixture on
+//! every machine. Codes are uniform and scales differ from group to group, so that a swapped nibble,
+//! a shifted group or a transposed matrix changes what is computed; the weights are still of the size
+//! that trained ones have, so that activations neither vanish nor overflow.
+//!
+//! ```
+//! use lm_headroom::{checkpoint::Checkpoint, testing::fixture::Fixture};
+//!
+//! let tied = Fixture { tie_word_embeddings: Some(true), seed: 7, ..Fixture::default() };
+//! let checkpoint = Checkpoint::from_files(tied.files())?;
+//! let head = checkpoint.weights().head().view();
+//! let codes = tied.codes("model.embed_tokens").expect("it is quantized");
+//! assert_eq!(head.code(3, 5), codes[3 * tied.hidden_size + 5]);
+//! # Ok::<(), lm_headroom::checkpoint::CheckpointError>(())
+//! ```
+//!
+//! To break a checkpoint, change what [`Fixture::config`] and [`Fixture::tensors`] give and put it
+//! together with [`files_of`]; what the writer would refuse is made with [`raw_safetensors`].
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use safetensors::{Dtype, View};
+use serde_json::{Value, json};
+
+use crate::{
+    checkpoint::{
+        bytes::Bytes,
+        config::{Override, Scheme},
+    },
+    quant::{Bits, FloatType, packed},
+};
+
+/// A small Llama. Fields are named as the keys of `config.json`.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// Rows of embedding and head.
+    pub vocab_size: usize,
+    /// Width of the residual stream, a multiple of the group size.
+    pub hidden_size: usize,
+    /// Width inside the MLP, a multiple of the group size.
+    pub intermediate_size: usize,
+    /// Transformer blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Columns of a head; not written where `None`, which means `hidden_size / num_attention_heads`.
+    pub head_dim: Option<usize>,
+    /// Width of the codes.
+    pub bits: Bits,
+    /// Columns of a group.
+    pub group_size: usize,
+    /// Type of scales, biases, norms and unquantized matrices.
+    pub scale_type: FloatType,
+    /// Not written where `None`, which means true.
+    pub tie_word_embeddings: Option<bool>,
+    /// Biases of the attention's projections.
+    pub attention_bias: bool,
+    /// Biases of the MLP's projections.
+    pub mlp_bias: bool,
+    /// Written as it is, unless null.
+    pub rope_scaling: Value,
+    /// Exceptions from the quantization, by module.
+    pub overrides: BTreeMap<String, Override>,
+    /// `eos_token_id`, a number where there is one.
+    pub eos_token_ids: Vec<u32>,
+    /// Number of safetensors files; with more than one there is an index.
+    pub shards: usize,
+    /// Files besides, by name, such as a tokenizer.
+    pub extra_files: BTreeMap<String, Vec<u8>>,
+    /// Of all random numbers.
+    pub seed: u64,
+}
+
+impl Default for Fixture {
+    /// Two layers with a head of their own, 96 x 64, in 4 bits, groups of 32, float16.
+    fn default() -> Self {
+        Self {
+            vocab_size: 96,
+            hidden_size: 64,
+            intermediate_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: None,
+            bits: Bits::Four,
+            group_size: 32,
+            scale_type: FloatType::F16,
+            tie_word_embeddings: Some(false),
+            attention_bias: false,
+            mlp_bias: false,
+            rope_scaling: Value::Null,
+            overrides: BTreeMap::new(),
+            eos_token_ids: vec![2],
+            shards: 1,
+            extra_files: BTreeMap::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// A tensor to be written: little-endian elements, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixtureTensor {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// As many bytes as type and shape ask for.
+    pub data: Vec<u8>,
+}
+
+/// A matrix of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Its name: `model.layers.0.mlp.down_proj`.
+    pub name: String,
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// Whether it has a `.bias`.
+    pub bias: bool,
+}
+
+impl Fixture {
+    /// All files of the checkpoint, by name.
+    ///
+    /// # Panics
+    /// If the fixture is not a possible model, such as a width that is no multiple of its group.
+    pub fn files(&self) -> BTreeMap<String, Bytes> {
+        let mut files = files_of(&self.config(), &self.tensors(), self.shards);
+        files.extend(self.extra_files.iter().map(|(name, data)| (name.clone(), Bytes::new(data.clone()))));
+        files
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> Value {
+        let mut quantization = json!({"group_size": self.group_size, "bits": self.bits.get(), "mode": "affine"});
+        for (module, entry) in &self.overrides {
+            quantization[module] = match entry {
+                Override::Scheme(own) => json!({"group_size": own.group_size, "bits": own.bits.get()}),
+                Override::Quantized => json!(true),
+                Override::Dense => json!(false),
+            };
+        }
+        let mut config = json!({
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_act": "silu",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "max_position_embeddings": 2048,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
+            "eos_token_id": match self.eos_token_ids.as_slice() {
+                [one] => json!(one),
+                several => json!(several),
+            },
+            "quantization": quantization,
+        });
+        if let Some(head_dim) = self.head_dim {
+            config["head_dim"] = json!(head_dim);
+        }
+        if let Some(tied) = self.tie_word_embeddings {
+            config["tie_word_embeddings"] = json!(tied);
+        }
+        if !self.rope_scaling.is_null() {
+            config["rope_scaling"] = self.rope_scaling.clone();
+        }
+        config
+    }
+
+    /// Every matrix of the model, whether quantized or not.
+    pub fn modules(&self) -> Vec<Module> {
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let head_dim = self.head_dim.unwrap_or(hidden / self.num_attention_heads);
+        let (query, key_value) = (self.num_attention_heads * head_dim, self.num_key_value_heads * head_dim);
+        let module = |name: String, rows, cols, bias| Module { name, rows, cols, bias };
+        let mut modules = vec![module("model.embed_tokens".to_owned(), self.vocab_size, hidden, false)];
+        for layer in 0..self.num_hidden_layers {
+            let attention = |name, rows, cols| {
+                module(format!("model.layers.{layer}.self_attn.{name}"), rows, cols, self.attention_bias)
+            };
+            let mlp = |name, rows, cols| module(format!("model.layers.{layer}.mlp.{name}"), rows, cols, self.mlp_bias);
+            modules.extend([
+                attention("q_proj", query, hidden),
+                attention("k_proj", key_value, hidden),
+                attention("v_proj", key_value, hidden),
+                attention("o_proj", hidden, query),
+                mlp("gate_proj", inner, hidden),
+                mlp("up_proj", inner, hidden),
+                mlp("down_proj", hidden, inner),
+            ]);
+        }
+        if self.tie_word_embeddings == Some(false) {
+            modules.push(module("lm_head".to_owned(), self.vocab_size, hidden, false));
+        }
+        modules
+    }
+
+    /// The codes that are packed into `module`, row-major; `None` if there is no such module, or if
+    /// it is not quantized.
+    pub fn codes(&self, module: &str) -> Option<Vec<u32>> {
+        let scheme = self.scheme(module)?;
+        let Module { rows, cols, .. } = self.modules().into_iter().find(|candidate| candidate.name == module)?;
+        let mut random = self.random(&format!("{module}.weight"));
+        Some((0..rows * cols).map(|_| random.next_u64() as u32 & scheme.bits.mask()).collect())
+    }
+
+    /// Every tensor of the checkpoint, by name.
+    ///
+    /// # Panics
+    /// If the fixture is not a possible model, such as a width that is no multiple of its group.
+    pub fn tensors(&self) -> BTreeMap<String, FixtureTensor> {
+        let mut tensors = BTreeMap::new();
+        for Module { name, rows, cols, bias } in self.modules() {
+            if bias {
+                tensors.insert(format!("{name}.bias"), self.vector(&format!("{name}.bias"), rows, 0.0));
+            }
+            // Uniform codes then give weights with a standard deviation of about 1 / sqrt(cols).
+            let deviation = 1.0 / (cols as f32).sqrt();
+            let weight = format!("{name}.weight");
+            let Some(scheme) = self.scheme(&name) else {
+                let mut random = self.random(&weight);
+                let values = (0..rows * cols).map(|_| 3.4 * deviation * (random.unit() - 0.5));
+                tensors.insert(weight, float_tensor(self.scale_type, vec![rows, cols], values));
+                continue;
+            };
+            let codes = self.codes(&name).expect("it has a scheme");
+            let words = codes.chunks(cols).flat_map(|row| packed::pack(row, scheme.bits));
+            let data = words.flat_map(u32::to_le_bytes).collect();
+            let words_per_row = cols / scheme.bits.per_word();
+            tensors.insert(weight, FixtureTensor { dtype: Dtype::U32, shape: vec![rows, words_per_row], data });
+
+            assert!(
+                cols.is_multiple_of(scheme.group_size),
+                "{name}: {cols} columns in groups of {}",
+                scheme.group_size
+            );
+            let groups = cols / scheme.group_size;
+            let top = scheme.bits.mask() as f32;
+            let mut random = self.random(&format!("{name}.scales"));
+            let scales: Vec<f32> = (0..rows * groups)
+                .map(|_| {
+                    let sign = if random.next_u64().is_multiple_of(8) { -1.0 } else { 1.0 };
+                    sign * (0.5 + random.unit()) * 3.4 * deviation / top
+                })
+                .collect();
+            let biases: Vec<f32> = scales.iter().map(|scale| -scale * top * (0.4 + 0.2 * random.unit())).collect();
+            for (part, values) in [("scales", scales), ("biases", biases)] {
+                let tensor = float_tensor(self.scale_type, vec![rows, groups], values.into_iter());
+                tensors.insert(format!("{name}.{part}"), tensor);
+            }
+        }
+        let norms = (0..self.num_hidden_layers).flat_map(|layer| {
+            ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("model.layers.{layer}.{norm}.weight"))
+        });
+        for name in norms.chain(["model.norm.weight".to_owned()]) {
+            let norm = self.vector(&name, self.hidden_size, 1.0);
+            tensors.insert(name, norm);
+        }
+        tensors
+    }
+
+    /// `len` numbers around `middle`.
+    fn vector(&self, name: &str, len: usize, middle: f32) -> FixtureTensor {
+        let mut random = self.random(name);
+        float_tensor(self.scale_type, vec![len], (0..len).map(|_| middle + 0.4 * (random.unit() - 0.5)))
+    }
+
+    fn scheme(&self, module: &str) -> Option<Scheme> {
+        match self.overrides.get(module) {
+            Some(Override::Dense) => None,
+            Some(Override::Scheme(own)) => Some(*own),
+            Some(Override::Quantized) | None => Some(Scheme { bits: self.bits, group_size: self.group_size }),
+        }
+    }
+
+    /// Numbers of its own for each tensor, so that changing one part of a fixture leaves the others.
+    fn random(&self, tensor: &str) -> SplitMix64 {
+        let hash = blake3::hash(tensor.as_bytes());
+        let name = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
+        SplitMix64(self.seed ^ name)
+    }
+}
+
+/// A checkpoint of any configuration and tensors, valid or not, in `shards` safetensors files, with
+/// an index if there are more than one. Tensors are dealt out in turn.
+///
+/// # Panics
+/// If a tensor's data are not as long as its type and shape ask for, or `shards` is 0.
+pub fn files_of(config: &Value, tensors: &BTreeMap<String, FixtureTensor>, shards: usize) -> BTreeMap<String, Bytes> {
+    assert!(shards > 0, "a checkpoint has at least one shard");
+    let mut files = BTreeMap::from([("config.json".to_owned(), Bytes::new(config.to_string().into_bytes()))]);
+    if shards == 1 {
+        files.insert("model.safetensors".to_owned(), Bytes::new(safetensors_file(tensors)));
+        return files;
+    }
+    let file = |shard: usize| format!("model-{:05}-of-{shards:05}.safetensors", shard + 1);
+    let mut dealt = vec![BTreeMap::new(); shards];
+    let mut weight_map = BTreeMap::new();
+    for (i, (name, tensor)) in tensors.iter().enumerate() {
+        dealt[i % shards].insert(name.clone(), tensor.clone());
+        weight_map.insert(name, file(i % shards));
+    }
+    for (shard, tensors) in dealt.iter().enumerate() {
+        files.insert(file(shard), Bytes::new(safetensors_file(tensors)));
+    }
+    let index = json!({"metadata": {"total_size": 0}, "weight_map": weight_map});
+    files.insert("model.safetensors.index.json".to_owned(), Bytes::new(index.to_string().into_bytes()));
+    files
+}
+
+/// A safetensors file, written by the `safetensors` crate.
+///
+/// # Panics
+/// If a tensor's data are not as long as its type and shape ask for.
+pub fn safetensors_file(tensors: &BTreeMap<String, FixtureTensor>) -> Vec<u8> {
+    safetensors::serialize(tensors, None).expect("the data are as long as the shapes ask for")
+}
+
+/// A file of any header and data, whether it is a safetensors file or not.
+pub fn raw_safetensors(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+impl View for &FixtureTensor {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.data)
+    }
+    fn data_len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+/// `values`, rounded to `float_type`.
+fn float_tensor(float_type: FloatType, shape: Vec<usize>, values: impl Iterator<Item = f32>) -> FixtureTensor {
+    let (dtype, data) = match float_type {
+        FloatType::F16 => (Dtype::F16, values.flat_map(|value| half::f16::from_f32(value).to_le_bytes()).collect()),
+        FloatType::Bf16 => (Dtype::BF16, values.flat_map(|value| half::bf16::from_f32(value).to_le_bytes()).collect()),
+        FloatType::F32 => (Dtype::F32, values.flat_map(f32::to_le_bytes).collect()),
+    };
+    FixtureTensor { dtype, shape, data }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+#[derive(Clone, Debug)]
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In `[0, 1)`, in steps of 2^-24.
+    fn unit(&mut self) -> f32 {
+        (self.next_u64() >> 40) as f32 / (1u32 << 24) as f32
+    }
+}

@@ -1,0 +1,2 @@
+//! What tests, fuzz targets and benchmarks share.
+pub mod fixture;
