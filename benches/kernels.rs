@@ -5,8 +5,8 @@
 
 use divan::{Bencher, black_box, counter::{BytesCount, ItemsCount}};
 use lm_headroom::{
-    kernels::{Activations, Job, Kernel, Pass, WeightsRef, multiply},
-    quant::{Bits, FloatType, Layout, MatrixRef},
+    kernels::{Activations, Job, Kernel, Pass, multiply},
+    quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
 };
 

@@ -1,5 +1,6 @@
 //! headroom: how much headroom does a quantized `lm_head` have?
 pub mod checkpoint;
+pub mod coherence;
 pub mod edit;
 pub mod kernels;
 pub mod model;

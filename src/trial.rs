@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     edit::Plan,
-    kernels::{Kernel, Top, WeightsRef},
+    kernels::{Kernel, Top, scalar},
     model::{Body, BodyError, Parent, Projection, Query, Slot, Step},
     quant::MatrixRef,
     team::Team,
@@ -584,9 +584,11 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
                     None => path.clone(),
                     Some(_) => {
                         let mut at = running[run].start;
-                        let next = |&token: &u32| std::mem::replace(&mut at, self.child(at, token, true, Some(edit), &mut pending));
-                        let mut own: Vec<NodeId> = chosen[..path.len().saturating_sub(1)].iter().map(next).collect();
-                        own.push(at);
+                        let mut own = vec![at];
+                        for &token in &chosen[..path.len().saturating_sub(1)] {
+                            at = self.child(at, token, true, Some(edit), &mut pending);
+                            own.push(at);
+                        }
                         own.truncate(path.len());
                         own
                     }
@@ -668,8 +670,8 @@ impl Running {
 fn embedding(matrix: &MatrixRef<'_>, plan: &Plan, token: u32) -> Vec<f32> {
     let mut out = vec![0.0; matrix.layout().cols()];
     match plan.rows.get(&(token as usize)) {
-        Some(row) => WeightsRef::Quantized(row.view(matrix.layout())).row(0, 0, &mut out),
-        None => WeightsRef::Quantized(*matrix).row(plan.shift, token as usize, &mut out),
+        Some(row) => scalar::dequantize_row(&row.view(matrix.layout()), 0, 0, &mut out),
+        None => scalar::dequantize_row(matrix, plan.shift, token as usize, &mut out),
     }
     out
 }

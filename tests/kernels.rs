@@ -1,8 +1,8 @@
 //! Every kernel gives the bits of the scalar specification.
 
 use lm_headroom::{
-    kernels::{Activations, Job, Kernel, Pass, WeightsRef, multiply, scalar},
-    quant::{Bits, DenseRef, FloatType, Layout, MatrixRef},
+    kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+    quant::{Bits, DenseRef, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
 };
 use proptest::prelude::*;

@@ -13,7 +13,7 @@ use super::{
     json::shortened,
     tensors::{Dtype, StoredTensor},
 };
-use crate::quant::{FloatType, Layout, MatrixError, MatrixRef};
+use crate::quant::{DenseRef, FloatType, Layout, MatrixError, MatrixRef, WeightsRef};
 
 /// Where bytes lie on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +97,10 @@ impl Dense {
     pub const fn data(&self) -> &Bytes {
         &self.data
     }
+    /// The matrix as kernels read it.
+    pub fn view(&self) -> DenseRef<'_> {
+        DenseRef::new(self.rows, self.cols, self.float_type, &self.data).expect("lengths are checked on construction")
+    }
     /// The element at `row`, `col`, widened exactly.
     ///
     /// # Panics
@@ -117,6 +121,14 @@ pub enum Weights {
 }
 
 impl Weights {
+    /// The matrix as kernels read it.
+    pub fn view(&self) -> WeightsRef<'_> {
+        match self {
+            Self::Quantized(matrix) => WeightsRef::Quantized(matrix.view()),
+            Self::Dense(matrix) => WeightsRef::Dense(matrix.view()),
+        }
+    }
+
     /// Output features, or tokens of an embedding.
     pub const fn rows(&self) -> usize {
         match self {

@@ -22,7 +22,7 @@ mod vector;
 use std::cell::RefCell;
 
 use crate::{
-    quant::{DenseRef, MatrixRef},
+    quant::WeightsRef,
     team::Team,
 };
 pub use scalar::LANES;
@@ -279,55 +279,13 @@ unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: lanes::Block
     let cols = weights.cols();
     let row_buffer = scratch.row(cols);
     for row in 0..block.rows {
-        match weights {
-            WeightsRef::Quantized(matrix) => scalar::dequantize_row(matrix, shift, block.first_row + row, row_buffer),
-            WeightsRef::Dense(matrix) => scalar::widen_row(matrix, block.first_row + row, row_buffer),
-        }
+        scalar::row(weights, shift, block.first_row + row, row_buffer);
         for vector in 0..block.count {
             // SAFETY: the caller's promise; the scalar kernel keeps vectors in column order.
             unsafe {
                 let x = std::slice::from_raw_parts(block.vector(vector), cols);
                 block.put(row, vector, scalar::dot(&row_buffer[..cols], x));
             }
-        }
-    }
-}
-
-/// A matrix of either kind.
-#[derive(Clone, Copy, Debug)]
-pub enum WeightsRef<'a> {
-    /// Packed codes with scales and biases.
-    Quantized(MatrixRef<'a>),
-    /// Floats.
-    Dense(DenseRef<'a>),
-}
-
-impl WeightsRef<'_> {
-    /// Output features.
-    pub const fn rows(&self) -> usize {
-        match self {
-            Self::Quantized(matrix) => matrix.layout().rows(),
-            Self::Dense(matrix) => matrix.rows(),
-        }
-    }
-
-    /// Input features.
-    pub const fn cols(&self) -> usize {
-        match self {
-            Self::Quantized(matrix) => matrix.layout().cols(),
-            Self::Dense(matrix) => matrix.cols(),
-        }
-    }
-
-    /// One row of weights after subtracting `shift` from each packed word (which unquantized weights do
-    /// not have), in the specification's arithmetic.
-    ///
-    /// # Panics
-    /// If `row` is out of range or `out` shorter than a row.
-    pub fn row(&self, shift: u32, row: usize, out: &mut [f32]) {
-        match self {
-            Self::Quantized(matrix) => scalar::dequantize_row(matrix, shift, row, out),
-            Self::Dense(matrix) => scalar::widen_row(matrix, row, out),
         }
     }
 }
@@ -342,6 +300,12 @@ pub struct Activations {
     place: [usize; LANES],
     cols: usize,
     lines: Vec<Line>,
+}
+
+impl std::fmt::Debug for Activations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Activations({} vectors of {} columns)", self.count(), self.cols)
+    }
 }
 
 impl Activations {

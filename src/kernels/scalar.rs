@@ -19,7 +19,7 @@
 //! Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON. Since nothing here is left to
 //! a compiler's or a processor's choice, results are equal across instruction sets, too.
 
-use crate::quant::{DenseRef, MatrixRef};
+use crate::quant::{DenseRef, MatrixRef, WeightsRef};
 
 /// Lanes of the reduction.
 pub const LANES: usize = 16;
@@ -46,6 +46,17 @@ pub fn dequantize_row(matrix: &MatrixRef<'_>, shift: u32, row: usize, out: &mut 
 pub fn widen_row(matrix: &DenseRef<'_>, row: usize, out: &mut [f32]) {
     for (c, out) in out[..matrix.cols()].iter_mut().enumerate() {
         *out = matrix.float_type().get(matrix.data(), row * matrix.cols() + c);
+    }
+}
+
+/// One row of weights of either kind; unquantized ones have no packed words to shift.
+///
+/// # Panics
+/// If `row` is out of range or `out` is shorter than a row.
+pub fn row(weights: &WeightsRef<'_>, shift: u32, row: usize, out: &mut [f32]) {
+    match weights {
+        WeightsRef::Quantized(matrix) => dequantize_row(matrix, shift, row, out),
+        WeightsRef::Dense(matrix) => widen_row(matrix, row, out),
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::{Body, BodyError, Extension, Parent, Slot, Step, cache::Cache, rope::Rope};
 use crate::{
     checkpoint::{Checkpoint, LayerWeights, Linear},
-    kernels::{Activations, Job, Kernel, Pass, multiply},
+    kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
     team::Team,
 };
 
@@ -93,7 +93,7 @@ impl Llama {
         let embedding = weights.embed_tokens.view();
         self.team.for_each_chunk(&mut self.work.x, config.hidden_size, |i, x| match steps[i].embedding {
             Some(own) => x.copy_from_slice(own),
-            None => embedding.row(0, steps[i].token as usize, x),
+            None => scalar::row(&embedding, 0, steps[i].token as usize, x),
         });
         let everyone: Vec<usize> = (0..steps.len()).collect();
         for (index, layer) in weights.layers.iter().enumerate() {

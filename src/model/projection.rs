@@ -3,8 +3,8 @@
 use super::BodyError;
 use crate::{
     edit::Plan,
-    kernels::{Activations, Job, Kernel, Pass, WeightsRef, multiply},
-    quant::MatrixRef,
+    kernels::{Activations, Job, Kernel, Pass, multiply},
+    quant::{MatrixRef, WeightsRef},
     team::Team,
 };
 

@@ -263,3 +263,30 @@ impl<'a> MatrixRef<'a> {
         }
     }
 }
+
+/// A matrix of either kind.
+#[derive(Clone, Copy, Debug)]
+pub enum WeightsRef<'a> {
+    /// Packed codes with scales and biases.
+    Quantized(MatrixRef<'a>),
+    /// Floats.
+    Dense(DenseRef<'a>),
+}
+
+impl WeightsRef<'_> {
+    /// Output features.
+    pub const fn rows(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.layout.rows,
+            Self::Dense(matrix) => matrix.rows(),
+        }
+    }
+
+    /// Input features.
+    pub const fn cols(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.layout.cols,
+            Self::Dense(matrix) => matrix.cols(),
+        }
+    }
+}
