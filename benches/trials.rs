@@ -1,0 +1,90 @@
+//! Whole runs on SmolLM2-135M 4-bit: the ten-shift ladder, and plain greedy decoding.
+//!
+//! `HEADROOM_MODELS=DIR cargo bench --bench trials`, where DIR holds `smollm2-g64`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use divan::{Bencher, counter::ItemsCount};
+use lm_headroom::{
+    checkpoint::Checkpoint,
+    edit::Plan,
+    kernels::Kernel,
+    model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
+    team::Team,
+    trial::{Task, Trials, Tying},
+};
+
+const PROMPT: [u32; 37] = [
+    1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2, 198, 1,
+    4093, 198, 1780, 314, 216, 34, 27, 34, 47, 2, 198, 1, 520, 9531, 198,
+];
+const SHIFTS: [u32; 10] =
+    [0, 1, 1_000_000, 1_000_001, 1_000_003, 1_000_004, 1_000_005, 1_000_010, 10_000_000, 100_000_000];
+
+fn main() {
+    divan::main();
+}
+
+struct Setup {
+    checkpoint: Arc<Checkpoint>,
+    team: Arc<Team>,
+    kernel: Kernel,
+}
+
+fn setup() -> Setup {
+    let models = std::env::var_os("HEADROOM_MODELS").expect("HEADROOM_MODELS names the folder of the models");
+    let checkpoint = Arc::new(Checkpoint::open(&PathBuf::from(models).join("smollm2-g64")).expect("a checkpoint"));
+    Setup { checkpoint, team: Arc::new(Team::of_this_machine()), kernel: Kernel::best() }
+}
+
+fn generate(setup: &Setup, plans: &[Plan], max_tokens: usize) {
+    let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+    let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
+    let prompts = vec![PROMPT.to_vec()];
+    let task = Task { prompts: &prompts, eos: &[2], max_tokens, tying: Tying::Separate };
+    let mut trials = Trials::new(&mut body, &mut head, setup.kernel, &setup.team, task);
+    trials.run(plans, |_| Ok::<_, BodyError>(())).expect("trials");
+}
+
+#[divan::bench(sample_count = 10)]
+fn ladder_of_ten_shifts(bencher: Bencher<'_, '_>) {
+    let setup = setup();
+    let plans: Vec<Plan> = SHIFTS.iter().map(|&shift| Plan { shift, ..Plan::default() }).collect();
+    bencher.bench_local(|| generate(&setup, &plans, 10));
+}
+
+#[divan::bench(sample_count = 10)]
+fn prefill_of_37_tokens(bencher: Bencher<'_, '_>) {
+    let setup = setup();
+    let step = |(i, &token): (usize, &u32)| Step {
+        token,
+        parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
+        hidden: i + 1 == PROMPT.len(),
+        embedding: None,
+    };
+    let steps: Vec<Step<'_>> = PROMPT.iter().enumerate().map(step).collect();
+    bencher.counter(ItemsCount::new(PROMPT.len())).bench_local(|| {
+        let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+        body.extend(&steps).expect("a prefill").hidden
+    });
+}
+
+/// One stream, one token at a time, through body and head.
+#[divan::bench(sample_count = 5)]
+fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
+    use lm_headroom::model::{Projection, Query};
+    let setup = setup();
+    bencher.counter(ItemsCount::new(64_usize)).bench_local(|| {
+        let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+        let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
+        let mut logits = vec![0.0; head.vocab_size()];
+        let (mut token, mut parent) = (1, Parent::Start);
+        for _ in 0..64 {
+            let step = Step { token, parent, hidden: true, embedding: None };
+            let extension = body.extend(&[step]).expect("a step");
+            head.logits(vec![Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits }]).expect("logits");
+            token = setup.kernel.top(&logits).expect("finite").token as u32;
+            parent = Parent::Slot(extension.slots[0]);
+        }
+    });
+}
