@@ -1,0 +1,264 @@
+//! Law 6: trials through the trie in waves = each trial alone from scratch = prefill of the whole text, to
+//! the bit. And what follows from it: results depend neither on threads nor on the kernel, nor on what
+//! else is in the run.
+
+use std::sync::Arc;
+
+use lm_headroom::{
+    checkpoint::Checkpoint,
+    coherence::Finish,
+    edit::Plan,
+    kernels::Kernel,
+    model::{Body, BodyError, CpuProjection, Llama, Parent, Projection, Query, Step},
+    quant::MatrixRef,
+    team::Team,
+    testing::fixture::Fixture,
+    trial::{Task, Trial, Trials, Tying},
+};
+
+fn fixture(seed: u64, tied: bool) -> Arc<Checkpoint> {
+    let fixture = Fixture { seed, tie_word_embeddings: Some(tied), num_hidden_layers: 3, ..Fixture::default() };
+    Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"))
+}
+
+fn shift(shift: u32) -> Plan {
+    Plan { shift, ..Plan::default() }
+}
+
+struct Setting {
+    kernel: Kernel,
+    threads: usize,
+    eos: Vec<u32>,
+    max_tokens: usize,
+    shared: bool,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self { kernel: Kernel::best(), threads: 2, eos: vec![2, 5], max_tokens: 12, shared: false }
+    }
+}
+
+fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setting: &Setting) -> Vec<Trial> {
+    let team = Arc::new(Team::new(setting.threads));
+    let mut body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
+    let head = checkpoint.weights().head().view();
+    let mut projection = CpuProjection::new(head, setting.kernel, &team);
+    let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
+    let task = Task { prompts, eos: &setting.eos, max_tokens: setting.max_tokens, tying };
+    let mut trials = Vec::new();
+    Trials::new(&mut body, &mut projection, setting.kernel, &team, task)
+        .run(plans, |trial| {
+            trials.push(trial);
+            Ok::<_, BodyError>(())
+        })
+        .expect("trials");
+    trials
+}
+
+/// The head with a shift really written into it.
+fn written(head: &MatrixRef<'_>, shift: u32) -> Vec<u8> {
+    head.weight()
+        .chunks_exact(4)
+        .flat_map(|word| u32::from_le_bytes(word.try_into().unwrap()).wrapping_sub(shift).to_le_bytes())
+        .collect()
+}
+
+/// Tokens and margins of one trial, alone, one position at a time, through a head that was written.
+fn alone(checkpoint: &Arc<Checkpoint>, prompt: &[u32], shift: u32, setting: &Setting) -> (Vec<u32>, Vec<f32>, Finish) {
+    let team = Arc::new(Team::new(1));
+    let mut body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
+    let head = checkpoint.weights().head().view();
+    let weight = written(&head, shift);
+    let edited = MatrixRef::new(*head.layout(), &weight, head.scales(), head.biases()).unwrap();
+    let mut projection = CpuProjection::new(edited, setting.kernel, &team);
+    let embed = |token: u32| {
+        setting.shared.then(|| {
+            let mut row = vec![0.0; head.layout().cols()];
+            lm_headroom::kernels::scalar::dequantize_row(&edited, 0, token as usize, &mut row);
+            row
+        })
+    };
+    let mut parent = Parent::Start;
+    let mut hidden = Vec::new();
+    let push = |body: &mut Llama, token: u32, parent: &mut Parent| {
+        let embedding = embed(token);
+        let step = Step { token, parent: *parent, hidden: true, embedding: embedding.as_deref() };
+        let extension = body.extend(&[step]).expect("a step");
+        *parent = Parent::Slot(extension.slots[0]);
+        extension.hidden
+    };
+    for &token in prompt {
+        hidden = push(&mut body, token, &mut parent);
+    }
+    let (mut tokens, mut margins) = (Vec::new(), Vec::new());
+    let mut logits = vec![0.0; projection.vocab_size()];
+    loop {
+        projection.logits(vec![Query { shift: 0, hidden: vec![&hidden], out: &mut logits }]).expect("logits");
+        let Some(top) = setting.kernel.top(&logits) else { return (tokens, margins, Finish::Nonfinite) };
+        margins.push(top.best - top.second);
+        let token = top.token as u32;
+        if setting.eos.contains(&token) {
+            return (tokens, margins, Finish::Stop);
+        }
+        tokens.push(token);
+        if tokens.len() == setting.max_tokens {
+            return (tokens, margins, Finish::Length);
+        }
+        hidden = push(&mut body, token, &mut parent);
+    }
+}
+
+/// Prompts that share prefixes, one inside another, and one longer than a batch of the body.
+fn prompts() -> Vec<Vec<u32>> {
+    let long: Vec<u32> = (0..300).map(|i| (i * 7 + 3) % 90).collect();
+    vec![vec![1, 7, 9, 30], vec![1, 7, 9], vec![1, 7, 12, 13, 14], vec![60], long]
+}
+
+const SHIFTS: [u32; 7] = [0, 1, 0x10, 0x100, 0x8000_0000, 0x1234_5678, u32::MAX];
+
+fn law_6(shared: bool) {
+    let (mut compared, mut stopped, mut full) = (0, 0, 0);
+    for seed in 0..6 {
+        let checkpoint = fixture(seed, shared);
+        let setting = Setting { shared, ..Setting::default() };
+        let plans: Vec<Plan> = SHIFTS.iter().map(|&s| shift(s)).collect();
+        let prompts = prompts();
+        for trial in run(&checkpoint, &prompts, &plans, &setting) {
+            let (tokens, margins, finish) =
+                alone(&checkpoint, &prompts[trial.prompt], SHIFTS[trial.edit], &setting);
+            let what = format!("seed {seed}, prompt {}, shift {:#x}", trial.prompt, SHIFTS[trial.edit]);
+            assert_eq!(trial.trajectory.tokens, tokens, "{what}");
+            assert_eq!(trial.trajectory.finish, finish, "{what}");
+            let bits = |margins: &[f32]| margins.iter().map(|m| m.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&trial.trajectory.margin), bits(&margins), "{what}");
+            compared += 1;
+            stopped += usize::from(finish == Finish::Stop);
+            full += usize::from(finish == Finish::Length);
+        }
+    }
+    println!("{compared} trials compared: {stopped} ended in an eos, {full} at full length");
+    assert!(compared == 6 * 5 * 7 && stopped > 0 && full > 0, "{compared} {stopped} {full}");
+}
+
+#[test]
+fn trials_in_waves_are_trials_alone_to_the_bit() {
+    law_6(false);
+}
+
+#[test]
+fn trials_of_a_shared_tied_matrix_are_trials_alone_to_the_bit() {
+    law_6(true);
+}
+
+#[test]
+fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
+    let checkpoint = fixture(3, false);
+    let tokens: Vec<u32> = (0..301).map(|i| (i * 11 + 5) % 96).collect();
+    let hidden = |cuts: &[usize]| {
+        let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::new(Team::new(2)));
+        let (mut last, mut hidden, mut start) = (Parent::Start, Vec::new(), 0);
+        for &cut in cuts.iter().chain([&tokens.len()]) {
+            let steps: Vec<Step<'_>> = tokens[start..cut]
+                .iter()
+                .enumerate()
+                .map(|(i, &token)| {
+                    let parent = if i == 0 { last } else { Parent::Step(i - 1) };
+                    Step { token, parent, hidden: start + i + 1 == tokens.len(), embedding: None }
+                })
+                .collect();
+            let extension = body.extend(&steps).expect("a call");
+            last = Parent::Slot(*extension.slots.last().expect("a slot"));
+            hidden = extension.hidden;
+            start = cut;
+        }
+        hidden.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+    };
+    let whole = hidden(&[]);
+    assert_eq!(whole.len(), 64);
+    for cuts in [&[1][..], &[255], &[256], &[257, 258], &[3, 50, 299, 300]] {
+        assert_eq!(hidden(cuts), whole, "cut at {cuts:?}");
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads_kernel_or_company() {
+    let checkpoint = fixture(1, false);
+    let prompts = prompts();
+    let plans: Vec<Plan> = SHIFTS.iter().map(|&s| shift(s)).collect();
+    let text = |trials: &[Trial]| format!("{trials:?}");
+    let all = run(&checkpoint, &prompts, &plans, &Setting::default());
+    for kernel in Kernel::available() {
+        for threads in [1, 2, 5] {
+            let again = run(&checkpoint, &prompts, &plans, &Setting { kernel, threads, ..Setting::default() });
+            assert_eq!(text(&again), text(&all), "{} on {threads} threads", kernel.name());
+        }
+    }
+    // One at a time.
+    for trial in &all {
+        let own = run(
+            &checkpoint,
+            &prompts[trial.prompt..=trial.prompt],
+            &plans[trial.edit..=trial.edit],
+            &Setting::default(),
+        );
+        assert_eq!(format!("{:?}", own[0].trajectory), format!("{:?}", trial.trajectory));
+        assert_eq!((&own[0].divergence, &own[0].agreement), (&trial.divergence, &trial.agreement));
+    }
+}
+
+#[test]
+fn measurements_agree_with_their_definitions() {
+    let checkpoint = fixture(2, false);
+    let setting = Setting::default();
+    let prompts = vec![vec![1, 7, 9, 30]];
+    let shifts = [0_u32, 1, 0x1111_1111];
+    let plans: Vec<Plan> = shifts.iter().map(|&s| shift(s)).collect();
+    let trials = run(&checkpoint, &prompts, &plans, &setting);
+    let head = checkpoint.weights().head().view();
+    // Logits by prefix and shift, from the specification, with nothing shared.
+    let logits = |prefix: &[u32], by: u32| -> Vec<f64> {
+        let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::SCALAR, Arc::new(Team::new(1)));
+        let step = |(i, &token): (usize, &u32)| Step {
+            token,
+            parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
+            hidden: i + 1 == prefix.len(),
+            embedding: None,
+        };
+        let steps: Vec<Step<'_>> = prefix.iter().enumerate().map(step).collect();
+        let hidden = body.extend(&steps).expect("a prefix").hidden;
+        let mut row = vec![0.0; hidden.len()];
+        (0..head.layout().rows())
+            .map(|r| {
+                lm_headroom::kernels::scalar::dequantize_row(&head, by, r, &mut row);
+                f64::from(lm_headroom::kernels::scalar::dot(&row, &hidden))
+            })
+            .collect()
+    };
+    let log_softmax = |z: &[f64]| -> Vec<f64> {
+        let sum = z.iter().map(|z| z.exp()).sum::<f64>().ln();
+        z.iter().map(|z| z - sum).collect()
+    };
+    let mut checked = 0;
+    let clean = &trials[0].trajectory;
+    for trial in &trials {
+        let by = shifts[trial.edit];
+        for (step, token) in trial.trajectory.steps().enumerate() {
+            let prefix = [&prompts[0][..], &trial.trajectory.tokens[..step]].concat();
+            let expected = -log_softmax(&logits(&prefix, 0))[token as usize];
+            assert!((trial.trajectory.surprise[step] - expected).abs() < 1e-9, "surprise at step {step}");
+            checked += 1;
+        }
+        for (step, token) in clean.steps().enumerate() {
+            let prefix = [&prompts[0][..], &clean.tokens[..step]].concat();
+            let (p, q) = (log_softmax(&logits(&prefix, 0)), log_softmax(&logits(&prefix, by)));
+            let expected: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
+            assert!((trial.divergence[step] - expected).abs() < 1e-9, "divergence at step {step}");
+            let first = (0..q.len()).rev().max_by(|&a, &b| q[a].total_cmp(&q[b])).expect("a token");
+            assert_eq!(trial.agreement[step], first == token as usize);
+            checked += 1;
+        }
+    }
+    assert!(trials[0].divergence.iter().all(|&d| d == 0.0) && trials[2].divergence.iter().any(|&d| d > 0.01));
+    assert!(checked > 20, "{checked}");
+}
