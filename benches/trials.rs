@@ -42,8 +42,8 @@ fn generate(setup: &Setup, plans: &[Plan], max_tokens: usize) {
     let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
     let prompts = vec![PROMPT.to_vec()];
     let task = Task { prompts: &prompts, eos: &[2], max_tokens, tying: Tying::Separate };
-    let mut trials = Trials::new(&mut body, &mut head, setup.kernel, &setup.team, task);
-    trials.run(plans, |_| Ok::<_, BodyError>(())).expect("trials");
+    let mut trials = Trials::new(&mut body, setup.kernel, &setup.team, task);
+    trials.run(&mut head, plans, |_| Ok::<_, BodyError>(())).expect("trials");
 }
 
 #[divan::bench(sample_count = 10)]

@@ -81,6 +81,22 @@ pub struct Trial {
     pub agreement: Vec<bool>,
 }
 
+/// What a run tells while it goes on.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// All trials of a part have advanced by a token.
+    Wave {
+        /// Waves done.
+        step: usize,
+        /// Waves at most.
+        of: usize,
+        /// Trials in this part, the clean ones included where they are run with it.
+        trials: usize,
+    },
+    /// A trial is measured.
+    Trial(Trial),
+}
+
 /// What is generated, and from what.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
@@ -193,9 +209,8 @@ struct Clean {
 }
 
 /// Runs edits on prompts. Prompts and clean answers are computed once, however often edits are run.
-pub struct Trials<'a, B: ?Sized, P: ?Sized> {
+pub struct Trials<'a, B: ?Sized> {
     body: &'a mut B,
-    head: &'a mut P,
     kernel: Kernel,
     team: &'a Team,
     task: Task<'a>,
@@ -204,17 +219,17 @@ pub struct Trials<'a, B: ?Sized, P: ?Sized> {
     clean: Vec<Clean>,
 }
 
-impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
+impl<'a, B: Body + ?Sized> Trials<'a, B> {
     /// Nothing is computed yet.
     ///
     /// # Panics
     /// If a prompt is empty or `max_tokens` is 0.
-    pub fn new(body: &'a mut B, head: &'a mut P, kernel: Kernel, team: &'a Team, task: Task<'a>) -> Self {
+    pub fn new(body: &'a mut B, kernel: Kernel, team: &'a Team, task: Task<'a>) -> Self {
         assert!(task.max_tokens > 0 && task.prompts.iter().all(|prompt| !prompt.is_empty()), "something to do");
         let mut trie = Trie::default();
         let root = trie.root();
         trie.node_mut(root).pinned = true;
-        Self { body, head, kernel, team, task, trie, root, clean: Vec::new() }
+        Self { body, kernel, team, task, trie, root, clean: Vec::new() }
     }
 
     /// The clean model's answer to each prompt, once [`Trials::run`] has returned.
@@ -228,22 +243,23 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
         self.clean[prompt].path.iter().map(|&node| self.trie.hidden(node))
     }
 
-    /// Runs every plan on every prompt and hands over each trial with its measurements: prompts in order,
-    /// for each the plans in order. Where the prefixes of all trials together would take more than a
+    /// Runs every plan on every prompt through `head` and hands over each trial with its measurements: prompts
+    /// in order, for each the plans in order. An error that `event` returns ends the run. Where the prefixes of all trials together would take more than a
     /// gigabyte, they are run in parts; a prefix that two parts share is then computed in both, unless it
     /// belongs to a clean answer.
     ///
     /// # Errors
-    /// What the body or the head reports; trials already handed over stand.
+    /// What the body or the head reports, or `event` returns; trials already handed over stand.
     pub fn run<E: From<BodyError>>(
         &mut self,
+        head: &mut impl Projection,
         plans: &[Plan],
-        mut done: impl FnMut(Trial) -> Result<(), E>,
+        mut event: impl FnMut(Event) -> Result<(), E>,
     ) -> Result<(), E> {
         let all: Vec<(usize, usize)> =
             (0..self.task.prompts.len()).flat_map(|prompt| (0..plans.len()).map(move |edit| (prompt, edit))).collect();
         if self.clean.is_empty() && all.is_empty() {
-            self.part(plans, &[])?;
+            self.part(head, plans, &[], &mut event)?;
         }
         let position = self.body.bytes_per_position() + 4 * self.body.hidden_size();
         let longest = self.task.prompts.iter().map(Vec::len).max().unwrap_or(0);
@@ -254,15 +270,35 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
         };
         let at_once = (TRIE_BYTES / position.saturating_mul(positions).max(1)).max(1);
         for part in all.chunks(at_once) {
-            for trial in self.part(plans, part)? {
-                done(trial)?;
+            for trial in self.part(head, plans, part, &mut event)? {
+                event(Event::Trial(trial))?;
             }
         }
         Ok(())
     }
 
+    /// What the head as it is answers to each prompt: tokens, finish and margins, without measurements.
+    /// Through prefixes that are known only the head is run.
+    ///
+    /// # Errors
+    /// What the body or the head reports.
+    pub fn answers(&mut self, head: &mut impl Projection) -> Result<Vec<Trajectory>, BodyError> {
+        let prompts = 0..self.task.prompts.len();
+        let mut running: Vec<Running> = prompts.map(|prompt| Running::new(prompt, None, self.root)).collect();
+        self.start(&[], &mut running, &mut HashMap::new())?;
+        while self.wave(head, &[], &mut running)? {}
+        self.trie.sweep(self.body);
+        Ok(running.into_iter().map(|run| run.trajectory).collect())
+    }
+
     /// Runs some trials together, and the clean ones with them if they are not yet known.
-    fn part(&mut self, plans: &[Plan], trials: &[(usize, usize)]) -> Result<Vec<Trial>, BodyError> {
+    fn part<E: From<BodyError>>(
+        &mut self,
+        head: &mut impl Projection,
+        plans: &[Plan],
+        trials: &[(usize, usize)],
+        event: &mut impl FnMut(Event) -> Result<(), E>,
+    ) -> Result<Vec<Trial>, E> {
         let known = !self.clean.is_empty();
         let clean = (0..self.task.prompts.len()).filter(|_| !known).map(|prompt| (prompt, None));
         let edited = trials.iter().map(|&(prompt, edit)| (prompt, Some(edit)));
@@ -271,7 +307,11 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
             clean.chain(edited).map(|(prompt, edit)| Running::new(prompt, edit, root)).collect();
         let mut roots = HashMap::new();
         self.start(plans, &mut running, &mut roots)?;
-        while self.wave(plans, &mut running)? {}
+        let mut step = 0;
+        while self.wave(head, plans, &mut running)? {
+            step += 1;
+            event(Event::Wave { step, of: self.task.max_tokens, trials: running.len() })?;
+        }
         if !known {
             let edited = running.split_off(self.task.prompts.len());
             for run in std::mem::replace(&mut running, edited) {
@@ -281,8 +321,8 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
                 self.clean.push(Clean { trajectory: run.trajectory, path: run.path, start: run.start });
             }
         }
-        self.surprise(&mut running, !known)?;
-        let measured = self.diverge(plans, &running, &roots)?;
+        self.surprise(head, &mut running, !known)?;
+        let measured = self.diverge(head, plans, &running, &roots)?;
         self.trie.sweep(self.body);
         Ok(running
             .into_iter()
@@ -411,7 +451,12 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
     }
 
     /// Advances every running trial by one token; false when none is left.
-    fn wave(&mut self, plans: &[Plan], running: &mut [Running]) -> Result<bool, BodyError> {
+    fn wave(
+        &mut self,
+        head: &mut impl Projection,
+        plans: &[Plan],
+        running: &mut [Running],
+    ) -> Result<bool, BodyError> {
         // Prefixes by shift: what is to be multiplied, each once.
         let mut wanted: BTreeMap<u32, BTreeMap<NodeId, Vec<usize>>> = BTreeMap::new();
         for (i, run) in running.iter().enumerate().filter(|(_, run)| !run.finished) {
@@ -427,10 +472,10 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
             .collect();
         let mut pending = Pending::default();
         let (kernel, team) = (self.kernel, self.team);
-        for part in flat.chunks(self.vectors_at_once()) {
+        for part in flat.chunks(vectors_at_once(head)) {
             let items: Vec<(u32, NodeId)> = part.iter().map(|&(shift, node, _)| (shift, node)).collect();
-            let logits = self.logits(&items)?;
-            let vocab = self.head.vocab_size();
+            let logits = self.logits(head, &items)?;
+            let vocab = head.vocab_size();
             // Trials without replaced rows share one search; the others get a copy each.
             let mut tops: Vec<Option<Top>> = vec![None; part.len()];
             team.for_each_chunk(&mut tops, 1, |i, top| top[0] = kernel.top(&logits[i * vocab..][..vocab]));
@@ -439,7 +484,7 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
                     let top = match running[run].edit.map(|edit| &plans[edit]) {
                         Some(plan) if !plan.rows.is_empty() => {
                             let mut own = logits[i * vocab..][..vocab].to_vec();
-                            self.head.patch(plan, self.trie.hidden(*node), &mut own)?;
+                            head.patch(plan, self.trie.hidden(*node), &mut own)?;
                             kernel.top(&own)
                         }
                         _ => tops[i],
@@ -479,13 +524,9 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
         run.path.push(next);
     }
 
-    fn vectors_at_once(&self) -> usize {
-        (LOGIT_BYTES / (4 * self.head.vocab_size())).max(1)
-    }
-
     /// Logits of prefixes under shifts, `[items, vocab]`. Items of one shift must be neighbours.
-    fn logits(&mut self, items: &[(u32, NodeId)]) -> Result<Vec<f32>, BodyError> {
-        let vocab = self.head.vocab_size();
+    fn logits(&self, head: &mut impl Projection, items: &[(u32, NodeId)]) -> Result<Vec<f32>, BodyError> {
+        let vocab = head.vocab_size();
         let mut out = vec![0.0; items.len() * vocab];
         let mut rest = out.as_mut_slice();
         let mut queries = Vec::new();
@@ -495,12 +536,17 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
             let hidden = group.iter().map(|&(_, node)| self.trie.hidden(node)).collect();
             queries.push(Query { shift: group[0].0, hidden, out: own });
         }
-        self.head.logits(queries)?;
+        head.logits(queries)?;
         Ok(out)
     }
 
     /// The surprise of every generated token under the clean model.
-    fn surprise(&mut self, running: &mut [Running], clean: bool) -> Result<(), BodyError> {
+    fn surprise(
+        &mut self,
+        head: &mut impl Projection,
+        running: &mut [Running],
+        clean: bool,
+    ) -> Result<(), BodyError> {
         // Where the clean model stands after the same tokens.
         let shared = matches!(self.task.tying, Tying::Shared(_));
         let mut pending = Pending::default();
@@ -540,9 +586,9 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
             }
         }
         let nodes: Vec<(u32, NodeId)> = asked.keys().map(|&node| (0, node)).collect();
-        let (kernel, vocab) = (self.kernel, self.head.vocab_size());
-        for part in nodes.chunks(self.vectors_at_once()) {
-            let logits = self.logits(part)?;
+        let (kernel, vocab) = (self.kernel, head.vocab_size());
+        for part in nodes.chunks(vectors_at_once(head)) {
+            let logits = self.logits(head, part)?;
             let mut sums = vec![0.0; part.len()];
             self.team.for_each_chunk(&mut sums, 1, |i, sum| sum[0] = kernel.log_sum_exp(&logits[i * vocab..][..vocab]));
             for (i, (_, node)) in part.iter().enumerate() {
@@ -562,6 +608,7 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
     /// Divergence and agreement of each trial, teacher-forced on the clean trajectory of its prompt.
     fn diverge(
         &mut self,
+        head: &mut impl Projection,
         plans: &[Plan],
         running: &[Running],
         roots: &HashMap<usize, NodeId>,
@@ -571,7 +618,7 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
         for (i, run) in running.iter().enumerate() {
             of_prompt.entry(run.prompt).or_default().push(i);
         }
-        let (kernel, team, vocab) = (self.kernel, self.team, self.head.vocab_size());
+        let (kernel, team, vocab) = (self.kernel, self.team, head.vocab_size());
         for (prompt, runs) in of_prompt {
             let path = self.clean[prompt].path.clone();
             let chosen: Vec<u32> = self.clean[prompt].trajectory.steps().collect();
@@ -597,24 +644,24 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
             }
             self.compute(plans, pending)?;
             let forced: Vec<_> = forced.into_iter().collect();
-            let spans = (self.vectors_at_once() / 2).max(1);
+            let spans = (vectors_at_once(head) / 2).max(1);
             for first in (0..path.len()).step_by(spans) {
                 let steps = spans.min(path.len() - first);
                 let span = first..first + steps;
-                let clean = self.logits(&path[span.clone()].iter().map(|&node| (0, node)).collect::<Vec<_>>())?;
-                for part in forced.chunks((self.vectors_at_once() / steps).max(1)) {
+                let clean = self.logits(head, &path[span.clone()].iter().map(|&node| (0, node)).collect::<Vec<_>>())?;
+                for part in forced.chunks((vectors_at_once(head) / steps).max(1)) {
                     let items: Vec<(u32, NodeId)> = part
                         .iter()
                         .flat_map(|((shift, _), (own, _))| own[span.clone()].iter().map(move |&node| (*shift, node)))
                         .collect();
-                    let mut edited = self.logits(&items)?;
+                    let mut edited = self.logits(head, &items)?;
                     for (i, ((_, edit), (own, _))) in part.iter().enumerate() {
                         if plans[*edit].rows.is_empty() {
                             continue;
                         }
                         for (step, &node) in own[span.clone()].iter().enumerate() {
                             let logits = &mut edited[(i * steps + step) * vocab..][..vocab];
-                            self.head.patch(&plans[*edit], self.trie.hidden(node), logits)?;
+                            head.patch(&plans[*edit], self.trie.hidden(node), logits)?;
                         }
                     }
                     // One item a step, so that the clean distribution is computed once for all edits.
@@ -647,6 +694,11 @@ impl<'a, B: Body + ?Sized, P: Projection + ?Sized> Trials<'a, B, P> {
         }
         Ok(measured)
     }
+}
+
+/// Vectors of logits that are held at a time.
+fn vectors_at_once(head: &impl Projection) -> usize {
+    (LOGIT_BYTES / (4 * head.vocab_size())).max(1)
 }
 
 impl Running {

@@ -13,7 +13,7 @@ use lm_headroom::{
     kernels::Kernel,
     model::{CpuProjection, Llama, BodyError},
     team::Team,
-    trial::{Task, Trial, Trials, Tying},
+    trial::{Event, Task, Trial, Trials, Tying},
 };
 use serde::Deserialize;
 
@@ -65,9 +65,11 @@ fn compare(folder: PathBuf, references: &[Reference], shared: bool) {
     let eos = &checkpoint.config().eos_token_ids;
     let task = Task { prompts: &prompts, eos, max_tokens: 10, tying };
     let mut trials: Vec<Trial> = Vec::new();
-    let mut run = Trials::new(&mut body, &mut projection, kernel, &team, task);
-    run.run(&plans, |trial| {
-        trials.push(trial);
+    let mut run = Trials::new(&mut body, kernel, &team, task);
+    run.run(&mut projection, &plans, |event| {
+        if let Event::Trial(trial) = event {
+            trials.push(trial);
+        }
         Ok::<_, BodyError>(())
     })
     .expect("trials");

@@ -13,7 +13,7 @@ use lm_headroom::{
     quant::MatrixRef,
     team::Team,
     testing::fixture::Fixture,
-    trial::{Task, Trial, Trials, Tying},
+    trial::{Event, Task, Trial, Trials, Tying},
 };
 
 fn fixture(seed: u64, tied: bool) -> Arc<Checkpoint> {
@@ -47,9 +47,11 @@ fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setti
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
     let task = Task { prompts, eos: &setting.eos, max_tokens: setting.max_tokens, tying };
     let mut trials = Vec::new();
-    Trials::new(&mut body, &mut projection, setting.kernel, &team, task)
-        .run(plans, |trial| {
-            trials.push(trial);
+    Trials::new(&mut body, setting.kernel, &team, task)
+        .run(&mut projection, plans, |event| {
+            if let Event::Trial(trial) = event {
+                trials.push(trial);
+            }
             Ok::<_, BodyError>(())
         })
         .expect("trials");
