@@ -2,9 +2,11 @@
 pub mod checkpoint;
 pub mod coherence;
 pub mod edit;
+pub mod head;
 pub mod kernels;
 pub mod model;
 pub mod quant;
+pub mod seed;
 pub mod team;
 pub mod testing;
 pub mod trial;

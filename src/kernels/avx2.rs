@@ -14,7 +14,8 @@ pub(super) fn detected() -> bool {
 struct Ymm([__m256; 2]);
 
 // SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
-// names for it.
+// names for it. That is what each `unsafe` block inside discharges, too.
+#[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Ymm {
     const PLACE: [usize; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const DIRECT_VECTORS: usize = 1;

@@ -1,0 +1,225 @@
+//! Random edits, and families of edits with one number to turn.
+//!
+//! The generator is written out here, so that a seed means the same flips for ever: SplitMix64 (Steele, Lea
+//! and Flood, 2014; the constants are those of its reference implementation), numbers below a bound by
+//! Lemire's multiplication with rejection (2019).
+
+use std::collections::HashMap;
+
+use super::{Change, Edit, EditError, Tensor};
+use crate::quant::Layout;
+
+/// How many bits a random family flips.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// So many, all different.
+    Flips(u64),
+    /// Each bit with this probability, 0 to 1.
+    Rate(f64),
+}
+
+/// Random flips in one tensor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Random {
+    /// Where.
+    pub tensor: Tensor,
+    /// How many.
+    pub amount: Amount,
+    /// Of the generator.
+    pub seed: u64,
+}
+
+/// Edits that differ by one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// A shift by the value.
+    Shift,
+    /// A shift by value x 16^K, value 0 to 15: one hexadecimal digit.
+    Digit(u32),
+    /// The first `value` flips of one random order of all code bits: each edit contains the smaller ones.
+    Flips(u64),
+    /// Each code bit flipped with the value as probability.
+    Rate(u64),
+}
+
+/// SplitMix64.
+struct Generator(u64);
+
+impl Generator {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `bound`, each equally likely.
+    fn below(&mut self, bound: u64) -> u64 {
+        loop {
+            let product = u128::from(self.next()) * u128::from(bound);
+            // The lowest `2^64 mod bound` fractions would make some results likelier: draw again.
+            if product as u64 >= bound.wrapping_neg() % bound {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+
+    /// In (0, 1], 53 bits.
+    fn unit(&mut self) -> f64 {
+        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+impl Random {
+    /// The flips that this stands for, in the order in which they are drawn: for [`Amount::Flips`] the first
+    /// flips of one random order of all bits of the tensor, so that fewer flips of the same seed are a
+    /// prefix; for [`Amount::Rate`] ascending.
+    ///
+    /// # Errors
+    /// [`EditError::Flips`], where there are fewer bits.
+    pub fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
+        let (columns, bits) = (self.tensor.columns(layout) as u64, self.tensor.bits(layout) as u64);
+        let total = layout.rows() as u64 * columns * bits;
+        let mut generator = Generator(self.seed);
+        let flip = |at: u64| Change::Flip {
+            tensor: self.tensor,
+            row: (at / (columns * bits)) as usize,
+            column: (at / bits % columns) as usize,
+            bit: (at % bits) as u32,
+        };
+        match self.amount {
+            Amount::Flips(flips) if flips > total => {
+                let edit = Edit::new(vec![Change::Random(*self)]).to_string();
+                Err(EditError::Flips { edit, found: flips, limit: total })
+            }
+            Amount::Flips(flips) => {
+                // Fisher and Yates' shuffle of 0..total, of which only the places that were touched are kept.
+                let mut moved: HashMap<u64, u64> = HashMap::new();
+                Ok((0..flips)
+                    .map(|i| {
+                        let j = i + generator.below(total - i);
+                        let drawn = moved.get(&j).copied().unwrap_or(j);
+                        let displaced = moved.get(&i).copied().unwrap_or(i);
+                        moved.insert(j, displaced);
+                        flip(drawn)
+                    })
+                    .collect())
+            }
+            Amount::Rate(rate) => {
+                // The gap to the next flip of independent bits is geometric: floor(ln u / ln(1 - rate)).
+                let scale = libm::log1p(-rate);
+                let mut flips = Vec::new();
+                let mut at = 0_u64;
+                while rate > 0.0 {
+                    // At rate 1 the scale is minus infinity and every gap 0; a gap beyond u64 saturates.
+                    at = at.saturating_add((libm::log(generator.unit()) / scale) as u64);
+                    if at >= total {
+                        break;
+                    }
+                    flips.push(flip(at));
+                    at += 1;
+                }
+                Ok(flips)
+            }
+        }
+    }
+}
+
+impl Family {
+    /// Whether each edit of the family contains those of smaller values, so that a bisection over it finds
+    /// *the* threshold of that order and not one crossing of several.
+    pub const fn nested(self) -> bool {
+        matches!(self, Self::Flips(_))
+    }
+
+    /// The family's edit at an integer value.
+    ///
+    /// # Errors
+    /// A message, where the family has no such value.
+    pub fn edit(self, value: i64) -> Result<Edit, String> {
+        let random = |amount, seed| Edit::new(vec![Change::Random(Random { tensor: Tensor::Weight, amount, seed })]);
+        match self {
+            Self::Shift => Ok(Edit::shift(value)),
+            Self::Digit(digit) => match value {
+                0..=15 => Ok(Edit::shift(value << (4 * digit))),
+                _ => Err(format!("{value} is no hexadecimal digit (0 to 15)")),
+            },
+            Self::Flips(seed) => match u64::try_from(value) {
+                Ok(0) => Ok(Edit::clean()),
+                Ok(flips) => Ok(random(Amount::Flips(flips), seed)),
+                Err(_) => Err(format!("{value} flips are fewer than none")),
+            },
+            Self::Rate(_) => Err("a rate is no integer".to_owned()),
+        }
+    }
+
+    /// The family's edit at a probability.
+    ///
+    /// # Errors
+    /// A message, where the family is not one of rates or `rate` is no probability.
+    pub fn edit_at_rate(self, rate: f64) -> Result<Edit, String> {
+        match self {
+            Self::Rate(seed) if (0.0..=1.0).contains(&rate) => {
+                let random = Random { tensor: Tensor::Weight, amount: Amount::Rate(rate), seed };
+                Ok(Edit::new(vec![Change::Random(random)]))
+            }
+            Self::Rate(_) => Err(format!("{rate} is no probability (0 to 1)")),
+            _ => Err(format!("{self} takes integers")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{Bits, FloatType};
+
+    fn layout() -> Layout {
+        Layout::new(96, 64, Bits::Four, 32, FloatType::F16).expect("a layout")
+    }
+
+    fn flips(amount: Amount, seed: u64) -> Vec<Change> {
+        Random { tensor: Tensor::Weight, amount, seed }.expand(&layout()).expect("flips")
+    }
+
+    #[test]
+    fn a_seed_means_the_same_flips_for_ever() {
+        let text = Edit::new(flips(Amount::Flips(4), 3)).to_string();
+        assert_eq!(text, "flip:weight[11,30].1+flip:weight[1,29].3+flip:weight[35,43].2+flip:weight[64,43].1");
+        let text = Edit::new(flips(Amount::Rate(1e-4), 3)).to_string();
+        assert_eq!(text, "flip:weight[72,19].2+flip:weight[79,47].0+flip:weight[93,9].3");
+    }
+
+    #[test]
+    fn fewer_flips_of_a_seed_are_the_first_of_more() {
+        let all = flips(Amount::Flips(500), 7);
+        for n in [0, 1, 17, 499] {
+            assert_eq!(flips(Amount::Flips(n), 7), all[..n as usize]);
+        }
+    }
+
+    #[test]
+    fn all_bits_can_be_drawn_each_once() {
+        let total = 96 * 64 * 4;
+        let mut all: Vec<String> =
+            flips(Amount::Flips(total), 1).into_iter().map(|flip| Edit::new(vec![flip]).to_string()).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len() as u64, total);
+        let one_more = Random { tensor: Tensor::Weight, amount: Amount::Flips(total + 1), seed: 1 };
+        assert!(matches!(one_more.expand(&layout()), Err(EditError::Flips { .. })));
+        assert_eq!(flips(Amount::Rate(1.0), 1).len() as u64, total);
+        assert_eq!(flips(Amount::Rate(0.0), 1), []);
+    }
+
+    #[test]
+    fn a_rate_flips_about_its_share_of_the_bits() {
+        let total = 96.0 * 64.0 * 4.0;
+        for rate in [0.001, 0.03, 0.5] {
+            let mean = (0..40).map(|seed| flips(Amount::Rate(rate), seed).len() as f64).sum::<f64>() / 40.0;
+            let deviation = (total * rate * (1.0 - rate) / 40.0_f64).sqrt();
+            assert!((mean - total * rate).abs() < 5.0 * deviation, "{rate}: {mean}");
+        }
+    }
+}
