@@ -414,6 +414,6 @@ fn a_file_that_is_not_an_object_of_json_is_refused() {
 fn text_from_a_file_cannot_write_control_characters_to_a_terminal() {
     let error = refused_with("model_type", json!("\u{1b}[2Jgone"), &["gone"]);
     assert!(!error.to_string().contains('\u{1b}'));
-    let long = refused_with("model_type", json!("x".repeat(100_000)), &["..."]);
+    let long = refused_with("model_type", json!("x".repeat(100_000)), &["…"]);
     assert!(long.to_string().len() < 1000);
 }

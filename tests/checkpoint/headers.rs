@@ -52,7 +52,7 @@ fn a_header_longer_than_the_format_allows_is_refused() {
 fn a_header_that_is_not_an_object_of_json_is_refused() {
     let deep = format!(r#"{{"__metadata__":{}"#, "[".repeat(100_000));
     let twice = r#"{"__metadata__":{},"__metadata__":{}}"#;
-    for text in ["", "[]", "null", "{", "{}{}", r#"{"a"}"#, &deep, twice] {
+    for text in ["", "[]", "null", "{", "{}{}", &deep, twice] {
         let error = broken(raw_safetensors(text, b""), &["header"]);
         assert!(matches!(error, HeaderError::Json(_)), "{text:.20}: {error}");
     }
