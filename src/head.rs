@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn a_head_that_was_not_restored_says_so_and_is_of_no_further_use() {
         let mut head = head();
-        let mut applied = head.apply(&"shift:1".parse().expect("an edit")).expect("it fits");
+        let applied = head.apply(&"shift:1".parse().expect("an edit")).expect("it fits");
         // Somebody else's stray write: one bit.
         applied.head.weight.bytes_mut()[77] ^= 4;
         assert!(matches!(applied.restore(), Err(HeadError::NotRestored { before, after }) if before != after));
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn a_guard_that_only_drops_notices_too() {
         let mut head = head();
-        let mut applied = head.apply(&"flip:weight[3,3].1".parse().expect("an edit")).expect("it fits");
+        let applied = head.apply(&"flip:weight[3,3].1".parse().expect("an edit")).expect("it fits");
         applied.head.scales.bytes_mut()[5] ^= 1;
         drop(applied);
         assert!(matches!(head.apply(&Edit::clean()), Err(HeadError::Poisoned)));

@@ -124,3 +124,107 @@ pub(super) fn cache_folder(variable: impl Fn(&str) -> Option<OsString>, home: Op
     let shared = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
     Some(shared.or_else(|| home.map(|home| home.join(".cache")))?.join("headroom"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{bytes::Bytes, folder::Place};
+
+    /// The files of a folder that were last changed a minute ago, as far as their times tell.
+    fn settled(folder: &Path, contents: &str) -> BTreeMap<String, StoredFile> {
+        let path = folder.join("config.json");
+        fs::write(&path, contents).unwrap();
+        let minute_ago = SystemTime::now() - Duration::from_secs(60);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(minute_ago).unwrap();
+        opened(folder)
+    }
+
+    fn opened(folder: &Path) -> BTreeMap<String, StoredFile> {
+        let file = Place::folder(folder).unwrap().get("config.json").unwrap().unwrap();
+        BTreeMap::from([("config.json".to_owned(), file)])
+    }
+
+    fn entries(cache: &Path) -> Vec<PathBuf> {
+        fs::read_dir(cache.join("digests")).map_or(Vec::new(), |dir| dir.map(|entry| entry.unwrap().path()).collect())
+    }
+
+    #[test]
+    fn a_digest_is_taken_from_the_cache_while_path_size_and_times_stay() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = settled(folder.path(), "some");
+        let digest = cached_digest(&files, Some(cache.path()));
+        assert_eq!(digest, files_digest(&files));
+        let [entry] = entries(cache.path()).try_into().expect("one entry, and nothing temporary left");
+        // What is in the cache is believed: this is how one sees that it was read.
+        let other = blake3::hash(b"other");
+        fs::write(&entry, other.to_hex().as_str()).unwrap();
+        assert_eq!(cached_digest(&opened(folder.path()), Some(cache.path())), other);
+    }
+
+    #[test]
+    fn a_changed_file_of_the_same_size_is_digested_anew() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let before = cached_digest(&settled(folder.path(), "some"), Some(cache.path()));
+        let after = cached_digest(&settled(folder.path(), "sane"), Some(cache.path()));
+        assert_ne!(before, after);
+        assert_eq!(entries(cache.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_file_changed_a_moment_ago_is_not_cached() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(folder.path().join("config.json"), "some").unwrap();
+        let files = opened(folder.path());
+        assert_eq!(cached_digest(&files, Some(cache.path())), files_digest(&files));
+        assert!(entries(cache.path()).is_empty());
+    }
+
+    #[test]
+    fn a_file_that_changed_since_it_was_opened_is_not_cached() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = settled(folder.path(), "some");
+        settled(folder.path(), "longer");
+        assert_eq!(cached_digest(&files, Some(cache.path())), files_digest(&files), "of what was opened");
+        assert!(entries(cache.path()).is_empty());
+    }
+
+    #[test]
+    fn trouble_with_the_cache_is_no_trouble() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = settled(folder.path(), "some");
+        let digest = files_digest(&files);
+        assert_eq!(cached_digest(&files, None), digest);
+        // A file where the cache's folder should be.
+        let file = cache.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(cached_digest(&files, Some(&file)), digest);
+        // An entry that holds no digest is written anew.
+        cached_digest(&files, Some(cache.path()));
+        let entry = entries(cache.path()).remove(0);
+        fs::write(&entry, "no digest").unwrap();
+        assert_eq!(cached_digest(&files, Some(cache.path())), digest);
+        assert_eq!(fs::read_to_string(&entry).unwrap(), format!("{digest}\n"));
+    }
+
+    #[test]
+    fn files_in_memory_are_not_cached() {
+        let cache = tempfile::tempdir().unwrap();
+        let files = BTreeMap::from([("config.json".to_owned(), StoredFile { bytes: Bytes::new("some"), disk: None })]);
+        assert_eq!(cached_digest(&files, Some(cache.path())), files_digest(&files));
+        assert!(entries(cache.path()).is_empty());
+    }
+
+    #[test]
+    fn the_cache_lies_where_the_environment_says() {
+        let folder = |variables: &[(&str, &str)]| {
+            let variables: BTreeMap<_, _> = variables.iter().copied().collect();
+            cache_folder(|name| variables.get(name).map(OsString::from), Some(PathBuf::from("/home/x")))
+        };
+        assert_eq!(folder(&[]), Some("/home/x/.cache/headroom".into()));
+        assert_eq!(folder(&[("XDG_CACHE_HOME", "/c")]), Some("/c/headroom".into()));
+        assert_eq!(folder(&[("XDG_CACHE_HOME", "relative")]), Some("/home/x/.cache/headroom".into()));
+        assert_eq!(folder(&[("XDG_CACHE_HOME", "/c"), ("HEADROOM_CACHE", "here")]), Some("here".into()));
+        assert_eq!(folder(&[("XDG_CACHE_HOME", ""), ("HEADROOM_CACHE", "")]), Some("/home/x/.cache/headroom".into()));
+        assert_eq!(cache_folder(|_| None, None), None);
+    }
+}

@@ -261,3 +261,68 @@ impl<'de> Visitor<'de> for &mut Entries {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, collections::BTreeMap};
+
+    use proptest::{prelude::*, test_runner::TestRunner};
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::testing::fixture::raw_safetensors;
+
+    /// Entries that mostly lie one after the other, with a false step here and there; and how many
+    /// bytes of data are too few or too many.
+    fn files() -> impl Strategy<Value = Vec<u8>> {
+        let dtype = prop::sample::select(vec![("F16", 2u64), ("U32", 4), ("I64", 8), ("BOOL", 1), ("F32", 4)]);
+        let step = prop_oneof![12 => Just(0i64), 1 => -4i64..4];
+        let entry = (dtype, prop::collection::vec(0u64..4, 0..4), step.clone(), step.clone());
+        (prop::collection::vec(entry, 0..5).prop_shuffle(), step, any::<bool>()).prop_map(
+            |(entries, extra, reverse)| {
+                let mut end = 0u64;
+                let mut texts = Vec::new();
+                for (i, ((dtype, size), shape, gap, stretch)) in entries.into_iter().enumerate() {
+                    let begin = end.saturating_add_signed(gap);
+                    end = (begin + size * shape.iter().product::<u64>()).saturating_add_signed(stretch);
+                    texts.push(format!(
+                        r#""{i}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+                    ));
+                }
+                if reverse {
+                    texts.reverse();
+                }
+                let data = vec![0; end.saturating_add_signed(extra) as usize];
+                raw_safetensors(&format!("{{{}}}", texts.join(",")), &data)
+            },
+        )
+    }
+
+    #[test]
+    fn exactly_the_files_that_the_safetensors_crate_accepts_are_accepted_and_read_alike() {
+        let (accepted, refused) = (Cell::new(0), Cell::new(0));
+        let cases = 4000;
+        let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+        let run = TestRunner::new(config).run(&files(), |file| {
+            match (read(&file), SafeTensors::deserialize(&file)) {
+                (Ok(ours), Ok(theirs)) => {
+                    accepted.set(accepted.get() + 1);
+                    prop_assert_eq!(ours.len(), theirs.len());
+                    let theirs: BTreeMap<&str, _> = theirs.iter().collect();
+                    for Entry { name, dtype, shape, range } in ours {
+                        let their = &theirs[name.as_str()];
+                        prop_assert_eq!(dtype, their.dtype());
+                        prop_assert!(shape.iter().map(|&n| n as usize).eq(their.shape().iter().copied()));
+                        prop_assert_eq!(range.start, their.data().as_ptr() as usize - file.as_ptr() as usize);
+                        prop_assert_eq!(range.len(), their.data().len());
+                    }
+                }
+                (Err(_), Err(_)) => refused.set(refused.get() + 1),
+                (ours, theirs) => prop_assert!(false, "we say {:?}, the crate says {:?}", ours, theirs.map(|_| ())),
+            }
+            Ok(())
+        });
+        run.unwrap();
+        assert!(accepted.get() > cases / 10 && refused.get() > cases / 10, "{accepted:?} and {refused:?}");
+    }
+}

@@ -48,7 +48,7 @@ pub(super) fn shortened(text: &str) -> String {
     let mut short = String::new();
     for (i, c) in text.chars().enumerate() {
         match c {
-            _ if i == LONGEST => return short + "...",
+            _ if i == LONGEST => return short + "…",
             _ if c.is_control() => short.extend(c.escape_default()),
             _ => short.push(c),
         }

@@ -7,12 +7,13 @@
 //! more memory than a small multiple of the files it read.
 //!
 //! Flow: [`bytes`] own data, `folder` finds and maps files, `json` reads the small ones strictly,
-//! [`config`] checks what they say, `header` and [`tensors`] find every tensor, [`weights`] takes
-//! those that the model needs and refuses the rest, [`digest`] names the result.
+//! [`config`] checks what they say, `header` and [`tensors`] find every tensor, `assemble` takes
+//! those that the model needs and refuses the rest, which gives [`weights`]; [`digest`] names the result.
 //!
 //! Accepted by name and left out, as in mlx-lm: `*.self_attn.rotary_emb.inv_freq`, and
 //! `lm_head.weight` where the head is tied.
 
+mod assemble;
 pub mod bytes;
 pub mod config;
 pub mod digest;
@@ -31,13 +32,14 @@ use std::{
 };
 
 pub use self::{
+    assemble::WeightsError,
     bytes::Bytes,
     config::{Config, ConfigError},
     digest::head_digest,
     header::HeaderError,
     json::JsonError,
     tensors::TensorError,
-    weights::{Dense, FileRange, LayerWeights, Linear, ModelWeights, Part, Quantized, Weights, WeightsError},
+    weights::{Dense, FileRange, LayerWeights, Linear, ModelWeights, Part, Quantized, Weights},
 };
 use self::{
     folder::{Place, StoredFile},
@@ -200,7 +202,7 @@ impl Checkpoint {
         files.extend(shards);
 
         let tensors = stored.iter().map(|(name, tensor)| tensor.info(name)).collect();
-        let weights = weights::assemble(&config, stored)?;
+        let weights = assemble::assemble(&config, stored)?;
         Ok(Self { source, config, weights, tensors, files, digest: OnceLock::new() })
     }
 

@@ -1,0 +1,271 @@
+//! Every variant of a checkpoint opens, and its views give back what was packed.
+
+use std::collections::BTreeMap;
+
+use lm_headroom::{
+    checkpoint::{
+        Checkpoint, Linear, Weights,
+        config::{Override, Scheme},
+        head_digest,
+    },
+    quant::{Bits, FloatType},
+    testing::fixture::{Fixture, FixtureTensor, raw_safetensors},
+};
+use serde_json::json;
+
+use super::{opened, with_file};
+
+/// The matrices of a checkpoint by their names.
+fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f32>>)> {
+    let weights = checkpoint.weights();
+    let mut all = BTreeMap::from([("model.embed_tokens".to_owned(), (weights.embed_tokens.clone(), None))]);
+    if let Some(head) = &weights.lm_head {
+        all.insert("lm_head".to_owned(), (Weights::Quantized(head.clone()), None));
+    }
+    for (i, layer) in weights.layers.iter().enumerate() {
+        let linears: [(&str, &Linear); 7] = [
+            ("self_attn.q_proj", &layer.q_proj),
+            ("self_attn.k_proj", &layer.k_proj),
+            ("self_attn.v_proj", &layer.v_proj),
+            ("self_attn.o_proj", &layer.o_proj),
+            ("mlp.gate_proj", &layer.gate_proj),
+            ("mlp.up_proj", &layer.up_proj),
+            ("mlp.down_proj", &layer.down_proj),
+        ];
+        for (name, linear) in linears {
+            all.insert(format!("model.layers.{i}.{name}"), (linear.weights.clone(), linear.bias.clone()));
+        }
+    }
+    all
+}
+
+fn values(tensor: &FixtureTensor, float_type: FloatType) -> Vec<f32> {
+    (0..tensor.shape.iter().product()).map(|i| float_type.get(&tensor.data, i)).collect()
+}
+
+/// Holds everything that `checkpoint` gives against what `fixture` packed, element by element;
+/// returns how many codes were compared.
+fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
+    let tensors = fixture.tensors();
+    let matrices = matrices(checkpoint);
+    assert_eq!(matrices.len(), fixture.modules().len());
+    let mut compared = 0;
+    for module in fixture.modules() {
+        let (weights, bias) = &matrices[&module.name];
+        assert_eq!((weights.rows(), weights.cols()), (module.rows, module.cols), "{}", module.name);
+        let expected = module.bias.then(|| values(&tensors[&format!("{}.bias", module.name)], fixture.scale_type));
+        assert_eq!(bias, &expected, "{}", module.name);
+        match (weights, fixture.codes(&module.name)) {
+            (Weights::Quantized(matrix), Some(codes)) => {
+                let view = matrix.view();
+                let groups = view.layout().groups_per_row();
+                let scales = values(&tensors[&format!("{}.scales", module.name)], fixture.scale_type);
+                let biases = values(&tensors[&format!("{}.biases", module.name)], fixture.scale_type);
+                for row in 0..module.rows {
+                    for col in 0..module.cols {
+                        assert_eq!(view.code(row, col), codes[row * module.cols + col], "{} {row} {col}", module.name);
+                        compared += 1;
+                    }
+                    for group in 0..groups {
+                        assert_eq!(view.scale(row, group), scales[row * groups + group]);
+                        assert_eq!(view.bias(row, group), biases[row * groups + group]);
+                    }
+                }
+            }
+            (Weights::Dense(matrix), None) => {
+                let expected = values(&tensors[&format!("{}.weight", module.name)], fixture.scale_type);
+                let found: Vec<f32> =
+                    (0..module.rows * module.cols).map(|i| matrix.get(i / module.cols, i % module.cols)).collect();
+                assert_eq!(found, expected, "{}", module.name);
+            }
+            _ => panic!("{} is quantized in one and not in the other", module.name),
+        }
+    }
+    let norm = |name: &str| values(&tensors[name], fixture.scale_type);
+    assert_eq!(checkpoint.weights().norm, norm("model.norm.weight"));
+    for (i, layer) in checkpoint.weights().layers.iter().enumerate() {
+        assert_eq!(layer.input_layernorm, norm(&format!("model.layers.{i}.input_layernorm.weight")));
+        assert_eq!(layer.post_attention_layernorm, norm(&format!("model.layers.{i}.post_attention_layernorm.weight")));
+    }
+    compared
+}
+
+#[test]
+fn every_format_opens_and_gives_back_what_was_packed() {
+    let mut compared = 0;
+    for bits in [Bits::Four, Bits::Eight] {
+        for group_size in [32, 64, 128] {
+            for scale_type in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
+                for tied in [Some(false), Some(true), None] {
+                    let fixture = Fixture {
+                        bits,
+                        group_size,
+                        scale_type,
+                        tie_word_embeddings: tied,
+                        hidden_size: 128,
+                        vocab_size: 40,
+                        num_hidden_layers: 1,
+                        seed: compared as u64,
+                        ..Fixture::default()
+                    };
+                    compared += check(&fixture, &opened(fixture.files()));
+                }
+            }
+        }
+    }
+    assert!(compared > 1_000_000, "only {compared} codes were compared");
+}
+
+#[test]
+fn biases_open() {
+    for (attention_bias, mlp_bias) in [(true, false), (false, true), (true, true)] {
+        let fixture = Fixture { attention_bias, mlp_bias, ..Fixture::default() };
+        check(&fixture, &opened(fixture.files()));
+    }
+}
+
+#[test]
+fn heads_wider_than_the_model_open() {
+    let fixture = Fixture { head_dim: Some(32), num_key_value_heads: 1, ..Fixture::default() };
+    let checkpoint = opened(fixture.files());
+    assert_eq!((checkpoint.config().query_size(), checkpoint.config().key_value_size()), (128, 32));
+    check(&fixture, &checkpoint);
+}
+
+#[test]
+fn exceptions_to_eight_bits_and_to_none_open() {
+    let fixture = Fixture {
+        overrides: BTreeMap::from([
+            ("lm_head".to_owned(), Override::Scheme(Scheme { bits: Bits::Eight, group_size: 64 })),
+            ("model.embed_tokens".to_owned(), Override::Dense),
+            ("model.layers.0.mlp.down_proj".to_owned(), Override::Scheme(Scheme { bits: Bits::Eight, group_size: 32 })),
+            ("model.layers.1.self_attn.o_proj".to_owned(), Override::Dense),
+            ("model.layers.1.self_attn.q_proj".to_owned(), Override::Quantized),
+        ]),
+        ..Fixture::default()
+    };
+    let checkpoint = opened(fixture.files());
+    let head = checkpoint.weights().head().view();
+    assert_eq!((head.layout().bits(), head.layout().group_size()), (Bits::Eight, 64));
+    assert!(matches!(checkpoint.weights().embed_tokens, Weights::Dense(_)));
+    check(&fixture, &checkpoint);
+}
+
+#[test]
+fn any_number_of_shards_opens() {
+    for shards in [2, 3, 7] {
+        let fixture = Fixture { shards, ..Fixture::default() };
+        check(&fixture, &opened(fixture.files()));
+    }
+}
+
+#[test]
+fn the_head_of_a_tied_model_is_its_embedding() {
+    for tied in [Some(true), None] {
+        let fixture = Fixture { tie_word_embeddings: tied, ..Fixture::default() };
+        let checkpoint = opened(fixture.files());
+        assert!(checkpoint.config().tie_word_embeddings && checkpoint.weights().lm_head.is_none());
+        assert_eq!(checkpoint.head_name(), "model.embed_tokens");
+        let Weights::Quantized(embedding) = &checkpoint.weights().embed_tokens else { panic!("it is quantized") };
+        let head = checkpoint.weights().head().view();
+        assert_eq!(head.weight().as_ptr(), embedding.view().weight().as_ptr());
+    }
+    let separate = opened(Fixture::default().files());
+    assert_eq!(separate.head_name(), "lm_head");
+    let Weights::Quantized(embedding) = &separate.weights().embed_tokens else { panic!("it is quantized") };
+    assert_ne!(separate.weights().head().view().weight(), embedding.view().weight());
+}
+
+#[test]
+fn data_at_odd_addresses_open() {
+    let fixture = Fixture::default();
+    let tensors = fixture.tensors();
+    let (mut entries, mut data) = (Vec::new(), Vec::new());
+    // One byte in front that belongs to a tensor which is dropped.
+    entries.push(
+        r#""model.layers.0.self_attn.rotary_emb.inv_freq":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#.to_owned(),
+    );
+    data.push(0u8);
+    for (name, tensor) in &tensors {
+        let (begin, end) = (data.len(), data.len() + tensor.data.len());
+        let dtype = tensor.dtype.to_string();
+        entries.push(format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":{:?},"data_offsets":[{begin},{end}]}}"#,
+            tensor.shape
+        ));
+        data.extend(&tensor.data);
+    }
+    let header = format!("{{{}}}", entries.join(","));
+    for padding in 0..4 {
+        let file = raw_safetensors(&format!("{header}{}", " ".repeat(padding)), &data);
+        let checkpoint = opened(with_file(fixture.files(), "model.safetensors", file));
+        check(&fixture, &checkpoint);
+    }
+}
+
+#[test]
+fn tensors_are_listed_by_name_with_the_type_names_of_mlx() {
+    let checkpoint = opened(Fixture::default().files());
+    assert!(checkpoint.tensors().is_sorted_by(|a, b| a.name < b.name));
+    let find = |name: &str| checkpoint.tensors().iter().find(|tensor| tensor.name == name).unwrap();
+    assert_eq!(
+        (find("lm_head.weight").dtype.as_str(), find("lm_head.weight").shape.as_slice()),
+        ("uint32", &[96, 8][..])
+    );
+    assert_eq!(
+        (find("lm_head.scales").dtype.as_str(), find("lm_head.scales").shape.as_slice()),
+        ("float16", &[96, 2][..])
+    );
+}
+
+#[test]
+fn a_fixture_is_the_same_each_time_and_another_seed_changes_every_tensor() {
+    let (a, b) = (Fixture::default(), Fixture { seed: 1, ..Fixture::default() });
+    assert_eq!(a.tensors(), Fixture::default().tensors());
+    let other = b.tensors();
+    assert!(a.tensors().iter().all(|(name, tensor)| other[name].data != tensor.data));
+    let sums = a.tensors().values().map(|tensor| blake3::hash(&tensor.data).to_hex().to_string()).collect::<String>();
+    insta::assert_snapshot!(blake3::hash(sums.as_bytes()).to_hex(), @"679ca87f3488134ea8d12669c24019892b5c16749657a757469a4bf027fc0d51");
+}
+
+#[test]
+fn digests_tell_models_and_heads_apart() {
+    let digest = |fixture: &Fixture| opened(fixture.files()).model_digest();
+    let head = |fixture: &Fixture| head_digest(&opened(fixture.files()).weights().head().view());
+    let (a, b) = (Fixture::default(), Fixture { seed: 1, ..Fixture::default() });
+    assert_eq!(digest(&a), digest(&a));
+    assert_ne!(digest(&a), digest(&b));
+    assert_ne!(head(&a), head(&b));
+    let sharded = Fixture { shards: 2, ..Fixture::default() };
+    assert_ne!(digest(&a), digest(&sharded), "other files");
+    assert_eq!(head(&a), head(&sharded), "the same head");
+}
+
+#[test]
+fn the_head_digest_is_blake3_of_weight_scales_and_biases() {
+    let tensors = Fixture::default().tensors();
+    let stored = ["weight", "scales", "biases"].map(|part| tensors[&format!("lm_head.{part}")].data.clone()).concat();
+    let checkpoint = opened(Fixture::default().files());
+    assert_eq!(head_digest(&checkpoint.weights().head().view()), blake3::hash(&stored));
+}
+
+#[test]
+fn the_model_digest_is_what_its_definition_says() {
+    let files =
+        with_file(with_file(Fixture::default().files(), "tokenizer.json", "{}"), "README.md", "not of the model");
+    let mut defined = Vec::new();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        defined.extend((name.len() as u64).to_le_bytes());
+        defined.extend(name.as_bytes());
+        defined.extend((files[name].len() as u64).to_le_bytes());
+        defined.extend(files[name].as_slice());
+    }
+    assert_eq!(opened(files).model_digest(), blake3::hash(&defined));
+}
+
+#[test]
+fn a_scaled_rope_opens() {
+    let scaling = json!({"rope_type": "llama3", "factor": 8.0});
+    let fixture = Fixture { rope_scaling: scaling, ..Fixture::default() };
+    check(&fixture, &opened(fixture.files()));
+}
