@@ -9,4 +9,5 @@ pub mod quant;
 pub mod seed;
 pub mod team;
 pub mod testing;
+pub mod tokenizer;
 pub mod trial;
