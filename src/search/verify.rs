@@ -67,7 +67,9 @@ pub fn verify(
     let mut failed = Vec::new();
     for edit in &edits {
         let mut applied = head.apply(edit)?;
-        if applied.digest() == stored && changes_something(edit) {
+        // A shift by a multiple of 2^32 is one that changes nothing.
+        let plan = edit.plan(&original)?;
+        if applied.digest() == stored && (plan.shift != 0 || !plan.rows.is_empty()) {
             failed.push(format!("{edit} wrote nothing"));
         }
         if let Err(error) = applied.restore() {
@@ -163,10 +165,6 @@ fn edits(matrix: &MatrixRef<'_>, seed: u64) -> Result<Vec<Edit>, RunError> {
         Change::SetWord { row: 0, word: 0, value: 0 },
     ]));
     Ok(edits)
-}
-
-fn changes_something(edit: &Edit) -> bool {
-    edit.shift_only() != Some(0) && *edit != Edit::clean()
 }
 
 /// Applies edits one inside the other; the number of them.
