@@ -52,8 +52,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// All, the best first.
-    pub const ALL: [Self; 6] =
-        [Self::Healthy, Self::Wobbling, Self::Dying, Self::Collapsing, Self::Dead, Self::Gone];
+    pub const ALL: [Self; 6] = [Self::Healthy, Self::Wobbling, Self::Dying, Self::Collapsing, Self::Dead, Self::Gone];
 
     /// The name in capitals.
     pub const fn name(self) -> &'static str {
@@ -167,8 +166,8 @@ pub struct Judgement {
 pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     let cut_short = evidence.finish == Finish::Nonfinite;
     let steps = evidence.surprise.len() + usize::from(cut_short);
-    // Written so that a surprise that is not a number is not coherent.
-    let surprised = evidence.surprise.iter().position(|&surprise| !(surprise <= evidence.threshold));
+    // A surprise that is not a number is above every threshold.
+    let surprised = evidence.surprise.iter().position(|s| s.is_nan() || *s > evidence.threshold);
     let looped = first_loop(evidence.tokens, evidence.clean_tokens);
     let coherent = surprised.unwrap_or(evidence.surprise.len()).min(looped.unwrap_or(usize::MAX));
 
@@ -287,8 +286,7 @@ mod tests {
     fn the_coherent_prefix_decides_the_verdict() {
         use Verdict::{Collapsing, Dead, Dying, Gone, Wobbling};
         let verdicts: Vec<Verdict> = (0..=10).map(verdict_at).collect();
-        let expected =
-            [Gone, Dead, Dead, Collapsing, Collapsing, Dying, Dying, Dying, Dying, Dying, Wobbling];
+        let expected = [Gone, Dead, Dead, Collapsing, Collapsing, Dying, Dying, Dying, Dying, Dying, Wobbling];
         assert_eq!(verdicts, expected);
     }
 

@@ -1,4 +1,44 @@
-//! headroom: how much headroom does a quantized `lm_head` have?
+//! **headroom** treats the quantized `lm_head` of a language model as the system under test: how far can its
+//! packed weights be disturbed before the answers fall apart, and is every experiment undone to the bit?
+//!
+//! # The flow
+//!
+//! ```text
+//! checkpoint/  a folder, a hub id or the model inside -> checked tensors, memory-mapped
+//! subject      checkpoint + tokenizer -> prompts as ids
+//! edit/        one line of text -> what to change; planned (not written) or written under head's guard
+//! trial        (prompts x edits) -> trajectories: each distinct prefix through model/'s body once, in waves
+//! coherence    trajectory + clean surprise -> a verdict
+//! search/      ladder, probe, verify -> record/ -> cli/
+//! ```
+//!
+//! `kernels/` multiplies packed rows by vectors with one reduction order on every instruction set, for any
+//! number of threads and any batch, so that all of the above gives the same bits wherever it runs.
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//! use lm_headroom::{kernels::Kernel, search::{Settings, ladder::ladder}, subject::{self, Subject}, team::Team};
+//!
+//! let checkpoint = subject::open(None)?; // the model that ships inside
+//! let team = Arc::new(Team::of_this_machine());
+//! let model = Subject::new("demo".to_owned(), None, checkpoint, Kernel::best(), team)?;
+//! let prompt = model.prompt("What is 2+2?", vec!["4".to_owned()], &Default::default())?;
+//! let settings = Settings { max_tokens: 10, threshold: 9.0 };
+//! let run = ladder(&model, &[prompt], &[0, 10_000_000], settings, |_| Ok(()))?;
+//! assert!(run.records[0].text.contains('4') && !run.records[1].text.contains('4'));
+//! assert!(run.restored.identical && run.restored.same_as_clean);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Unsafe code
+//!
+//! It lies in four places, each with its reason: the instruction sets' files under [`kernels`] (intrinsics, and
+//! pointers into slices whose lengths were checked), [`team`] (a loop's body lent to threads that end it before
+//! the loop returns; disjoint chunks of a slice), and the two memory maps: `checkpoint/folder.rs` (read-only) and
+//! [`head`] (private, copy-on-write).
+
 pub mod checkpoint;
 pub mod cli;
 pub mod coherence;

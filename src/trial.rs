@@ -187,6 +187,9 @@ struct Pending {
     nodes: Vec<(NodeId, Option<usize>, bool)>,
 }
 
+/// Divergence and agreement at each step of the clean trajectory.
+type Forced = (Vec<f64>, Vec<bool>);
+
 /// One trial on its way.
 struct Running {
     prompt: usize,
@@ -377,17 +380,11 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
     }
 
     /// The node that `tokens` lead to from `from`, with its hidden state and, if `all`, those on the way.
-    fn walk(
-        &mut self,
-        from: NodeId,
-        tokens: &[u32],
-        all: bool,
-        edit: Option<usize>,
-        pending: &mut Pending,
-    ) -> NodeId {
-        tokens.iter().enumerate().fold(from, |at, (i, &token)| {
-            self.child(at, token, all || i + 1 == tokens.len(), edit, pending)
-        })
+    fn walk(&mut self, from: NodeId, tokens: &[u32], all: bool, edit: Option<usize>, pending: &mut Pending) -> NodeId {
+        tokens
+            .iter()
+            .enumerate()
+            .fold(from, |at, (i, &token)| self.child(at, token, all || i + 1 == tokens.len(), edit, pending))
     }
 
     /// The prefix `parent` plus `token`, which goes to `pending` if it is new. One that the body has seen
@@ -456,12 +453,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
     }
 
     /// Advances every running trial by one token; false when none is left.
-    fn wave(
-        &mut self,
-        head: &mut impl Projection,
-        plans: &[Plan],
-        running: &mut [Running],
-    ) -> Result<bool, BodyError> {
+    fn wave(&mut self, head: &mut impl Projection, plans: &[Plan], running: &mut [Running]) -> Result<bool, BodyError> {
         // Prefixes by shift: what is to be multiplied, each once.
         let mut wanted: BTreeMap<u32, BTreeMap<NodeId, Vec<usize>>> = BTreeMap::new();
         for (i, run) in running.iter().enumerate().filter(|(_, run)| !run.finished) {
@@ -546,12 +538,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
     }
 
     /// The surprise of every generated token under the clean model.
-    fn surprise(
-        &mut self,
-        head: &mut impl Projection,
-        running: &mut [Running],
-        clean: bool,
-    ) -> Result<(), BodyError> {
+    fn surprise(&mut self, head: &mut impl Projection, running: &mut [Running], clean: bool) -> Result<(), BodyError> {
         // Where the clean model stands after the same tokens.
         let shared = matches!(self.task.tying, Tying::Shared(_));
         let mut pending = Pending::default();
@@ -617,8 +604,8 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         plans: &[Plan],
         running: &[Running],
         roots: &HashMap<usize, NodeId>,
-    ) -> Result<Vec<(Vec<f64>, Vec<bool>)>, BodyError> {
-        let mut measured: Vec<(Vec<f64>, Vec<bool>)> = vec![Default::default(); running.len()];
+    ) -> Result<Vec<Forced>, BodyError> {
+        let mut measured: Vec<Forced> = vec![Default::default(); running.len()];
         let mut of_prompt: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (i, run) in running.iter().enumerate() {
             of_prompt.entry(run.prompt).or_default().push(i);

@@ -4,6 +4,8 @@
 //! Needs the checkpoints: `HEADROOM_MODELS` names the folder that holds `smollm2-g64`, `smollm2-g32` and
 //! `smollm2-g64-tied`. Without it each test says that it was skipped, and why.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it looked at, or that it was skipped")]
+
 use std::{path::PathBuf, sync::Arc};
 
 use lm_headroom::{
@@ -11,7 +13,7 @@ use lm_headroom::{
     coherence::Finish,
     edit::Plan,
     kernels::Kernel,
-    model::{CpuProjection, Llama, BodyError},
+    model::{BodyError, CpuProjection, Llama},
     team::Team,
     trial::{Event, Task, Trial, Trials, Tying},
 };

@@ -111,16 +111,18 @@ impl Random {
                 let scale = libm::log1p(-rate);
                 let mut flips = Vec::new();
                 let mut at = 0_u64;
-                while rate > 0.0 {
+                if rate == 0.0 {
+                    return Ok(flips);
+                }
+                loop {
                     // At rate 1 the scale is minus infinity and every gap 0; a gap beyond u64 saturates.
                     at = at.saturating_add((libm::log(generator.unit()) / scale) as u64);
                     if at >= total {
-                        break;
+                        return Ok(flips);
                     }
                     flips.push(flip(at));
                     at += 1;
                 }
-                Ok(flips)
             }
         }
     }
