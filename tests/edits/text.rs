@@ -219,6 +219,7 @@ fn every_way_to_be_malformed_is_pointed_at_with_what_was_expected_there() {
         ("shift:1 +shift:2", 7, NEXT),
         ("shift:1.5", 7, NEXT),
         ("shift:1,000", 7, NEXT),
+        ("shift:1-2", 7, NEXT),
         ("shift:0x10", 7, NEXT),
         ("shift:1é", 7, NEXT),
         ("shift:1\n", 7, NEXT),
