@@ -1,2 +1,7 @@
 //! The program `headroom`: see `headroom --help`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(lm_headroom::cli::run())
+}

@@ -93,6 +93,8 @@ pub enum Event {
         /// Trials in this part, the clean ones included where they are run with it.
         trials: usize,
     },
+    /// The clean model's answer to a prompt is measured; prompts in order, before any trial.
+    Clean(Trajectory),
     /// A trial is measured.
     Trial(Trial),
 }
@@ -322,6 +324,9 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
             }
         }
         self.surprise(head, &mut running, !known)?;
+        if !known {
+            self.clean.iter().try_for_each(|clean| event(Event::Clean(clean.trajectory.clone())))?;
+        }
         let measured = self.diverge(head, plans, &running, &roots)?;
         self.trie.sweep(self.body);
         Ok(running

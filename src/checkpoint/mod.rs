@@ -16,6 +16,7 @@
 mod assemble;
 pub mod bytes;
 pub mod config;
+pub mod demo;
 pub mod digest;
 mod folder;
 mod header;

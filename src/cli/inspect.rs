@@ -1,0 +1,124 @@
+//! `inspect`: what the checkpoint holds, without reading its weights.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::{
+    args::{Format, InspectArgs},
+    exit_code, output, resolve,
+};
+use crate::{
+    checkpoint::config::{Override, Scheme},
+    subject::Subject,
+};
+
+/// Packed words shown.
+const WORDS: usize = 10;
+
+pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
+    let subject = resolve::subject(&args.model)?;
+    match args.format {
+        Format::Text => output::stdout(text(&subject, args.digests).as_bytes())?,
+        Format::Json | Format::Jsonl => output::json(&object(&subject, args.digests))?,
+    }
+    Ok(exit_code::DONE)
+}
+
+fn first_words(subject: &Subject) -> Vec<u32> {
+    let head = subject.head().view();
+    (0..WORDS.min(head.layout().words_per_row())).map(|i| head.word(0, i)).collect()
+}
+
+/// Bytes of all tensors by where they go: the head, and everything else.
+fn bytes(subject: &Subject) -> (u64, u64) {
+    let head = subject.head().view();
+    let head = (head.weight().len() + head.scales().len() + head.biases().len()) as u64;
+    let size = |dtype: &str| match dtype {
+        "uint32" | "float32" => 4,
+        _ => 2,
+    };
+    let all: u64 =
+        subject.checkpoint().tensors().iter().map(|t| size(&t.dtype) * t.shape.iter().product::<u64>()).sum();
+    (head, all)
+}
+
+fn quantization(subject: &Subject) -> Value {
+    let quantization = &subject.checkpoint().config().quantization;
+    let scheme = |scheme: &Scheme| json!({"group_size": scheme.group_size, "bits": scheme.bits.get(), "mode": "affine"});
+    let mut object = scheme(&quantization.scheme);
+    for (module, exception) in &quantization.overrides {
+        object[module] = match exception {
+            Override::Scheme(own) => scheme(own),
+            Override::Quantized => Value::Bool(true),
+            Override::Dense => Value::Bool(false),
+        };
+    }
+    object
+}
+
+fn object(subject: &Subject, digests: bool) -> Value {
+    let checkpoint = subject.checkpoint();
+    let config = checkpoint.config();
+    let tensors: Vec<Value> = checkpoint
+        .tensors()
+        .iter()
+        .map(|t| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape, "file": t.file}))
+        .collect();
+    let (head_bytes, tensor_bytes) = bytes(subject);
+    let mut object = json!({
+        "command": "inspect",
+        "model": subject.name(),
+        "revision": subject.revision(),
+        "model_type": config.model_type.to_string(),
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+        "eos_token_ids": subject.eos(),
+        "tied": config.tie_word_embeddings,
+        "head": checkpoint.head_name(),
+        "quantization": quantization(subject),
+        "first_words": first_words(subject),
+        "tensors": tensors,
+        "memory": {"tensor_bytes": tensor_bytes, "head_bytes": head_bytes},
+        "kernel": subject.kernel().name(),
+        "model_digest": Value::Null,
+        "head_digest": Value::Null,
+    });
+    if digests {
+        object["model_digest"] = json!(checkpoint.model_digest().to_hex().as_str());
+        object["head_digest"] = json!(subject.head_digest());
+    }
+    object
+}
+
+fn text(subject: &Subject, digests: bool) -> String {
+    let checkpoint = subject.checkpoint();
+    let config = checkpoint.config();
+    let mut out = resolve::introduction(subject);
+    let (head, all) = bytes(subject);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    _ = writeln!(
+        out,
+        "{} query heads, {} key heads, head_dim {}, intermediate {}, vocabulary {}, eos {:?}",
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+        config.intermediate_size,
+        config.vocab_size,
+        subject.eos(),
+    );
+    _ = writeln!(out, "{} tensors, {:.1} MiB; the head {:.1} MiB", checkpoint.tensors().len(), mib(all), mib(head));
+    _ = writeln!(out, "quantization {}", quantization(subject));
+    _ = writeln!(out, "head {}, first packed words {:?}", checkpoint.head_name(), first_words(subject));
+    if digests {
+        _ = writeln!(out, "model digest {}", checkpoint.model_digest());
+        _ = writeln!(out, "head digest  {}", subject.head_digest());
+    }
+    let width = checkpoint.tensors().iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
+    for tensor in checkpoint.tensors() {
+        _ = writeln!(out, "  {:<width$}  {:<9} {:?}", tensor.name, tensor.dtype, tensor.shape);
+    }
+    out
+}

@@ -1,0 +1,65 @@
+//! The program: arguments, then a model and prompts, then a run, then an exit code.
+//!
+//! Results go to stdout, everything else to stderr.
+
+pub mod args;
+mod commands;
+mod inspect;
+mod output;
+mod resolve;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+
+/// Exit codes, a contract with scripts.
+pub mod exit_code {
+    /// Done, and every bound that was given held.
+    pub const DONE: u8 = 0;
+    /// A bound did not hold, or a restoration failed.
+    pub const FAILED: u8 = 1;
+    /// Usage, input or I/O.
+    pub const USAGE: u8 = 2;
+    /// Nothing was checked.
+    pub const NOTHING: u8 = 3;
+    /// Interrupted; what was finished is kept.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Runs the program on this process's arguments and gives its exit code.
+pub fn run() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and go to stdout.
+            let code = if error.use_stderr() { exit_code::USAGE } else { exit_code::DONE };
+            drop(error.print());
+            return code;
+        }
+    };
+    let result = match cli.command {
+        None => commands::ladder(&cli.ladder),
+        Some(Command::Ladder(args)) => commands::ladder(&args),
+        Some(Command::Probe(args)) => commands::probe(&args),
+        Some(Command::Inspect(args)) => inspect::inspect(&args),
+        Some(Command::Verify(args)) => commands::verify(&args),
+        Some(Command::Pull(args)) => commands::pull(&args),
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "headroom", &mut script);
+            output::stdout(&script).map(|()| exit_code::DONE)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        if output::is_broken_pipe(&error) {
+            // Whoever read the output has seen enough.
+            return exit_code::DONE;
+        }
+        if resolve::is_interrupted(&error) {
+            output::message("interrupted");
+            return exit_code::INTERRUPTED;
+        }
+        output::message(&format!("error: {error:#}"));
+        exit_code::USAGE
+    })
+}

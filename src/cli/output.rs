@@ -1,0 +1,130 @@
+//! Where results and messages go.
+#![expect(clippy::print_stderr, reason = "the one place from which the program speaks")]
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Write},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::args::{Format, OutputArgs};
+use crate::{
+    record::{
+        Record,
+        text::{self, Look},
+    },
+    search::RunError,
+};
+
+/// Bytes to stdout, at once.
+pub(super) fn stdout(bytes: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// One JSON object on a line of its own.
+pub(super) fn json(value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    stdout(&text)
+}
+
+/// A line on stderr.
+pub(super) fn message(text: &str) {
+    eprintln!("headroom: {text}");
+}
+
+/// Whether an error only says that nobody reads the output any more.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().or_else(|| match cause.downcast_ref::<RunError>() {
+            Some(RunError::Io(error)) => Some(error),
+            _ => None,
+        });
+        io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Colors on a terminal, unless `NO_COLOR` is set to anything (<https://no-color.org>) or the terminal is dumb.
+pub(super) fn look() -> Look {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    Look { color: io::stdout().is_terminal() && !refused }
+}
+
+/// A progress bar on a terminal, nothing elsewhere.
+pub(super) fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len} tokens, {eta} left")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// Takes records as they are finished: onto stdout in the form asked for, and into a file.
+pub(super) struct Sink {
+    format: Format,
+    look: Look,
+    file: Option<BufWriter<File>>,
+    prompt: Option<String>,
+    bar: ProgressBar,
+}
+
+impl Sink {
+    /// Opens the file first, so that a path that cannot be written is known before anything is run.
+    pub(super) fn new(args: &OutputArgs) -> Result<Self> {
+        let open = |path: &Path| -> Result<_> {
+            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(BufWriter::new(file))
+        };
+        let file = args.out.as_deref().map(open).transpose()?;
+        Ok(Self { format: args.format, look: look(), file, prompt: None, bar: bar() })
+    }
+
+    pub(super) fn wave(&self, step: usize, of: usize) {
+        self.bar.set_length(of as u64);
+        self.bar.set_position(step as u64);
+    }
+
+    pub(super) fn record(&mut self, record: &Record) -> Result<(), RunError> {
+        let mut line = serde_json::to_vec(record).map_err(io::Error::from)?;
+        line.push(b'\n');
+        if let Some(file) = &mut self.file {
+            // A record is kept from here on, whatever happens to the rest of the run.
+            file.write_all(&line)?;
+            file.flush()?;
+        }
+        let shown = match self.format {
+            Format::Json => return Ok(()),
+            Format::Jsonl => line,
+            Format::Text => {
+                let mut shown = String::new();
+                if self.prompt.as_ref() != Some(&record.prompt) {
+                    shown.push_str(&text::heading(&record.prompt, self.look));
+                    self.prompt = Some(record.prompt.clone());
+                }
+                shown.push_str(&text::record(record, self.look));
+                shown.into_bytes()
+            }
+        };
+        self.bar.suspend(|| {
+            let mut out = io::stdout().lock();
+            out.write_all(&shown)?;
+            out.flush()
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,154 @@
+//! From what was typed to a model and prompts.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::args::{Backend, ModelArgs, PromptArgs, Tied};
+use crate::{
+    checkpoint::demo,
+    kernels::Kernel,
+    search::RunError,
+    seed,
+    subject::{self, Encoding, Prompt, Subject},
+    team::Team,
+};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes Ctrl-C end a run at its next step, with what is finished kept; a second one ends the program at once.
+fn catch_interrupts() {
+    // Fails only where a handler stands already, which is then ours.
+    drop(ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::abort();
+        }
+    }));
+}
+
+/// An error once Ctrl-C was pressed.
+pub(super) fn check_interrupted() -> Result<(), RunError> {
+    if INTERRUPTED.load(Ordering::Relaxed) { Err(RunError::Interrupted) } else { Ok(()) }
+}
+
+pub(super) fn is_interrupted(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(RunError::Interrupted)))
+}
+
+/// Opens the model that was named.
+pub(super) fn subject(args: &ModelArgs) -> Result<Subject> {
+    if args.backend == Backend::Mlx {
+        bail!("this program was built without the MLX backend; use --backend cpu");
+    }
+    let kernel = kernel(args.kernel.as_deref())?;
+    catch_interrupts();
+    let (folder, revision) = if args.model == demo::NAME { (None, None) } else { (Some(Path::new(&args.model)), None) };
+    let checkpoint = subject::open(folder).with_context(|| format!("cannot open the model {:?}", args.model))?;
+    let team = Arc::new(match args.threads {
+        Some(threads) => Team::new(usize::from(threads)),
+        None => Team::of_this_machine(),
+    });
+    let subject = Subject::new(args.model.clone(), revision, checkpoint, kernel, team)
+        .with_context(|| format!("cannot use the tokenizer of {:?}", args.model))?;
+    Ok(subject.with_shared_embedding(args.tied == Tied::Shared))
+}
+
+fn kernel(name: Option<&str>) -> Result<Kernel> {
+    let Some(name) = name else { return Ok(Kernel::best()) };
+    let available = Kernel::available();
+    let found = available.iter().find(|kernel| kernel.name() == name);
+    let names = || available.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(", ");
+    found.copied().with_context(|| format!("--kernel: there is no kernel {name:?} on this machine; there is {}", names()))
+}
+
+/// One line of a prompts file in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    prompt: String,
+    #[serde(default)]
+    expected: Vec<String>,
+}
+
+/// Encodes what is to be asked: the prompts given, in order, then those of the file.
+pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt>> {
+    if let Some(ids) = &args.prompt_ids {
+        let parse = |id: &str| {
+            let id = id.trim();
+            id.parse().with_context(|| format!("--prompt-ids: {id:?} is no token id"))
+        };
+        let ids = ids.split(',').filter(|id| !id.trim().is_empty()).map(parse).collect::<Result<Vec<u32>>>()?;
+        return Ok(vec![subject.prompt_of_ids(ids).context("--prompt-ids")?]);
+    }
+    let encoding = Encoding { system: args.system.clone(), raw: args.raw };
+    let mut lines: Vec<(String, Line)> = args
+        .prompt
+        .iter()
+        .map(|prompt| ("--prompt".to_owned(), Line { prompt: prompt.clone(), expected: Vec::new() }))
+        .collect();
+    if let Some(file) = &args.prompts {
+        lines.extend(prompts_of(file)?);
+        if lines.is_empty() {
+            bail!("{} holds no prompt", file.display());
+        }
+    }
+    if lines.is_empty() {
+        lines.push(("the prompt".to_owned(), Line { prompt: seed::PROMPT.to_owned(), expected: Vec::new() }));
+    }
+    lines
+        .into_iter()
+        .map(|(place, Line { prompt, expected })| {
+            subject.prompt(&prompt, expected, &encoding).with_context(|| format!("{place} {prompt:?}"))
+        })
+        .collect()
+}
+
+/// The prompts of a file, each with the place to name in a message.
+fn prompts_of(file: &Path) -> Result<Vec<(String, Line)>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(i, line)| {
+            let place = format!("{}, line {}:", file.display(), i + 1);
+            let parsed = if json {
+                serde_json::from_str(line).with_context(|| format!("{place} not a prompt in JSON"))?
+            } else {
+                Line { prompt: line.to_owned(), expected: Vec::new() }
+            };
+            Ok((place, parsed))
+        })
+        .collect()
+}
+
+/// What stands above the results: the model, its head, and what runs it.
+pub(super) fn introduction(subject: &Subject) -> String {
+    let (config, layout) = (subject.checkpoint().config(), subject.head().layout());
+    let revision = subject.revision().map_or(String::new(), |revision| format!(" at {revision}"));
+    let tied = match (subject.checkpoint().weights().lm_head.is_none(), subject.shared()) {
+        (false, _) => "",
+        (true, false) => ", a copy of the tied embedding",
+        (true, true) => ", shared with the embedding",
+    };
+    format!(
+        "{}{revision}: {}, {} layers, hidden {}\nlm_head {} x {}, {} bits, group_size {}{tied}; {}, {} threads\n",
+        subject.name(),
+        config.model_type,
+        config.num_hidden_layers,
+        config.hidden_size,
+        layout.rows(),
+        layout.cols(),
+        layout.bits().get(),
+        layout.group_size(),
+        subject.kernel().name(),
+        subject.team().threads(),
+    )
+}

@@ -1,0 +1,188 @@
+//! The system under test: a checkpoint with its tokenizer, and what runs it.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError, Quantized, demo, digest::head_digest},
+    kernels::Kernel,
+    model::{CpuProjection, Llama},
+    quant::MatrixRef,
+    team::Team,
+    tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids},
+    trial::Tying,
+};
+
+/// A model as it was named, ready to be run on the CPU.
+#[derive(Debug)]
+pub struct Subject {
+    name: String,
+    revision: Option<String>,
+    checkpoint: Arc<Checkpoint>,
+    tokenizer: Option<Tokenizer>,
+    eos: Vec<u32>,
+    shared: bool,
+    kernel: Kernel,
+    team: Arc<Team>,
+}
+
+/// How a prompt's text becomes ids.
+#[derive(Clone, Debug, Default)]
+pub struct Encoding {
+    /// A system message before the prompt.
+    pub system: Option<String>,
+    /// Without the chat template.
+    pub raw: bool,
+}
+
+/// Something to be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// The text as given; for a prompt given as ids, what they decode to.
+    pub text: String,
+    /// Its ids, chat template included.
+    pub ids: Vec<u32>,
+    /// Texts of which one must occur in a right answer; none if nothing is expected.
+    pub expected: Vec<String>,
+}
+
+impl Subject {
+    /// Puts a checkpoint together with its tokenizer. A checkpoint without `tokenizer.json` can still be asked
+    /// with ids.
+    ///
+    /// # Errors
+    /// [`TokenizerError::File`], where a tokenizer's file is broken.
+    pub fn new(
+        name: String,
+        revision: Option<String>,
+        checkpoint: Arc<Checkpoint>,
+        kernel: Kernel,
+        team: Arc<Team>,
+    ) -> Result<Self, TokenizerError> {
+        let [tokenizer, config, template] =
+            ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| checkpoint.file(name));
+        let files = TokenizerFiles {
+            tokenizer: tokenizer.as_deref(),
+            config: config.as_deref(),
+            template: template.as_deref(),
+        };
+        let tokenizer = tokenizer.is_some().then(|| Tokenizer::from_files(files)).transpose()?;
+        let configured = &checkpoint.config().eos_token_ids;
+        let eos = match &tokenizer {
+            Some(tokenizer) => tokenizer.eos(configured, checkpoint.config().vocab_size),
+            None => configured.clone(),
+        };
+        Ok(Self { name, revision, checkpoint, tokenizer, eos, shared: false, kernel, team })
+    }
+
+    /// Makes edits of a tied matrix reach the embedding, too. Nothing changes where the head is a matrix of its
+    /// own.
+    #[must_use]
+    pub fn with_shared_embedding(mut self, shared: bool) -> Self {
+        self.shared = shared && self.checkpoint.weights().lm_head.is_none();
+        self
+    }
+
+    /// The model as it was named.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Commit of the hub that the name was resolved to.
+    pub fn revision(&self) -> Option<&str> {
+        self.revision.as_deref()
+    }
+
+    /// Its files, configuration and weights.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// The matrix that edits change.
+    pub fn head(&self) -> &Quantized {
+        self.checkpoint.weights().head()
+    }
+
+    /// Whether that matrix is the embedding, too, and edits reach both.
+    pub const fn shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Tokens that end an answer.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// What computes.
+    pub const fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// Who computes.
+    pub const fn team(&self) -> &Arc<Team> {
+        &self.team
+    }
+
+    /// A body that has seen nothing yet.
+    pub fn body(&self) -> Llama {
+        Llama::new(Arc::clone(&self.checkpoint), self.kernel, Arc::clone(&self.team))
+    }
+
+    /// A projection through `head`, which is this subject's or an edited one of its shape.
+    pub fn projection<'a>(&'a self, head: MatrixRef<'a>) -> CpuProjection<'a> {
+        CpuProjection::new(head, self.kernel, &self.team)
+    }
+
+    /// What edits reach.
+    pub fn tying(&self) -> Tying<'_> {
+        if self.shared { Tying::Shared(self.head().view()) } else { Tying::Separate }
+    }
+
+    /// BLAKE3 over the head's weight, scales and biases as stored, in hexadecimal.
+    pub fn head_digest(&self) -> String {
+        head_digest(&self.head().view()).to_hex().to_string()
+    }
+
+    /// Encodes a prompt.
+    ///
+    /// # Errors
+    /// [`TokenizerError`].
+    pub fn prompt(&self, text: &str, expected: Vec<String>, encoding: &Encoding) -> Result<Prompt, TokenizerError> {
+        let tokenizer = self.tokenizer.as_ref().ok_or(TokenizerError::Missing("tokenizer.json"))?;
+        let ids = if encoding.raw {
+            tokenizer.encode_raw(text)?
+        } else {
+            tokenizer.encode_chat(encoding.system.as_deref(), text)?
+        };
+        check_ids(&ids, self.checkpoint.config().vocab_size)?;
+        Ok(Prompt { text: text.to_owned(), ids, expected })
+    }
+
+    /// A prompt given as ids.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Empty`], [`TokenizerError::Id`].
+    pub fn prompt_of_ids(&self, ids: Vec<u32>) -> Result<Prompt, TokenizerError> {
+        check_ids(&ids, self.checkpoint.config().vocab_size)?;
+        Ok(Prompt { text: self.decode(&ids)?, ids, expected: Vec::new() })
+    }
+
+    /// The text of tokens, special tokens kept, without clean-up; empty where there is no tokenizer.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`].
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
+        self.tokenizer.as_ref().map_or(Ok(String::new()), |tokenizer| tokenizer.decode(tokens))
+    }
+}
+
+/// Opens a folder, or the model inside the program where there is none.
+///
+/// # Errors
+/// [`CheckpointError`].
+pub fn open(folder: Option<&Path>) -> Result<Arc<Checkpoint>, CheckpointError> {
+    let checkpoint = match folder {
+        Some(folder) => Checkpoint::open(folder)?,
+        None => Checkpoint::from_files(demo::files())?,
+    };
+    Ok(Arc::new(checkpoint))
+}

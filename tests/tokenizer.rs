@@ -1,0 +1,132 @@
+//! Prompts become the ids that transformers gives them, on the tokenizers of real models.
+
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+
+use lm_headroom::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids};
+use serde_json::Value;
+
+fn read(folder: &std::path::Path, name: &str) -> Option<Vec<u8>> {
+    std::fs::read(folder.join(name)).ok()
+}
+
+fn tokenizer(folder: &std::path::Path) -> Tokenizer {
+    let [tokenizer, config, template] =
+        ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| read(folder, name));
+    Tokenizer::from_files(TokenizerFiles {
+        tokenizer: tokenizer.as_deref(),
+        config: config.as_deref(),
+        template: template.as_deref(),
+    })
+    .expect("a tokenizer")
+}
+
+#[test]
+fn llama_3_asks_what_is_2_plus_2_in_seventeen_tokens() {
+    let Some(folder) = std::env::var_os("HEADROOM_LLAMA3_TOKENIZER") else {
+        eprintln!("SKIPPED: HEADROOM_LLAMA3_TOKENIZER names no folder with the tokenizer of Llama 3");
+        return;
+    };
+    let tokenizer = tokenizer(folder.as_ref());
+    let ids = tokenizer.encode_chat(None, "What is 2+2?").expect("ids");
+    let expected = [
+        128_000, 128_006, 882, 128_007, 271, 3923, 374, 220, 17, 10, 17, 30, 128_009, 128_006, 78191, 128_007, 271,
+    ];
+    assert_eq!(ids, expected);
+    // As it is. This tokenizer.json has no post-processor that would add a bos.
+    assert_eq!(tokenizer.encode_raw("What is").expect("ids"), [3923, 374]);
+    assert_eq!(tokenizer.encode_raw("<|begin_of_text|>What is").expect("ids"), [128_000, 3923, 374]);
+    assert_eq!(tokenizer.decode(&expected[3..8]).expect("text"), "<|end_header_id|>\n\nWhat is ");
+    assert_eq!(tokenizer.eos(&[128_009], 128_256), [128_001, 128_009]);
+}
+
+#[test]
+fn smollm2_prompts_become_the_ids_that_mlx_lm_gives_them() {
+    let Some(models) = std::env::var_os("HEADROOM_MODELS") else {
+        eprintln!("SKIPPED: HEADROOM_MODELS names no folder with smollm2-g64");
+        return;
+    };
+    let tokenizer = tokenizer(&std::path::Path::new(&models).join("smollm2-g64"));
+    let mut compared = 0;
+    for line in include_str!("fixtures/reference/smollm2-g64.jsonl").lines() {
+        let reference: Value = serde_json::from_str(line).expect("a reference");
+        let ids = |key: &str| -> Vec<u32> { serde_json::from_value(reference[key].clone()).expect("ids") };
+        let prompt = reference["prompt"].as_str().expect("a prompt");
+        assert_eq!(tokenizer.encode_chat(None, prompt).expect("ids"), ids("prompt_ids"), "{prompt}");
+        assert_eq!(tokenizer.decode(&ids("tokens")).expect("text"), reference["text"].as_str().expect("text"));
+        compared += 1;
+    }
+    assert_eq!(compared, 60);
+}
+
+/// Bytes as tokens, one merge, two special tokens.
+fn small() -> String {
+    let bytes: Vec<char> = (b'!'..=b'~').map(char::from).chain(['Ġ', 'Ċ']).collect();
+    let mut vocab: serde_json::Map<String, Value> =
+        bytes.iter().enumerate().map(|(id, c)| (c.to_string(), Value::from(id))).collect();
+    vocab.insert("Hi".to_owned(), Value::from(96));
+    let special = |id: u32, content: &str| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [special(97, "<|start|>"), special(98, "<|end|>")],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "vocab": vocab, "merges": [["H", "i"]]},
+    })
+    .to_string()
+}
+
+fn with(config: &str, template: Option<&str>) -> Result<Tokenizer, TokenizerError> {
+    let tokenizer = small();
+    Tokenizer::from_files(TokenizerFiles {
+        tokenizer: Some(tokenizer.as_bytes()),
+        config: Some(config.as_bytes()),
+        template: template.map(str::as_bytes),
+    })
+}
+
+const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}";
+
+#[test]
+fn the_template_is_found_in_both_its_homes_and_the_file_wins() {
+    let plain = serde_json::json!({"bos_token": "<|start|>", "chat_template": TEMPLATE}).to_string();
+    let named = serde_json::json!({"bos_token": {"content": "<|start|>"}, "chat_template": [
+        {"name": "tool_use", "template": "no"}, {"name": "default", "template": TEMPLATE}]})
+    .to_string();
+    for config in [&plain, &named] {
+        assert_eq!(with(config, None).expect("a tokenizer").encode_chat(None, "Hi").expect("ids"), [97, 96]);
+        let file = with(config, Some("{{ messages[0].content }}{{ messages[0].content }}")).expect("a tokenizer");
+        assert_eq!(file.encode_chat(None, "Hi").expect("ids"), [96, 96]);
+        let system = with(config, None).expect("a tokenizer").encode_chat(Some("Hi"), "!").expect("ids");
+        assert_eq!(system, [97, 96, 0]);
+    }
+}
+
+#[test]
+fn what_is_missing_or_broken_is_said_when_it_is_needed() {
+    let none = with("{}", None).expect("a tokenizer");
+    assert_eq!(none.encode_raw("Hi").expect("ids"), [96]);
+    let error = none.encode_chat(None, "Hi").expect_err("there is no template").to_string();
+    assert!(error.contains("--raw"), "{error}");
+    let raises = with("{}", Some("{{ raise_exception('only system messages') }}")).expect("a tokenizer");
+    let error = raises.encode_chat(None, "Hi").expect_err("it raises").to_string();
+    assert!(error.contains("only system messages"), "{error}");
+    let broken = with("{}", Some("\n{% for %}")).expect("a tokenizer");
+    let error = broken.encode_chat(None, "Hi").expect_err("it does not parse").to_string();
+    assert!(error.contains("line 2"), "{error}");
+    assert!(matches!(with("{", None), Err(TokenizerError::File { file: "tokenizer_config.json", .. })));
+    assert!(matches!(Tokenizer::from_files(TokenizerFiles::default()), Err(TokenizerError::Missing(_))));
+    for bytes in [&b""[..], b"{}", b"null", &[0xff; 64]] {
+        let files = TokenizerFiles { tokenizer: Some(bytes), ..TokenizerFiles::default() };
+        assert!(matches!(Tokenizer::from_files(files), Err(TokenizerError::File { .. })));
+    }
+}
+
+#[test]
+fn ids_beyond_the_vocabulary_and_empty_prompts_are_refused() {
+    assert!(check_ids(&[0, 9], 10).is_ok());
+    assert!(matches!(check_ids(&[], 10), Err(TokenizerError::Empty)));
+    assert!(matches!(check_ids(&[0, 10], 10), Err(TokenizerError::Id { id: 10, position: 1, vocab_size: 10 })));
+}
