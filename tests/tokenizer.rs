@@ -28,9 +28,8 @@ fn llama_3_asks_what_is_2_plus_2_in_seventeen_tokens() {
     };
     let tokenizer = tokenizer(folder.as_ref());
     let ids = tokenizer.encode_chat(None, "What is 2+2?").expect("ids");
-    let expected = [
-        128_000, 128_006, 882, 128_007, 271, 3923, 374, 220, 17, 10, 17, 30, 128_009, 128_006, 78191, 128_007, 271,
-    ];
+    let expected =
+        [128_000, 128_006, 882, 128_007, 271, 3923, 374, 220, 17, 10, 17, 30, 128_009, 128_006, 78191, 128_007, 271];
     assert_eq!(ids, expected);
     // As it is. This tokenizer.json has no post-processor that would add a bos.
     assert_eq!(tokenizer.encode_raw("What is").expect("ids"), [3923, 374]);

@@ -46,7 +46,8 @@ fn bytes(subject: &Subject) -> (u64, u64) {
 
 fn quantization(subject: &Subject) -> Value {
     let quantization = &subject.checkpoint().config().quantization;
-    let scheme = |scheme: &Scheme| json!({"group_size": scheme.group_size, "bits": scheme.bits.get(), "mode": "affine"});
+    let scheme =
+        |scheme: &Scheme| json!({"group_size": scheme.group_size, "bits": scheme.bits.get(), "mode": "affine"});
     let mut object = scheme(&quantization.scheme);
     for (module, exception) in &quantization.overrides {
         object[module] = match exception {

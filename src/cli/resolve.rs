@@ -65,7 +65,9 @@ fn kernel(name: Option<&str>) -> Result<Kernel> {
     let available = Kernel::available();
     let found = available.iter().find(|kernel| kernel.name() == name);
     let names = || available.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(", ");
-    found.copied().with_context(|| format!("--kernel: there is no kernel {name:?} on this machine; there is {}", names()))
+    found
+        .copied()
+        .with_context(|| format!("--kernel: there is no kernel {name:?} on this machine; there is {}", names()))
 }
 
 /// One line of a prompts file in JSON.

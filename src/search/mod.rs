@@ -102,35 +102,33 @@ pub(crate) fn records(
         clean.push((trajectory.clone(), subject.decode(&trajectory.tokens)?));
     }
     let (mut started, mut share, mut count) = (Instant::now(), 0.0, 0);
-    trials.run(head, &plans, |event| {
-        match event {
-            Event::Wave { step, of, trials } => {
-                if step == 1 {
-                    share = 0.0;
-                }
-                count = trials;
-                progress(Progress::Wave(step, of))
+    trials.run(head, &plans, |event| match event {
+        Event::Wave { step, of, trials } => {
+            if step == 1 {
+                share = 0.0;
             }
-            Event::Clean(trajectory) => {
-                let text = subject.decode(&trajectory.tokens)?;
-                clean.push((trajectory, text));
-                Ok(())
+            count = trials;
+            progress(Progress::Wave(step, of))
+        }
+        Event::Clean(trajectory) => {
+            let text = subject.decode(&trajectory.tokens)?;
+            clean.push((trajectory, text));
+            Ok(())
+        }
+        Event::Trial(trial) => {
+            if share == 0.0 {
+                share = started.elapsed().as_secs_f64() * 1e3 / count as f64;
+                started = Instant::now();
             }
-            Event::Trial(trial) => {
-                if share == 0.0 {
-                    share = started.elapsed().as_secs_f64() * 1e3 / count as f64;
-                    started = Instant::now();
-                }
-                let (edit, prompt) = (&edits[trial.edit], &prompts[trial.prompt]);
-                let mut record = judged(subject, &facts, prompt, &trial, &clean[trial.prompt], settings)?;
-                record.trial = trial.prompt * edits.len() + trial.edit;
-                record.edit = edit.to_string();
-                record.shift = edit.shift_only();
-                record.first_words = plans[trial.edit].first_words(&matrix, 5);
-                record.documented = edit.shift_only().and_then(|shift| seed::documented(&prompt.text, shift));
-                record.ms = share;
-                progress(Progress::Record(Box::new(record)))
-            }
+            let (edit, prompt) = (&edits[trial.edit], &prompts[trial.prompt]);
+            let mut record = judged(subject, &facts, prompt, &trial, &clean[trial.prompt], settings)?;
+            record.trial = trial.prompt * edits.len() + trial.edit;
+            record.edit = edit.to_string();
+            record.shift = edit.shift_only();
+            record.first_words = plans[trial.edit].first_words(&matrix, 5);
+            record.documented = edit.shift_only().and_then(|shift| seed::documented(&prompt.text, shift));
+            record.ms = share;
+            progress(Progress::Record(Box::new(record)))
         }
     })
 }

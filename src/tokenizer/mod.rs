@@ -17,7 +17,9 @@ use template::{Message, Template};
 #[non_exhaustive]
 pub enum TokenizerError {
     /// A file of the tokenizer is missing.
-    #[error("the model has no {0}; copy it from the model that the checkpoint was converted from, or give prompts with --prompt-ids")]
+    #[error(
+        "the model has no {0}; copy it from the model that the checkpoint was converted from, or give prompts with --prompt-ids"
+    )]
     Missing(&'static str),
     /// A file is not what it should be.
     #[error("{file}: {message}")]

@@ -17,7 +17,9 @@ const FUEL: u64 = 5_000_000;
 #[non_exhaustive]
 pub enum TemplateError {
     /// The checkpoint has none.
-    #[error("the model has no chat template (neither chat_template.jinja nor chat_template in tokenizer_config.json); give the prompt as it is with --raw")]
+    #[error(
+        "the model has no chat template (neither chat_template.jinja nor chat_template in tokenizer_config.json); give the prompt as it is with --raw"
+    )]
     None,
     /// It is not valid, or asks for what is not there.
     #[error("the chat template fails{}: {message}", line.map_or(String::new(), |line| format!(" in line {line}")))]
@@ -179,15 +181,36 @@ mod tests {
     #[test]
     fn templates_render_as_in_transformers() {
         for (source, expected) in [
-            ("{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m['content'] | trim }}\n{% endfor %}", "<s>[system] Be brief.\n[user] Hi <b>\n"),
+            (
+                "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m['content'] | trim }}\n{% endfor %}",
+                "<s>[system] Be brief.\n[user] Hi <b>\n",
+            ),
             ("{%- for m in messages -%}\n  {{- m.content.strip() -}}\n{%- endfor -%}", "Be brief.Hi <b>"),
-            ("  {% if messages[0]['role'] == 'system' %}\n  {{ messages[1:][0].content }}|\n  {% endif %}\nend", "   Hi <b> |\nend"),
-            ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "2"),
-            ("{{ messages | tojson }}", "[{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": \" Hi <b> \"}]"),
+            (
+                "  {% if messages[0]['role'] == 'system' %}\n  {{ messages[1:][0].content }}|\n  {% endif %}\nend",
+                "   Hi <b> |\nend",
+            ),
+            (
+                "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+                "2",
+            ),
+            (
+                "{{ messages | tojson }}",
+                "[{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": \" Hi <b> \"}]",
+            ),
             ("{{ messages[0] | tojson(indent=2) }}", "{\n  \"role\": \"system\",\n  \"content\": \"Be brief.\"\n}"),
-            ("{% for k, v in messages[0].items() %}{{ k }}={{ v.split(' ')[0] }};{% endfor %}", "role=system;content=Be;"),
-            ("{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role | upper }}{% endfor %}", "USER"),
-            ("{% if tools is not none %}T{% endif %}{% if custom is defined %}C{% endif %}{{ 'g' if add_generation_prompt }}", "g"),
+            (
+                "{% for k, v in messages[0].items() %}{{ k }}={{ v.split(' ')[0] }};{% endfor %}",
+                "role=system;content=Be;",
+            ),
+            (
+                "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role | upper }}{% endfor %}",
+                "USER",
+            ),
+            (
+                "{% if tools is not none %}T{% endif %}{% if custom is defined %}C{% endif %}{{ 'g' if add_generation_prompt }}",
+                "g",
+            ),
             ("{% for m in messages %}{%- generation -%} {{ m.role }} {%- endgeneration -%}{% endfor %}", "systemuser"),
             ("{{ messages[1]['content'].replace('<b>', '').strip().startswith('Hi') }}", "True"),
             ("{{ messages | map(attribute='role') | join(',') }} {{ messages | length }}\n", "system,user 2"),

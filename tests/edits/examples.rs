@@ -194,6 +194,7 @@ fn out_of_place(layout: &Layout) -> Vec<(Change, &'static str, usize, Change)> {
 /// What `edit` is refused with, which checking, planning and writing agree on, the last without a byte written.
 fn refusal(matrix: &Matrix, edit: &Edit) -> EditError {
     let error = edit.plan(&matrix.view()).expect_err("it does not fit");
+    assert_eq!(edit.check(&matrix.layout), Err(error.clone()), "{edit}");
     let mut head = matrix.head(1);
     match head.apply(edit) {
         Err(HeadError::Edit(written)) => assert_eq!(written, error),
@@ -212,8 +213,7 @@ fn every_place_that_a_head_does_not_have_is_named_and_the_last_that_it_has_is_ta
             let text = Edit::new(vec![change.clone()]).to_string();
             // The second of two changes, so that the message has to say which.
             let edit = Edit::new(vec![Change::Shift(1), change]);
-            let error = edit.check(&layout).expect_err("it does not fit");
-            prop_assert_eq!(&refusal(&matrix, &edit), &error);
+            let error = refusal(&matrix, &edit);
             let EditError::Range { edit, what: named, found: at, limit } = error else {
                 return Err(TestCaseError::fail(format!("{error}")));
             };
@@ -255,6 +255,16 @@ fn a_refusal_says_which_change_what_of_it_and_what_the_head_has() {
             "random:flips=10241,seed=0: 10241 flips are more than the 10240 bits of that tensor",
         ),
         (
+            &four,
+            "random:flips=10241,seed=0+flip:weight[40,0].0",
+            "random:flips=10241,seed=0: 10241 flips are more than the 10240 bits of that tensor",
+        ),
+        (
+            &four,
+            "flip:weight[40,0].0+random:flips=10241,seed=0",
+            "flip:weight[40,0].0: row 40 is out of range, the head has 40 (0 to 39)",
+        ),
+        (
             &eight,
             "random:flips=18446744073709551615,seed=0,tensor=biases",
             "random:flips=18446744073709551615,seed=0,tensor=biases: 18446744073709551615 flips are more than the 64 \
@@ -265,5 +275,15 @@ fn a_refusal_says_which_change_what_of_it_and_what_the_head_has() {
     }
     for text in ["set:weight[0,0]=15", "random:flips=10240,seed=0", "flip:biases[39,1].15"] {
         assert_eq!(edit(text).plan(&four.view()).err(), None, "{text}");
+    }
+}
+
+#[test]
+fn a_rate_that_is_no_probability_is_refused() {
+    // Texts have no such rate, callers of the library may.
+    for (rate, printed) in [(1.5, "1.5e0"), (-1e-9, "-1e-9"), (f64::INFINITY, "inf"), (f64::NAN, "NaN")] {
+        let random = Random { tensor: Tensor::Weight, amount: Amount::Rate(rate), seed: 3 };
+        let error = refusal(&matrix(), &Edit::new(vec![Change::Shift(1), Change::Random(random)]));
+        assert_eq!(error.to_string(), format!("random:rate={printed},seed=3: the rate is no probability (0 to 1)"));
     }
 }
