@@ -3,7 +3,10 @@
 //!
 //! `cargo bench --bench kernels`; `HEADROOM_THREADS` sets the threads (default: all).
 
-use divan::{Bencher, black_box, counter::{BytesCount, ItemsCount}};
+use divan::{
+    Bencher, black_box,
+    counter::{BytesCount, ItemsCount},
+};
 use lm_headroom::{
     kernels::{Activations, Job, Kernel, Pass, multiply},
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
@@ -59,13 +62,12 @@ fn product(bencher: Bencher<'_, '_>, shape: (usize, usize), vectors: usize, shif
     let x: Vec<f32> = (0..vectors * shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
     let x = Activations::from_rows(kernel, shape.1, &x);
     let mut out = vec![0.0; vectors * shape.0];
-    bencher
-        .counter(BytesCount::new(head.bytes()))
-        .counter(ItemsCount::new(shape.0 * shape.1 * vectors))
-        .bench_local(|| {
+    bencher.counter(BytesCount::new(head.bytes())).counter(ItemsCount::new(shape.0 * shape.1 * vectors)).bench_local(
+        || {
             let jobs = vec![Job { shift: black_box(shift), x: &x, out: &mut out }];
             multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), jobs }]);
-        });
+        },
+    );
 }
 
 #[divan::bench(args = [1, 2, 3, 4, 6, 10, 37, 64])]

@@ -52,8 +52,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// All, the best first.
-    pub const ALL: [Self; 6] =
-        [Self::Healthy, Self::Wobbling, Self::Dying, Self::Collapsing, Self::Dead, Self::Gone];
+    pub const ALL: [Self; 6] = [Self::Healthy, Self::Wobbling, Self::Dying, Self::Collapsing, Self::Dead, Self::Gone];
 
     /// The name in capitals.
     pub const fn name(self) -> &'static str {
@@ -287,8 +286,7 @@ mod tests {
     fn the_coherent_prefix_decides_the_verdict() {
         use Verdict::{Collapsing, Dead, Dying, Gone, Wobbling};
         let verdicts: Vec<Verdict> = (0..=10).map(verdict_at).collect();
-        let expected =
-            [Gone, Dead, Dead, Collapsing, Collapsing, Dying, Dying, Dying, Dying, Dying, Wobbling];
+        let expected = [Gone, Dead, Dead, Collapsing, Collapsing, Dying, Dying, Dying, Dying, Dying, Wobbling];
         assert_eq!(verdicts, expected);
     }
 

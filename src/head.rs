@@ -174,8 +174,7 @@ impl Head {
     }
 
     fn writable(&mut self) -> MatrixMut<'_> {
-        let (weight, scales, biases) =
-            (self.weight.bytes_mut(), self.scales.bytes_mut(), self.biases.bytes_mut());
+        let (weight, scales, biases) = (self.weight.bytes_mut(), self.scales.bytes_mut(), self.biases.bytes_mut());
         MatrixMut::new(self.layout, weight, scales, biases).expect("lengths are those of the checkpoint's matrix")
     }
 

@@ -372,17 +372,11 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
     }
 
     /// The node that `tokens` lead to from `from`, with its hidden state and, if `all`, those on the way.
-    fn walk(
-        &mut self,
-        from: NodeId,
-        tokens: &[u32],
-        all: bool,
-        edit: Option<usize>,
-        pending: &mut Pending,
-    ) -> NodeId {
-        tokens.iter().enumerate().fold(from, |at, (i, &token)| {
-            self.child(at, token, all || i + 1 == tokens.len(), edit, pending)
-        })
+    fn walk(&mut self, from: NodeId, tokens: &[u32], all: bool, edit: Option<usize>, pending: &mut Pending) -> NodeId {
+        tokens
+            .iter()
+            .enumerate()
+            .fold(from, |at, (i, &token)| self.child(at, token, all || i + 1 == tokens.len(), edit, pending))
     }
 
     /// The prefix `parent` plus `token`, which goes to `pending` if it is new. One that the body has seen
@@ -451,12 +445,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
     }
 
     /// Advances every running trial by one token; false when none is left.
-    fn wave(
-        &mut self,
-        head: &mut impl Projection,
-        plans: &[Plan],
-        running: &mut [Running],
-    ) -> Result<bool, BodyError> {
+    fn wave(&mut self, head: &mut impl Projection, plans: &[Plan], running: &mut [Running]) -> Result<bool, BodyError> {
         // Prefixes by shift: what is to be multiplied, each once.
         let mut wanted: BTreeMap<u32, BTreeMap<NodeId, Vec<usize>>> = BTreeMap::new();
         for (i, run) in running.iter().enumerate().filter(|(_, run)| !run.finished) {
@@ -541,12 +530,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
     }
 
     /// The surprise of every generated token under the clean model.
-    fn surprise(
-        &mut self,
-        head: &mut impl Projection,
-        running: &mut [Running],
-        clean: bool,
-    ) -> Result<(), BodyError> {
+    fn surprise(&mut self, head: &mut impl Projection, running: &mut [Running], clean: bool) -> Result<(), BodyError> {
         // Where the clean model stands after the same tokens.
         let shared = matches!(self.task.tying, Tying::Shared(_));
         let mut pending = Pending::default();

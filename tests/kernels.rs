@@ -120,7 +120,8 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
             // Poisoned, so that an output that is never written is seen.
             let poison = f32::from_bits(0x7fc0_dead);
             let mut outs = vec![vec![poison; case.vectors * case.rows]; case.shifts.len()];
-            let jobs = case.shifts.iter().zip(&mut outs).map(|(&shift, out)| Job { shift, x: &prepared, out }).collect();
+            let jobs =
+                case.shifts.iter().zip(&mut outs).map(|(&shift, out)| Job { shift, x: &prepared, out }).collect();
             multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
             for (shift, (out, expected)) in case.shifts.iter().zip(outs.iter().zip(&expected)) {
                 prop_assert!(!out.iter().any(|y| y.to_bits() == poison.to_bits()), "{}: unwritten", kernel.name());

@@ -11,7 +11,7 @@ use lm_headroom::{
     coherence::Finish,
     edit::Plan,
     kernels::Kernel,
-    model::{CpuProjection, Llama, BodyError},
+    model::{BodyError, CpuProjection, Llama},
     team::Team,
     trial::{Event, Task, Trial, Trials, Tying},
 };

@@ -127,8 +127,7 @@ fn law_6(shared: bool) {
         let plans: Vec<Plan> = SHIFTS.iter().map(|&s| shift(s)).collect();
         let prompts = prompts();
         for trial in run(&checkpoint, &prompts, &plans, &setting) {
-            let (tokens, margins, finish) =
-                alone(&checkpoint, &prompts[trial.prompt], SHIFTS[trial.edit], &setting);
+            let (tokens, margins, finish) = alone(&checkpoint, &prompts[trial.prompt], SHIFTS[trial.edit], &setting);
             let what = format!("seed {seed}, prompt {}, shift {:#x}", trial.prompt, SHIFTS[trial.edit]);
             assert_eq!(trial.trajectory.tokens, tokens, "{what}");
             assert_eq!(trial.trajectory.finish, finish, "{what}");

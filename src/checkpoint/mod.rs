@@ -19,6 +19,7 @@ pub mod config;
 pub mod digest;
 mod folder;
 mod header;
+pub mod hub;
 mod json;
 mod quantization;
 pub mod tensors;

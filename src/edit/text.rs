@@ -202,10 +202,8 @@ impl<'a> Cursor<'a> {
         } else {
             self.expect("rate=", "`flips=` or `rate=`")?;
             let start = self.at;
-            let rate: f64 = self.parse(
-                |_, c| c.is_ascii_digit() || matches!(c, '.' | 'e' | '-'),
-                "a probability, such as 1e-6",
-            )?;
+            let rate: f64 =
+                self.parse(|_, c| c.is_ascii_digit() || matches!(c, '.' | 'e' | '-'), "a probability, such as 1e-6")?;
             if !(0.0..=1.0).contains(&rate) {
                 self.at = start;
                 return self.error("a probability, 0 to 1");

@@ -187,13 +187,7 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const TILE: usize,
 /// # Safety
 /// As [`quantized`]; `EIGHT` is the width of the matrix's codes.
 #[inline(always)]
-unsafe fn by_width<
-    L: Lanes,
-    const SHIFTED: bool,
-    const EIGHT: bool,
-    const TILE: usize,
-    const TILE_VECTORS: usize,
->(
+unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE: usize, const TILE_VECTORS: usize>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
@@ -239,12 +233,8 @@ unsafe fn by_width<
         }
         while row < block.rows {
             for vector in 0..block.count {
-                let one = Block {
-                    x: block.vector(vector),
-                    count: 1,
-                    out: block.out.add(vector * block.stride),
-                    ..block
-                };
+                let one =
+                    Block { x: block.vector(vector), count: 1, out: block.out.add(vector * block.stride), ..block };
                 direct::<L, SHIFTED, EIGHT, 1, 1>(matrix, shift, one, row, scratch);
             }
             row += 1;

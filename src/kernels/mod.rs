@@ -21,10 +21,7 @@ mod vector;
 
 use std::cell::RefCell;
 
-use crate::{
-    quant::WeightsRef,
-    team::Team,
-};
+use crate::{quant::WeightsRef, team::Team};
 pub use scalar::LANES;
 pub use vector::Top;
 

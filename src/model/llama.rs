@@ -186,12 +186,7 @@ impl Llama {
         work.input.fill(team, count, config.hidden_size, |i, out| {
             kernel.rms_norm(&work.x[i * out.len()..][..out.len()], &layer.post_attention_layernorm, eps, out);
         });
-        project(
-            *kernel,
-            team,
-            &work.input,
-            [(&layer.gate_proj, &mut work.gate), (&layer.up_proj, &mut work.up)],
-        );
+        project(*kernel, team, &work.input, [(&layer.gate_proj, &mut work.gate), (&layer.up_proj, &mut work.up)]);
         let size = config.intermediate_size;
         work.input.fill(team, count, size, |i, out| {
             out.copy_from_slice(&work.gate[i * size..][..size]);
@@ -236,8 +231,7 @@ impl Body for Llama {
         let mut slots: Vec<Slot> = Vec::with_capacity(steps.len());
         let mut hidden = Vec::new();
         for part in steps.chunks(BATCH) {
-            let mut batch =
-                Batch { slots: Vec::new(), paths: Vec::new(), ranges: Vec::new(), wanted: Vec::new() };
+            let mut batch = Batch { slots: Vec::new(), paths: Vec::new(), ranges: Vec::new(), wanted: Vec::new() };
             let first = slots.len();
             for (i, step) in part.iter().enumerate() {
                 let parent = match step.parent {

@@ -69,11 +69,7 @@ impl Projection for CpuProjection<'_> {
             })
             .collect();
         let jobs = queries.into_iter().zip(&inputs).map(|(query, x)| Job { shift: query.shift, x, out: query.out });
-        multiply(
-            kernel,
-            team,
-            &mut [Pass { weights: WeightsRef::Quantized(self.matrix), jobs: jobs.collect() }],
-        );
+        multiply(kernel, team, &mut [Pass { weights: WeightsRef::Quantized(self.matrix), jobs: jobs.collect() }]);
         Ok(())
     }
 
