@@ -207,19 +207,19 @@ impl State {
         }
         let (id, commit, file, stage) = parts(path)?;
         let repo = &repos[&id];
-        let allowed = repo.gate.is_none() || seen.authorization == repo.gate.as_ref().map(|token| format!("Bearer {token}"));
+        let allowed =
+            repo.gate.is_none() || seen.authorization == repo.gate.as_ref().map(|token| format!("Bearer {token}"));
         if stage == Stage::Resolve && !allowed {
             let status = if seen.authorization.is_none() { 401 } else { 403 };
             let message = "Access to this model is restricted.";
-            return Some(
-                Reply::status(status).header("X-Error-Code", "GatedRepo").header("X-Error-Message", message),
-            );
+            return Some(Reply::status(status).header("X-Error-Code", "GatedRepo").header("X-Error-Message", message));
         }
         let Some((commit, files)) = repo.at(&commit) else { return Some(Reply::status(404)) };
         let Some(contents) = files.get(&file) else {
             return Some(Reply::status(404).header("X-Error-Code", "EntryNotFound"));
         };
-        let etag = faults.iter().find_map(|fault| if let Fault::Etag(etag) = fault { Some((*etag).to_owned()) } else { None });
+        let etag =
+            faults.iter().find_map(|fault| if let Fault::Etag(etag) = fault { Some((*etag).to_owned()) } else { None });
         let etag = etag.unwrap_or_else(|| etag_of(contents));
         let large = file.ends_with(".safetensors");
         match stage {
@@ -234,7 +234,8 @@ impl State {
             Stage::Resolve => {
                 let to = if faults.contains(&Fault::Circle) { "resolve" } else { "resolve-cache" };
                 let reply = Reply::status(307).header("X-Repo-Commit", &commit).header("ETag", &format!("\"{etag}\""));
-                let to = if to == "resolve" { path.to_owned() } else { format!("/{id}/{to}/{commit}/{file}?etag=%22x%22") };
+                let to =
+                    if to == "resolve" { path.to_owned() } else { format!("/{id}/{to}/{commit}/{file}?etag=%22x%22") };
                 Some(if faults.contains(&Fault::NoLocation) { reply } else { reply.header("Location", &to) })
             }
             Stage::Contents => {

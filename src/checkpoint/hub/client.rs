@@ -150,7 +150,10 @@ impl<'a> Client<'a> {
         let answer = self.get(&location.url, Some(&format!("bytes={start}-")))?;
         match answer.status {
             200 => Ok(answer),
-            206 if answer.header("content-range").is_some_and(|range| range.starts_with(&format!("bytes {start}-"))) => {
+            206 if answer
+                .header("content-range")
+                .is_some_and(|range| range.starts_with(&format!("bytes {start}-"))) =>
+            {
                 Ok(answer)
             }
             206 => Err(HubError::Answer { url: bare(&location.url).to_owned(), what: "another range came".to_owned() }),
