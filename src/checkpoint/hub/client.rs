@@ -113,15 +113,14 @@ impl<'a> Client<'a> {
         for _ in 0..=MOST_REDIRECTS {
             let answer = self.get(&url, Some("bytes=0-0"))?;
             let broken = |what: &str| HubError::Answer { url: bare(&url).to_owned(), what: what.to_owned() };
-            // The hub names the blob; what a content server behind it says of its copy does not count.
-            if etag.is_none() && answer.header("x-repo-commit").is_some() {
-                if answer.header("x-repo-commit") != Some(commit) {
+            // As in all tools that share the cache, the blob is named by the hub's last answer: not by the
+            // redirects on the way, nor by a content server behind it.
+            let from_hub = origin(&url) == origin(endpoint);
+            if let Some(named) = answer.header("x-repo-commit").filter(|_| from_hub || etag.is_none()) {
+                if named != commit {
                     return Err(broken("the file is of another commit than the one asked for"));
                 }
-                let text = answer.header("x-linked-etag").or_else(|| answer.header("etag"));
-                etag = text
-                    .map(|text| blob_name(text).ok_or_else(|| broken("the ETag cannot name a blob")))
-                    .transpose()?;
+                etag = answer.header("x-linked-etag").or_else(|| answer.header("etag")).map(str::to_owned);
             }
             match answer.status {
                 301 | 302 | 303 | 307 | 308 => {
@@ -137,6 +136,7 @@ impl<'a> Client<'a> {
                     };
                     let size = size.ok_or_else(|| broken("the answer does not say how long the file is"))?;
                     let etag = etag.ok_or_else(|| broken("the answer has no X-Repo-Commit with an ETag"))?;
+                    let etag = blob_name(&etag).ok_or_else(|| broken("the ETag cannot name a blob"))?;
                     return Ok(Location { url, etag, size });
                 }
                 _ => return Err(self.refusal(&url, &answer, true)),
@@ -177,6 +177,8 @@ impl<'a> Client<'a> {
         let timeout = Some(self.settings.timeout);
         let config = request.config().http_status_as_error(false).max_redirects(if range.is_some() { 0 } else { 10 });
         let config = config.timeout_connect(timeout).timeout_recv_response(timeout).timeout_per_read(timeout);
+        // A proxy does not know this machine by the name that it has for itself.
+        let config = if is_loopback(url) { config.proxy(None) } else { config };
         let response = config.build().call().map_err(|error| network(url, error))?;
         let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         let (status, headers) = (response.status().as_u16(), HEADERS.map(header));
@@ -221,6 +223,14 @@ fn origin(url: &str) -> &str {
     let host = url.find("://").map_or(0, |at| at + 3);
     let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
     &url[..end]
+}
+
+/// Whether `url` is on this machine, as a mirror or a tunnel is.
+fn is_loopback(url: &str) -> bool {
+    let host = origin(url).split_once("://").map_or("", |(_, host)| host);
+    ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|name| host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':')))
 }
 
 /// Where `location`, in an answer to `url`, points; `None` where it leads out of HTTPS, or is in none
