@@ -4,7 +4,6 @@ mod hub_server;
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -14,7 +13,7 @@ use hub_server::{Fault, Files, HubServer, Repo, etag_of};
 use lm_headroom::{
     checkpoint::{
         Checkpoint,
-        hub::{HubError, HubModel, HubSettings, ModelName, ModelNameError, Progress, Snapshot},
+        hub::{HubError, HubModel, HubSettings, ModelName, Progress, Snapshot},
     },
     testing::fixture::Fixture,
 };
@@ -557,10 +556,14 @@ fn attempts_that_bring_nothing_are_given_up() {
 
 #[test]
 fn a_refusal_that_will_not_change_is_not_asked_again() {
-    let hub = Hub::with(Fault::Status { file: SHARDS[0], status: 403, times: 1 });
+    let hub = Hub::with(Fault::Status { file: "config.json", status: 403, times: 1 });
     let error = hub.pull().unwrap_err();
     assert!(matches!(&error, HubError::Unauthorized { status: 403, .. }), "{error}");
-    assert_says(&error, &["HF_TOKEN", SHARDS[0]]);
+    assert_says(&error, &["HF_TOKEN", "config.json"]);
+    // A content server does not ask for a token.
+    let hub = Hub::with(Fault::Status { file: SHARDS[0], status: 403, times: 1 });
+    let error = hub.pull().unwrap_err();
+    assert!(matches!(&error, HubError::Status { status: 403, .. }), "{error}");
 }
 
 #[test]
@@ -582,6 +585,14 @@ fn nobody_there_is_a_network_error_that_names_the_address() {
     let error = model(ID).pull(&settings, &mut ()).unwrap_err();
     assert!(matches!(&error, HubError::Network { .. }), "{error}");
     assert_says(&error, &[&endpoint]);
+}
+
+#[test]
+fn a_server_without_tls_asked_for_it_is_a_network_error() {
+    let hub = Hub::start(repo());
+    let endpoint = hub.server.endpoint().replace("http:", "https:");
+    let error = model(ID).pull(&HubSettings { endpoint, ..hub.settings() }, &mut ()).unwrap_err();
+    assert!(matches!(&error, HubError::Network { .. }), "{error}");
 }
 
 // Hostile or broken answers
@@ -667,105 +678,4 @@ fn two_pulls_at_once_both_succeed() {
     for shard in SHARDS {
         assert_eq!(hub.server.sent(shard), files()[shard].len());
     }
-}
-
-// Names
-
-#[test]
-fn a_model_is_demo_a_folder_or_an_id() {
-    assert_eq!(ModelName::parse("demo"), Ok(ModelName::Demo));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_str().unwrap();
-    assert_eq!(ModelName::parse(path), Ok(ModelName::Folder(folder.path().to_owned())));
-    // A folder goes before an id: cargo runs tests in the package's folder.
-    assert_eq!(ModelName::parse("src/checkpoint"), Ok(ModelName::Folder("src/checkpoint".into())));
-    let ids = [
-        (ID, ID, "main"),
-        ("a/b@main", "a/b", "main"),
-        ("Org_1/m.o-d_el@refs/pr/1", "Org_1/m.o-d_el", "refs/pr/1"),
-        ("a/b@feature@2", "a/b", "feature@2"),
-    ];
-    for (text, id, revision) in ids {
-        let model = model(text);
-        assert_eq!((model.id(), model.revision(), model.to_string().as_str()), (id, revision, text));
-    }
-}
-
-#[test]
-fn what_names_no_model_is_told_why() {
-    for text in ["./nothing", "/no/such/folder", "~/models", "a/b/c", "a/b/", "../x@main"] {
-        assert!(matches!(ModelName::parse(text), Err(ModelNameError::NoSuchFolder { .. })), "{text}");
-    }
-    assert!(matches!(ModelName::parse("Cargo.toml"), Err(ModelNameError::NotAFolder { .. })));
-    let long = format!("org/{}", "x".repeat(97));
-    for text in ["", "gpt2", "a b/c", "org/na--me", "org/a..b", "-a/b", "a/b.", "a/b.git", "org/naïve", "a\\b/c", &long]
-    {
-        let error = ModelName::parse(text).unwrap_err();
-        assert!(matches!(error, ModelNameError::NeitherFolderNorId { .. }), "{text}: {error}");
-        assert!(error.to_string().contains("no folder") && error.to_string().contains("demo"), "{error}");
-    }
-    for revision in ["", "..", "a..b", "/main", "main/", "a//b", ".hidden", "a b", "a:b", "a\0", "x.lock", "-x", "a\\b"]
-    {
-        let error = ModelName::parse(&format!("a/b@{revision}")).unwrap_err();
-        assert!(matches!(error, ModelNameError::Revision { .. }), "{revision:?}: {error}");
-    }
-}
-
-// The environment
-
-fn settings(variables: &[(&str, &str)], home: Option<&str>) -> Result<HubSettings, HubError> {
-    let lookup =
-        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
-    HubSettings::from_lookup(lookup, home.map(PathBuf::from))
-}
-
-#[test]
-fn the_cache_is_where_hugging_faces_own_tools_have_it() {
-    let cases: [(&[(&str, &str)], &str); 8] = [
-        (&[], "/u/.cache/huggingface/hub"),
-        (&[("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
-        (&[("HF_HOME", "/h"), ("XDG_CACHE_HOME", "/x")], "/h/hub"),
-        (&[("HF_HOME", "~/h")], "/u/h/hub"),
-        (&[("HF_HOME", "")], "/u/.cache/huggingface/hub"),
-        (&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/h")], "/c"),
-        (&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/h")], "/old"),
-        (&[("HF_HUB_CACHE", "/c"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/c"),
-    ];
-    for (variables, cache) in cases {
-        assert_eq!(settings(variables, Some("/u")).unwrap().cache, Path::new(cache), "{variables:?}");
-    }
-    assert_eq!(settings(&[("HF_HUB_CACHE", "/c")], None).unwrap().cache, Path::new("/c"));
-    assert!(matches!(settings(&[], None), Err(HubError::NoCacheFolder)));
-}
-
-#[test]
-fn endpoint_and_offline_come_from_the_environment() {
-    let none = settings(&[], Some("/u")).unwrap();
-    assert_eq!((none.endpoint.as_str(), none.offline), ("https://huggingface.co", false));
-    assert_eq!(settings(&[("HF_ENDPOINT", "https://m.org/")], Some("/u")).unwrap().endpoint, "https://m.org");
-    for (value, offline) in
-        [("1", true), ("true", true), ("YES", true), ("On", true), ("0", false), ("", false), ("no", false)]
-    {
-        for name in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
-            assert_eq!(settings(&[(name, value)], Some("/u")).unwrap().offline, offline, "{name}={value}");
-        }
-    }
-}
-
-#[test]
-fn the_token_is_the_variable_or_the_file_and_never_shown() {
-    let home = tempfile::tempdir().unwrap();
-    let at = home.path().to_str().unwrap();
-    let token = |variables: &[(&str, &str)]| settings(&[&[("HF_HOME", at)], variables].concat(), None).unwrap().token;
-    assert_eq!(token(&[]), None);
-    fs::write(home.path().join("token"), "hf_file\n").unwrap();
-    fs::write(home.path().join("other"), "hf_other").unwrap();
-    let other = home.path().join("other");
-    assert_eq!(token(&[]).as_deref(), Some("hf_file"));
-    assert_eq!(token(&[("HF_TOKEN", " hf_variable ")]).as_deref(), Some("hf_variable"));
-    assert_eq!(token(&[("HF_TOKEN", "")]).as_deref(), Some("hf_file"));
-    assert_eq!(token(&[("HF_TOKEN_PATH", other.to_str().unwrap())]).as_deref(), Some("hf_other"));
-    assert_eq!(token(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
-    let shown = format!("{:?}", settings(&[("HF_TOKEN", "hf_variable")], Some("/u")).unwrap());
-    assert!(!shown.contains("hf_variable") && shown.contains("hidden"), "{shown}");
 }

@@ -95,11 +95,15 @@ impl ModelCache {
         fs::rename(&new, &path).map_err(disk(&path))
     }
 
-    /// Has the snapshot of `commit` hold the blob `etag` as `file`.
+    /// Has the snapshot of `commit` hold the blob `etag` as `file`, unless it has such a file.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
         let folder = self.snapshot(commit);
         fs::create_dir_all(&folder).map_err(disk(&folder))?;
         let path = folder.join(file);
+        if path.is_file() {
+            return Ok(());
+        }
+        // It may be a link whose blob was deleted.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(disk(&path)(error)),
             _ => {}

@@ -192,6 +192,8 @@ impl<'a> Client<'a> {
         let (id, endpoint, token) = (self.model.id().to_owned(), endpoint.clone(), token.is_some());
         let said = answer.header("x-error-message").map(shortened);
         let message = said.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+        // A content server knows nothing of tokens.
+        let from_hub = origin(url) == origin(&endpoint);
         let (url, status) = (bare(url).to_owned(), answer.status);
         match (answer.header("x-error-code"), status) {
             (Some("GatedRepo"), _) => HubError::Gated { id, endpoint, token },
@@ -202,7 +204,7 @@ impl<'a> Client<'a> {
             // To who shows no token the hub says of a model that is not there that it may not be seen.
             (None, 401) if !token && !of_file => HubError::RepoNotFound { id, endpoint, token },
             (None, 404) if !of_file => HubError::RepoNotFound { id, endpoint, token },
-            (_, 401 | 403) => HubError::Unauthorized { url, status, message, token },
+            (_, 401 | 403) if from_hub => HubError::Unauthorized { url, status, message, token },
             _ => HubError::Status { url, status, message },
         }
     }

@@ -1,6 +1,10 @@
 //! What can go wrong between a model's name and its files.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::super::tensors::TensorError;
 
@@ -102,7 +106,7 @@ pub enum HubError {
         /// `org/name`.
         id: String,
         /// The rule.
-        error: TensorError,
+        error: Box<TensorError>,
     },
     /// The hub answers with another status.
     #[error("{url} is answered with status {status}{message}; try again later")]
@@ -160,7 +164,7 @@ impl HubError {
 }
 
 /// For `map_err`: the system's error with its place.
-pub(super) fn disk(path: &std::path::Path) -> impl FnOnce(io::Error) -> HubError {
+pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> HubError {
     let path = path.to_owned();
     |error| HubError::Disk { path, error }
 }

@@ -144,7 +144,10 @@ impl HubModel {
         let index = if listed.contains(INDEX) {
             let path = folder.join(INDEX);
             let bytes = fs::read(&path).map_err(disk(&path))?;
-            Some(Index::parse(&bytes).map_err(|error| HubError::Index { id: self.id().to_owned(), error })?)
+            Some(
+                Index::parse(&bytes)
+                    .map_err(|error| HubError::Index { id: self.id().to_owned(), error: error.into() })?,
+            )
         } else {
             None
         };

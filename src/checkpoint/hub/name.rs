@@ -183,3 +183,50 @@ fn check_revision(revision: &str) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_demo_a_folder_or_an_id() {
+        assert_eq!(ModelName::parse("demo"), Ok(ModelName::Demo));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        assert_eq!(ModelName::parse(path), Ok(ModelName::Folder(folder.path().to_owned())));
+        // A folder goes before an id: cargo runs tests in the package's folder.
+        assert_eq!(ModelName::parse("src/checkpoint"), Ok(ModelName::Folder("src/checkpoint".into())));
+        let ids = [
+            ("mlx-community/Meta-Llama-3-8B-Instruct-4bit", "mlx-community/Meta-Llama-3-8B-Instruct-4bit", "main"),
+            ("a/b@main", "a/b", "main"),
+            ("Org_1/m.o-d_el@refs/pr/1", "Org_1/m.o-d_el", "refs/pr/1"),
+            ("a/b@feature@2", "a/b", "feature@2"),
+        ];
+        for (text, id, revision) in ids {
+            let Ok(ModelName::Hub(model)) = ModelName::parse(text) else { panic!("{text}") };
+            assert_eq!((model.id(), model.revision(), model.to_string().as_str()), (id, revision, text));
+        }
+    }
+
+    #[test]
+    fn what_names_no_model_is_told_why() {
+        for text in ["./nothing", "/no/such/folder", "~/models", "a/b/c", "a/b/", "../x@main"] {
+            assert!(matches!(ModelName::parse(text), Err(ModelNameError::NoSuchFolder { .. })), "{text}");
+        }
+        assert!(matches!(ModelName::parse("Cargo.toml"), Err(ModelNameError::NotAFolder { .. })));
+        let long = format!("org/{}", "x".repeat(97));
+        for text in
+            ["", "gpt2", "a b/c", "org/na--me", "org/a..b", "-a/b", "a/b.", "a/b.git", "org/naïve", "a\\b/c", &long]
+        {
+            let error = ModelName::parse(text).unwrap_err();
+            assert!(matches!(error, ModelNameError::NeitherFolderNorId { .. }), "{text}: {error}");
+            assert!(error.to_string().contains("no folder") && error.to_string().contains("demo"), "{error}");
+        }
+        for revision in
+            ["", "..", "a..b", "/main", "main/", "a//b", ".hidden", "a b", "a:b", "a\0", "x.lock", "-x", "a\\b"]
+        {
+            let error = ModelName::parse(&format!("a/b@{revision}")).unwrap_err();
+            assert!(matches!(error, ModelNameError::Revision { .. }), "{revision:?}: {error}");
+        }
+    }
+}

@@ -122,3 +122,68 @@ impl fmt::Debug for HubSettings {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)], home: Option<&str>) -> Result<HubSettings, HubError> {
+        let lookup =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+        HubSettings::from_lookup(lookup, home.map(PathBuf::from))
+    }
+
+    #[test]
+    fn the_cache_is_where_hugging_faces_own_tools_have_it() {
+        let cases: [(&[(&str, &str)], &str); 8] = [
+            (&[], "/u/.cache/huggingface/hub"),
+            (&[("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),
+            (&[("HF_HOME", "/h"), ("XDG_CACHE_HOME", "/x")], "/h/hub"),
+            (&[("HF_HOME", "~/h")], "/u/h/hub"),
+            (&[("HF_HOME", "")], "/u/.cache/huggingface/hub"),
+            (&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/h")], "/c"),
+            (&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/h")], "/old"),
+            (&[("HF_HUB_CACHE", "/c"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/c"),
+        ];
+        for (variables, cache) in cases {
+            assert_eq!(settings(variables, Some("/u")).unwrap().cache, Path::new(cache), "{variables:?}");
+        }
+        assert_eq!(settings(&[("HF_HUB_CACHE", "/c")], None).unwrap().cache, Path::new("/c"));
+        assert!(matches!(settings(&[], None), Err(HubError::NoCacheFolder)));
+    }
+
+    #[test]
+    fn endpoint_and_offline_come_from_the_environment() {
+        let none = settings(&[], Some("/u")).unwrap();
+        assert_eq!((none.endpoint.as_str(), none.offline), ("https://huggingface.co", false));
+        assert_eq!(settings(&[("HF_ENDPOINT", "https://m.org/")], Some("/u")).unwrap().endpoint, "https://m.org");
+        for (value, offline) in
+            [("1", true), ("true", true), ("YES", true), ("On", true), ("0", false), ("", false), ("no", false)]
+        {
+            for name in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+                assert_eq!(settings(&[(name, value)], Some("/u")).unwrap().offline, offline, "{name}={value}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_token_is_the_variable_or_the_file_and_never_shown() {
+        let home = tempfile::tempdir().unwrap();
+        let at = home.path().to_str().unwrap();
+        let token =
+            |variables: &[(&str, &str)]| settings(&[&[("HF_HOME", at)], variables].concat(), None).unwrap().token;
+        assert_eq!(token(&[]), None);
+        fs::write(home.path().join("token"), "hf_file\n").unwrap();
+        fs::write(home.path().join("other"), "hf_other").unwrap();
+        let other = home.path().join("other");
+        assert_eq!(token(&[]).as_deref(), Some("hf_file"));
+        assert_eq!(token(&[("HF_TOKEN", " hf_variable ")]).as_deref(), Some("hf_variable"));
+        assert_eq!(token(&[("HF_TOKEN", "")]).as_deref(), Some("hf_file"));
+        assert_eq!(token(&[("HF_TOKEN_PATH", other.to_str().unwrap())]).as_deref(), Some("hf_other"));
+        assert_eq!(token(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
+        let shown = format!("{:?}", settings(&[("HF_TOKEN", "hf_variable")], Some("/u")).unwrap());
+        assert!(!shown.contains("hf_variable") && shown.contains("hidden"), "{shown}");
+    }
+}
