@@ -180,6 +180,15 @@ fn a_model_without_an_index_is_every_model_safetensors() {
 }
 
 #[test]
+fn an_empty_file_is_a_file() {
+    let mut repo = repo();
+    repo.commits.get_mut(FIRST).unwrap().insert("chat_template.jinja".to_owned(), Vec::new());
+    let hub = Hub::start(repo);
+    let snapshot = hub.pull().unwrap();
+    assert_eq!(fs::metadata(snapshot.folder.join("chat_template.jinja")).unwrap().len(), 0);
+}
+
+#[test]
 fn progress_adds_up_to_the_bytes_of_the_files() {
     let hub = Hub::start(repo());
     let mut progress = Recorded::default();
@@ -535,6 +544,7 @@ fn a_server_without_ranges_sends_the_whole_file_again() {
     let hub = Hub::with(Fault::NoRanges);
     hub.server.fault(Fault::Cut { file: SHARDS[0], after: 1000 });
     assert_holds_all(&hub.pull().unwrap(), &files());
+    assert_eq!(hub.server.sent(SHARDS[0]), 1000 + files()[SHARDS[0]].len());
 }
 
 #[test]
@@ -628,6 +638,14 @@ fn a_commit_that_is_none_or_another_than_the_pinned_one_is_refused() {
         assert!(matches!(&error, HubError::Answer { .. }), "{sha:?}: {error}");
         assert_says(&error, &["HF_ENDPOINT"]);
     }
+}
+
+#[test]
+fn a_file_of_another_commit_than_the_described_one_is_refused() {
+    let hub = Hub::with(Fault::Commit(SECOND));
+    let error = hub.pull().unwrap_err();
+    assert!(matches!(&error, HubError::Answer { .. }), "{error}");
+    assert!(fs::read_dir(hub.cache.path()).unwrap().next().is_none());
 }
 
 #[test]

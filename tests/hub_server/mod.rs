@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     Etag(&'static str),
     /// Descriptions name this commit.
     Sha(&'static str),
+    /// Files are said to be of this commit.
+    Commit(&'static str),
     /// Small files are redirected to themselves.
     Circle,
     /// Small files are redirected to nowhere.
@@ -222,6 +224,9 @@ impl State {
             return Some(Reply::status(status).header("X-Error-Code", "GatedRepo").header("X-Error-Message", message));
         }
         let Some((commit, files)) = repo.at(&commit) else { return Some(Reply::status(404)) };
+        let claimed =
+            faults.iter().find_map(|fault| if let Fault::Commit(claimed) = fault { Some(*claimed) } else { None });
+        let commit = claimed.map_or(commit, str::to_owned);
         let Some(contents) = files.get(&file) else {
             return Some(Reply::status(404).header("X-Error-Code", "EntryNotFound"));
         };
@@ -263,6 +268,7 @@ impl State {
     }
 
     fn contents(&self, mut reply: Reply, file: &str, contents: &[u8], range: Option<&str>) -> Option<Reply> {
+        let probe = range == Some("bytes=0-0");
         let range = range.filter(|_| !self.faults.lock().unwrap().contains(&Fault::NoRanges));
         let (mut start, mut end) = (0, contents.len());
         if let Some(range) = range {
@@ -278,7 +284,7 @@ impl State {
             reply = reply.header("Content-Range", &format!("bytes {start}-{}/{}", end - 1, contents.len()));
         }
         reply.body = contents[start..end].to_vec();
-        if range == Some("bytes=0-0") {
+        if probe {
             return Some(reply);
         }
         let mut faults = self.faults.lock().unwrap();
