@@ -89,7 +89,7 @@ impl<'a> Client<'a> {
             self.model.id(),
             escaped(self.model.revision())
         );
-        let answer = self.get(&url, None)?;
+        let answer = self.get(&url, None, 10)?;
         if answer.status != 200 {
             return Err(self.refusal(&url, &answer, false));
         }
@@ -110,8 +110,9 @@ impl<'a> Client<'a> {
         let HubSettings { endpoint, .. } = self.settings;
         let mut url = format!("{endpoint}/{}/resolve/{commit}/{}", self.model.id(), escaped(file));
         let mut etag = None;
+        let mut range = Some("bytes=0-0");
         for _ in 0..=MOST_REDIRECTS {
-            let answer = self.get(&url, Some("bytes=0-0"))?;
+            let answer = self.get(&url, range, 0)?;
             let broken = |what: &str| HubError::Answer { url: bare(&url).to_owned(), what: what.to_owned() };
             // As in all tools that share the cache, the blob is named by the hub's last answer: not by the
             // redirects on the way, nor by a content server behind it.
@@ -128,8 +129,9 @@ impl<'a> Client<'a> {
                     url = redirected(&url, location)
                         .ok_or_else(|| broken("a redirect to where nothing is fetched from"))?;
                 }
-                200 | 206 | 416 => {
-                    // 416 is the answer about an empty file, which has no first byte.
+                // An empty file has no first byte.
+                416 if range.is_some() => range = None,
+                200 | 206 => {
                     let size = match answer.status {
                         200 => answer.header("content-length").and_then(|size| size.parse().ok()),
                         _ => answer.header("content-range").and_then(|range| range.rsplit_once('/')?.1.parse().ok()),
@@ -147,7 +149,7 @@ impl<'a> Client<'a> {
 
     /// The contents from byte `start`, with 206; with 200 from the first byte.
     pub(super) fn contents(&self, location: &Location, start: u64) -> Result<Answer, HubError> {
-        let answer = self.get(&location.url, Some(&format!("bytes={start}-")))?;
+        let answer = self.get(&location.url, Some(&format!("bytes={start}-")), 0)?;
         match answer.status {
             200 => Ok(answer),
             206 if answer
@@ -161,13 +163,14 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Asks for `url`, or for a range of it; then no redirect is followed.
-    fn get(&self, url: &str, range: Option<&str>) -> Result<Answer, HubError> {
+    /// Asks for `url`, or for a range of it. Redirects are followed by the client, which keeps the token
+    /// to the host, or with 0 handed out.
+    fn get(&self, url: &str, range: Option<&str>, redirects: u32) -> Result<Answer, HubError> {
         // The one way to hf-hub's client for a URL of one's own: `HeaderAgent::get` is private.
-        let mut request = self.repo.info_request().uri(url);
+        // A compressed file would have other lengths, and other bytes in a range.
+        let mut request = self.repo.info_request().uri(url).header("accept-encoding", "identity");
         if let Some(range) = range {
-            // A compressed answer would have other bytes at these places.
-            request = request.header("range", range).header("accept-encoding", "identity");
+            request = request.header("range", range);
         }
         if origin(url) != origin(&self.settings.endpoint)
             && let Some(headers) = request.headers_mut()
@@ -175,7 +178,7 @@ impl<'a> Client<'a> {
             headers.remove("authorization");
         }
         let timeout = Some(self.settings.timeout);
-        let config = request.config().http_status_as_error(false).max_redirects(if range.is_some() { 0 } else { 10 });
+        let config = request.config().http_status_as_error(false).max_redirects(redirects);
         let config = config.timeout_connect(timeout).timeout_recv_response(timeout).timeout_per_read(timeout);
         // A proxy does not know this machine by the name that it has for itself.
         let config = if is_loopback(url) { config.proxy(None) } else { config };
