@@ -13,7 +13,6 @@ use lm_headroom::{
     head::Head,
     kernels::Kernel,
     model::{Body, BodyError, CpuProjection, Llama, Parent, Projection, Query, Step},
-    quant::MatrixRef,
     team::Team,
     testing::fixture::Fixture,
     trial::{Event, Task, Trial, Trials, Tying},
@@ -28,8 +27,22 @@ fn edit(text: &str) -> Edit {
     text.parse().expect("an edit")
 }
 
+/// Flips of those exponent bits of a float16 scale that are zero: it becomes infinite or NaN.
+const BREAK_A_SCALE: &str = "(break a scale)";
+
+fn edit_of(checkpoint: &Checkpoint, text: &str) -> Edit {
+    if text != BREAK_A_SCALE {
+        return edit(text);
+    }
+    let scales = checkpoint.weights().head().view().scales().to_vec();
+    let scale = u16::from_le_bytes([scales[0], scales[1]]);
+    let flips = (10..15).filter(|bit| scale >> bit & 1 == 0).map(|bit| format!("flip:scales[0,0].{bit}"));
+    edit(&flips.collect::<Vec<_>>().join("+"))
+}
+
 fn plans(checkpoint: &Checkpoint, edits: &[&str]) -> Vec<Plan> {
-    edits.iter().map(|text| edit(text).plan(&checkpoint.weights().head().view()).expect("a plan")).collect()
+    let head = checkpoint.weights().head().view();
+    edits.iter().map(|text| edit_of(checkpoint, text).plan(&head).expect("a plan")).collect()
 }
 
 struct Setting {
@@ -70,7 +83,7 @@ fn alone(checkpoint: &Arc<Checkpoint>, prompt: &[u32], by: &str, setting: &Setti
     let team = Arc::new(Team::new(1));
     let mut body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
     let mut head = Head::private(checkpoint.weights().head(), Arc::clone(&team)).expect("a head");
-    let applied = head.apply(&edit(by)).expect("it fits");
+    let applied = head.apply(&edit_of(checkpoint, by)).expect("it fits");
     let edited = applied.view();
     let mut projection = CpuProjection::new(edited, setting.kernel, &team);
     let embed = |token: u32| {
@@ -127,7 +140,7 @@ const EDITS: [&str; 11] = [
     "random:flips=40,seed=1",
     "random:flips=6,seed=2,tensor=scales",
     "random:flips=6,seed=3,tensor=biases",
-    "flip:scales[0,1].14+flip:scales[9,0].14+flip:scales[30,1].14",
+    BREAK_A_SCALE,
     "set:word[5,2]=0xffffffff+add:weight[9,9]=-3+xor:word[50,0]=0x80000000",
 ];
 
