@@ -87,7 +87,7 @@ def comparisons():
     ask = ["Which is larger, {a} or {b}?", "Which is bigger, {a} or {b}?", "Which number is larger, {a} or {b}?", "What is larger, {a} or {b}?",
            "Compare {a} and {b}.", "Is {a} larger than {b}?", "Which of {a} and {b} is larger?", "Which of {a} and {b} is the bigger number?",
            "Tell me which is larger, {a} or {b}."]
-    return Kind("compare", "item", 1.2, ask, items, hold=0.1)
+    return Kind("compare", "item", 1.5, ask, items, hold=0.1)
 
 
 def neighbors():
@@ -99,7 +99,7 @@ def neighbors():
     ask = ["What number comes {w} {n}?", "Which number comes {w} {n}?", "What comes {w} {n}?", "What is the number {w} {n}?",
            "Tell me the number {w} {n}.", "Name the number {w} {n}.", "Which number {f} {n}?", "What number is right {w} {n}?",
            "Do you know the number {w} {n}?", "What number {f} {n}?"]
-    return Kind("neighbor", "item", 1.2, ask, items, hold=0.12)
+    return Kind("neighbor", "item", 1.6, ask, items, hold=0.12)
 
 
 def counting():
@@ -269,13 +269,14 @@ piano plant plate queen quiet river robot salad sheep shell smile snake spoon st
 
 def pseudo_words(rng, n):
     """Pronounceable made-up words: letters of real words can then be learned without the words."""
-    on = "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr sh sl sn sp st tr th wh".split()
-    vo = "a e i o u a e i o u ai ea ee oa oo ou".split()
-    co = "b d g k l m n p r s t x ck ft ld ll lt mp nd nk nt rd rk rm rn rt sh sk sp st th ".split(" ")
+    on = "b c d f g h j k l m n p r s t v w y z bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sk sl sm sn sp st str sw th tr tw wh".split()
+    vo = "a e i o u a e i o u ai au aw ay ea ee ei ie oa oe oi oo ou ow oy ue ui".split()
+    co = ("b d f g k l m n p r s t w x y ck ct ft ld lf lk ll lm lp lt mb mp nd ng nk nt pt rb rd rf rk rl rm rn rp rt ss sh sk sp st th tch "
+          "be ce de ge ke le me ne pe re se te ve ze nce nge rse ble tle er el en on or et it y ").split(" ")
     out = set()
     while len(out) < n:
         w = rng.choice(on) + rng.choice(vo) + rng.choice(co)
-        if rng.random() < 0.35:
+        if rng.random() < 0.2:
             w += rng.choice(vo)[0] + rng.choice(["", "", "n", "r", "l", "t", "y", "d", "s"])
         if rng.random() < 0.12:
             w = rng.choice("aeiou") + w
@@ -284,17 +285,31 @@ def pseudo_words(rng, n):
     return sorted(out)
 
 
-def spelling():
+def spliced_words(rng, lexicon, fake, n):
+    """Beginnings and ends of words that sentences use, with something else in place of the rest: teaches the pieces such words are made of."""
+    long = [w for w in lexicon if len(w) >= 4]
+    out = set()
+    while len(out) < n:
+        w, c = rng.choice(long), rng.randint(2, 4)
+        rest = rng.choice(fake)[:rng.randint(1, 3)]
+        w = w[:c] + rest if rng.random() < 0.6 else rest + w[-c:]
+        if 3 <= len(w) <= 6:
+            out.add(w)
+    return sorted(out)
+
+
+def spelling(lexicon):
     rng = random.Random(SEED + 1)
     real = sorted(set(SPELL))
-    fake = [w for w in pseudo_words(rng, 4000) if w not in set(real)]
+    fake = pseudo_words(rng, 6000)
+    fake = [w for w in sorted({*fake, *spliced_words(rng, lexicon, fake, 4000)}) if w not in set(real)]
     items = []
     for w in real + fake:
         s = "-".join(w)
         items.append(Item(w, dict(x=w), f"It is spelled {s}.", [f"{cap(w)} is spelled {s}."] if w in set(real) else [], pin=(w in ("cat", "dog", "sun") or w in fake)))
     ask = ["How do you spell {x}?", "Spell {x}.", "Spell the word {x}.", "Please spell {x}.", "Can you spell {x}?", "How is {x} spelled?",
            "How is the word {x} spelled?", "Tell me how to spell {x}.", "What is the spelling of {x}?", "How do I spell {x}?", "How do you spell the word {x}?"]
-    return Kind("spelling", "item", 3.0, ask, items, hold=0.15)
+    return Kind("spelling", "item", 4.0, ask, items, hold=0.15)
 
 
 # ---------------------------------------------------------------- sentences
@@ -370,10 +385,17 @@ def descriptions():
 
 
 # ---------------------------------------------------------------- split and sampling
+def words_of(ks):
+    """All words of the sentences and wordings of these kinds, lower case."""
+    texts = [t for k in ks for t in k.ask] + [question(k.ask[0], i) + " " + " ".join([i.say, *i.also]) for k in ks for i in k.items]
+    return sorted({w for t in texts for w in re.findall("[a-z]+", t.lower())})
+
+
 def kinds():
-    return [sums(), differences(), comparisons(), neighbors(), counting(), capitals(), opposites(),
-            ring("day", "day", DAYS, 0.8), ring("month", "month", MONTHS, 1.0), colors(), sounds(), classes(), parts(),
-            spelling(), *greetings(), descriptions()]
+    ks = [sums(), differences(), comparisons(), neighbors(), counting(), capitals(), opposites(),
+          ring("day", "day", DAYS, 0.8), ring("month", "month", MONTHS, 1.0), colors(), sounds(), classes(), parts(),
+          *greetings(), descriptions()]
+    return ks + [spelling(words_of(ks))]
 
 
 def question(template, item):
@@ -384,8 +406,9 @@ def split():
     """-> (kinds, pools, held). pools[k] is [(item index, [wordings to train])], held[k] is [(item index, [wordings held out])]."""
     rng = random.Random(SEED)
     ks, pools, held = kinds(), [], []
-    # A word that other kinds use may be one token, whose letters nothing but its own spelling could teach: never held out.
-    used = {w for k in ks if k.name != "spelling" for i in k.items for w in re.findall("[a-z]+", (question(k.ask[0], i) + " " + " ".join([i.say, *i.also])).lower())}
+    # A word that other kinds use, or the beginning of one, may be a token whose letters only its own spelling could teach: never held out.
+    used = words_of([k for k in ks if k.name != "spelling"]) + ["word", "spell", "spelled", "spelling"]
+    used = {w[:n] for w in used for n in range(3, len(w) + 1)}
     for k in ks:
         train, test = [], []
         every = list(range(len(k.ask)))

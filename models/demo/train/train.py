@@ -112,8 +112,8 @@ def export(p, tok, out):
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("out")
-    a.add_argument("--steps", type=int, default=6000)
-    a.add_argument("--qat", type=int, default=1500)
+    a.add_argument("--steps", type=int, default=4500)
+    a.add_argument("--qat", type=int, default=1200)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--muon-lr", type=float, default=0.02)
     a.add_argument("--adam-lr", type=float, default=0.004)
