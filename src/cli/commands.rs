@@ -1,6 +1,7 @@
 //! The commands that run a model.
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
@@ -15,7 +16,7 @@ use crate::{
         Record, SCHEMA,
         text::{self, Look},
     },
-    search::{self, Progress, RunError, Settings},
+    search::{self, Progress, RunError, Settings, ladder::Restored},
     seed,
 };
 
@@ -69,14 +70,29 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     sink.finish();
     match args.output.format {
         Format::Text => output::stdout(text::restored(&ladder.restored, output::look()).as_bytes())?,
-        Format::Json => output::json(&json!({
-            "command": "ladder", "schema": SCHEMA, "records": ladder.records, "restored": ladder.restored,
-        }))?,
+        Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
         // Lines of stdout are records and nothing else.
         Format::Jsonl => output::message(text::restored(&ladder.restored, Look { color: false }).trim()),
     }
     let restored = ladder.restored.identical && ladder.restored.same_as_clean;
     Ok(code(restored && holds(&args.bounds, &ladder.records)))
+}
+
+/// A run as one object. Not a `Value`, in which records would lose the order of their keys, and their `f32` would
+/// turn into other decimals than those of the same record on a line of its own.
+#[derive(Serialize)]
+struct Run<'a> {
+    command: &'static str,
+    schema: u32,
+    records: &'a [Record],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored: Option<&'a Restored>,
+}
+
+impl<'a> Run<'a> {
+    const fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
+        Self { command, schema: SCHEMA, records, restored }
+    }
 }
 
 /// Integers separated by commas.
@@ -109,7 +125,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     })?;
     sink.finish();
     if args.output.format == Format::Json {
-        output::json(&json!({"command": "probe", "schema": SCHEMA, "records": records}))?;
+        output::json(&Run::of("probe", &records, None))?;
     }
     Ok(code(holds(&args.bounds, &records)))
 }
