@@ -58,9 +58,9 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
         output::message("there is no shift to run");
         return Ok(exit_code::NOTHING);
     }
-    let mut sink = Sink::new(&args.output)?;
     let subject = resolve::subject(&args.model)?;
     let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let mut sink = Sink::new(&args.output, &subject)?;
     if args.output.format == Format::Text {
         output::stdout(resolve::introduction(&subject).as_bytes())?;
     }
@@ -110,13 +110,13 @@ fn shifts(list: &str) -> Result<Vec<i64>> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
-    let mut sink = Sink::new(&args.output)?;
     let subject = resolve::subject(&args.model)?;
     for edit in &args.edits {
         // Before anything is run, and before a random family is expanded.
         edit.expand(subject.head().layout())?.check(subject.head().layout())?;
     }
     let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let mut sink = Sink::new(&args.output, &subject)?;
     if args.output.format == Format::Text {
         output::stdout(resolve::introduction(&subject).as_bytes())?;
     }
