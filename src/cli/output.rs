@@ -26,10 +26,17 @@ use crate::{
 
 /// Bytes to stdout, at once.
 pub(super) fn stdout(bytes: &[u8]) -> Result<()> {
+    Ok(to_stdout(bytes)?)
+}
+
+/// Errors name the place, since one that says only that a device is full could be about any file.
+fn to_stdout(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| within("stdout", &error))
+}
+
+fn within(place: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to {place}: {error}"))
 }
 
 /// One JSON object on a line of its own.
@@ -73,13 +80,6 @@ pub(super) fn bar() -> ProgressBar {
     bar
 }
 
-/// Takes records as they are finished: onto stdout in the form asked for, and into a file.
-pub(super) struct Sink {
-    format: Format,
-    look: Look,
-    file: Option<BufWriter<File>>,
-    prompt: Option<String>,
-    bar: ProgressBar,
 /// Whether `path` names a file that the model consists of: emptying one that is mapped kills the process, and the
 /// model is gone. Links are resolved: a cache's folders hold little else.
 fn is_of_the_model(path: &Path, subject: &Subject) -> bool {
@@ -93,6 +93,13 @@ fn is_of_the_model(path: &Path, subject: &Subject) -> bool {
     names.into_iter().any(same_file)
 }
 
+/// Takes records as they are finished: onto stdout in the form asked for, and into a file.
+pub(super) struct Sink {
+    format: Format,
+    look: Look,
+    file: Option<BufWriter<File>>,
+    prompt: Option<String>,
+    bar: ProgressBar,
 }
 
 impl Sink {
@@ -100,6 +107,9 @@ impl Sink {
     /// the input was found good, since opening empties what an earlier run left there.
     pub(super) fn new(args: &OutputArgs, subject: &Subject) -> Result<Self> {
         let open = |path: &Path| -> Result<_> {
+            if is_of_the_model(path, subject) {
+                bail!("--out {} is a file of the model; give another name", path.display());
+            }
             let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(BufWriter::new(file))
         };
@@ -107,9 +117,6 @@ impl Sink {
         Ok(Self { format: args.format, look: look(), file, prompt: None, bar: bar() })
     }
 
-            if is_of_the_model(path, subject) {
-                bail!("--out {} is a file of the model; give another name", path.display());
-            }
     pub(super) fn wave(&self, step: usize, of: usize) {
         self.bar.set_length(of as u64);
         self.bar.set_position(step as u64);
