@@ -55,7 +55,7 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
         Some(list) => shifts(list)?,
     };
     if shifts.is_empty() {
-        output::message("there is no shift to run");
+        output::message("--shifts names no shift, so nothing was checked");
         return Ok(exit_code::NOTHING);
     }
     let subject = resolve::subject(&args.model)?;
