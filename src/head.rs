@@ -146,13 +146,13 @@ impl Head {
     /// Writes `edit` and returns a guard that takes it back when it goes out of scope.
     ///
     /// # Errors
-    /// [`HeadError::Edit`] if a place is not in the head, [`HeadError::Poisoned`]; nothing is written then.
+    /// [`HeadError::Edit`] if the edit does not fit the head, [`HeadError::Poisoned`]; nothing is written then.
     pub fn apply(&mut self, edit: &Edit) -> Result<Applied<'_>, HeadError> {
         if self.poisoned {
             return Err(HeadError::Poisoned);
         }
-        let edit = edit.expand(&self.layout)?;
         edit.check(&self.layout)?;
+        let edit = edit.expand(&self.layout)?;
         let before = self.digest();
         // The guard exists before the first byte is written, so that a panic half-way is restored, too.
         let mut applied = Applied { head: self, undo: Vec::with_capacity(edit.changes().len()), before };

@@ -28,8 +28,9 @@ use crate::{
 
 pub use crate::coherence::Finish;
 
-/// Bytes of logits that are held at a time.
-const LOGIT_BYTES: usize = 96 << 20;
+/// Bytes of logits that are held at a time: few enough to stay near the processor between the product that
+/// writes them and the measurement that reads them.
+const LOGIT_BYTES: usize = 16 << 20;
 /// Bytes that the prefixes of trials may hold, beyond those of prompts and clean answers, which stay.
 const TRIE_BYTES: usize = 1 << 30;
 
@@ -187,8 +188,8 @@ struct Pending {
     nodes: Vec<(NodeId, Option<usize>, bool)>,
 }
 
-/// Divergence and agreement at each step of the clean trajectory.
-type Forced = (Vec<f64>, Vec<bool>);
+/// Divergence and agreement at each step of the clean trajectory; see [`Trial`].
+pub type Forced = (Vec<f64>, Vec<bool>);
 
 /// One trial on its way.
 struct Running {
@@ -222,6 +223,8 @@ pub struct Trials<'a, B: ?Sized> {
     trie: Trie,
     root: NodeId,
     clean: Vec<Clean>,
+    /// Buffers of logits to be used again.
+    buffers: Vec<Vec<f32>>,
 }
 
 impl<'a, B: Body + ?Sized> Trials<'a, B> {
@@ -234,7 +237,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         let mut trie = Trie::default();
         let root = trie.root();
         trie.node_mut(root).pinned = true;
-        Self { body, kernel, team, task, trie, root, clean: Vec::new() }
+        Self { body, kernel, team, task, trie, root, clean: Vec::new(), buffers: Vec::new() }
     }
 
     /// The clean model's answer to each prompt, once [`Trials::run`] has returned.
@@ -280,6 +283,27 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
             }
         }
         Ok(())
+    }
+
+    /// Divergence and agreement of every plan on every prompt, prompts in order, for each the plans in order:
+    /// teacher-forced on the clean answers, without generating anything.
+    ///
+    /// # Errors
+    /// What the body or the head reports.
+    pub fn forced(&mut self, head: &mut impl Projection, plans: &[Plan]) -> Result<Vec<Forced>, BodyError> {
+        if self.clean.is_empty() {
+            self.run(head, &[], |_| Ok::<_, BodyError>(()))?;
+        }
+        let root = self.root;
+        let edited = |prompt| (0..plans.len()).map(move |edit| Running::new(prompt, Some(edit), root));
+        let mut running: Vec<Running> = (0..self.task.prompts.len()).flat_map(edited).collect();
+        let mut roots = HashMap::new();
+        if let Tying::Shared(_) = self.task.tying {
+            self.start(plans, &mut running, &mut roots)?;
+        }
+        let measured = self.diverge(head, plans, &running, &roots);
+        self.trie.sweep(self.body);
+        measured
     }
 
     /// What the head as it is answers to each prompt: tokens, finish and margins, without measurements.
@@ -489,6 +513,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
                     self.step(&mut running[run], top, &mut pending);
                 }
             }
+            self.buffers.push(logits);
         }
         self.compute(plans, pending)?;
         Ok(true)
@@ -522,9 +547,10 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
     }
 
     /// Logits of prefixes under shifts, `[items, vocab]`. Items of one shift must be neighbours.
-    fn logits(&self, head: &mut impl Projection, items: &[(u32, NodeId)]) -> Result<Vec<f32>, BodyError> {
+    fn logits(&mut self, head: &mut impl Projection, items: &[(u32, NodeId)]) -> Result<Vec<f32>, BodyError> {
         let vocab = head.vocab_size();
-        let mut out = vec![0.0; items.len() * vocab];
+        let mut out = self.buffers.pop().unwrap_or_default();
+        out.resize(items.len() * vocab, 0.0);
         let mut rest = out.as_mut_slice();
         let mut queries = Vec::new();
         for group in items.chunk_by(|a, b| a.0 == b.0) {
@@ -593,6 +619,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
                     trajectory.surprise[step] = surprise;
                 }
             }
+            self.buffers.push(logits);
         }
         Ok(())
     }
@@ -614,77 +641,128 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         for (prompt, runs) in of_prompt {
             let path = self.clean[prompt].path.clone();
             let chosen: Vec<u32> = self.clean[prompt].trajectory.steps().collect();
-            // Where each edited model stands on the clean trajectory.
+            // Where each edited model stands on the clean trajectory. Without a shared embedding that is where the
+            // clean one stands, and all edits of one shift have one product in common.
             let mut pending = Pending::default();
-            let mut forced: BTreeMap<(u32, usize), (Vec<NodeId>, Vec<usize>)> = BTreeMap::new();
+            let mut bases: BTreeMap<(u32, Option<usize>), (Vec<NodeId>, Vec<usize>)> = BTreeMap::new();
             for &run in &runs {
                 let edit = running[run].edit.expect("clean runs were taken out");
-                let own = match roots.get(&edit) {
-                    None => path.clone(),
-                    Some(_) => {
-                        let mut at = running[run].start;
-                        let mut own = vec![at];
-                        for &token in &chosen[..path.len().saturating_sub(1)] {
-                            at = self.child(at, token, true, Some(edit), &mut pending);
-                            own.push(at);
+                let own = roots.contains_key(&edit).then_some(edit);
+                if let Some((_, runs)) = bases.get_mut(&(plans[edit].shift, own)) {
+                    runs.push(run);
+                    continue;
+                }
+                let mut forced = path.clone();
+                if own.is_some() {
+                    let mut at = running[run].start;
+                    for (i, node) in forced.iter_mut().enumerate() {
+                        if i > 0 {
+                            at = self.child(at, chosen[i - 1], true, own, &mut pending);
                         }
-                        own.truncate(path.len());
-                        own
+                        *node = at;
                     }
-                };
-                forced.entry((plans[edit].shift, edit)).or_insert((own, Vec::new())).1.push(run);
+                }
+                bases.insert((plans[edit].shift, own), (forced, vec![run]));
             }
             self.compute(plans, pending)?;
-            let forced: Vec<_> = forced.into_iter().collect();
+            let bases: Vec<_> = bases.into_iter().collect();
             let spans = (vectors_at_once(head) / 2).max(1);
             for first in (0..path.len()).step_by(spans) {
                 let steps = spans.min(path.len() - first);
                 let span = first..first + steps;
                 let clean = self.logits(head, &path[span.clone()].iter().map(|&node| (0, node)).collect::<Vec<_>>())?;
-                for part in forced.chunks((vectors_at_once(head) / steps).max(1)) {
+                let reference = Reference::new(kernel, team, clean, &chosen[span.clone()]);
+                let at_once = (vectors_at_once(head) / steps).max(1);
+                for part in bases.chunks(at_once) {
                     let items: Vec<(u32, NodeId)> = part
                         .iter()
-                        .flat_map(|((shift, _), (own, _))| own[span.clone()].iter().map(move |&node| (*shift, node)))
+                        .flat_map(|((shift, _), (path, _))| path[span.clone()].iter().map(move |&node| (*shift, node)))
                         .collect();
-                    let mut edited = self.logits(head, &items)?;
-                    for (i, ((_, edit), (own, _))) in part.iter().enumerate() {
-                        if plans[*edit].rows.is_empty() {
-                            continue;
-                        }
-                        for (step, &node) in own[span.clone()].iter().enumerate() {
-                            let logits = &mut edited[(i * steps + step) * vocab..][..vocab];
-                            head.patch(&plans[*edit], self.trie.hidden(node), logits)?;
-                        }
-                    }
-                    // One item a step, so that the clean distribution is computed once for all edits.
-                    let mut results = vec![(f64::NAN, false); steps * part.len()];
-                    team.for_each_chunk(&mut results, part.len(), |step, results| {
-                        let clean = &clean[step * vocab..][..vocab];
-                        let clean_sum = kernel.log_sum_exp(clean);
-                        let mut p = vec![0.0; vocab];
-                        kernel.probabilities(clean, clean_sum, &mut p);
-                        for (i, result) in results.iter_mut().enumerate() {
-                            let edited = &edited[(i * steps + step) * vocab..][..vocab];
-                            let Some(top) = kernel.top(edited) else { continue };
-                            let sum = kernel.log_sum_exp(edited);
-                            // Rounding may leave a distribution a hair below itself; a divergence never is.
-                            let divergence = (kernel.mean_difference(&p, clean, edited) + sum - clean_sum).max(0.0);
-                            *result = (divergence, top.token as u32 == chosen[first + step]);
-                        }
-                    });
-                    for (i, (_, (_, runs))) in part.iter().enumerate() {
-                        for step in 0..steps {
-                            let (divergence, agreement) = results[step * part.len() + i];
-                            for &run in runs {
-                                measured[run].0.push(divergence);
-                                measured[run].1.push(agreement);
+                    let edited = self.logits(head, &items)?;
+                    let of_base = edited.chunks_exact(steps * vocab).zip(part);
+                    let (mut plain, mut patched) = (Vec::new(), Vec::new());
+                    for (logits, (_, (path, runs))) in of_base {
+                        for &run in runs {
+                            let plan = &plans[running[run].edit.expect("clean runs were taken out")];
+                            if plan.rows.is_empty() {
+                                plain.push((run, logits));
+                            } else {
+                                patched.push((run, plan, logits, &path[span.clone()]));
                             }
                         }
                     }
+                    reference.measure(kernel, team, &plain, &mut measured);
+                    for some in patched.chunks(at_once) {
+                        let mut own = self.buffers.pop().unwrap_or_default();
+                        own.clear();
+                        some.iter().for_each(|(_, _, logits, _)| own.extend_from_slice(logits));
+                        for ((_, plan, _, path), logits) in some.iter().zip(own.chunks_exact_mut(steps * vocab)) {
+                            for (&node, logits) in path.iter().zip(logits.chunks_exact_mut(vocab)) {
+                                head.patch(plan, self.trie.hidden(node), logits)?;
+                            }
+                        }
+                        let own_logits = own.chunks_exact(steps * vocab);
+                        let some: Vec<_> = some.iter().zip(own_logits).map(|((run, ..), own)| (*run, own)).collect();
+                        reference.measure(kernel, team, &some, &mut measured);
+                        self.buffers.push(own);
+                    }
+                    self.buffers.push(edited);
                 }
+                self.buffers.push(reference.logits);
             }
         }
         Ok(measured)
+    }
+}
+
+/// The clean distributions at some steps, which edited ones are held against.
+struct Reference<'a> {
+    /// `[steps, vocab]`.
+    logits: Vec<f32>,
+    /// Of the logits of each step.
+    log_sums: Vec<f64>,
+    /// `[steps, vocab]`.
+    probabilities: Vec<f64>,
+    chosen: &'a [u32],
+}
+
+impl<'a> Reference<'a> {
+    fn new(kernel: Kernel, team: &Team, logits: Vec<f32>, chosen: &'a [u32]) -> Self {
+        let vocab = logits.len() / chosen.len();
+        let mut log_sums = vec![0.0; chosen.len()];
+        team.for_each_chunk(&mut log_sums, 1, |step, sum| {
+            sum[0] = kernel.log_sum_exp(&logits[step * vocab..][..vocab]);
+        });
+        let mut probabilities = vec![0.0; logits.len()];
+        team.for_each_chunk(&mut probabilities, vocab, |step, p| {
+            kernel.probabilities(&logits[step * vocab..][..vocab], log_sums[step], p);
+        });
+        Self { logits, log_sums, probabilities, chosen }
+    }
+
+    /// Appends the divergence and agreement of each step to what was measured of each run; a run's logits are
+    /// `[steps, vocab]`.
+    fn measure(&self, kernel: Kernel, team: &Team, runs: &[(usize, &[f32])], measured: &mut [Forced]) {
+        let steps = self.chosen.len();
+        let vocab = self.logits.len() / steps;
+        let mut results = vec![(f64::NAN, false); runs.len() * steps];
+        team.for_each_chunk(&mut results, 1, |item, result| {
+            let (edited, step) = (runs[item / steps].1, item % steps);
+            let span = step * vocab..(step + 1) * vocab;
+            let edited = &edited[span.clone()];
+            let Some(top) = kernel.top(edited) else { return };
+            let (p, clean) = (&self.probabilities[span.clone()], &self.logits[span]);
+            let between = kernel.log_sum_exp(edited) - self.log_sums[step];
+            // Rounding may leave a distribution a hair below itself; a divergence never is.
+            let divergence = (kernel.mean_difference(p, clean, edited) + between).max(0.0);
+            result[0] = (divergence, top.token as u32 == self.chosen[step]);
+        });
+        for ((run, _), results) in runs.iter().zip(results.chunks_exact(steps)) {
+            for &(divergence, agreement) in results {
+                measured[*run].0.push(divergence);
+                measured[*run].1.push(agreement);
+            }
+        }
     }
 }
 

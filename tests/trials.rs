@@ -9,10 +9,10 @@ use std::sync::Arc;
 use lm_headroom::{
     checkpoint::Checkpoint,
     coherence::Finish,
-    edit::Plan,
+    edit::{Edit, Plan},
+    head::Head,
     kernels::Kernel,
     model::{Body, BodyError, CpuProjection, Llama, Parent, Projection, Query, Step},
-    quant::MatrixRef,
     team::Team,
     testing::fixture::Fixture,
     trial::{Event, Task, Trial, Trials, Tying},
@@ -23,8 +23,26 @@ fn fixture(seed: u64, tied: bool) -> Arc<Checkpoint> {
     Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"))
 }
 
-fn shift(shift: u32) -> Plan {
-    Plan { shift, ..Plan::default() }
+fn edit(text: &str) -> Edit {
+    text.parse().expect("an edit")
+}
+
+/// Flips of those exponent bits of a float16 scale that are zero: it becomes infinite or NaN.
+const BREAK_A_SCALE: &str = "(break a scale)";
+
+fn edit_of(checkpoint: &Checkpoint, text: &str) -> Edit {
+    if text != BREAK_A_SCALE {
+        return edit(text);
+    }
+    let scales = checkpoint.weights().head().view().scales().to_vec();
+    let scale = u16::from_le_bytes([scales[0], scales[1]]);
+    let flips = (10..15).filter(|bit| scale >> bit & 1 == 0).map(|bit| format!("flip:scales[0,0].{bit}"));
+    edit(&flips.collect::<Vec<_>>().join("+"))
+}
+
+fn plans(checkpoint: &Checkpoint, edits: &[&str]) -> Vec<Plan> {
+    let head = checkpoint.weights().head().view();
+    edits.iter().map(|text| edit_of(checkpoint, text).plan(&head).expect("a plan")).collect()
 }
 
 struct Setting {
@@ -60,25 +78,17 @@ fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setti
     trials
 }
 
-/// The head with a shift really written into it.
-fn written(head: &MatrixRef<'_>, shift: u32) -> Vec<u8> {
-    head.weight()
-        .chunks_exact(4)
-        .flat_map(|word| u32::from_le_bytes(word.try_into().unwrap()).wrapping_sub(shift).to_le_bytes())
-        .collect()
-}
-
 /// Tokens and margins of one trial, alone, one position at a time, through a head that was written.
-fn alone(checkpoint: &Arc<Checkpoint>, prompt: &[u32], shift: u32, setting: &Setting) -> (Vec<u32>, Vec<f32>, Finish) {
+fn alone(checkpoint: &Arc<Checkpoint>, prompt: &[u32], by: &str, setting: &Setting) -> (Vec<u32>, Vec<f32>, Finish) {
     let team = Arc::new(Team::new(1));
     let mut body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
-    let head = checkpoint.weights().head().view();
-    let weight = written(&head, shift);
-    let edited = MatrixRef::new(*head.layout(), &weight, head.scales(), head.biases()).unwrap();
+    let mut head = Head::private(checkpoint.weights().head(), Arc::clone(&team)).expect("a head");
+    let applied = head.apply(&edit_of(checkpoint, by)).expect("it fits");
+    let edited = applied.view();
     let mut projection = CpuProjection::new(edited, setting.kernel, &team);
     let embed = |token: u32| {
         setting.shared.then(|| {
-            let mut row = vec![0.0; head.layout().cols()];
+            let mut row = vec![0.0; edited.layout().cols()];
             lm_headroom::kernels::scalar::dequantize_row(&edited, 0, token as usize, &mut row);
             row
         })
@@ -119,18 +129,30 @@ fn prompts() -> Vec<Vec<u32>> {
     vec![vec![1, 7, 9, 30], vec![1, 7, 9], vec![1, 7, 12, 13, 14], vec![60], long]
 }
 
-const SHIFTS: [u32; 7] = [0, 1, 0x10, 0x100, 0x8000_0000, 0x1234_5678, u32::MAX];
+/// Shifts, single elements, compositions, and scales that become infinite or NaN.
+const EDITS: [&str; 11] = [
+    "clean",
+    "shift:1",
+    "shift:16",
+    "shift:-9223372036854775807",
+    "shift:2147483648+flip:weight[3,7].3",
+    "flip:weight[7,0].3+shift:305419896+flip:weight[7,1].0",
+    "random:flips=40,seed=1",
+    "random:flips=6,seed=2,tensor=scales",
+    "random:flips=6,seed=3,tensor=biases",
+    BREAK_A_SCALE,
+    "set:word[5,2]=0xffffffff+add:weight[9,9]=-3+xor:word[50,0]=0x80000000",
+];
 
 fn law_6(shared: bool) {
-    let (mut compared, mut stopped, mut full) = (0, 0, 0);
+    let (mut compared, mut stopped, mut full, mut nonfinite) = (0, 0, 0, 0);
     for seed in 0..6 {
         let checkpoint = fixture(seed, shared);
         let setting = Setting { shared, ..Setting::default() };
-        let plans: Vec<Plan> = SHIFTS.iter().map(|&s| shift(s)).collect();
         let prompts = prompts();
-        for trial in run(&checkpoint, &prompts, &plans, &setting) {
-            let (tokens, margins, finish) = alone(&checkpoint, &prompts[trial.prompt], SHIFTS[trial.edit], &setting);
-            let what = format!("seed {seed}, prompt {}, shift {:#x}", trial.prompt, SHIFTS[trial.edit]);
+        for trial in run(&checkpoint, &prompts, &plans(&checkpoint, &EDITS), &setting) {
+            let (tokens, margins, finish) = alone(&checkpoint, &prompts[trial.prompt], EDITS[trial.edit], &setting);
+            let what = format!("seed {seed}, prompt {}, {}", trial.prompt, EDITS[trial.edit]);
             assert_eq!(trial.trajectory.tokens, tokens, "{what}");
             assert_eq!(trial.trajectory.finish, finish, "{what}");
             let bits = |margins: &[f32]| margins.iter().map(|m| m.to_bits()).collect::<Vec<_>>();
@@ -138,10 +160,11 @@ fn law_6(shared: bool) {
             compared += 1;
             stopped += usize::from(finish == Finish::Stop);
             full += usize::from(finish == Finish::Length);
+            nonfinite += usize::from(finish == Finish::Nonfinite);
         }
     }
-    println!("{compared} trials compared: {stopped} ended in an eos, {full} at full length");
-    assert!(compared == 6 * 5 * 7 && stopped > 0 && full > 0, "{compared} {stopped} {full}");
+    println!("{compared} trials compared: {stopped} ended in an eos, {full} at full length, {nonfinite} not finite");
+    assert!(compared == 6 * 5 * EDITS.len() && stopped > 0 && full > 0 && nonfinite > 0);
 }
 
 #[test]
@@ -188,7 +211,7 @@ fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
 fn results_do_not_depend_on_threads_kernel_or_company() {
     let checkpoint = fixture(1, false);
     let prompts = prompts();
-    let plans: Vec<Plan> = SHIFTS.iter().map(|&s| shift(s)).collect();
+    let plans = plans(&checkpoint, &EDITS);
     let text = |trials: &[Trial]| format!("{trials:?}");
     let all = run(&checkpoint, &prompts, &plans, &Setting::default());
     for kernel in Kernel::available() {
@@ -206,7 +229,34 @@ fn results_do_not_depend_on_threads_kernel_or_company() {
             &Setting::default(),
         );
         assert_eq!(format!("{:?}", own[0].trajectory), format!("{:?}", trial.trajectory));
-        assert_eq!((&own[0].divergence, &own[0].agreement), (&trial.divergence, &trial.agreement));
+        let bits = |trial: &Trial| trial.divergence.iter().map(|d| d.to_bits()).collect::<Vec<_>>();
+        assert_eq!((bits(&own[0]), &own[0].agreement), (bits(trial), &trial.agreement));
+    }
+}
+
+#[test]
+fn teacher_forced_alone_is_what_whole_trials_measure() {
+    for shared in [false, true] {
+        let checkpoint = fixture(1, shared);
+        let setting = Setting { shared, ..Setting::default() };
+        let (prompts, plans) = (prompts(), plans(&checkpoint, &EDITS));
+        let whole = run(&checkpoint, &prompts, &plans, &setting);
+        let team = Arc::new(Team::new(2));
+        let mut body = Llama::new(Arc::clone(&checkpoint), setting.kernel, Arc::clone(&team));
+        let head = checkpoint.weights().head().view();
+        let mut projection = CpuProjection::new(head, setting.kernel, &team);
+        let tying = if shared { Tying::Shared(head) } else { Tying::Separate };
+        let task = Task { prompts: &prompts, eos: &setting.eos, max_tokens: setting.max_tokens, tying };
+        let mut trials = Trials::new(&mut body, setting.kernel, &team, task);
+        let forced = trials.forced(&mut projection, &plans).expect("measurements");
+        assert_eq!(forced.len(), whole.len());
+        for ((divergence, agreement), trial) in forced.iter().zip(&whole) {
+            let bits = |x: &[f64]| x.iter().map(|d| d.to_bits()).collect::<Vec<_>>();
+            assert_eq!((bits(divergence), agreement), (bits(&trial.divergence), &trial.agreement));
+        }
+        // And what was forgotten in between is found again.
+        let again = trials.forced(&mut projection, &plans[..2]).expect("measurements");
+        assert_eq!(again[1].0, forced[1].0);
     }
 }
 
@@ -216,7 +266,7 @@ fn measurements_agree_with_their_definitions() {
     let setting = Setting::default();
     let prompts = vec![vec![1, 7, 9, 30]];
     let shifts = [0_u32, 1, 0x1111_1111];
-    let plans: Vec<Plan> = shifts.iter().map(|&s| shift(s)).collect();
+    let plans = plans(&checkpoint, &["clean", "shift:1", "shift:286331153"]);
     let trials = run(&checkpoint, &prompts, &plans, &setting);
     let head = checkpoint.weights().head().view();
     // Logits by prefix and shift, from the specification, with nothing shared.

@@ -20,6 +20,7 @@ pub mod demo;
 pub mod digest;
 mod folder;
 mod header;
+pub mod hub;
 mod json;
 mod quantization;
 pub mod tensors;

@@ -142,8 +142,12 @@ pub struct LadderArgs {
 /// Options of `probe`.
 #[derive(Args, Clone, Debug)]
 pub struct ProbeArgs {
-    /// Edits, e.g. shift:-5, flip:weight[34,7].3, set:word[0,1]=0x0, or several joined by +
-    #[arg(required = true, value_name = "EDIT")]
+    /// What to do to the head, each on its own.
+    #[arg(
+        required = true,
+        value_name = "EDIT",
+        help = "Edits, e.g. shift:-5, flip:weight[34,7].3, set:word[0,1]=0x0, or several joined by +"
+    )]
     pub edits: Vec<Edit>,
     /// Model options.
     #[command(flatten)]

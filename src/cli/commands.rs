@@ -7,10 +7,11 @@ use serde_json::json;
 use super::{
     args::{BoundArgs, Format, LadderArgs, ProbeArgs, PromptArgs, PullArgs, VerifyArgs},
     exit_code,
-    output::{self, Sink},
+    output::{self, Download, Sink},
     resolve,
 };
 use crate::{
+    checkpoint::hub::{HubSettings, ModelName},
     coherence::FIXED_THRESHOLD,
     record::{
         Record, SCHEMA,
@@ -157,6 +158,21 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
     Ok(code(holds))
 }
 
-pub(super) fn pull(_args: &PullArgs) -> Result<u8> {
-    bail!("not yet")
+pub(super) fn pull(args: &PullArgs) -> Result<u8> {
+    let ModelName::Hub(model) = ModelName::parse(&args.model)? else {
+        bail!(
+            "{:?} is here already; pull takes a hub id such as mlx-community/Meta-Llama-3-8B-Instruct-4bit",
+            args.model
+        );
+    };
+    let snapshot = model.pull(&HubSettings::from_env()?, &mut Download::default())?;
+    match args.format {
+        Format::Text => {
+            output::stdout(format!("{model} at {}\n{}\n", snapshot.revision, snapshot.folder.display()).as_bytes())?;
+        }
+        Format::Json | Format::Jsonl => output::json(&json!({
+            "command": "pull", "model": model.id(), "revision": snapshot.revision, "folder": snapshot.folder,
+        }))?,
+    }
+    Ok(exit_code::DONE)
 }

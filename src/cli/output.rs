@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::args::{Format, OutputArgs};
 use crate::{
-    checkpoint::Source,
+    checkpoint::{Source, hub},
     record::{
         Record,
         text::{self, Look},
@@ -91,6 +91,36 @@ fn is_of_the_model(path: &Path, subject: &Subject) -> bool {
     let shards = subject.checkpoint().tensors().iter().map(|tensor| tensor.file.as_str());
     let names: BTreeSet<&str> = shards.chain(path.file_name().and_then(|name| name.to_str())).collect();
     names.into_iter().any(same_file)
+}
+
+/// A bar for each file that is downloaded.
+#[derive(Default)]
+pub(super) struct Download {
+    bar: Option<ProgressBar>,
+}
+
+impl hub::Progress for Download {
+    fn start(&mut self, file: &str, size: u64, present: u64) {
+        let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr());
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes} at {bytes_per_sec}, {eta} left";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_message(file.to_owned());
+        bar.set_position(present);
+        bar.reset_eta();
+        self.bar = Some(bar);
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// Takes records as they are finished: onto stdout in the form asked for, and into a file.

@@ -11,9 +11,12 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::args::{Backend, ModelArgs, PromptArgs, Tied};
+use super::{
+    args::{Backend, ModelArgs, PromptArgs, Tied},
+    output::Download,
+};
 use crate::{
-    checkpoint::demo,
+    checkpoint::hub::{HubSettings, ModelName},
     kernels::Kernel,
     search::RunError,
     seed,
@@ -49,8 +52,16 @@ pub(super) fn subject(args: &ModelArgs) -> Result<Subject> {
     }
     let kernel = kernel(args.kernel.as_deref())?;
     catch_interrupts();
-    let (folder, revision) = if args.model == demo::NAME { (None, None) } else { (Some(Path::new(&args.model)), None) };
-    let checkpoint = subject::open(folder).with_context(|| format!("cannot open the model {:?}", args.model))?;
+    let (folder, revision) = match ModelName::parse(&args.model)? {
+        ModelName::Demo => (None, None),
+        ModelName::Folder(folder) => (Some(folder), None),
+        ModelName::Hub(model) => {
+            let snapshot = model.resolve(&HubSettings::from_env()?, &mut Download::default())?;
+            (Some(snapshot.folder), Some(snapshot.revision))
+        }
+    };
+    let checkpoint =
+        subject::open(folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
     let team = Arc::new(match args.threads {
         Some(threads) => Team::new(usize::from(threads)),
         None => Team::of_this_machine(),

@@ -153,6 +153,12 @@ pub enum EditError {
         /// Bits there are.
         limit: u64,
     },
+    /// A rate of random flips below 0, above 1 or not a number.
+    #[error("{edit}: the rate is no probability (0 to 1)")]
+    Rate {
+        /// The change in its text form.
+        edit: String,
+    },
 }
 
 /// What a kernel needs to measure an edit that is not written.
@@ -259,7 +265,7 @@ impl Edit {
     /// always expanded, so that it can be replayed without the generator.
     ///
     /// # Errors
-    /// [`EditError::Flips`].
+    /// [`EditError::Flips`] or [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Self, EditError> {
         let mut changes = Vec::with_capacity(self.changes.len());
         for change in &self.changes {
@@ -271,7 +277,7 @@ impl Edit {
         Ok(Self { changes })
     }
 
-    /// Checks every place against `layout`.
+    /// Checks every change against `layout`.
     ///
     /// # Errors
     /// [`EditError`], naming the first change that does not fit.
@@ -282,11 +288,11 @@ impl Edit {
     /// What measures this edit of `matrix` without writing it.
     ///
     /// # Errors
-    /// [`EditError`], where a place is not in the matrix.
+    /// [`EditError`], naming the first change that does not fit the matrix.
     pub fn plan(&self, matrix: &MatrixRef<'_>) -> Result<Plan, EditError> {
         let layout = matrix.layout();
+        self.check(layout)?;
         let edit = self.expand(layout)?;
-        edit.check(layout)?;
         let mut plan = Plan::default();
         for row in edit.changes.iter().filter_map(Change::row) {
             plan.rows.entry(row).or_insert_with(|| RowPatch::of(matrix, row));
@@ -345,7 +351,8 @@ impl Change {
             }
             Self::AddCode { column, .. } => within("column", column, layout.cols()),
             Self::XorWord { word, .. } | Self::SetWord { word, .. } => within("word", word, layout.words_per_row()),
-            Self::Shift(_) | Self::Random(_) => Ok(()),
+            Self::Shift(_) => Ok(()),
+            Self::Random(random) => random.check(layout),
         }
     }
 }

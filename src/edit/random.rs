@@ -77,10 +77,11 @@ impl Random {
     /// prefix; for [`Amount::Rate`] ascending.
     ///
     /// # Errors
-    /// [`EditError::Flips`], where there are fewer bits.
+    /// [`EditError::Flips`], where there are fewer bits; [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
+        self.check(layout)?;
         let (columns, bits) = (self.tensor.columns(layout) as u64, self.tensor.bits(layout) as u64);
-        let total = layout.rows() as u64 * columns * bits;
+        let total = self.total_bits(layout);
         let mut generator = Generator(self.seed);
         let flip = |at: u64| Change::Flip {
             tensor: self.tensor,
@@ -89,10 +90,6 @@ impl Random {
             bit: (at % bits) as u32,
         };
         match self.amount {
-            Amount::Flips(flips) if flips > total => {
-                let edit = Edit::new(vec![Change::Random(*self)]).to_string();
-                Err(EditError::Flips { edit, found: flips, limit: total })
-            }
             Amount::Flips(flips) => {
                 // Fisher and Yates' shuffle of 0..total, of which only the places that were touched are kept.
                 let mut moved: HashMap<u64, u64> = HashMap::new();
@@ -125,6 +122,21 @@ impl Random {
                 }
             }
         }
+    }
+
+    pub(super) fn check(&self, layout: &Layout) -> Result<(), EditError> {
+        let edit = || Edit::new(vec![Change::Random(*self)]).to_string();
+        let limit = self.total_bits(layout);
+        match self.amount {
+            Amount::Flips(found) if found > limit => Err(EditError::Flips { edit: edit(), found, limit }),
+            Amount::Rate(rate) if !(0.0..=1.0).contains(&rate) => Err(EditError::Rate { edit: edit() }),
+            Amount::Flips(_) | Amount::Rate(_) => Ok(()),
+        }
+    }
+
+    /// Bits of the tensor.
+    fn total_bits(&self, layout: &Layout) -> u64 {
+        (layout.rows() * self.tensor.columns(layout)) as u64 * self.tensor.bits(layout) as u64
     }
 }
 

@@ -1,0 +1,271 @@
+//! Requests to the hub.
+
+use std::{error::Error, io::Read};
+
+use hf_hub::{
+    Cache,
+    api::{
+        RepoInfo,
+        sync::{ApiBuilder, ApiRepo},
+    },
+};
+
+use super::{
+    super::json::shortened,
+    HubError, HubSettings,
+    name::{HubModel, is_commit},
+};
+
+/// Longest description of a repository that is read; one of ten thousand files has 1 MB.
+const LONGEST_INFO: u64 = 32 << 20;
+/// A file request at the public hub is redirected twice at most.
+const MOST_REDIRECTS: usize = 8;
+
+/// The headers that matter, in the order of [`Answer::headers`].
+const HEADERS: [&str; 8] = [
+    "content-length",
+    "content-range",
+    "etag",
+    "location",
+    "x-error-code",
+    "x-error-message",
+    "x-linked-etag",
+    "x-repo-commit",
+];
+
+/// An answer of whatever status.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    headers: [Option<String>; HEADERS.len()],
+    pub(super) body: Box<dyn Read>,
+}
+
+impl Answer {
+    /// A header of [`HEADERS`].
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let i = HEADERS.iter().position(|&known| known == name).expect("every header asked for is in the list");
+        self.headers[i].as_deref()
+    }
+}
+
+/// Where the contents of a file are.
+pub(super) struct Location {
+    /// After all redirects.
+    pub(super) url: String,
+    /// Name of the blob.
+    pub(super) etag: String,
+    /// Bytes.
+    pub(super) size: u64,
+}
+
+/// One model at one endpoint.
+pub(super) struct Client<'a> {
+    settings: &'a HubSettings,
+    model: &'a HubModel,
+    repo: ApiRepo,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(settings: &'a HubSettings, model: &'a HubModel) -> Result<Self, HubError> {
+        if settings.token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(HubError::BadToken);
+        }
+        let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
+            .with_endpoint(settings.endpoint.clone())
+            .with_token(settings.token.clone())
+            .with_user_agent("headroom", env!("CARGO_PKG_VERSION"))
+            .with_progress(false)
+            .build()
+            .map_err(|error| HubError::Network { url: settings.endpoint.clone(), error: error.into() })?;
+        let repo = api.model(model.id().to_owned());
+        Ok(Self { settings, model, repo })
+    }
+
+    /// What the hub says about the model at its revision: the commit, a whole one, and the files.
+    pub(super) fn info(&self) -> Result<RepoInfo, HubError> {
+        let url = format!(
+            "{}/api/models/{}/revision/{}",
+            self.settings.endpoint,
+            self.model.id(),
+            escaped(self.model.revision())
+        );
+        let answer = self.get(&url, None, 10)?;
+        if answer.status != 200 {
+            return Err(self.refusal(&url, &answer, false));
+        }
+        let mut text = Vec::new();
+        answer.body.take(LONGEST_INFO).read_to_end(&mut text).map_err(|error| network(&url, error))?;
+        let broken = |what: String| HubError::Answer { url: url.clone(), what };
+        let info: RepoInfo = serde_json::from_slice(&text).map_err(|error| {
+            broken(format!("not the description of a repository ({})", shortened(&error.to_string())))
+        })?;
+        if !is_commit(&info.sha) || self.model.pinned().is_some_and(|commit| commit != info.sha) {
+            return Err(broken(format!("`{}` is not the commit asked for", shortened(&info.sha))));
+        }
+        Ok(info)
+    }
+
+    /// Finds `file` as it is in `commit`.
+    pub(super) fn locate(&self, commit: &str, file: &str) -> Result<Location, HubError> {
+        let HubSettings { endpoint, .. } = self.settings;
+        let mut url = format!("{endpoint}/{}/resolve/{commit}/{}", self.model.id(), escaped(file));
+        let mut etag = None;
+        let mut range = Some("bytes=0-0");
+        for _ in 0..=MOST_REDIRECTS {
+            let answer = self.get(&url, range, 0)?;
+            let broken = |what: &str| HubError::Answer { url: bare(&url).to_owned(), what: what.to_owned() };
+            // As in all tools that share the cache, the blob is named by the hub's last answer: not by the
+            // redirects on the way, nor by a content server behind it.
+            let from_hub = origin(&url) == origin(endpoint);
+            if let Some(named) = answer.header("x-repo-commit").filter(|_| from_hub || etag.is_none()) {
+                if named != commit {
+                    return Err(broken("the file is of another commit than the one asked for"));
+                }
+                etag = answer.header("x-linked-etag").or_else(|| answer.header("etag")).map(str::to_owned);
+            }
+            match answer.status {
+                301 | 302 | 303 | 307 | 308 => {
+                    let location = answer.header("location").ok_or_else(|| broken("a redirect without Location"))?;
+                    url = redirected(&url, location)
+                        .ok_or_else(|| broken("a redirect to where nothing is fetched from"))?;
+                }
+                // An empty file has no first byte.
+                416 if range.is_some() => range = None,
+                200 | 206 => {
+                    let size = match answer.status {
+                        200 => answer.header("content-length").and_then(|size| size.parse().ok()),
+                        _ => answer.header("content-range").and_then(|range| range.rsplit_once('/')?.1.parse().ok()),
+                    };
+                    let size = size.ok_or_else(|| broken("the answer does not say how long the file is"))?;
+                    let etag = etag.ok_or_else(|| broken("the answer has no X-Repo-Commit with an ETag"))?;
+                    let etag = blob_name(&etag).ok_or_else(|| broken("the ETag cannot name a blob"))?;
+                    return Ok(Location { url, etag, size });
+                }
+                _ => return Err(self.refusal(&url, &answer, true)),
+            }
+        }
+        Err(HubError::Answer { url: bare(&url).to_owned(), what: "redirected too many times".to_owned() })
+    }
+
+    /// The contents from byte `start`, with 206; with 200 from the first byte.
+    pub(super) fn contents(&self, location: &Location, start: u64) -> Result<Answer, HubError> {
+        let answer = self.get(&location.url, Some(&format!("bytes={start}-")), 0)?;
+        match answer.status {
+            200 => Ok(answer),
+            206 if answer
+                .header("content-range")
+                .is_some_and(|range| range.starts_with(&format!("bytes {start}-"))) =>
+            {
+                Ok(answer)
+            }
+            206 => Err(HubError::Answer { url: bare(&location.url).to_owned(), what: "another range came".to_owned() }),
+            _ => Err(self.refusal(&location.url, &answer, true)),
+        }
+    }
+
+    /// Asks for `url`, or for a range of it. Redirects are followed by the client, which keeps the token
+    /// to the host, or with 0 handed out.
+    fn get(&self, url: &str, range: Option<&str>, redirects: u32) -> Result<Answer, HubError> {
+        // The one way to hf-hub's client for a URL of one's own: `HeaderAgent::get` is private.
+        // A compressed file would have other lengths, and other bytes in a range.
+        let mut request = self.repo.info_request().uri(url).header("accept-encoding", "identity");
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        if origin(url) != origin(&self.settings.endpoint)
+            && let Some(headers) = request.headers_mut()
+        {
+            headers.remove("authorization");
+        }
+        let timeout = Some(self.settings.timeout);
+        let config = request.config().http_status_as_error(false).max_redirects(redirects);
+        let config = config.timeout_connect(timeout).timeout_recv_response(timeout).timeout_per_read(timeout);
+        // A proxy does not know this machine by the name that it has for itself.
+        let config = if is_loopback(url) { config.proxy(None) } else { config };
+        let response = config.build().call().map_err(|error| network(url, error))?;
+        let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+        let (status, headers) = (response.status().as_u16(), HEADERS.map(header));
+        Ok(Answer { status, headers, body: Box::new(response.into_body().into_reader()) })
+    }
+
+    /// What a status that is no success means. `of_file` tells a file's refusal from the model's: the
+    /// hub describes a gated model to everybody, and refuses its files.
+    fn refusal(&self, url: &str, answer: &Answer, of_file: bool) -> HubError {
+        let HubSettings { endpoint, token, .. } = self.settings;
+        let (id, endpoint, token) = (self.model.id().to_owned(), endpoint.clone(), token.is_some());
+        let said = answer.header("x-error-message").map(shortened);
+        let message = said.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+        // A content server knows nothing of tokens.
+        let from_hub = origin(url) == origin(&endpoint);
+        let (url, status) = (bare(url).to_owned(), answer.status);
+        match (answer.header("x-error-code"), status) {
+            (Some("GatedRepo"), _) => HubError::Gated { id, endpoint, token },
+            (Some("RevisionNotFound"), _) => {
+                HubError::RevisionNotFound { id, revision: self.model.revision().to_owned() }
+            }
+            (Some("RepoNotFound"), _) => HubError::RepoNotFound { id, endpoint, token },
+            // To who shows no token the hub says of a model that is not there that it may not be seen.
+            (None, 401) if !token && !of_file => HubError::RepoNotFound { id, endpoint, token },
+            (None, 404) if !of_file => HubError::RepoNotFound { id, endpoint, token },
+            (_, 401 | 403) if from_hub => HubError::Unauthorized { url, status, message, token },
+            _ => HubError::Status { url, status, message },
+        }
+    }
+}
+
+/// For `map_err`: the client's error with the address.
+pub(super) fn network(url: &str, error: impl Into<Box<dyn Error + Send + Sync>>) -> HubError {
+    HubError::Network { url: bare(url).to_owned(), error: error.into() }
+}
+
+/// `url` without its query, which is the key to a file at a content server.
+fn bare(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
+}
+
+/// Scheme, host and port.
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
+    &url[..end]
+}
+
+/// Whether `url` is on this machine, as a mirror or a tunnel is.
+fn is_loopback(url: &str) -> bool {
+    let host = origin(url).split_once("://").map_or("", |(_, host)| host);
+    ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|name| host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':')))
+}
+
+/// Where `location`, in an answer to `url`, points; `None` where it leads out of HTTPS, or is in none
+/// of the forms that hubs use.
+fn redirected(url: &str, location: &str) -> Option<String> {
+    if location.starts_with('/') && !location.starts_with("//") {
+        return Some(format!("{}{location}", origin(url)));
+    }
+    let safe = location.starts_with("https://") || (location.starts_with("http://") && url.starts_with("http://"));
+    safe.then(|| location.to_owned())
+}
+
+/// The name of the blob that an ETag stands for, if it is fit to be one. It is used as a path.
+fn blob_name(etag: &str) -> Option<String> {
+    let name = etag.trim().trim_start_matches("W/").trim_matches('"');
+    let fit = (1..=128).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    fit.then(|| name.to_owned())
+}
+
+/// `text` as one segment of a URL's path.
+fn escaped(text: &str) -> String {
+    let mut segment = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'@' | b'+' | b'=' | b',' => {
+                segment.push(char::from(byte));
+            }
+            _ => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
+}

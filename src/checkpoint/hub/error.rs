@@ -1,0 +1,170 @@
+//! What can go wrong between a model's name and its files.
+
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::super::tensors::TensorError;
+
+/// Why a model of the hub could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Nothing says where the cache is.
+    #[error("there is no home folder to keep models in; set HF_HOME")]
+    NoCacheFolder,
+    /// The network is forbidden, and the cache does not have the model.
+    #[error(
+        "{model} is not in {}, which lacks {lacks}, and HF_HUB_OFFLINE forbids to fetch it; unset it, or give a folder",
+        .cache.display()
+    )]
+    Offline {
+        /// The model as it was named.
+        model: String,
+        /// The cache's folder.
+        cache: PathBuf,
+        /// What was looked for first and not found.
+        lacks: String,
+    },
+    /// No such model, or one that this token may not know of: the hub makes no difference.
+    #[error(
+        "{endpoint} has no model {id} {}; check the spelling, and for a private model set HF_TOKEN to a token that may \
+         read it", if *.token { "that the token in use may see" } else { "that is public" }
+    )]
+    RepoNotFound {
+        /// `org/name`.
+        id: String,
+        /// The hub's address.
+        endpoint: String,
+        /// Whether a token was sent.
+        token: bool,
+    },
+    /// The model has no such branch, tag or commit.
+    #[error("{id} has no revision {revision}; give a branch, a tag, refs/pr/N or a whole commit after the @")]
+    RevisionNotFound {
+        /// `org/name`.
+        id: String,
+        /// The revision asked for.
+        revision: String,
+    },
+    /// The model's files are given only to who accepted its conditions.
+    #[error(
+        "{id} is gated: accept its conditions at {endpoint}/{id}, then {}",
+        if *.token { "try again; the token in use has no access yet (HF_TOKEN, or the token's file)" }
+        else { "set HF_TOKEN to a token of that account" }
+    )]
+    Gated {
+        /// `org/name`.
+        id: String,
+        /// The hub's address.
+        endpoint: String,
+        /// Whether a token was sent.
+        token: bool,
+    },
+    /// The hub does not take the token, or wants one.
+    #[error(
+        "{url} is refused (status {status}{message}); {}",
+        if *.token { "the token in HF_TOKEN or in the token's file may have expired" } else { "set HF_TOKEN" }
+    )]
+    Unauthorized {
+        /// What was asked for.
+        url: String,
+        /// 401 or 403.
+        status: u16,
+        /// What the hub says besides: empty, or `: ` and a text.
+        message: String,
+        /// Whether a token was sent.
+        token: bool,
+    },
+    /// The token cannot be a token.
+    #[error("the hub's token holds characters that no token has; set HF_TOKEN anew, or log in again")]
+    BadToken,
+    /// The repository holds something else than a checkpoint.
+    #[error(
+        "{id} at {revision} has no {lacks}, so it is not a checkpoint that headroom reads; look for an MLX conversion of it"
+    )]
+    NoCheckpoint {
+        /// `org/name`.
+        id: String,
+        /// The commit.
+        revision: String,
+        /// What it does not have.
+        lacks: String,
+    },
+    /// The hub lists a file that would be written outside of the snapshot.
+    #[error("{id} lists a file `{name}`, which is no name of a file within a model; nothing was fetched")]
+    FileName {
+        /// `org/name`.
+        id: String,
+        /// The name, shortened.
+        name: String,
+    },
+    /// The index of the safetensors files breaks a rule.
+    #[error("{id}: {error}")]
+    Index {
+        /// `org/name`.
+        id: String,
+        /// The rule.
+        error: Box<TensorError>,
+    },
+    /// The hub answers with another status.
+    #[error("{url} is answered with status {status}{message}; try again later")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status.
+        status: u16,
+        /// What the hub says besides: empty, or `: ` and a text.
+        message: String,
+    },
+    /// The answer is not one of a hub.
+    #[error("{url}: {what}; is HF_ENDPOINT the address of a hub?")]
+    Answer {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with the answer.
+        what: String,
+    },
+    /// No connection, or one that broke.
+    #[error("cannot fetch {url}: {error}; check the connection, what is here already is kept")]
+    Network {
+        /// What was asked for.
+        url: String,
+        /// What the client says.
+        error: Box<dyn Error + Send + Sync>,
+    },
+    /// The system refused to read or to write.
+    #[error("cannot use {}: {error}", .path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another process fetches the same file.
+    #[error("{file} is being fetched by another process, which holds {}; wait for it", .lock.display())]
+    Busy {
+        /// The file.
+        file: String,
+        /// The locked file.
+        lock: PathBuf,
+    },
+}
+
+impl HubError {
+    /// Whether the same request may succeed a little later.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Network { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+}
+
+/// For `map_err`: the system's error with its place.
+pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> HubError {
+    let path = path.to_owned();
+    |error| HubError::Disk { path, error }
+}

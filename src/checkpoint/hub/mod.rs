@@ -1,0 +1,181 @@
+//! Models by name: the one inside the program, a folder, or one of the Hugging Face hub.
+//!
+//! [`ModelName::parse`] reads what the user wrote. A [`HubModel`] becomes a folder for
+//! [`Checkpoint::open`](super::Checkpoint::open) in one of three ways: [`cached`](HubModel::cached)
+//! looks into the cache that all Hugging Face tools share and nowhere else, [`pull`](HubModel::pull)
+//! asks the hub, and [`resolve`](HubModel::resolve) does the second only where the first finds nothing.
+//! Either way the commit is known, for the record of a run.
+//!
+//! Fetched is what a checkpoint is read from: the configuration, the tokenizer, the chat template, and
+//! the weights that the index names, or every `model*.safetensors` where there is no index. Weights come
+//! last and the name of the revision after them, so that an interrupted pull is never taken for a model.
+//!
+//! # What hf-hub does, and what it does not
+//! The client (its agent, TLS, proxy, token and user agent), the description of a repository and the
+//! names in the cache are hf-hub's, release 0.5 with the feature `ureq`: release 1.0 is asynchronous and
+//! brings more than twice the crates. Its download of a file is not used, since
+//! - a `.part` file that is complete, or too long, makes every later attempt fail, and a retry after a
+//!   resumed attempt that got nothing appends the whole file to its own beginning;
+//! - the length of what came is not checked, nor that a server honoured `Range`;
+//! - a blob that another revision left is fetched again;
+//! - there are no timeouts, and the token is sent on to content servers;
+//! - the reason that the hub gives for a refusal (`X-Error-Code`) is lost;
+//! - the ETag and the commit become paths without a look at them, and some answers make it panic.
+//!
+//! `transfer` does these things, under the same names (`<etag>.part`, `<etag>.lock`), so that it goes on
+//! where hf-hub left off and the other way round. Of the environment hf-hub knows `HF_HOME` and
+//! `HF_ENDPOINT`; [`HubSettings`] knows the rest. Contents are not held against the SHA-256 that some
+//! ETags are; `Checkpoint::open` checks headers, and lengths by them.
+
+mod cache;
+mod client;
+mod error;
+mod name;
+mod settings;
+mod transfer;
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use super::{
+    CONFIG, OPTIONAL,
+    json::shortened,
+    tensors::{INDEX, Index, shard_names},
+};
+use {cache::ModelCache, client::Client, error::disk, transfer::Transfer};
+
+pub use self::{
+    error::HubError,
+    name::{HubModel, ModelName, ModelNameError},
+    settings::HubSettings,
+};
+
+/// Fetched with a model though [`Checkpoint`](super::Checkpoint) does not read it: tokenizers of other
+/// tools, which share the cache, do.
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+
+/// A model in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The folder of its files.
+    pub folder: PathBuf,
+    /// The commit: 40 digits, base 16.
+    pub revision: String,
+}
+
+/// Is told how a download goes. `()` is told too, and does nothing.
+pub trait Progress {
+    /// The download of `file`, of `size` bytes, begins or goes on: `present` of them are here. Called
+    /// again for the same file when an attempt follows one that broke off.
+    fn start(&mut self, file: &str, size: u64, present: u64);
+    /// So many bytes came.
+    fn advance(&mut self, bytes: u64);
+    /// The file is complete.
+    fn finish(&mut self);
+}
+
+impl Progress for () {
+    fn start(&mut self, _file: &str, _size: u64, _present: u64) {}
+    fn advance(&mut self, _bytes: u64) {}
+    fn finish(&mut self) {}
+}
+
+impl HubModel {
+    /// The model as the cache has it, without any network. A branch is what it was when it was last
+    /// fetched. A snapshot counts if it has `config.json` and all of the weights; one that another tool
+    /// left without, say, a tokenizer is completed by [`pull`](Self::pull).
+    pub fn cached(&self, settings: &HubSettings) -> Option<Snapshot> {
+        let cache = ModelCache::new(&settings.cache, self);
+        let revision = cache.complete(self).ok()?;
+        Some(Snapshot { folder: cache.snapshot(&revision), revision })
+    }
+
+    /// The model as the cache has it, or else from the hub.
+    ///
+    /// # Errors
+    /// As [`pull`](Self::pull).
+    pub fn resolve(&self, settings: &HubSettings, progress: &mut dyn Progress) -> Result<Snapshot, HubError> {
+        match self.cached(settings) {
+            Some(snapshot) => Ok(snapshot),
+            None => self.pull(settings, progress),
+        }
+    }
+
+    /// The model as the hub has it now; only what the cache lacks is fetched. Offline, as the cache has
+    /// it.
+    ///
+    /// # Errors
+    /// Any [`HubError`]. After an interruption, a lost connection or a full disk the next call goes on
+    /// where this one stopped.
+    pub fn pull(&self, settings: &HubSettings, progress: &mut dyn Progress) -> Result<Snapshot, HubError> {
+        let cache = ModelCache::new(&settings.cache, self);
+        if settings.offline {
+            let revision = cache.complete(self).map_err(|lacks| HubError::Offline {
+                model: self.to_string(),
+                cache: settings.cache.clone(),
+                lacks,
+            })?;
+            return Ok(Snapshot { folder: cache.snapshot(&revision), revision });
+        }
+
+        let client = Client::new(settings, self)?;
+        let info = client.info()?;
+        let listed: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
+        if let Some(name) = listed.iter().find(|name| leads_out(name)) {
+            return Err(HubError::FileName { id: self.id().to_owned(), name: shortened(name) });
+        }
+        let revision = info.sha;
+        let lacking = |lacks: &str| HubError::NoCheckpoint {
+            id: self.id().to_owned(),
+            revision: revision.clone(),
+            lacks: lacks.to_owned(),
+        };
+        if !listed.contains(CONFIG) {
+            return Err(lacking(CONFIG));
+        }
+        let folder = cache.snapshot(&revision);
+        let transfer = Transfer { settings, client: &client, cache: &cache, commit: &revision };
+        let mut fetch = |file: &str| {
+            if folder.join(file).is_file() { Ok(()) } else { transfer.fetch(file, progress) }
+        };
+
+        for file in [CONFIG, SPECIAL_TOKENS].into_iter().chain(OPTIONAL).filter(|file| listed.contains(file)) {
+            fetch(file)?;
+        }
+        let index = if listed.contains(INDEX) {
+            let path = folder.join(INDEX);
+            let bytes = fs::read(&path).map_err(disk(&path))?;
+            Some(
+                Index::parse(&bytes)
+                    .map_err(|error| HubError::Index { id: self.id().to_owned(), error: error.into() })?,
+            )
+        } else {
+            None
+        };
+        let plain = listed.iter().copied().filter(|name| !name.contains(['/', '\\', ':']));
+        let shards = shard_names(index.as_ref(), plain);
+        if shards.is_empty() {
+            return Err(lacking("model*.safetensors"));
+        }
+        if let Some(shard) = shards.iter().find(|shard| !listed.contains(*shard)) {
+            return Err(lacking(shard));
+        }
+        for shard in shards {
+            fetch(shard)?;
+        }
+        if self.revision() != revision {
+            cache.set_ref(self.revision(), &revision)?;
+        }
+        Ok(Snapshot { folder, revision })
+    }
+}
+
+/// Whether `name` is not that of a file within the repository. No git repository has such names.
+fn leads_out(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let drive = bytes.len() >= 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':';
+    drive
+        || name.is_empty()
+        || name.starts_with(['/', '\\'])
+        || name.contains(char::is_control)
+        || name.split(['/', '\\']).any(|part| part == "..")
+}
