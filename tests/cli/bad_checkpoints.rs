@@ -72,8 +72,11 @@ fn the_fixture_that_these_tests_break_is_whole() {
 #[test]
 fn what_is_no_checkpoint_at_all_is_said_with_what_to_give_instead() {
     refused(&["--model", "/nowhere/at-all"], &["/nowhere/at-all", "no folder"]);
+    for name in ["", "nowhere", "./nowhere", "a/b/c", "org/name@", "org/not-downloaded"] {
+        refused(&["--model", name], &[name]);
+    }
     let (folder, plain) = file("plain.txt", "text");
-    refused(&["--model", &plain], &[&plain, "not a folder"]);
+    refused(&["--model", &plain], &[&plain, "is a file", "config.json"]);
     refused(&["--model", path(&folder)], &[path(&folder), "config.json", "mlx_lm.convert"]);
     let mut files = Fixture::default().files();
     files.remove(WEIGHTS);

@@ -31,7 +31,9 @@ fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
     // A backtrace that is asked for must not get into a message either.
     command.args(args).env("RUST_BACKTRACE", "1").env("HEADROOM_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
-    command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
+    // No test reaches the network, nor the user's models.
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-hub"));
+    command.env_remove("HF_HUB_CACHE").env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
     command
 }
 
