@@ -13,6 +13,8 @@ use crate::{coherence::Verdict, edit::Edit};
     name = "headroom",
     version,
     max_term_width = 100,
+    // `headroom --model X verify` would run on another model than X.
+    args_conflicts_with_subcommands = true,
     after_help = "Examples:
   headroom                                          the ladder on the model that ships inside
   headroom ladder --model mlx-community/Meta-Llama-3-8B-Instruct-4bit

@@ -1,6 +1,7 @@
 //! The commands that run a model.
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{
@@ -16,7 +17,7 @@ use crate::{
         Record, SCHEMA,
         text::{self, Look},
     },
-    search::{self, Progress, RunError, Settings},
+    search::{self, Progress, RunError, Settings, ladder::Restored},
     seed,
 };
 
@@ -55,12 +56,12 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
         Some(list) => shifts(list)?,
     };
     if shifts.is_empty() {
-        output::message("there is no shift to run");
+        output::message("--shifts names no shift, so nothing was checked");
         return Ok(exit_code::NOTHING);
     }
-    let mut sink = Sink::new(&args.output)?;
     let subject = resolve::subject(&args.model)?;
     let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let mut sink = Sink::new(&args.output, &subject)?;
     if args.output.format == Format::Text {
         output::stdout(resolve::introduction(&subject).as_bytes())?;
     }
@@ -70,14 +71,29 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     sink.finish();
     match args.output.format {
         Format::Text => output::stdout(text::restored(&ladder.restored, output::look()).as_bytes())?,
-        Format::Json => output::json(&json!({
-            "command": "ladder", "schema": SCHEMA, "records": ladder.records, "restored": ladder.restored,
-        }))?,
+        Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
         // Lines of stdout are records and nothing else.
         Format::Jsonl => output::message(text::restored(&ladder.restored, Look { color: false }).trim()),
     }
     let restored = ladder.restored.identical && ladder.restored.same_as_clean;
     Ok(code(restored && holds(&args.bounds, &ladder.records)))
+}
+
+/// A run as one object. Not a `Value`, in which records would lose the order of their keys, and their `f32` would
+/// turn into other decimals than those of the same record on a line of its own.
+#[derive(Serialize)]
+struct Run<'a> {
+    command: &'static str,
+    schema: u32,
+    records: &'a [Record],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored: Option<&'a Restored>,
+}
+
+impl<'a> Run<'a> {
+    const fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
+        Self { command, schema: SCHEMA, records, restored }
+    }
 }
 
 /// Integers separated by commas.
@@ -95,13 +111,13 @@ fn shifts(list: &str) -> Result<Vec<i64>> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
-    let mut sink = Sink::new(&args.output)?;
     let subject = resolve::subject(&args.model)?;
     for edit in &args.edits {
         // Before anything is run, and before a random family is expanded.
         edit.expand(subject.head().layout())?.check(subject.head().layout())?;
     }
     let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let mut sink = Sink::new(&args.output, &subject)?;
     if args.output.format == Format::Text {
         output::stdout(resolve::introduction(&subject).as_bytes())?;
     }
@@ -110,7 +126,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     })?;
     sink.finish();
     if args.output.format == Format::Json {
-        output::json(&json!({"command": "probe", "schema": SCHEMA, "records": records}))?;
+        output::json(&Run::of("probe", &records, None))?;
     }
     Ok(code(holds(&args.bounds, &records)))
 }

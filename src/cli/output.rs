@@ -2,32 +2,41 @@
 #![expect(clippy::print_stderr, reason = "the one place from which the program speaks")]
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, BufWriter, IsTerminal, Write},
     path::Path,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::args::{Format, OutputArgs};
 use crate::{
-    checkpoint::hub,
+    checkpoint::{Source, hub},
     record::{
         Record,
         text::{self, Look},
     },
     search::RunError,
+    subject::Subject,
 };
 
 /// Bytes to stdout, at once.
 pub(super) fn stdout(bytes: &[u8]) -> Result<()> {
+    Ok(to_stdout(bytes)?)
+}
+
+/// Errors name the place, since one that says only that a device is full could be about any file.
+fn to_stdout(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| within("stdout", &error))
+}
+
+fn within(place: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to {place}: {error}"))
 }
 
 /// One JSON object on a line of its own.
@@ -71,6 +80,19 @@ pub(super) fn bar() -> ProgressBar {
     bar
 }
 
+/// Whether `path` names a file that the model consists of: emptying one that is mapped kills the process, and the
+/// model is gone. Links are resolved: a cache's folders hold little else.
+fn is_of_the_model(path: &Path, subject: &Subject) -> bool {
+    let Source::Folder(folder) = subject.checkpoint().source() else { return false };
+    let same_file = |name: &str| {
+        subject.checkpoint().file(name).is_some()
+            && matches!((path.canonicalize(), folder.join(name).canonicalize()), (Ok(a), Ok(b)) if a == b)
+    };
+    let shards = subject.checkpoint().tensors().iter().map(|tensor| tensor.file.as_str());
+    let names: BTreeSet<&str> = shards.chain(path.file_name().and_then(|name| name.to_str())).collect();
+    names.into_iter().any(same_file)
+}
+
 /// A bar for each file that is downloaded.
 #[derive(Default)]
 pub(super) struct Download {
@@ -111,9 +133,13 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Opens the file first, so that a path that cannot be written is known before anything is run.
-    pub(super) fn new(args: &OutputArgs) -> Result<Self> {
+    /// Opens the file before anything is run, so that a path that cannot be written is known at once; and after
+    /// the input was found good, since opening empties what an earlier run left there.
+    pub(super) fn new(args: &OutputArgs, subject: &Subject) -> Result<Self> {
         let open = |path: &Path| -> Result<_> {
+            if is_of_the_model(path, subject) {
+                bail!("--out {} is a file of the model; give another name", path.display());
+            }
             let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(BufWriter::new(file))
         };
@@ -131,8 +157,7 @@ impl Sink {
         line.push(b'\n');
         if let Some(file) = &mut self.file {
             // A record is kept from here on, whatever happens to the rest of the run.
-            file.write_all(&line)?;
-            file.flush()?;
+            file.write_all(&line).and_then(|()| file.flush()).map_err(|error| within("the file of --out", &error))?;
         }
         let shown = match self.format {
             Format::Json => return Ok(()),
@@ -147,12 +172,7 @@ impl Sink {
                 shown.into_bytes()
             }
         };
-        self.bar.suspend(|| {
-            let mut out = io::stdout().lock();
-            out.write_all(&shown)?;
-            out.flush()
-        })?;
-        Ok(())
+        Ok(self.bar.suspend(|| to_stdout(&shown))?)
     }
 
     pub(super) fn finish(self) {

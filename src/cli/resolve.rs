@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::{
@@ -107,10 +107,12 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
         .map(|prompt| ("--prompt".to_owned(), Line { prompt: prompt.clone(), expected: Vec::new() }))
         .collect();
     if let Some(file) = &args.prompts {
-        lines.extend(prompts_of(file)?);
-        if lines.is_empty() {
+        let those = prompts_of(file)?;
+        if those.is_empty() {
+            // Beside other prompts, too: whoever gives a suite wants it run.
             bail!("{} holds no prompt", file.display());
         }
+        lines.extend(those);
     }
     if lines.is_empty() {
         lines.push(("the prompt".to_owned(), Line { prompt: seed::PROMPT.to_owned(), expected: Vec::new() }));
@@ -133,13 +135,21 @@ fn prompts_of(file: &Path) -> Result<Vec<(String, Line)>> {
         .map(|(i, line)| {
             let place = format!("{}, line {}:", file.display(), i + 1);
             let parsed = if json {
-                serde_json::from_str(line).with_context(|| format!("{place} not a prompt in JSON"))?
+                serde_json::from_str(line)
+                    .map_err(|error| anyhow!("{place} not a prompt in JSON: {}", in_line(&error)))?
             } else {
                 Line { prompt: line.to_owned(), expected: Vec::new() }
             };
             Ok((place, parsed))
         })
         .collect()
+}
+
+/// An error in a line of JSON by its column: the parser's own line number, always 1, would be taken for the file's.
+fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).map_or(text.clone(), |what| format!("{what} at column {}", error.column()))
 }
 
 /// What stands above the results: the model, its head, and what runs it.

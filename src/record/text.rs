@@ -72,7 +72,9 @@ pub fn record(record: &Record, look: Look) -> String {
     let coherent = format!("{}/{steps}", record.coherent_tokens);
     let text = format!("{:?}", record.text);
     _ = write!(out, "  {:>8}  {agreement:>5}  {coherent:>8}  {text}", number(record.kl_mean));
-    let mut notes: Vec<String> = record.tags.iter().map(|tag| format!("{tag:?}").to_uppercase()).collect();
+    // Tags have one spelling, that of the record.
+    let tag = |tag| serde_json::to_value(tag).ok().and_then(|tag| tag.as_str().map(str::to_owned));
+    let mut notes: Vec<String> = record.tags.iter().filter_map(tag).collect();
     notes.extend(record.expected.map(|expected| {
         match expected {
             Expected::Right => "right",
