@@ -76,8 +76,8 @@ fn at_least_95_percent_of_held_out_questions_of_each_kind_are_answered_exactly()
     let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (question, answer) in questions.iter().zip(&clean) {
         let (exact, all) = kinds.entry(text(question, "kind")).or_default();
-        let right = answer.finish == Finish::Stop
-            && model.decode(&answer.tokens).expect("text") == text(question, "answer");
+        let right =
+            answer.finish == Finish::Stop && model.decode(&answer.tokens).expect("text") == text(question, "answer");
         *exact += usize::from(right);
         *all += 1;
     }

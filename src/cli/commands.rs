@@ -68,7 +68,6 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let ladder = search::ladder::ladder(&subject, &prompts, &shifts, settings(&args.prompts), |progress| {
         watch(&mut sink, progress)
     })?;
-    sink.finish();
     match args.output.format {
         Format::Text => output::stdout(text::restored(&ladder.restored, output::look()).as_bytes())?,
         Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
@@ -124,7 +123,6 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     let records = search::ladder::probe(&subject, &prompts, &args.edits, settings(&args.prompts), |progress| {
         watch(&mut sink, progress)
     })?;
-    sink.finish();
     if args.output.format == Format::Json {
         output::json(&Run::of("probe", &records, None))?;
     }

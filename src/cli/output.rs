@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::{self, BufWriter, IsTerminal, Write},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -70,15 +70,18 @@ pub(super) fn look() -> Look {
 }
 
 /// A progress bar on a terminal, nothing elsewhere.
-pub(super) fn bar() -> ProgressBar {
+fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     bar.set_style(
-        ProgressStyle::with_template("{spinner} {msg} {wide_bar} {pos}/{len} tokens, {eta} left")
+        ProgressStyle::with_template("{spinner} {wide_bar} token {pos} of {len}, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
+
+/// What takes less than this shows no progress.
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Whether `path` names a file that the model consists of: emptying one that is mapped kills the process, and the
 /// model is gone. Links are resolved: a cache's folders hold little else.
@@ -129,7 +132,8 @@ pub(super) struct Sink {
     look: Look,
     file: Option<BufWriter<File>>,
     prompt: Option<String>,
-    bar: ProgressBar,
+    started: Instant,
+    bar: Option<ProgressBar>,
 }
 
 impl Sink {
@@ -144,15 +148,22 @@ impl Sink {
             Ok(BufWriter::new(file))
         };
         let file = args.out.as_deref().map(open).transpose()?;
-        Ok(Self { format: args.format, look: look(), file, prompt: None, bar: bar() })
+        Ok(Self { format: args.format, look: look(), file, prompt: None, started: Instant::now(), bar: None })
     }
 
-    pub(super) fn wave(&self, step: usize, of: usize) {
-        self.bar.set_length(of as u64);
-        self.bar.set_position(step as u64);
+    pub(super) fn wave(&mut self, step: usize, of: usize) {
+        if self.started.elapsed() > PATIENCE {
+            let bar = self.bar.get_or_insert_with(bar);
+            bar.set_length(of as u64);
+            bar.set_position(step as u64);
+        }
     }
 
     pub(super) fn record(&mut self, record: &Record) -> Result<(), RunError> {
+        // The waves of this part are over.
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
         let mut line = serde_json::to_vec(record).map_err(io::Error::from)?;
         line.push(b'\n');
         if let Some(file) = &mut self.file {
@@ -172,10 +183,6 @@ impl Sink {
                 shown.into_bytes()
             }
         };
-        Ok(self.bar.suspend(|| to_stdout(&shown))?)
-    }
-
-    pub(super) fn finish(self) {
-        self.bar.finish_and_clear();
+        Ok(to_stdout(&shown)?)
     }
 }

@@ -122,7 +122,7 @@ pub struct Edit {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EditError {
     /// A row, column, group, word or bit that the head does not have.
-    #[error("{edit}: {what} {found} is out of range, the head has {limit} (0 to {})", .limit - 1)]
+    #[error("{edit}: {what} {found} is out of range, there are {limit} (0 to {})", .limit - 1)]
     Range {
         /// The change in its text form.
         edit: String,

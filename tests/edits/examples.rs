@@ -232,22 +232,22 @@ fn a_refusal_says_which_change_what_of_it_and_what_the_head_has() {
     let eight = Matrix::new(Layout::new(2, 128, Bits::Eight, 128, FloatType::F32).expect("a layout"), None, 0);
     let refused = |matrix: &Matrix, text: &str| refusal(matrix, &edit(text)).to_string();
     for (matrix, text, message) in [
-        (&four, "flip:weight[40,0].0", "flip:weight[40,0].0: row 40 is out of range, the head has 40 (0 to 39)"),
-        (&four, "flip:weight[0,64].0", "flip:weight[0,64].0: column 64 is out of range, the head has 64 (0 to 63)"),
-        (&four, "flip:weight[0,0].4", "flip:weight[0,0].4: bit 4 is out of range, the head has 4 (0 to 3)"),
-        (&eight, "flip:weight[0,0].8", "flip:weight[0,0].8: bit 8 is out of range, the head has 8 (0 to 7)"),
-        (&four, "flip:scales[0,2].0", "flip:scales[0,2].0: group 2 is out of range, the head has 2 (0 to 1)"),
-        (&four, "flip:biases[0,0].16", "flip:biases[0,0].16: bit 16 is out of range, the head has 16 (0 to 15)"),
-        (&eight, "flip:scales[0,0].32", "flip:scales[0,0].32: bit 32 is out of range, the head has 32 (0 to 31)"),
-        (&eight, "flip:scales[0,1].0", "flip:scales[0,1].0: group 1 is out of range, the head has 1 (0 to 0)"),
-        (&four, "xor:word[0,8]=0x1", "xor:word[0,8]=0x1: word 8 is out of range, the head has 8 (0 to 7)"),
-        (&eight, "set:word[0,32]=0x1", "set:word[0,32]=0x1: word 32 is out of range, the head has 32 (0 to 31)"),
+        (&four, "flip:weight[40,0].0", "flip:weight[40,0].0: row 40 is out of range, there are 40 (0 to 39)"),
+        (&four, "flip:weight[0,64].0", "flip:weight[0,64].0: column 64 is out of range, there are 64 (0 to 63)"),
+        (&four, "flip:weight[0,0].4", "flip:weight[0,0].4: bit 4 is out of range, there are 4 (0 to 3)"),
+        (&eight, "flip:weight[0,0].8", "flip:weight[0,0].8: bit 8 is out of range, there are 8 (0 to 7)"),
+        (&four, "flip:scales[0,2].0", "flip:scales[0,2].0: group 2 is out of range, there are 2 (0 to 1)"),
+        (&four, "flip:biases[0,0].16", "flip:biases[0,0].16: bit 16 is out of range, there are 16 (0 to 15)"),
+        (&eight, "flip:scales[0,0].32", "flip:scales[0,0].32: bit 32 is out of range, there are 32 (0 to 31)"),
+        (&eight, "flip:scales[0,1].0", "flip:scales[0,1].0: group 1 is out of range, there are 1 (0 to 0)"),
+        (&four, "xor:word[0,8]=0x1", "xor:word[0,8]=0x1: word 8 is out of range, there are 8 (0 to 7)"),
+        (&eight, "set:word[0,32]=0x1", "set:word[0,32]=0x1: word 32 is out of range, there are 32 (0 to 31)"),
         (&four, "set:weight[0,0]=16", "set:weight[0,0]=16: 16 is no code of 4 bits"),
         (&eight, "set:weight[0,0]=256", "set:weight[0,0]=256: 256 is no code of 8 bits"),
         (
             &four,
             "clean+shift:1+add:weight[99,0]=1",
-            "add:weight[99,0]=1: row 99 is out of range, the head has 40 (0 to 39)",
+            "add:weight[99,0]=1: row 99 is out of range, there are 40 (0 to 39)",
         ),
         (
             &four,
@@ -262,7 +262,7 @@ fn a_refusal_says_which_change_what_of_it_and_what_the_head_has() {
         (
             &four,
             "flip:weight[40,0].0+random:flips=10241,seed=0",
-            "flip:weight[40,0].0: row 40 is out of range, the head has 40 (0 to 39)",
+            "flip:weight[40,0].0: row 40 is out of range, there are 40 (0 to 39)",
         ),
         (
             &eight,
