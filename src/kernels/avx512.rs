@@ -46,12 +46,16 @@ unsafe impl Lanes for Zmm {
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
-        unsafe { Self::sum4([self; 4])[0] }
+        unsafe {
+            let mut sums = [0.0; 4];
+            Self::sum4([self; 4], sums.as_mut_ptr());
+            sums[0]
+        }
     }
     /// Columns `c` and `c + 8` are neighbours here, `c` and `c + 4` lie eight lanes apart, then four, then
     /// two: the tree of the specification, by other shuffles.
     #[inline(always)]
-    unsafe fn sum4([a, b, c, d]: [Self; 4]) -> [f32; 4] {
+    unsafe fn sum4([a, b, c, d]: [Self; 4], to: *mut f32) {
         unsafe {
             // In each 128-bit part k: a's sums for columns 2k, 2k + 1, then b's.
             let pairs = |a: __m512, b: __m512| {
@@ -65,9 +69,9 @@ unsafe impl Lanes for Zmm {
             );
             let twos = _mm512_add_ps(fours, _mm512_shuffle_f32x4::<0b10_11_00_01>(fours, fours));
             let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0b10_11_00_01>(twos));
-            let mut lanes = [0.0; LANES];
-            _mm512_storeu_ps(lanes.as_mut_ptr(), ones);
-            [lanes[0], lanes[2], lanes[8], lanes[10]]
+            // The four sums stand in lanes 0, 2, 8 and 10.
+            let order = _mm512_setr_epi32(0, 2, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_permutexvar_ps(order, ones)));
         }
     }
     #[inline(always)]

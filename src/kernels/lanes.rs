@@ -35,11 +35,15 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn fma(self, b: Self, acc: Self) -> Self;
     /// The tree of [`super::scalar::sum`].
     unsafe fn sum(self) -> f32;
-    /// Four trees at once.
+    /// Four trees at once, their results written one after the other.
     #[inline(always)]
-    unsafe fn sum4(four: [Self; 4]) -> [f32; 4] {
-        // SAFETY: as for this function.
-        unsafe { [four[0].sum(), four[1].sum(), four[2].sum(), four[3].sum()] }
+    unsafe fn sum4(four: [Self; 4], to: *mut f32) {
+        // SAFETY: as for this function; `to` is valid for four floats.
+        unsafe {
+            for (i, lanes) in four.into_iter().enumerate() {
+                to.add(i).write(lanes.sum());
+            }
+        }
     }
     unsafe fn shift(shift: u32) -> Self::Shift;
     unsafe fn group4(scale: f32, bias: f32) -> Self::Group4;
@@ -70,7 +74,17 @@ impl Block {
     #[inline(always)]
     pub(super) unsafe fn put(&self, row: usize, vector: usize, y: f32) {
         // SAFETY: as for this function.
-        unsafe { self.out.add(vector * self.stride + self.first_row + row).write(y) }
+        unsafe { self.output(row, vector).write(y) }
+    }
+
+    /// Where the output of `row` and `vector` goes; those of the next rows follow.
+    ///
+    /// # Safety
+    /// As [`Block::put`].
+    #[inline(always)]
+    unsafe fn output(&self, row: usize, vector: usize) -> *mut f32 {
+        // SAFETY: as for this function.
+        unsafe { self.out.add(vector * self.stride + self.first_row + row) }
     }
 
     /// # Safety
@@ -85,7 +99,7 @@ impl Block {
 /// Rows that are decoded together.
 pub(super) const TILE_ROWS: usize = 4;
 /// Rows of a panel.
-const PANEL_ROWS: usize = 16;
+const PANEL_ROWS: usize = 4;
 
 /// Buffers of one thread: widened scales and biases of a few rows, and a panel of weights.
 #[derive(Default)]
@@ -293,10 +307,8 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
         }
         for v in 0..V {
             if R == 4 {
-                let y = L::sum4([acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]]);
-                for r in 0..R {
-                    block.put(row + r, v, y[r]);
-                }
+                let four = [acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]];
+                L::sum4(four, block.output(row, v));
             } else {
                 for r in 0..R {
                     block.put(row + r, v, acc[v][r].sum());
@@ -412,10 +424,8 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
         }
         for v in 0..V {
             if R == 4 {
-                let y = L::sum4([acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]]);
-                for r in 0..R {
-                    block.put(row + r, vector + v, y[r]);
-                }
+                let four = [acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]];
+                L::sum4(four, block.output(row, vector + v));
             } else {
                 for r in 0..R {
                     block.put(row + r, vector + v, acc[v][r].sum());
