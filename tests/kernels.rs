@@ -1,14 +1,23 @@
-//! Every kernel gives the bits of the scalar specification.
+//! Every kernel gives the bits of the scalar specification, and the specification gives the same bits on
+//! every instruction set: those whose digests stand here.
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at, or that it was skipped")]
 
 use lm_headroom::{
+    checkpoint::Checkpoint,
+    edit::Plan,
     kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+    model::{BodyError, CpuProjection, Llama},
     quant::{Bits, DenseRef, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
+    testing::fixture::Fixture,
+    trial::{Event, Task, Trial, Trials, Tying},
 };
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// A small random generator, so that a failing case is its parameters and nothing else.
 struct Random(u64);
@@ -84,24 +93,69 @@ fn same_bits(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
 }
 
+/// The kernels of this processor, as the tests compare them: a test that quietly ran without the one that
+/// it is here for would prove nothing.
+fn kernels() -> Vec<Kernel> {
+    let kernels = Kernel::available();
+    let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
+    println!("kernels compared: {names:?}");
+    assert!(names.contains(&"scalar"), "{names:?}");
+    #[cfg(target_arch = "x86_64")]
+    for (name, here) in [
+        ("avx2", is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
+        ("avx512", is_x86_feature_detected!("avx512f")),
+    ] {
+        if here {
+            assert!(names.contains(&name), "{name} is not among {names:?}");
+        } else {
+            eprintln!("SKIPPED: this processor has no {name}");
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    assert!(names.contains(&"neon"), "{names:?}");
+    kernels
+}
+
 static REACHED: AtomicUsize = AtomicUsize::new(0);
 
-fn check(case: &Case) -> Result<(), TestCaseError> {
-    let mut random = Random(case.seed);
-    let cols = case.groups * case.group_size;
-    let layout = Layout::new(case.rows, cols, case.bits, case.group_size, case.float_type).expect("a layout");
-    // One byte ahead of the data makes every part misaligned.
-    let skip = usize::from(case.odd);
-    let mut weight = vec![0; skip];
-    let mut scales = vec![0; skip];
-    let mut biases = vec![0; skip];
-    weight.extend((0..case.rows * layout.weight_row_bytes()).map(|_| random.next() as u8));
-    for _ in 0..case.rows * case.groups {
-        scales.extend(encode(case.float_type, scale(&mut random, case.special)));
-        biases.extend(encode(case.float_type, scale(&mut random, case.special)));
+/// The parts of a case's matrix, and its vectors.
+struct Drawn {
+    layout: Layout,
+    skip: usize,
+    weight: Vec<u8>,
+    scales: Vec<u8>,
+    biases: Vec<u8>,
+    x: Vec<f32>,
+}
+
+impl Drawn {
+    fn new(case: &Case) -> Self {
+        let mut random = Random(case.seed);
+        let cols = case.groups * case.group_size;
+        let layout = Layout::new(case.rows, cols, case.bits, case.group_size, case.float_type).expect("a layout");
+        // One byte ahead of the data makes every part misaligned.
+        let skip = usize::from(case.odd);
+        let mut weight = vec![0; skip];
+        let mut scales = vec![0; skip];
+        let mut biases = vec![0; skip];
+        weight.extend((0..case.rows * layout.weight_row_bytes()).map(|_| random.next() as u8));
+        for _ in 0..case.rows * case.groups {
+            scales.extend(encode(case.float_type, scale(&mut random, case.special)));
+            biases.extend(encode(case.float_type, scale(&mut random, case.special)));
+        }
+        let x = (0..case.vectors * cols).map(|_| random.float() * 4.0).collect();
+        Self { layout, skip, weight, scales, biases, x }
     }
-    let matrix = MatrixRef::new(layout, &weight[skip..], &scales[skip..], &biases[skip..]).expect("a matrix");
-    let x: Vec<f32> = (0..case.vectors * cols).map(|_| random.float() * 4.0).collect();
+    fn matrix(&self) -> MatrixRef<'_> {
+        let (weight, scales, biases) =
+            (&self.weight[self.skip..], &self.scales[self.skip..], &self.biases[self.skip..]);
+        MatrixRef::new(self.layout, weight, scales, biases).expect("a matrix")
+    }
+}
+
+fn check(case: &Case) -> Result<(), TestCaseError> {
+    let drawn = Drawn::new(case);
+    let (matrix, x, cols) = (drawn.matrix(), &drawn.x, drawn.layout.cols());
 
     let mut expected = Vec::new();
     let mut row = vec![0.0; cols];
@@ -118,7 +172,7 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
     for kernel in Kernel::available() {
         for threads in [1, 2] {
             let team = Team::new(threads);
-            let prepared = Activations::from_rows(kernel, cols, &x);
+            let prepared = Activations::from_rows(kernel, cols, x);
             // Poisoned, so that an output that is never written is seen.
             let poison = f32::from_bits(0x7fc0_dead);
             let mut outs = vec![vec![poison; case.vectors * case.rows]; case.shifts.len()];
@@ -137,16 +191,17 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
 
 #[test]
 fn every_kernel_gives_the_bits_of_the_specification() {
+    let kernels = kernels();
     let mut runner = proptest::test_runner::TestRunner::default();
     runner.run(&cases(), |case| check(&case)).unwrap();
-    let names: Vec<_> = Kernel::available().iter().map(|kernel| kernel.name()).collect();
     let reached = REACHED.load(Ordering::Relaxed);
-    println!("{reached} comparisons over kernels {names:?}");
-    assert!(reached > 0 && names.contains(&"scalar"));
+    println!("{reached} comparisons");
+    assert!(reached >= 2 * kernels.len(), "{reached}");
 }
 
 #[test]
 fn unquantized_rows_of_any_width_give_the_bits_of_the_specification() {
+    let kernels = kernels();
     let mut random = Random(5);
     for float_type in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
         for (rows, cols, vectors) in [(1, 1, 1), (5, 15, 2), (33, 16, 7), (40, 100, 13), (3, 576, 1)] {
@@ -155,7 +210,7 @@ fn unquantized_rows_of_any_width_give_the_bits_of_the_specification() {
             let matrix = DenseRef::new(rows, cols, float_type, &data[1..]).expect("a matrix");
             let x: Vec<f32> = (0..vectors * cols).map(|_| random.float()).collect();
             let mut row = vec![0.0; cols];
-            for kernel in Kernel::available() {
+            for &kernel in &kernels {
                 let mut out = vec![f32::NAN; vectors * rows];
                 let prepared = Activations::from_rows(kernel, cols, &x);
                 let jobs = vec![Job { shift: 0, x: &prepared, out: &mut out }];
@@ -172,39 +227,176 @@ fn unquantized_rows_of_any_width_give_the_bits_of_the_specification() {
     }
 }
 
+/// Outputs of everything that is not a product, on `n` columns.
+fn rest_of_a_forward_pass(kernel: Kernel, n: usize, random: &mut Random) -> (Vec<f32>, Vec<f64>) {
+    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| random.float() * 3.0).collect() };
+    let (x, w, up) = (floats(n), floats(n), floats(n));
+    let (cos, sin) = (floats(n / 4), floats(n / 4));
+    let (keys, values): (Vec<_>, Vec<_>) = (0..37).map(|_| (floats(n), floats(n))).unzip();
+    let mut all = Vec::new();
+    let mut out = vec![0.0; n];
+    kernel.rms_norm(&x, &w, 1e-5, &mut out);
+    all.extend_from_slice(&out);
+    let mut gate = x.clone();
+    kernel.swiglu(&mut gate, &up);
+    all.extend_from_slice(&gate);
+    let mut sum = x.clone();
+    kernel.add(&mut sum, &up);
+    all.extend_from_slice(&sum);
+    let mut turned = x.clone();
+    kernel.rope(&mut turned, &cos, &sin);
+    all.extend_from_slice(&turned);
+    let mut scores = vec![0.0; keys.len()];
+    kernel.attend(&x, 0.125, |j| &keys[j], |j| &values[j], &mut scores, &mut out);
+    all.extend_from_slice(&out);
+    let top = kernel.top(&x).expect("finite");
+    all.extend([top.token as f32, top.best, top.second]);
+    let log_sum = kernel.log_sum_exp(&x);
+    let mut wide = vec![0.0; n];
+    kernel.probabilities(&x, log_sum, &mut wide);
+    let difference = kernel.mean_difference(&wide, &x, &w);
+    wide.extend([log_sum, difference]);
+    (all, wide)
+}
+
+const WIDTHS: [usize; 4] = [16, 64, 100, 576];
+
 #[test]
 fn the_rest_of_a_forward_pass_has_one_result_on_every_kernel() {
-    let mut random = Random(9);
-    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| random.float() * 3.0).collect() };
-    for n in [16, 64, 100, 576] {
-        let (x, w, up) = (floats(n), floats(n), floats(n));
-        let (cos, sin) = (floats(n / 4), floats(n / 4));
-        let (keys, values): (Vec<_>, Vec<_>) = (0..37).map(|_| (floats(n), floats(n))).unzip();
-        let run = |kernel: Kernel| {
-            let mut all = Vec::new();
-            let mut out = vec![0.0; n];
-            kernel.rms_norm(&x, &w, 1e-5, &mut out);
-            all.extend_from_slice(&out);
-            let mut gate = x.clone();
-            kernel.swiglu(&mut gate, &up);
-            all.extend_from_slice(&gate);
-            let mut turned = x.clone();
-            kernel.rope(&mut turned, &cos, &sin);
-            all.extend_from_slice(&turned);
-            let mut scores = vec![0.0; keys.len()];
-            kernel.attend(&x, 0.125, |j| &keys[j], |j| &values[j], &mut scores, &mut out);
-            all.extend_from_slice(&out);
-            let top = kernel.top(&x).expect("finite");
-            all.extend([top.token as f32, top.best, top.second]);
-            let lse = kernel.log_sum_exp(&x);
-            let mut p = vec![0.0; n];
-            kernel.probabilities(&x, lse, &mut p);
-            let kl = kernel.mean_difference(&p, &x, &w);
-            (all.iter().map(|y| y.to_bits()).collect::<Vec<_>>(), lse.to_bits(), kl.to_bits())
-        };
-        let expected = run(Kernel::SCALAR);
-        for kernel in Kernel::available() {
-            assert_eq!(run(kernel), expected, "{} with {n} columns", kernel.name());
+    let run = |kernel: Kernel, n: usize| {
+        let (all, wide) = rest_of_a_forward_pass(kernel, n, &mut Random(9));
+        let all: Vec<_> = all.iter().map(|y| y.to_bits()).collect();
+        (all, wide.iter().map(|y| y.to_bits()).collect::<Vec<_>>())
+    };
+    let kernels = kernels();
+    for n in WIDTHS {
+        let expected = run(Kernel::SCALAR, n);
+        for &kernel in &kernels {
+            assert_eq!(run(kernel, n), expected, "{} with {n} columns", kernel.name());
         }
+    }
+}
+
+/// BLAKE3 over the bits of results, in order.
+#[derive(Default)]
+struct Digest(blake3::Hasher);
+
+impl Digest {
+    fn integer(&mut self, x: usize) {
+        self.0.update(&(x as u64).to_le_bytes());
+    }
+    /// Which NaN it is, is the processor's choice and no result: all are one here.
+    fn single(&mut self, x: f32) {
+        let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
+        self.0.update(&bits.to_le_bytes());
+    }
+    /// As [`Digest::single`].
+    fn double(&mut self, x: f64) {
+        let bits = if x.is_nan() { 0x7ff8_0000_0000_0000 } else { x.to_bits() };
+        self.0.update(&bits.to_le_bytes());
+    }
+    fn hex(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}
+
+/// Found on x86-64 by the scalar kernel; the arithmetic of a run is changed where one of these changes, and
+/// then results that were stored before can no longer be replayed to the bit.
+const PRODUCTS: &str = "8484a6767265f7c3fec2a9e431f29c7341d34d784986b815994ff2994ef85e6a";
+const REST: &str = "3f68ced24d9d3f41251a21f74876ce309ffbc9ce6d6710b3a73b7347efaf4638";
+const TRAJECTORIES: &str = "4e6eeede1696e4c9599b0c75fc399b8ef0701e2b570260e7e9257c1e48bc4880";
+const DIVERGENCES: &str = "0ff9b50dccc18ff974e14c2dd8ebe0d87814d9d666e856e67227916e3c6fe654";
+
+#[test]
+fn products_are_equal_across_instruction_sets() {
+    for kernel in kernels() {
+        let team = Team::new(2);
+        let mut digest = Digest::default();
+        let mut finite = 0;
+        let mut seed = 0;
+        for bits in [Bits::Four, Bits::Eight] {
+            for float_type in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
+                for special in [false, true] {
+                    for (rows, groups, group_size, vectors) in [(37, 3, 32, 1), (45, 2, 64, 3), (33, 1, 128, 13)] {
+                        seed += 1;
+                        let shifts = vec![0, 1, 0x10, 0x8000_0000, 0x1234_5678, u32::MAX];
+                        let odd = seed % 2 == 1;
+                        let case =
+                            Case { rows, groups, group_size, bits, float_type, vectors, shifts, odd, special, seed };
+                        let drawn = Drawn::new(&case);
+                        let prepared = Activations::from_rows(kernel, drawn.layout.cols(), &drawn.x);
+                        for &shift in &case.shifts {
+                            let mut out = vec![f32::NAN; rows * vectors];
+                            let jobs = vec![Job { shift, x: &prepared, out: &mut out }];
+                            let weights = WeightsRef::Quantized(drawn.matrix());
+                            multiply(kernel, &team, &mut [Pass { weights, jobs }]);
+                            finite += out.iter().filter(|y| y.is_finite()).count();
+                            out.iter().for_each(|&y| digest.single(y));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(finite > 10_000, "{finite} finite products");
+        assert_eq!(digest.hex(), PRODUCTS, "{}", kernel.name());
+    }
+}
+
+#[test]
+fn the_rest_of_a_forward_pass_is_equal_across_instruction_sets() {
+    for kernel in kernels() {
+        let mut digest = Digest::default();
+        for n in WIDTHS {
+            let (all, wide) = rest_of_a_forward_pass(kernel, n, &mut Random(n as u64));
+            all.iter().for_each(|&y| digest.single(y));
+            wide.iter().for_each(|&y| digest.double(y));
+        }
+        assert_eq!(digest.hex(), REST, "{}", kernel.name());
+    }
+}
+
+fn trials(kernel: Kernel, tied: bool) -> Vec<Trial> {
+    let fixture = Fixture { seed: 1, tie_word_embeddings: Some(tied), num_hidden_layers: 3, ..Fixture::default() };
+    let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
+    let team = Arc::new(Team::new(2));
+    let mut body = Llama::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
+    let head = checkpoint.weights().head().view();
+    let mut projection = CpuProjection::new(head, kernel, &team);
+    let tying = if tied { Tying::Shared(head) } else { Tying::Separate };
+    let prompts = [vec![1, 7, 9, 30], vec![60], (0..40).map(|i| (i * 7 + 3) % 90).collect()];
+    let plans = [0, 1, 0x10, 0x100, 0x8000_0000, 0x1234_5678].map(|shift| Plan { shift, ..Plan::default() });
+    let mut trials = Vec::new();
+    Trials::new(&mut body, kernel, &team, Task { prompts: &prompts, eos: &[2, 5], max_tokens: 16, tying })
+        .run(&mut projection, &plans, |event| {
+            if let Event::Trial(trial) = event {
+                trials.push(trial);
+            }
+            Ok::<_, BodyError>(())
+        })
+        .expect("trials");
+    trials
+}
+
+#[test]
+fn trials_are_equal_across_instruction_sets() {
+    for kernel in kernels() {
+        let (mut trajectories, mut divergences) = (Digest::default(), Digest::default());
+        let (mut steps, mut diverged) = (0, 0);
+        for trial in [false, true].into_iter().flat_map(|tied| trials(kernel, tied)) {
+            trajectories.integer(trial.prompt);
+            trajectories.integer(trial.edit);
+            trajectories.integer(trial.trajectory.tokens.len());
+            trial.trajectory.steps().for_each(|token| trajectories.integer(token as usize));
+            trajectories.0.update(format!("{:?}", trial.trajectory.finish).as_bytes());
+            trial.trajectory.margin.iter().for_each(|&margin| trajectories.single(margin));
+            trial.trajectory.surprise.iter().for_each(|&surprise| trajectories.double(surprise));
+            trial.divergence.iter().for_each(|&divergence| divergences.double(divergence));
+            trial.agreement.iter().for_each(|&agrees| divergences.integer(usize::from(agrees)));
+            steps += trial.trajectory.steps().count();
+            diverged += trial.divergence.iter().filter(|&&divergence| divergence > 0.01).count();
+        }
+        assert!(steps > 100 && diverged > 100, "{steps} steps, {diverged} that diverged");
+        let found = [trajectories.hex(), divergences.hex()];
+        assert_eq!(found, [TRAJECTORIES, DIVERGENCES], "{}", kernel.name());
     }
 }

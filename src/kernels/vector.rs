@@ -127,7 +127,7 @@ pub(super) fn attend<'a>(
     let mut top = f32::NEG_INFINITY;
     for (j, score) in scores.iter_mut().enumerate() {
         *score = dot(q, key(j)) * scale;
-        top = top.max(*score);
+        top = larger(top, *score);
     }
     let mut acc = [0.0_f32; LANES];
     for chunk in scores.chunks_mut(LANES) {
@@ -159,16 +159,23 @@ pub struct Top {
     pub second: f32,
 }
 
+/// The larger of two, the first of equals: `f32::max` leaves open which of two zeros of different sign it
+/// gives, and instruction sets differ in it.
+#[inline(always)]
+fn larger(top: f32, x: f32) -> f32 {
+    if x > top { x } else { top }
+}
+
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let mut chunks = x.chunks_exact(LANES);
     for chunk in &mut chunks {
         for l in 0..LANES {
-            lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+            lanes[l] = larger(lanes[l], chunk[l]);
         }
     }
-    lanes.iter().chain(chunks.remainder()).fold(f32::NEG_INFINITY, |top, &x| if x > top { x } else { top })
+    lanes.iter().chain(chunks.remainder()).fold(f32::NEG_INFINITY, |top, &x| larger(top, x))
 }
 
 /// The two largest logits, or `None` if one is not finite (or there are none).
@@ -190,7 +197,7 @@ pub(super) fn top(logits: &[f32]) -> Option<Top> {
     // In steps that vectorize, then within the one that holds it.
     let step = logits.chunks(LANES).position(|chunk| chunk.iter().fold(false, |found, &x| found | (x == best)))?;
     let token = step * LANES + logits[step * LANES..].iter().position(|&x| x == best)?;
-    let second = largest(&logits[..token]).max(largest(&logits[token + 1..]));
+    let second = larger(largest(&logits[..token]), largest(&logits[token + 1..]));
     Some(Top { token, best, second })
 }
 
@@ -282,6 +289,14 @@ mod tests {
         assert_eq!(top(&z), Some(Top { token: 37, best: 5.0, second: 4.0 }));
         assert_eq!(top(&[-1.0]), Some(Top { token: 0, best: -1.0, second: f32::NEG_INFINITY }));
         assert_eq!(top(&[]), None);
+    }
+
+    #[test]
+    fn of_two_zeros_the_first_is_the_second_largest_whatever_their_signs() {
+        for (a, b) in [(0.0_f32, -0.0_f32), (-0.0, 0.0)] {
+            let second = top(&[a, 1.0, b]).expect("finite").second;
+            assert_eq!(second.to_bits(), a.to_bits(), "of {a:?} and {b:?}");
+        }
     }
 
     #[test]
