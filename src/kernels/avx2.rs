@@ -31,6 +31,10 @@ unsafe impl Lanes for Ymm {
         unsafe { Self([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]) }
     }
     #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Self([_mm256_set1_ps(x); 2]) }
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe {
             _mm256_storeu_ps(to, self.0[0]);

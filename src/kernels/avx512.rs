@@ -33,8 +33,16 @@ unsafe impl Lanes for Zmm {
         unsafe { Self(_mm512_setzero_ps()) }
     }
     #[inline(always)]
+    fn prefetch(from: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         unsafe { Self(_mm512_loadu_ps(from)) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Self(_mm512_set1_ps(x)) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

@@ -3,7 +3,7 @@
 //! [`Lanes`] is what an instruction set must bring. The loops are inlined into functions that carry
 //! the instruction set's `target_feature`, so that they compile to its instructions.
 
-use super::Line;
+use super::{Line, vector};
 use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
 
 /// Lanes of the reduction; see [`super::scalar`].
@@ -27,8 +27,13 @@ pub(super) unsafe trait Lanes: Copy {
     type Shift: Copy;
 
     unsafe fn zero() -> Self;
+    /// A hint that the bytes at `from` will be read soon; the address may be invalid.
+    #[inline(always)]
+    fn prefetch(_from: *const u8) {}
     /// Reads 64 bytes of lanes, already in this order.
     unsafe fn load(from: *const f32) -> Self;
+    /// The same number in all lanes.
+    unsafe fn splat(x: f32) -> Self;
     /// Writes 64 bytes of lanes, in this order.
     unsafe fn store(self, to: *mut f32);
     /// `self * b + acc`, rounded once.
@@ -281,7 +286,12 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
         let mut words: [*const u8; R] = std::array::from_fn(|r| matrix.weight().as_ptr().add((first + r) * row_bytes));
         let mut x: [*const f32; V] = std::array::from_fn(|v| block.vector(v));
         let mut acc = [[L::zero(); R]; V];
+        // The rows after these, so that they are on their way while these are worked on.
+        let ahead = R * row_bytes;
         for g in 0..groups {
+            for &words in &words {
+                L::prefetch(words.wrapping_add(ahead));
+            }
             let scale: [f32; R] = std::array::from_fn(|r| *scales.get_unchecked(r * groups + g));
             let bias: [f32; R] = std::array::from_fn(|r| *biases.get_unchecked(r * groups + g));
             let group: [L::Group4; R] = std::array::from_fn(|r| L::group4(scale[r], bias[r]));
@@ -341,6 +351,7 @@ unsafe fn decode<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
             let mut words = matrix.weight().as_ptr().add((first + r) * layout.weight_row_bytes());
             let mut to = to.add(r * layout.cols());
             for g in 0..groups {
+                L::prefetch(words.wrapping_add(R * layout.weight_row_bytes()));
                 let scale = *scratch.scales.get_unchecked(r * groups + g);
                 let bias = *scratch.biases.get_unchecked(r * groups + g);
                 let group = L::group4(scale, bias);
@@ -472,6 +483,89 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
             let part = Block { first_row: block.first_row + done, rows, ..block };
             tiles::<L, TILE, TILE_VECTORS>(panel, padded, part);
             done += rows;
+        }
+    }
+}
+
+/// The lanes of the product of two vectors, before their tree.
+///
+/// # Safety
+/// The instruction set of `L` was detected; the vectors are of one length.
+#[inline(always)]
+unsafe fn product<L: Lanes>(a: &[f32], b: &[f32]) -> L {
+    let (cols, whole) = (a.len(), a.len() / LANES * LANES);
+    // SAFETY: offsets below `whole` have sixteen columns after them; the rest is copied into padded buffers first.
+    unsafe {
+        let mut acc = L::zero();
+        let mut c = 0;
+        while c < whole {
+            let a = L::widen(FloatType::F32, a.as_ptr().add(c).cast());
+            let b = L::widen(FloatType::F32, b.as_ptr().add(c).cast());
+            acc = a.fma(b, acc);
+            c += LANES;
+        }
+        if whole < cols {
+            let mut last = [[0.0; LANES]; 2];
+            last[0][..cols - whole].copy_from_slice(&a[whole..]);
+            last[1][..cols - whole].copy_from_slice(&b[whole..]);
+            let a = L::widen(FloatType::F32, last[0].as_ptr().cast());
+            let b = L::widen(FloatType::F32, last[1].as_ptr().cast());
+            acc = a.fma(b, acc);
+        }
+        acc
+    }
+}
+
+/// Attention of one query head, as [`vector::attend`] states it.
+///
+/// # Safety
+/// The instruction set of `L` was detected; all keys and values are as long as `q` and `out`.
+#[inline(always)]
+pub(super) unsafe fn attend<'a, L: Lanes>(
+    q: &[f32],
+    scale: f32,
+    key: impl Fn(usize) -> &'a [f32],
+    value: impl Fn(usize) -> &'a [f32],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    /// Columns whose sums are kept in registers together.
+    const WIDE: usize = 4 * LANES;
+    let cols = q.len();
+    // SAFETY: offsets below `cols` lie in `q`, and so in `out` and each key and value.
+    unsafe {
+        let fours = scores.len() / 4 * 4;
+        for j in (0..fours).step_by(4) {
+            let k = [key(j), key(j + 1), key(j + 2), key(j + 3)];
+            let four = [product::<L>(q, k[0]), product(q, k[1]), product(q, k[2]), product(q, k[3])];
+            L::sum4(four, scores.as_mut_ptr().add(j));
+        }
+        for (j, score) in scores.iter_mut().enumerate().skip(fours) {
+            *score = product::<L>(q, key(j)).sum();
+        }
+        let total = vector::weigh(scores, scale);
+        let mut c = 0;
+        while c + WIDE <= cols {
+            let mut acc = [L::zero(); 4];
+            for (j, &score) in scores.iter().enumerate() {
+                let (score, v) = (L::splat(score), value(j).as_ptr().add(c));
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    *acc = score.fma(L::load(v.add(i * LANES)), *acc);
+                }
+            }
+            for (i, acc) in acc.into_iter().enumerate() {
+                acc.store(out.as_mut_ptr().add(c + i * LANES));
+            }
+            c += WIDE;
+        }
+        out[c..].fill(0.0);
+        for (j, score) in scores.iter().enumerate() {
+            for (out, v) in out[c..].iter_mut().zip(&value(j)[c..]) {
+                *out = score.mul_add(*v, *out);
+            }
+        }
+        for out in out {
+            *out /= total;
         }
     }
 }

@@ -54,6 +54,21 @@ macro_rules! entry_points {
             unsafe { lanes::dense::<$lanes, $tile, $vectors>(matrix, block, scratch) }
         }
 
+        /// # Safety
+        /// As [`lanes::attend`], with this file's features detected.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn attend<'a>(
+            q: &[f32],
+            scale: f32,
+            key: impl Fn(usize) -> &'a [f32],
+            value: impl Fn(usize) -> &'a [f32],
+            scores: &mut [f32],
+            out: &mut [f32],
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { lanes::attend::<$lanes>(q, scale, key, value, scores, out) }
+        }
+
         super::vector_entry_points!($features);
     };
 }
@@ -74,18 +89,6 @@ macro_rules! vector_entry_points {
             fn probabilities(logits: &[f32], log_sum: f64, out: &mut [f64]);
             fn mean_difference(p: &[f64], a: &[f32], b: &[f32]) -> f64;
         );
-
-        #[target_feature(enable = $features)]
-        pub(super) fn attend<'a>(
-            q: &[f32],
-            scale: f32,
-            key: impl Fn(usize) -> &'a [f32],
-            value: impl Fn(usize) -> &'a [f32],
-            scores: &mut [f32],
-            out: &mut [f32],
-        ) {
-            super::vector::attend(q, scale, key, value, scores, out);
-        }
     };
     ($features:literal; $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
         $(#[target_feature(enable = $features)]
@@ -206,7 +209,10 @@ impl Kernel {
     }
 
     /// Attention of one query head over `scores.len()` positions, whose keys and values the closures
-    /// give in order; `scores` is working space. `out` and all keys and values are as long as `q`.
+    /// give in order; `scores` is working space.
+    ///
+    /// # Panics
+    /// If a key or value, or `out`, is not as long as `q`.
     pub fn attend<'a>(
         self,
         q: &[f32],
@@ -216,7 +222,12 @@ impl Kernel {
         scores: &mut [f32],
         out: &mut [f32],
     ) {
-        call!(self, attend(q, scale, key, value, scores, out));
+        assert_eq!(out.len(), q.len(), "columns of a head");
+        let checked = |x: &'a [f32]| {
+            assert_eq!(x.len(), q.len(), "columns of a head");
+            x
+        };
+        call!(self, attend(q, scale, |j| checked(key(j)), |j| checked(value(j)), scores, out));
     }
 
     /// The two largest logits, the first of equals first; `None` if one is not finite.

@@ -31,6 +31,10 @@ unsafe impl Lanes for Quads {
         unsafe { Self(std::array::from_fn(|i| vld1q_f32(from.add(4 * i)))) }
     }
     #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Self([vdupq_n_f32(x); 4]) }
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe {
             for i in 0..4 {

@@ -75,6 +75,7 @@ pub fn dot(w: &[f32], x: &[f32]) -> f32 {
 }
 
 /// The tree that closes a reduction.
+#[inline(always)]
 pub fn sum(acc: [f32; LANES]) -> f32 {
     let mut t = acc;
     for half in [8, 4, 2, 1] {

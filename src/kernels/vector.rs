@@ -124,19 +124,10 @@ pub(super) fn attend<'a>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let mut top = f32::NEG_INFINITY;
     for (j, score) in scores.iter_mut().enumerate() {
-        *score = dot(q, key(j)) * scale;
-        top = larger(top, *score);
+        *score = dot(q, key(j));
     }
-    let mut acc = [0.0_f32; LANES];
-    for chunk in scores.chunks_mut(LANES) {
-        for (acc, score) in acc.iter_mut().zip(chunk) {
-            *score = exp32(*score - top);
-            *acc += *score;
-        }
-    }
-    let total = sum(acc);
+    let total = weigh(scores, scale);
     out.fill(0.0);
     for (j, score) in scores.iter().enumerate() {
         for (out, v) in out.iter_mut().zip(value(j)) {
@@ -146,6 +137,24 @@ pub(super) fn attend<'a>(
     for out in out {
         *out /= total;
     }
+}
+
+/// Products of query and keys into weights that are not yet divided by their sum, and that sum.
+#[inline(always)]
+pub(super) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
+    let mut top = f32::NEG_INFINITY;
+    for score in scores.iter_mut() {
+        *score *= scale;
+        top = larger(top, *score);
+    }
+    let mut acc = [0.0_f32; LANES];
+    for chunk in scores.chunks_mut(LANES) {
+        for (acc, score) in acc.iter_mut().zip(chunk) {
+            *score = exp32(*score - top);
+            *acc += *score;
+        }
+    }
+    sum(acc)
 }
 
 /// The two largest logits.
