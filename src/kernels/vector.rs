@@ -219,14 +219,18 @@ pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
         return f64::NAN;
     }
     let mut acc = [0.0_f64; WIDE];
-    let mut chunks = logits.chunks_exact(WIDE);
-    for chunk in &mut chunks {
-        for l in 0..WIDE {
-            acc[l] += exp64(f64::from(chunk[l]) - top);
+    // Exponentials first, then sums: a loop that does one thing is one that the compiler vectorizes.
+    let mut exponentials = [0.0_f64; 16 * WIDE];
+    for chunk in logits.chunks(exponentials.len()) {
+        let exponentials = &mut exponentials[..chunk.len()];
+        for (e, x) in exponentials.iter_mut().zip(chunk) {
+            *e = exp64(f64::from(*x) - top);
         }
-    }
-    for (acc, x) in acc.iter_mut().zip(chunks.remainder()) {
-        *acc += exp64(f64::from(*x) - top);
+        for eight in exponentials.chunks(WIDE) {
+            for (acc, e) in acc.iter_mut().zip(eight) {
+                *acc += e;
+            }
+        }
     }
     top + libm::log(sum8(acc))
 }
