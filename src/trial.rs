@@ -644,12 +644,12 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
             // Where each edited model stands on the clean trajectory. Without a shared embedding that is where the
             // clean one stands, and all edits of one shift have one product in common.
             let mut pending = Pending::default();
-            let mut bases: BTreeMap<(u32, Option<usize>), (Vec<NodeId>, Vec<usize>)> = BTreeMap::new();
+            let mut bases: BTreeMap<(u32, Option<usize>), Base> = BTreeMap::new();
             for &run in &runs {
                 let edit = running[run].edit.expect("clean runs were taken out");
                 let own = roots.contains_key(&edit).then_some(edit);
-                if let Some((_, runs)) = bases.get_mut(&(plans[edit].shift, own)) {
-                    runs.push(run);
+                if let Some(base) = bases.get_mut(&(plans[edit].shift, own)) {
+                    base.runs.push(run);
                     continue;
                 }
                 let mut forced = path.clone();
@@ -662,7 +662,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
                         *node = at;
                     }
                 }
-                bases.insert((plans[edit].shift, own), (forced, vec![run]));
+                bases.insert((plans[edit].shift, own), Base { path: forced, runs: vec![run] });
             }
             self.compute(plans, pending)?;
             let bases: Vec<_> = bases.into_iter().collect();
@@ -676,18 +676,18 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
                 for part in bases.chunks(at_once) {
                     let items: Vec<(u32, NodeId)> = part
                         .iter()
-                        .flat_map(|((shift, _), (path, _))| path[span.clone()].iter().map(move |&node| (*shift, node)))
+                        .flat_map(|((shift, _), base)| base.path[span.clone()].iter().map(move |&node| (*shift, node)))
                         .collect();
                     let edited = self.logits(head, &items)?;
                     let of_base = edited.chunks_exact(steps * vocab).zip(part);
                     let (mut plain, mut patched) = (Vec::new(), Vec::new());
-                    for (logits, (_, (path, runs))) in of_base {
-                        for &run in runs {
+                    for (logits, (_, base)) in of_base {
+                        for &run in &base.runs {
                             let plan = &plans[running[run].edit.expect("clean runs were taken out")];
                             if plan.rows.is_empty() {
                                 plain.push((run, logits));
                             } else {
-                                patched.push((run, plan, logits, &path[span.clone()]));
+                                patched.push((run, plan, logits, &base.path[span.clone()]));
                             }
                         }
                     }
@@ -713,6 +713,13 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         }
         Ok(measured)
     }
+}
+
+/// Runs that have a product with the head in common, before rows are replaced.
+struct Base {
+    /// Where they stand at each step of the clean trajectory.
+    path: Vec<NodeId>,
+    runs: Vec<usize>,
 }
 
 /// The clean distributions at some steps, which edited ones are held against.

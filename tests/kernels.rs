@@ -1,7 +1,7 @@
 //! Every kernel gives the bits of the scalar specification, and the specification gives the same bits on
 //! every instruction set: those whose digests stand here.
 
-#![expect(clippy::print_stdout, reason = "a test says what it looked at, or that it was skipped")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it looked at, or that it was skipped")]
 
 use lm_headroom::{
     checkpoint::Checkpoint,

@@ -67,8 +67,9 @@ pub fn record(record: &Record, look: Look) -> String {
     let number = |x: Option<f64>| x.map_or("n/a".to_owned(), |x| format!("{x:.3}"));
     let agreement = record.agreement.map_or("n/a".to_owned(), |share| format!("{:.0}%", 100.0 * share));
     let documented = record.documented.map_or("-", Verdict::name);
-    let mut out = format!("{edit:>13}  {}  {documented:<10}", look.verdict(record.verdict, 10));
-    // A long edit does not push the columns of the others aside.
+    // A long edit has a line of its own, so that columns stay where they are.
+    let edit = if edit.len() > 13 { format!("{edit}\n{:>13}", "") } else { format!("{edit:>13}") };
+    let mut out = format!("{edit}  {}  {documented:<10}", look.verdict(record.verdict, 10));
     let coherent = format!("{}/{steps}", record.coherent_tokens);
     let text = format!("{:?}", record.text);
     _ = write!(out, "  {:>8}  {agreement:>5}  {coherent:>8}  {text}", number(record.kl_mean));
@@ -82,11 +83,9 @@ pub fn record(record: &Record, look: Look) -> String {
         }
         .to_owned()
     }));
-    if !notes.is_empty() {
-        _ = write!(out, "  {}", look.dim(&format!("[{}]", notes.join(", "))));
-    }
     let words: Vec<String> = record.first_words.iter().map(u32::to_string).collect();
-    _ = write!(out, "\n{:>13}  {}\n", "", look.dim(&format!("words {}", words.join(" "))));
+    let notes = if notes.is_empty() { String::new() } else { format!("  [{}]", notes.join(", ")) };
+    _ = write!(out, "\n{:>13}  {}\n", "", look.dim(&format!("words {}{notes}", words.join(" "))));
     out
 }
 
