@@ -14,10 +14,10 @@ use crate::{
     checkpoint::hub::{HubSettings, ModelName},
     coherence::FIXED_THRESHOLD,
     record::{
-        Record, SCHEMA,
+        Record, Restored, SCHEMA,
         text::{self, Look},
     },
-    search::{self, Progress, RunError, Settings, ladder::Restored},
+    search::{self, Progress, RunError, Settings},
     seed,
 };
 

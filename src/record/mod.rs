@@ -79,3 +79,18 @@ pub struct Record {
     /// This trial's share of the time that the trials computed together with it took, in milliseconds.
     pub ms: f64,
 }
+
+/// Proof that the head is what it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// BLAKE3 over the head before the first shift was written.
+    pub head_digest_before: String,
+    /// And after the last one was taken back.
+    pub head_digest_after: String,
+    /// Whether the two are equal, and each shift's own check held.
+    pub identical: bool,
+    /// What the restored head answers to the first prompt.
+    pub text: String,
+    /// Whether its answers to all prompts are those of the clean model.
+    pub same_as_clean: bool,
+}

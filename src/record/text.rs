@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Color, Style};
 
-use super::{Expected, Record};
-use crate::{coherence::Verdict, search::ladder::Restored};
+use super::{Expected, Record, Restored};
+use crate::coherence::Verdict;
 
 /// How a text is drawn, decided by whoever knows where it goes.
 #[derive(Clone, Copy, Debug)]

@@ -4,13 +4,11 @@
 //! its first words are read back from there, it is taken back, and a digest proves that every bit returned; at
 //! the end the restored head answers again.
 
-use serde::Serialize;
-
 use super::{Progress, RunError, Settings, records, trials};
 use crate::{
     edit::Edit,
     head::Head,
-    record::Record,
+    record::{Record, Restored},
     subject::{Prompt, Subject},
 };
 
@@ -21,21 +19,6 @@ pub struct Ladder {
     pub records: Vec<Record>,
     /// What was found on the way back.
     pub restored: Restored,
-}
-
-/// Proof that the head is what it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Restored {
-    /// BLAKE3 over the head before the first shift was written.
-    pub head_digest_before: String,
-    /// And after the last one was taken back.
-    pub head_digest_after: String,
-    /// Whether the two are equal, and each shift's own check held.
-    pub identical: bool,
-    /// What the restored head answers to the first prompt.
-    pub text: String,
-    /// Whether its answers to all prompts are those of the clean model.
-    pub same_as_clean: bool,
 }
 
 /// Runs `shifts` on `prompts`. Records go to `progress` as they are finished, and into the result.
