@@ -67,7 +67,8 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     }
     let ladder = search::ladder::ladder(&subject, &prompts, &shifts, settings(&args.prompts), |progress| {
         watch(&mut sink, progress)
-    })?;
+    });
+    let ladder = keep_finished("ladder", &sink, ladder)?;
     match args.output.format {
         Format::Text => output::stdout(text::restored(&ladder.restored, output::look()).as_bytes())?,
         Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
@@ -93,6 +94,14 @@ impl<'a> Run<'a> {
     const fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
         Self { command, schema: SCHEMA, records, restored }
     }
+}
+
+/// Of a run that ended early, what was finished and not yet shown.
+fn keep_finished<T>(command: &'static str, sink: &Sink, result: Result<T, RunError>) -> Result<T> {
+    if result.is_err() && !sink.kept.is_empty() {
+        output::json(&Run::of(command, &sink.kept, None))?;
+    }
+    Ok(result?)
 }
 
 /// Integers separated by commas.
@@ -122,7 +131,8 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     }
     let records = search::ladder::probe(&subject, &prompts, &args.edits, settings(&args.prompts), |progress| {
         watch(&mut sink, progress)
-    })?;
+    });
+    let records = keep_finished("probe", &sink, records)?;
     if args.output.format == Format::Json {
         output::json(&Run::of("probe", &records, None))?;
     }

@@ -132,6 +132,8 @@ pub(super) struct Sink {
     look: Look,
     file: Option<BufWriter<File>>,
     prompt: Option<String>,
+    /// Finished records that are shown at the end.
+    pub(super) kept: Vec<Record>,
     started: Instant,
     bar: Option<ProgressBar>,
 }
@@ -148,7 +150,15 @@ impl Sink {
             Ok(BufWriter::new(file))
         };
         let file = args.out.as_deref().map(open).transpose()?;
-        Ok(Self { format: args.format, look: look(), file, prompt: None, started: Instant::now(), bar: None })
+        Ok(Self {
+            format: args.format,
+            look: look(),
+            file,
+            prompt: None,
+            kept: Vec::new(),
+            started: Instant::now(),
+            bar: None,
+        })
     }
 
     pub(super) fn wave(&mut self, step: usize, of: usize) {
@@ -171,7 +181,10 @@ impl Sink {
             file.write_all(&line).and_then(|()| file.flush()).map_err(|error| within("the file of --out", &error))?;
         }
         let shown = match self.format {
-            Format::Json => return Ok(()),
+            Format::Json => {
+                self.kept.push(record.clone());
+                return Ok(());
+            }
             Format::Jsonl => line,
             Format::Text => {
                 let mut shown = String::new();

@@ -27,11 +27,12 @@ use crate::{
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Makes Ctrl-C end a run at its next step, with what is finished kept; a second one ends the program at once.
+#[expect(clippy::exit, reason = "there is nobody to return to: the run does not come to its next step")]
 fn catch_interrupts() {
     // Fails only where a handler stands already, which is then ours.
     drop(ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::abort();
+            std::process::exit(i32::from(super::exit_code::INTERRUPTED));
         }
     }));
 }
