@@ -120,3 +120,24 @@ fn a_run_to_its_end_a_failed_bound_and_a_panic_under_an_edit_leave_the_files_unt
     run(&[&["inspect", "--digests"], &model[..2]].concat()).exits(0);
     assert_eq!(state(folder.path()), before);
 }
+
+/// Ctrl-C ends a run at its next token with exit code 130, one line on stderr and no half-written record.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_run_cleanly_with_130() {
+    let fixture = slow();
+    // Far longer than the test waits.
+    let args =
+        ["ladder", "--model", path(&fixture), "--max-tokens", "100000", "--prompt-ids", "5,9,3", "--format", "jsonl"];
+    let mut child = program(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
+    sleep(Duration::from_millis(300));
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success(), "it was still running");
+    let status = child.wait().expect("an end");
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().expect("stdout").read_to_string(&mut out).expect("text");
+    child.stderr.take().expect("stderr").read_to_string(&mut err).expect("text");
+    assert_eq!(status.code(), Some(130), "{err}");
+    assert_eq!(err.trim(), "headroom: interrupted");
+    assert!(out.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{out}");
+}
