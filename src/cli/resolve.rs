@@ -57,7 +57,12 @@ pub(super) fn subject(args: &ModelArgs) -> Result<Subject> {
         ModelName::Demo => (None, None),
         ModelName::Folder(folder) => (Some(folder), None),
         ModelName::Hub(model) => {
-            let snapshot = model.resolve(&HubSettings::from_env()?, &mut Download::default())?;
+            let settings = HubSettings::from_env()?;
+            let mut snapshot = model.resolve(&settings, &mut Download::default())?;
+            // Another tool may have fetched configuration and weights alone.
+            if !settings.offline && !snapshot.folder.join("tokenizer.json").exists() {
+                snapshot = model.pull(&settings, &mut Download::default())?;
+            }
             (Some(snapshot.folder), Some(snapshot.revision))
         }
     };

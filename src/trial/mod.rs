@@ -185,13 +185,14 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         self.clean[prompt].path.iter().map(|&node| self.trie.hidden(node))
     }
 
-    /// Runs every plan on every prompt through `head` and hands over each trial with its measurements: prompts
-    /// in order, for each the plans in order. An error that `event` returns ends the run. Where the prefixes of all trials together would take more than a
-    /// gigabyte, they are run in parts; a prefix that two parts share is then computed in both, unless it
-    /// belongs to a clean answer.
+    /// Runs every plan on every prompt through `head` and hands over each trial with its measurements: prompts in
+    /// order, for each the plans in order. Where the prefixes of all trials together would take more than a
+    /// gigabyte, they are run in parts; a prefix that two parts share is then computed in both, unless it belongs to
+    /// a clean answer.
     ///
     /// # Errors
-    /// What the body or the head reports, or `event` returns; trials already handed over stand.
+    /// What the body or the head reports, or `event` returns; trials already handed over stand, and this `Trials` is
+    /// of no further use.
     pub fn run<E: From<BodyError>>(
         &mut self,
         head: &mut impl Projection,
