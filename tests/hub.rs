@@ -1,7 +1,5 @@
 //! Models of the hub, with the real client against a server on 127.0.0.1.
 
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
-
 mod hub_server;
 
 use std::{
@@ -17,7 +15,7 @@ use lm_headroom::{
         Checkpoint,
         hub::{HubError, HubModel, HubSettings, ModelName, Progress, Snapshot},
     },
-    testing::fixture::Fixture,
+    testing::{fixture::Fixture, skipped},
 };
 use tempfile::TempDir;
 
@@ -489,7 +487,7 @@ fn a_part_that_is_whole_or_too_long_is_no_dead_end() {
 /// hf-hub at this server; `None` where a proxy, which it asks for this machine too, stands between.
 fn hf_hub_at(hub: &Hub, retries: usize) -> Option<hf_hub::api::sync::ApiRepo> {
     if ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].iter().any(|name| std::env::var_os(name).is_some()) {
-        eprintln!("skipped: a proxy is set");
+        skipped("what hf-hub's own download does", "a proxy is set");
         return None;
     }
     let api = hf_hub::api::sync::ApiBuilder::from_cache(hf_hub::Cache::new(hub.cache.path().to_owned()))

@@ -1,7 +1,7 @@
 //! Every kernel gives the bits of the scalar specification, and the specification gives the same bits on
 //! every instruction set: those whose digests stand here.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it looked at, or that it was skipped")]
+#![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
 use lm_headroom::{
     checkpoint::Checkpoint,
@@ -10,7 +10,7 @@ use lm_headroom::{
     model::{BodyError, CpuProjection, Llama},
     quant::{Bits, DenseRef, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
-    testing::fixture::Fixture,
+    testing::{fixture::Fixture, skipped},
     trial::{Event, Task, Trial, Trials, Tying},
 };
 use proptest::prelude::*;
@@ -108,7 +108,7 @@ fn kernels() -> Vec<Kernel> {
         if here {
             assert!(names.contains(&name), "{name} is not among {names:?}");
         } else {
-            eprintln!("SKIPPED: this processor has no {name}");
+            skipped(&format!("kernel {name}"), "this processor has no such instructions");
         }
     }
     #[cfg(target_arch = "aarch64")]

@@ -4,7 +4,7 @@
 //! Needs the checkpoints: `HEADROOM_MODELS` names the folder that holds `smollm2-g64`, `smollm2-g32` and
 //! `smollm2-g64-tied`. Without it each test says that it was skipped, and why.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it looked at, or that it was skipped")]
+#![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -15,6 +15,7 @@ use lm_headroom::{
     kernels::Kernel,
     model::{BodyError, CpuProjection, Llama},
     team::Team,
+    testing::skipped,
     trial::{Event, Task, Trial, Trials, Tying},
 };
 use serde::Deserialize;
@@ -38,7 +39,7 @@ fn model(name: &str) -> Option<PathBuf> {
     let found = std::env::var_os("HEADROOM_MODELS").map(|folder| PathBuf::from(folder).join(name));
     let found = found.filter(|folder| folder.join("config.json").exists());
     if found.is_none() {
-        eprintln!("SKIPPED: {name} is not there; HEADROOM_MODELS must name the folder that holds it");
+        skipped(&format!("mlx-lm's trajectories on {name}"), "HEADROOM_MODELS names no folder that holds it");
     }
     found
 }

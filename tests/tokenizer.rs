@@ -1,8 +1,9 @@
 //! Prompts become the ids that transformers gives them, on the tokenizers of real models.
 
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
-
-use lm_headroom::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids};
+use lm_headroom::{
+    testing::skipped,
+    tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids},
+};
 use serde_json::Value;
 
 fn read(folder: &std::path::Path, name: &str) -> Option<Vec<u8>> {
@@ -23,7 +24,7 @@ fn tokenizer(folder: &std::path::Path) -> Tokenizer {
 #[test]
 fn llama_3_asks_what_is_2_plus_2_in_seventeen_tokens() {
     let Some(folder) = std::env::var_os("HEADROOM_LLAMA3_TOKENIZER") else {
-        eprintln!("SKIPPED: HEADROOM_LLAMA3_TOKENIZER names no folder with the tokenizer of Llama 3");
+        skipped("the tokenizer of Llama 3", "HEADROOM_LLAMA3_TOKENIZER names no folder that holds it");
         return;
     };
     let tokenizer = tokenizer(folder.as_ref());
@@ -41,7 +42,7 @@ fn llama_3_asks_what_is_2_plus_2_in_seventeen_tokens() {
 #[test]
 fn smollm2_prompts_become_the_ids_that_mlx_lm_gives_them() {
     let Some(models) = std::env::var_os("HEADROOM_MODELS") else {
-        eprintln!("SKIPPED: HEADROOM_MODELS names no folder with smollm2-g64");
+        skipped("the tokenizer of SmolLM2", "HEADROOM_MODELS names no folder with smollm2-g64");
         return;
     };
     let tokenizer = tokenizer(&std::path::Path::new(&models).join("smollm2-g64"));

@@ -2,21 +2,22 @@
 
 use std::{
     env, fs,
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use lm_headroom::{checkpoint::Checkpoint, quant::Bits, testing::fixture::Fixture};
+use lm_headroom::{
+    checkpoint::Checkpoint,
+    quant::Bits,
+    testing::{fixture::Fixture, skipped},
+};
 
-/// The folder with converted models, or a line that says what was not checked. It is written past
-/// `eprintln!`, which the test harness keeps to itself when a test passes.
+/// The folder with converted models, or a line that says what was not checked.
 fn models() -> Option<PathBuf> {
     let folder = env::var_os("HEADROOM_MODELS").filter(|folder| !folder.is_empty());
     if folder.is_none() {
-        let line: &[u8] = b"skipped what_mlx_lm_wrote_opens: set HEADROOM_MODELS to a folder with \
-            smollm2-g64, smollm2-g32 and smollm2-g64-tied\n";
-        io::stderr().write_all(line).unwrap();
+        skipped("opening what mlx-lm wrote", "HEADROOM_MODELS names no folder with smollm2-g64 and its kin");
     }
     folder.map(PathBuf::from)
 }

@@ -58,10 +58,9 @@ fn on_a_terminal(variables: &str) -> Option<String> {
 
 #[cfg(target_os = "linux")]
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn no_color_is_heeded_on_a_terminal() {
     let Some(colored) = on_a_terminal("") else {
-        eprintln!("SKIPPED: there is no program `script` that makes a terminal");
+        lm_headroom::testing::skipped("NO_COLOR on a terminal", "there is no program `script` that makes one");
         return;
     };
     // The progress bar moves the cursor (`ESC [ ... K` and the like); colors end in `m`.
