@@ -10,7 +10,7 @@ use crate::{
     team::Team,
 };
 
-/// Divergence and agreement at each step of the clean trajectory; see [`Trial`].
+/// Divergence and agreement at each step of the clean trajectory; see [`super::Trial`].
 pub type Forced = (Vec<f64>, Vec<bool>);
 
 impl<B: Body + ?Sized> Trials<'_, B> {
