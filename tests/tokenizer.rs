@@ -125,6 +125,19 @@ fn what_is_missing_or_broken_is_said_when_it_is_needed() {
 }
 
 #[test]
+fn truncation_and_padding_left_in_the_file_are_dropped_as_transformers_drops_them() {
+    let mut json: Value = serde_json::from_str(&small()).expect("JSON");
+    json["truncation"] =
+        serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+    json["padding"] = serde_json::json!({"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
+    let json = json.to_string();
+    let files = TokenizerFiles { tokenizer: Some(json.as_bytes()), ..TokenizerFiles::default() };
+    let ids = Tokenizer::from_files(files).expect("a tokenizer").encode_raw("HiHiHiHi").expect("ids");
+    assert_eq!(ids, [96; 4]);
+}
+
+#[test]
 fn ids_beyond_the_vocabulary_and_empty_prompts_are_refused() {
     assert!(check_ids(&[0, 9], 10).is_ok());
     assert!(matches!(check_ids(&[], 10), Err(TokenizerError::Empty)));

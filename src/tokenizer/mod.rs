@@ -84,7 +84,10 @@ impl Tokenizer {
     pub fn from_files(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
         let file = |file, message: &dyn fmt::Display| TokenizerError::File { file, message: message.to_string() };
         let json = files.tokenizer.ok_or(TokenizerError::Missing("tokenizer.json"))?;
-        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| file("tokenizer.json", &error))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| file("tokenizer.json", &error))?;
+        // Left over from training in some files. transformers drops both; obeyed, they would cut or fill prompts.
+        inner.with_truncation(None).map_err(|error| file("tokenizer.json", &error))?;
+        inner.with_padding(None);
         let config: Value = match files.config {
             Some(bytes) => serde_json::from_slice(bytes).map_err(|error| file("tokenizer_config.json", &error))?,
             None => Value::Null,

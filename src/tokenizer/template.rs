@@ -4,7 +4,7 @@
 //! blocks trimmed and left-stripped. It lies in `chat_template.jinja`, which wins, or under `chat_template` in
 //! `tokenizer_config.json`: a text, or a list of named ones of which `default` is taken.
 
-use minijinja::{Environment, Error, ErrorKind, Value, syntax::SyntaxConfig};
+use minijinja::{Environment, Error, ErrorKind, State, Value, syntax::SyntaxConfig};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
@@ -131,14 +131,14 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 /// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn to_json(value: &Value, options: minijinja::value::Kwargs) -> Result<String, Error> {
+fn to_json(state: &State, value: &Value, options: minijinja::value::Kwargs) -> Result<String, Error> {
     let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
     let indent: Option<usize> = options.get("indent")?;
     for ignored in ["ensure_ascii", "sort_keys", "separators"] {
         options.get::<Option<Value>>(ignored)?;
     }
     options.assert_all_used()?;
-    let mut out = Vec::new();
+    let mut out = Charged { state, text: Vec::new() };
     match indent {
         Some(indent) => {
             let spaces = vec![b' '; indent.min(64)];
@@ -149,7 +149,24 @@ fn to_json(value: &Value, options: minijinja::value::Kwargs) -> Result<String, E
             value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(failed)?;
         }
     }
-    String::from_utf8(out).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+    String::from_utf8(out.text).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+}
+
+/// Text that costs a step a byte: a list that holds itself many times over is small until it is written.
+struct Charged<'a, 'b, 'c> {
+    state: &'a State<'b, 'c>,
+    text: Vec<u8>,
+}
+
+impl std::io::Write for Charged<'_, '_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.state.consume_fuel(bytes.len() as u64).map_err(std::io::Error::other)?;
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// `, ` and `: ` between items, as Python writes them.
@@ -241,5 +258,9 @@ mod tests {
         let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
         assert!(render(endless, "x").is_err());
         assert!(render("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "x").is_err());
+        // Thirty doublings: a few steps to make, a gigabyte to write.
+        let doubled =
+            "{% set ns = namespace(x=[1]) %}{% for i in range(30) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        assert!(render(&format!("{doubled}{{{{ ns.x | tojson }}}}"), "x").is_err());
     }
 }
