@@ -11,7 +11,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
-pub use random::{Amount, Family, Random};
+pub use random::{Amount, Family, Random, Value};
 pub use text::ParseError;
 pub use write::{MatrixMut, Undo};
 

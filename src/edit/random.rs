@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Change, Edit, EditError, Tensor};
 use crate::quant::Layout;
 
@@ -40,6 +42,26 @@ pub enum Family {
     Flips(u64),
     /// Each code bit flipped with the value as probability.
     Rate(u64),
+}
+
+/// What turns a family: an integer, or the probability of [`Family::Rate`].
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A shift, a digit, a number of flips.
+    Integer(i64),
+    /// A probability.
+    Rate(f64),
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(value) => value.fmt(f),
+            // The shortest text that parses back to the same number, with an exponent where that is shorter.
+            Self::Rate(rate) => write!(f, "{rate:?}"),
+        }
+    }
 }
 
 /// SplitMix64.
@@ -145,6 +167,18 @@ impl Family {
     /// *the* threshold of that order and not one crossing of several.
     pub const fn nested(self) -> bool {
         matches!(self, Self::Flips(_))
+    }
+
+    /// The family's edit at a value. A rate may be given as an integer, 0 or 1.
+    ///
+    /// # Errors
+    /// A message, where the family has no such value.
+    pub fn at(self, value: Value) -> Result<Edit, String> {
+        match (self, value) {
+            (Self::Rate(_), Value::Integer(rate)) => self.edit_at_rate(rate as f64),
+            (_, Value::Integer(value)) => self.edit(value),
+            (_, Value::Rate(rate)) => self.edit_at_rate(rate),
+        }
     }
 
     /// The family's edit at an integer value.

@@ -1,10 +1,18 @@
 //! What is kept of a trial: one line of JSON, with everything that its verdict came from.
+//!
+//! A record stands alone: it carries what it has in common with the others of its run ([`RunFacts`]), too, so that
+//! any line of a journal can be judged anew, compared, merged and reported without the model and without the lines
+//! before it. What the searches find (crossings, the cells of a map, the rows of a campaign) is computed from
+//! records, whether they come from a run or from a file.
 
 pub mod text;
 
 use serde::{Deserialize, Serialize};
 
-use crate::coherence::{Finish, Tag, Verdict};
+use crate::{
+    coherence::{Finish, Tag, Verdict},
+    edit::Value,
+};
 
 /// Version of the record's keys.
 pub const SCHEMA: u32 = 1;
@@ -17,6 +25,86 @@ pub enum Expected {
     Right,
     /// None does.
     Wrong,
+}
+
+/// Where the surprise threshold of a run comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// The threshold, in nats: the 99th percentile (nearest rank) of the largest surprise in each of the clean
+    /// model's own answers.
+    pub threshold: f64,
+    /// Answers of at most so many tokens.
+    pub max_tokens: usize,
+    /// Answers that the percentile was taken of, drawn at temperature 1.
+    pub samples: usize,
+    /// Prompts that they answer, none of which is measured in the run.
+    pub prompts: usize,
+    /// Further answers, to further prompts, that the threshold was then tried on.
+    pub held_out: usize,
+    /// Of these, the answers that the rule of [`crate::coherence`] takes to be incoherent, though the clean model
+    /// gave them.
+    pub false_alarms: usize,
+    /// Of the generator.
+    pub seed: u64,
+}
+
+/// The model that a run is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// `model_type` of `config.json`.
+    pub model_type: String,
+    /// `num_hidden_layers`.
+    pub num_hidden_layers: usize,
+    /// Columns of the head.
+    pub hidden_size: usize,
+    /// Rows of the head.
+    pub vocab_size: usize,
+    /// Width of the head's codes.
+    pub bits: usize,
+    /// Columns of a group of the head.
+    pub group_size: usize,
+    /// Whether embedding and head are one matrix in the checkpoint.
+    pub tied: bool,
+}
+
+/// What all records of a run have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunFacts {
+    /// Digest of all that decides what the run finds: model, prompts, edits, settings. Runs with one `id` may be
+    /// resumed and merged.
+    pub id: String,
+    /// The command.
+    pub command: String,
+    /// Trials of the whole run; `null` where it decides as it goes.
+    pub trials: Option<usize>,
+    /// What a bisection asks of each point: `at-least WOBBLING` or `kl 0.05`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicate: Option<String>,
+    /// `--seed`.
+    pub seed: u64,
+    /// `--max-tokens`.
+    pub max_tokens: usize,
+    /// `separate` or `shared`: what an edit of a tied matrix reaches.
+    pub tied: String,
+    /// Where the threshold comes from; `null` if it was given.
+    pub calibration: Option<Calibration>,
+    /// The model's shape.
+    pub model: ModelFacts,
+    /// What it ran on, for people.
+    pub machine: String,
+    /// Version of this program.
+    pub version: String,
+}
+
+/// The unedited model's answer to the same prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanAnswer {
+    /// Generated tokens, without the eos.
+    pub tokens: Vec<u32>,
+    /// The tokens decoded.
+    pub text: String,
+    /// Why generation ended.
+    pub finish: Finish,
 }
 
 /// One trial. Numbers that are not finite are `null`, and a tag says why.
@@ -46,6 +134,13 @@ pub struct Record {
     pub edit: String,
     /// The shift, where the edit is one shift and nothing else.
     pub shift: Option<i64>,
+    /// The family that the edit was taken from, such as `shift`, `digit:3`, `flips:7`; `random:flips` and
+    /// `random:rate` for the draws of a campaign.
+    #[serde(default)]
+    pub family: Option<String>,
+    /// The edit's value in its family: a shift, a digit, a number of flips, a rate.
+    #[serde(default)]
+    pub value: Option<Value>,
     /// Row 0, words 0 to 4, after the edit.
     pub first_words: Vec<u32>,
     /// Generated tokens, without the eos.
@@ -74,8 +169,15 @@ pub struct Record {
     pub agreement: Option<f64>,
     /// Whether the response holds an expected text, where there is one.
     pub expected: Option<Expected>,
+    /// Texts of which one had to occur in a right response.
+    #[serde(default)]
+    pub expected_texts: Vec<String>,
     /// What the seed notebook says of Llama-3-8B at this shift and prompt.
     pub documented: Option<Verdict>,
+    /// The clean model's answer.
+    pub clean: CleanAnswer,
+    /// What this record has in common with the others of its run.
+    pub run: RunFacts,
     /// This trial's share of the time that the trials computed together with it took, in milliseconds.
     pub ms: f64,
 }

@@ -10,7 +10,7 @@ use crate::{
     edit::{Edit, EditError, Plan},
     head::HeadError,
     model::{BodyError, Llama, Projection},
-    record::{Expected, Record, SCHEMA},
+    record::{CleanAnswer, Expected, ModelFacts, Record, RunFacts, SCHEMA},
     seed,
     subject::{Prompt, Subject},
     tokenizer::TokenizerError,
@@ -63,6 +63,7 @@ pub enum Progress {
 struct Facts {
     model_digest: String,
     head_digest: String,
+    run: RunFacts,
 }
 
 /// The trials of some prompts, as [`records`] runs them.
@@ -96,6 +97,7 @@ pub(crate) fn records(
     let facts = Facts {
         model_digest: subject.checkpoint().model_digest().to_hex().to_string(),
         head_digest: subject.head_digest(),
+        run: run_facts(subject, settings),
     };
     let mut clean: Vec<(Trajectory, String)> = Vec::new();
     for trajectory in trials.clean() {
@@ -131,6 +133,31 @@ pub(crate) fn records(
             progress(Progress::Record(Box::new(record)))
         }
     })
+}
+
+fn run_facts(subject: &Subject, settings: Settings) -> RunFacts {
+    let (config, layout) = (subject.checkpoint().config(), subject.head().layout());
+    RunFacts {
+        id: String::new(),
+        command: String::new(),
+        trials: None,
+        predicate: None,
+        seed: 0,
+        max_tokens: settings.max_tokens,
+        tied: "separate".to_owned(),
+        calibration: None,
+        model: ModelFacts {
+            model_type: config.model_type.to_string(),
+            num_hidden_layers: config.num_hidden_layers,
+            hidden_size: layout.cols(),
+            vocab_size: layout.rows(),
+            bits: layout.bits().get(),
+            group_size: layout.group_size(),
+            tied: subject.checkpoint().weights().lm_head.is_none(),
+        },
+        machine: String::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 /// A trial's record, but for what its edit says.
@@ -172,6 +199,8 @@ fn judged(
         prompt_ids: prompt.ids.clone(),
         edit: String::new(),
         shift: None,
+        family: None,
+        value: None,
         first_words: Vec::new(),
         tokens: trajectory.tokens.clone(),
         text,
@@ -186,7 +215,10 @@ fn judged(
         kl_p99: percentile_99(&trial.divergence),
         agreement: mean(&trial.agreement.iter().map(|&same| f64::from(u8::from(same))).collect::<Vec<_>>()),
         expected: right.map(|right| if right { Expected::Right } else { Expected::Wrong }),
+        expected_texts: prompt.expected.clone(),
         documented: None,
+        clean: CleanAnswer { tokens: clean.tokens.clone(), text: clean_text.clone(), finish: clean.finish },
+        run: facts.run.clone(),
         ms: 0.0,
     })
 }
