@@ -45,6 +45,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Exercise every way of restoring the head, on this model
     Verify(VerifyArgs),
+    /// Show what stored runs found, as text or as one self-contained page
+    Report(ReportArgs),
     /// Download a model from the Hugging Face hub
     Pull(PullArgs),
     /// Print a completion script for a shell
@@ -190,6 +192,20 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Form of the result on stdout
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Journals of --out, and objects of --format json
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Write a self-contained page in HTML to this file, instead of text to stdout
+    #[arg(long, short, value_name = "PAGE.html", conflicts_with = "format")]
+    pub output: Option<PathBuf>,
+    /// Form of the report on stdout; jsonl is json, of which a report is one object
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }

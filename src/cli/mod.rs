@@ -6,6 +6,7 @@ pub mod args;
 mod commands;
 mod inspect;
 mod output;
+mod report;
 mod resolve;
 
 use clap::{CommandFactory, Parser};
@@ -43,6 +44,7 @@ pub fn run() -> u8 {
         Some(Command::Probe(args)) => commands::probe(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
         Some(Command::Verify(args)) => commands::verify(&args),
+        Some(Command::Report(args)) => report::report(&args),
         Some(Command::Pull(args)) => commands::pull(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

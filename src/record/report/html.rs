@@ -1,0 +1,386 @@
+//! The page: one file, with its style and its plots in it, that asks for nothing from anywhere.
+//!
+//! Everything that a record holds is taken for hostile: the template engine escapes all of it, what cannot be seen is
+//! spelled out (control characters, marks that turn the direction of writing), what is long is cut, and there is no
+//! script on the page that could be broken out of.
+
+use minijinja::{
+    AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior,
+    syntax::SyntaxConfig,
+    value::{Serde, Value},
+};
+use serde::Serialize;
+
+use super::{
+    Answers, Model, Report, Run,
+    axis::Axis,
+    curve::{Curve, number, steps, written},
+    plots::{self, Crossing, DrawError},
+};
+use crate::{
+    coherence::Verdict,
+    record::{
+        ModelFacts, Record, Restored, RunFacts,
+        text::{grouped, is_seen, tags},
+    },
+};
+
+/// A page that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HtmlError {
+    /// A plot.
+    #[error(transparent)]
+    Draw(#[from] DrawError),
+    /// The template.
+    #[error("cannot write the page: {0:#}")]
+    Template(#[from] Error),
+}
+
+/// Trials that a page lists of one run; more are for programs.
+const ROWS: usize = 1_000;
+
+/// Characters of a prompt or a response that a page shows.
+const CHARACTERS: usize = 600;
+
+/// Points that a plot draws: more would not be told apart, and make a page of megabytes.
+const POINTS: usize = 4_096;
+
+/// The report as one self-contained page.
+///
+/// # Errors
+/// [`HtmlError`], which no input should be able to cause.
+pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
+    let mut env = Environment::new();
+    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    env.set_auto_escape_callback(|_| AutoEscape::Html);
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.add_filter("visible", |text: &str| Value::from_safe_string(visible(text)));
+    env.add_filter("badge", |name: &str| verdict(name).map(|verdict| Value::from_safe_string(badge(verdict))));
+    env.add_filter("tile", |name: &str| verdict(name).map(|verdict| Value::from_safe_string(tile(verdict))));
+    env.add_filter("nats", |x: Option<f64>| x.map_or("not finite".to_owned(), nats));
+    env.add_filter("percent", percent);
+    env.add_filter("grouped", grouped);
+    env.add_filter("short", |digest: &str| digest.chars().take(16).collect::<String>());
+    env.add_template("report", include_str!("report.html.jinja"))?;
+    let page = Page {
+        version: report.version,
+        notes: &report.notes,
+        trials: report.trials(),
+        style: Value::from_safe_string([include_str!("plot.css"), include_str!("report.css")].concat()),
+        models: report.models.iter().map(|model| section(model)).collect::<Result<_, _>>()?,
+    };
+    Ok(env.get_template("report")?.render(Serde(page))?)
+}
+
+fn verdict(name: &str) -> Result<Verdict, Error> {
+    name.parse().map_err(|error: String| Error::new(ErrorKind::InvalidOperation, error))
+}
+
+/// A verdict in a line of text: its mark and its name.
+fn badge(verdict: Verdict) -> String {
+    let (class, shape, name) = (plots::class(verdict), plots::shape(verdict), verdict.name());
+    format!(
+        "<span class=\"badge {class}\"><svg viewBox=\"-6.5 -6.5 13 13\" aria-hidden=\"true\"><path d=\"{shape}\"/></svg>\
+         {name}</span>"
+    )
+}
+
+/// A verdict in a cell of a map: its two letters.
+fn tile(verdict: Verdict) -> String {
+    let (class, name, letters) = (plots::class(verdict), verdict.name(), plots::letters(verdict));
+    format!("<abbr class=\"tile {class}\" title=\"{name}\">{letters}</abbr>")
+}
+
+/// What the template is given.
+#[derive(Serialize)]
+struct Page<'a> {
+    version: &'a str,
+    notes: &'a [String],
+    trials: usize,
+    style: Value,
+    models: Vec<Section<'a>>,
+}
+
+/// A model and its runs.
+#[derive(Serialize)]
+struct Section<'a> {
+    name: &'a str,
+    revision: Option<&'a str>,
+    model_digest: &'a str,
+    head_digest: &'a str,
+    facts: &'a ModelFacts,
+    runs: Vec<Part<'a>>,
+}
+
+/// One run.
+#[derive(Serialize)]
+struct Part<'a> {
+    command: &'a str,
+    files: &'a [&'a str],
+    facts: &'a RunFacts,
+    backend: &'a str,
+    kernel: &'a str,
+    threshold: f64,
+    finished: usize,
+    is_partial: bool,
+    restored: Option<&'a Restored>,
+    prompts: usize,
+    /// The plot is what counts, and the trials are its numbers.
+    plots_first: bool,
+    stack: Vec<Count>,
+    figures: Vec<Figure>,
+    curves: &'a [Curve],
+    tables: Vec<Table<'a>>,
+}
+
+/// How often a verdict was given.
+#[derive(Serialize)]
+struct Count {
+    name: &'static str,
+    letters: &'static str,
+    class: &'static str,
+    count: usize,
+    share: f64,
+}
+
+/// A plot and what stands around it.
+#[derive(Serialize)]
+struct Figure {
+    title: String,
+    caption: String,
+    svg: Value,
+}
+
+/// One line of a table of trials.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    label: String,
+    steps: usize,
+    tag_names: Vec<String>,
+}
+
+/// The trials of a prompt, as many as are shown.
+#[derive(Serialize)]
+struct Table<'a> {
+    prompt: &'a str,
+    clean: &'a str,
+    documented: bool,
+    rows: Vec<Row<'a>>,
+    left_out: usize,
+}
+
+fn section<'a>(model: &'a Model<'_>) -> Result<Section<'a>, DrawError> {
+    Ok(Section {
+        name: model.name,
+        revision: model.revision,
+        model_digest: model.model_digest,
+        head_digest: model.head_digest,
+        facts: model.facts,
+        runs: model.runs.iter().map(part).collect::<Result<_, _>>()?,
+    })
+}
+
+fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
+    let mut figures = Vec::new();
+    for curve in &run.curves {
+        figures.extend(curves(curve, &[])?);
+    }
+    let mut room = ROWS;
+    let table = |answers: &'a Answers<'_>| {
+        let shown = answers.records.len().min(room);
+        room -= shown;
+        Table {
+            prompt: answers.prompt,
+            clean: &answers.clean.text,
+            documented: answers.records.iter().any(|record| record.documented.is_some()),
+            rows: answers.records[..shown].iter().map(|record| row(record)).collect(),
+            left_out: answers.records.len() - shown,
+        }
+    };
+    let tables = run.prompts.iter().map(table).collect();
+    let count = |(&verdict, &count): (&Verdict, &usize)| Count {
+        name: verdict.name(),
+        letters: plots::letters(verdict),
+        class: plots::class(verdict),
+        count,
+        share: count as f64 / run.finished as f64,
+    };
+    Ok(Part {
+        command: run.command,
+        files: &run.files,
+        facts: run.facts,
+        backend: run.backend,
+        kernel: run.kernel,
+        threshold: run.threshold,
+        finished: run.finished,
+        is_partial: run.is_partial(),
+        restored: run.restored,
+        prompts: run.prompts.len(),
+        plots_first: matches!(run.command, "sweep" | "bisect"),
+        stack: run.verdicts.iter().map(count).collect(),
+        figures,
+        curves: &run.curves,
+        tables,
+    })
+}
+
+fn row<'a>(record: &'a Record) -> Row<'a> {
+    Row {
+        record,
+        label: record.shift.map_or_else(|| record.edit.clone(), grouped),
+        steps: steps(record),
+        tag_names: tags(record),
+    }
+}
+
+/// The plot of one family, and one for each part of it that is too crowded to be read there.
+fn curves(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, DrawError> {
+    let values: Vec<f64> = curve.points.iter().map(|point| number(point.value)).collect();
+    let axis = Axis::of(&values);
+    let family = &curve.family;
+    let mut figures = Vec::new();
+    let shown = curve.points.len().min(POINTS);
+    let mut caption = "Above: the mean divergence from the clean model; a coherent answer below 0.01 nats counts as \
+                       HEALTHY, and from there on the axis goes by decades. Below: the share of the steps that are \
+                       coherent. Color and shape of a mark are its verdict."
+        .to_owned();
+    if curve.points.iter().any(|point| point.prompts > 1) {
+        caption += " Medians over the prompts; a thin line goes from the least divergence to the greatest.";
+    }
+    if shown < curve.points.len() {
+        caption += &format!(" The first {shown} of {} values are drawn.", curve.points.len());
+    }
+    figures.push(Figure {
+        title: format!("Divergence and coherent steps against {}", axis_name(family)),
+        caption,
+        svg: Value::from_safe_string(plots::curve(
+            &curve.points[..shown],
+            &axis,
+            &format!("{}{}", axis_name(family), axis.note()),
+            crossings,
+        )?),
+    });
+    for points in plots::crowded(curve, &axis) {
+        let values: Vec<f64> = points.iter().map(|point| number(point.value)).collect();
+        let axis = Axis::of(&values);
+        let [first, last] = [0, points.len() - 1].map(|i| written(points[i].value));
+        figures.push(Figure {
+            title: format!("The same from {first} to {last}"),
+            caption: "A part of the plot above in which marks lie on each other, on an axis of its own.".to_owned(),
+            svg: Value::from_safe_string(plots::curve(
+                &points[..points.len().min(POINTS)],
+                &axis,
+                &format!("{}{}", axis_name(family), axis.note()),
+                crossings,
+            )?),
+        });
+    }
+    Ok(figures)
+}
+
+/// What a family's values are.
+fn axis_name(family: &str) -> String {
+    match family.split_once(':') {
+        Some(("digit", k)) => format!("value of hexadecimal digit {k} of the shift"),
+        Some(("flips", seed)) => format!("flips, of the random order {seed}"),
+        Some(("rate", _)) => "probability of a flip for each bit".to_owned(),
+        _ if family == "shift" => "shift".to_owned(),
+        _ => family.to_owned(),
+    }
+}
+
+fn nats(x: f64) -> String {
+    match x {
+        _ if x == 0.0 => "0".to_owned(),
+        _ if x.abs() < 0.000_5 => format!("{x:.0e}"),
+        _ => format!("{x:.3}"),
+    }
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("n/a".to_owned(), |share| {
+        let digits = usize::from(share != 0.0 && share != 1.0 && !(0.1..0.9).contains(&share));
+        format!("{:.digits$}%", 100.0 * share)
+    })
+}
+
+/// Text for an attribute or an element.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            _ if is_seen(c) => out.push(c),
+            _ => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
+/// Text as HTML, with everything that cannot be seen spelled out as Rust would, and told apart from the same
+/// characters standing there; cut where it is too long for a page.
+fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    for (i, c) in text.chars().enumerate() {
+        if i == CHARACTERS {
+            let left = grouped((text.chars().count() - CHARACTERS) as i64);
+            out += &format!("<span class=\"cut\">… {left} more characters</span>");
+            break;
+        }
+        if is_seen(c) {
+            out += &escaped(c.encode_utf8(&mut [0; 4]));
+        } else {
+            out += &format!("<span class=\"esc\">{}</span>", c.escape_debug());
+        }
+    }
+    format!("<bdi>{out}</bdi>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_spelled_out_and_marked() {
+        assert_eq!(visible("2+2 is 4."), "<bdi>2+2 is 4.</bdi>");
+        assert_eq!(visible("a\nb"), "<bdi>a<span class=\"esc\">\\n</span>b</bdi>");
+        assert_eq!(visible("a\\nb"), "<bdi>a\\nb</bdi>");
+        for hidden in ['\u{0}', '\u{1b}', '\u{7f}', '\u{85}', '\u{ad}', '\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}', '\u{e0041}'] {
+            assert!(!visible(&hidden.to_string()).contains(hidden), "{hidden:?}");
+            assert!(!escaped(&hidden.to_string()).contains(hidden), "{hidden:?}");
+        }
+        // Letters of their scripts, combining ones included.
+        for text in ["हिन्दी", "שלום", "日本語", "naïve"] {
+            assert_eq!(visible(text), format!("<bdi>{text}</bdi>"));
+        }
+    }
+
+    #[test]
+    fn markup_is_text() {
+        let text = "</script><img src=x onerror='alert(1)'>&\"";
+        let expected = "&lt;/script&gt;&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&amp;&quot;";
+        assert_eq!(escaped(text), expected);
+        assert_eq!(visible(text), format!("<bdi>{expected}</bdi>"));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_says_how_much_is_left() {
+        let shown = visible(&"é".repeat(CHARACTERS + 12_345));
+        assert!(shown.ends_with("<span class=\"cut\">… 12,345 more characters</span></bdi>"), "{shown}");
+        assert!(shown.chars().count() < CHARACTERS + 100);
+        assert!(!visible(&"é".repeat(CHARACTERS)).contains("more"));
+    }
+
+    #[test]
+    fn shares_and_divergences_keep_what_counts() {
+        assert_eq!([0.0, 1.0, 0.5, 0.003, 0.999].map(|x| percent(Some(x))), ["0%", "100%", "50%", "0.3%", "99.9%"]);
+        assert_eq!([0.0, 1.5e-5, 0.1774, 36.2384].map(nats), ["0", "2e-5", "0.177", "36.238"]);
+    }
+}

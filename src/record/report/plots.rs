@@ -1,0 +1,242 @@
+//! Plots, as SVG that stands in a page.
+//!
+//! `plotters` lays out what every plot has: areas, axes, ticks, mesh. The marks are drawn here, at the coordinates that
+//! it gives, so that each can carry its numbers as a tooltip. No color is fixed: everything has a class, and the page's
+//! style says what that looks like by day, by night and on paper. A verdict has a shape of its own, too, for those who
+//! do not see its color.
+
+use std::fmt::Write;
+
+use plotters::{
+    chart::{ChartBuilder, ChartContext},
+    coord::Shift,
+    drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea},
+    prelude::{Cartesian2d, SVGBackend},
+    style::{IntoFont, RGBColor, ShapeStyle, TRANSPARENT},
+};
+
+use super::{
+    axis::{Axis, Scale, Ticks},
+    curve::{Curve, Point, number, written},
+    html::escaped,
+};
+use crate::coherence::Verdict;
+
+/// A plot that could not be drawn.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot draw a plot: {0}")]
+pub struct DrawError(String);
+
+impl From<DrawingAreaErrorKind<std::io::Error>> for DrawError {
+    fn from(error: DrawingAreaErrorKind<std::io::Error>) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Width of every plot, in its own units; the page scales it.
+const WIDTH: u32 = 760;
+
+/// Room for the labels of a vertical axis.
+const LEFT: u32 = 62;
+
+/// Room for those of a horizontal one.
+const BELOW: u32 = 46;
+
+/// Stand-ins that become classes.
+const INK: RGBColor = RGBColor(0, 0, 1);
+const GRID: RGBColor = RGBColor(0, 0, 2);
+const AXIS: RGBColor = RGBColor(0, 0, 3);
+const CLASSES: [(&str, &str); 3] = [
+    ("fill=\"#000001\"", "class=\"ink\""),
+    ("stroke=\"#000002\"", "class=\"grid\""),
+    ("stroke=\"#000003\"", "class=\"axis\""),
+];
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
+
+/// The outline of a verdict's mark, around the origin, five units in each direction.
+pub(super) const fn shape(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Healthy => "M-5,0a5,5 0 1 0 10,0a5,5 0 1 0 -10,0z",
+        Verdict::Wobbling => "M-4.5,-4.5h9v9h-9z",
+        Verdict::Dying => "M0,-5.5L5.5,4.5H-5.5z",
+        Verdict::Collapsing => "M0,-6L6,0L0,6L-6,0z",
+        Verdict::Dead => "M0,5.5L5.5,-4.5H-5.5z",
+        Verdict::Gone => {
+            "M-5,-2.5L-2.5,-5L0,-2.5L2.5,-5L5,-2.5L2.5,0L5,2.5L2.5,5L0,2.5L-2.5,5L-5,2.5L-2.5,0z"
+        }
+    }
+}
+
+/// The class of a verdict.
+pub(super) const fn class(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Healthy => "v0",
+        Verdict::Wobbling => "v1",
+        Verdict::Dying => "v2",
+        Verdict::Collapsing => "v3",
+        Verdict::Dead => "v4",
+        Verdict::Gone => "v5",
+    }
+}
+
+/// Two letters for a verdict: D would be two of them.
+pub(super) fn letters(verdict: Verdict) -> &'static str {
+    &verdict.name()[..2]
+}
+
+/// One plot: what `draw` draws with plotters, and below the marks that it returns.
+fn plot(height: u32, alt: &str, draw: impl FnOnce(&Area<'_>) -> Result<String, DrawError>) -> Result<String, DrawError> {
+    let mut drawn = String::new();
+    let root = SVGBackend::with_string(&mut drawn, (WIDTH, height)).into_drawing_area();
+    let marks = draw(&root)?;
+    root.present()?;
+    drop(root);
+    for (color, class) in CLASSES {
+        drawn = drawn.replace(color, class);
+    }
+    // Ours in place of its first and last tag: that one says how large it is in pixels, and not what it shows.
+    let inner = drawn.split_once(">\n").map_or("", |(_, rest)| rest).trim_end().trim_end_matches("</svg>");
+    Ok(format!(
+        "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {height}\" xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" \
+         aria-label=\"{}\">\n{inner}{marks}</svg>",
+        escaped(alt),
+    ))
+}
+
+/// Axes and mesh.
+fn chart<'a, 'b>(
+    area: &'b Area<'a>,
+    (x, x_title): (&Axis, Option<&str>),
+    (y, y_title): (&Axis, &str),
+) -> Result<Chart<'a, 'b>, DrawError> {
+    let mut chart = ChartBuilder::on(area)
+        .margin_top(10)
+        .margin_right(16)
+        .y_label_area_size(LEFT)
+        .x_label_area_size(if x_title.is_some() { BELOW } else { 6 })
+        .build_cartesian_2d(x.clone(), y.clone())?;
+    let axis = ShapeStyle { color: AXIS.into(), filled: false, stroke_width: 1 };
+    let mut mesh = chart.configure_mesh();
+    mesh.axis_style(axis)
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .label_style(("sans-serif", 15).into_font().color(&INK))
+        .axis_desc_style(("sans-serif", 15.5).into_font().color(&INK))
+        .x_labels(if x_title.is_some() { 12 } else { 0 })
+        .y_labels(6)
+        .y_desc(y_title);
+    if let Some(title) = x_title {
+        mesh.x_desc(title);
+    }
+    mesh.draw()?;
+    Ok(chart)
+}
+
+/// A verdict's mark at a place, with a tooltip.
+fn mark(out: &mut String, verdict: Verdict, (x, y): (i32, i32), extra: &str, title: &str) {
+    _ = writeln!(
+        out,
+        "<g class=\"{}\"><title>{}</title>{extra}<path transform=\"translate({x},{y})\" d=\"{}\"/></g>",
+        class(verdict),
+        escaped(title),
+        shape(verdict),
+    );
+}
+
+/// Neighbouring places where an edit was seen to turn from holding to failing, or back.
+pub(super) type Crossing = (f64, f64);
+
+/// Divergence and coherent share along one family, one above the other.
+pub(super) fn curve(points: &[Point], axis: &Axis, axis_title: &str, crossings: &[Crossing]) -> Result<String, DrawError> {
+    let greatest = points.iter().filter_map(|point| point.kl_range[1].or(point.kl_mean)).fold(0.1, f64::max);
+    // Even below the divergence at which a coherent answer stops being healthy, by decades above.
+    let nats = Axis::new(Scale::Symlog { unit: 0.01 }, 0.0, 1.6 * greatest, Ticks::Number);
+    let share = Axis::new(Scale::Linear, 0.0, 1.0, Ticks::Percent);
+    let alt = alt(points, axis_title);
+    plot(430, &alt, |root| {
+        let (upper, lower) = root.split_vertically(232);
+        let upper = chart(&upper, (axis, None), (&nats, "D, nats"))?;
+        let lower = chart(&lower, (axis, Some(axis_title)), (&share, "coherent steps"))?;
+        let mut marks = String::new();
+        for &(lo, hi) in crossings {
+            for chart in [&upper, &lower] {
+                let ((x0, top), (x1, bottom)) = (corner(chart, lo, 1.0), corner(chart, hi, 0.0));
+                let (x, width) = (x0.min(x1), (x1 - x0).abs().max(1));
+                _ = writeln!(
+                    marks,
+                    "<rect class=\"crossing\" x=\"{x}\" y=\"{top}\" width=\"{width}\" height=\"{}\"/>",
+                    bottom - top,
+                );
+            }
+        }
+        for point in points {
+            let (x, title) = (number(point.value), tooltip(point));
+            let at = upper.backend_coord(&(x, point.kl_mean.unwrap_or(f64::INFINITY)));
+            let (_, floor) = upper.backend_coord(&(x, 0.0));
+            let mut extra = stem(at.0, floor, at.1, "stem");
+            if point.prompts > 1 {
+                let [least, most] = point.kl_range.map(|kl| upper.backend_coord(&(x, kl.unwrap_or(f64::INFINITY))).1);
+                extra += &stem(at.0, least, most, "range");
+            }
+            mark(&mut marks, point.verdict, at, &extra, &title);
+            let at = lower.backend_coord(&(x, point.coherent));
+            let (_, floor) = lower.backend_coord(&(x, 0.0));
+            mark(&mut marks, point.verdict, at, &stem(at.0, floor, at.1, "stem"), &title);
+        }
+        Ok(marks)
+    })
+}
+
+/// Where `x` lies on a chart, at its upper (1) or lower (0) edge.
+fn corner(chart: &Chart<'_, '_>, x: f64, edge: f64) -> (i32, i32) {
+    let range = chart.y_range();
+    chart.backend_coord(&(x, if edge > 0.5 { range.end } else { range.start }))
+}
+
+fn stem(x: i32, from: i32, to: i32, class: &str) -> String {
+    format!("<line class=\"{class}\" x1=\"{x}\" y1=\"{from}\" x2=\"{x}\" y2=\"{to}\"/>")
+}
+
+fn nats(kl: Option<f64>) -> String {
+    kl.map_or("not finite".to_owned(), |kl| format!("{kl:.4} nats"))
+}
+
+fn tooltip(point: &Point) -> String {
+    let [least, most] = point.kl_range;
+    let over = if point.prompts > 1 {
+        format!(" ({} to {}, medians of {} prompts)", nats(least), nats(most), point.prompts)
+    } else {
+        String::new()
+    };
+    let (value, coherent) = (written(point.value), 100.0 * point.coherent);
+    format!("{value}: {}, D {}, {coherent:.0}% of the steps coherent{over}", point.verdict, nats(point.kl_mean))
+}
+
+/// What a plot shows, for those who do not see it.
+fn alt(points: &[Point], axis_title: &str) -> String {
+    let count = |verdict| points.iter().filter(|point| point.verdict == verdict).count();
+    let counts: Vec<String> = Verdict::ALL
+        .into_iter()
+        .filter(|&verdict| count(verdict) > 0)
+        .map(|verdict| format!("{} {verdict}", count(verdict)))
+        .collect();
+    format!(
+        "Divergence and share of coherent steps against {axis_title}: {} values, {}. The table below has the numbers.",
+        points.len(),
+        counts.join(", "),
+    )
+}
+
+/// Parts of a curve whose values lie so close that one axis for all cannot part them.
+pub(super) fn crowded<'a>(curve: &'a Curve, axis: &Axis) -> Vec<&'a [Point]> {
+    // The width of a mark.
+    let apart = 11.0 / f64::from(WIDTH - LEFT);
+    let place = |point: &Point| axis.place(number(point.value));
+    let runs = curve.points.chunk_by(|a, b| place(b) - place(a) < apart);
+    let few = curve.points.len();
+    runs.filter(|run| run.len() > 2 && run.len() < few)
+        .filter(|run| place(&run[run.len() - 1]) - place(&run[0]) < 0.1)
+        .collect()
+}
