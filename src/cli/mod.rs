@@ -8,6 +8,7 @@ mod inspect;
 mod output;
 mod report;
 mod resolve;
+mod stored;
 
 use clap::{CommandFactory, Parser};
 
@@ -42,6 +43,8 @@ pub fn run() -> u8 {
         None => commands::ladder(&cli.ladder),
         Some(Command::Ladder(args)) => commands::ladder(&args),
         Some(Command::Probe(args)) => commands::probe(&args),
+        Some(Command::Relabel(args)) => stored::relabel(&args),
+        Some(Command::Merge(args)) => stored::merge(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
         Some(Command::Verify(args)) => commands::verify(&args),
         Some(Command::Report(args)) => report::report(&args),

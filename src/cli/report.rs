@@ -1,9 +1,9 @@
 //! `report`: what stored runs found, without a model.
 
 use std::{
-    fs::{self, File},
-    io::{BufReader, Write},
-    path::{Path, PathBuf},
+    fs::File,
+    io::{self, Write},
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
@@ -12,10 +12,13 @@ use super::{
     args::{Format, ReportArgs},
     exit_code, output,
 };
-use crate::record::report::{Report, Source, html, text};
+use crate::{
+    cache::write_whole,
+    record::report::{Report, Source, html, text},
+};
 
 pub(super) fn report(args: &ReportArgs) -> Result<u8> {
-    let sources = args.runs.iter().map(|path| source(path)).collect::<Result<Vec<_>>>()?;
+    let sources = args.runs.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?;
     if let Some(page) = &args.output
         && let Some(run) = args.runs.iter().find(|run| is_same(run, page))
     {
@@ -24,7 +27,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
     let report = Report::of(&sources);
     match (&args.output, args.format) {
         (Some(page), _) => {
-            replace(page, html(&report)?.as_bytes()).with_context(|| format!("cannot write {}", page.display()))?;
+            write(page, html(&report)?.as_bytes()).with_context(|| format!("cannot write {}", page.display()))?;
             for note in &report.notes {
                 output::message(note);
             }
@@ -39,29 +42,17 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
     Ok(exit_code::DONE)
 }
 
-fn source(path: &Path) -> Result<Source> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Source::read(path, BufReader::new(file))?)
-}
-
 fn is_same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Writes a file, so that whoever opens it finds the old one or the new one, whole.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    // What is no file of its own (a pipe, a terminal, /dev/stdout) cannot be replaced, and need not be.
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return File::options().write(true).open(path)?.write_all(bytes);
+/// Puts a page into its place, whole: whoever opens it finds the old one or the new one.
+fn write(page: &Path, bytes: &[u8]) -> io::Result<()> {
+    match page.canonicalize() {
+        // A pipe or a device is written to as it is; renaming something over it would take it away.
+        Ok(found) if !found.is_file() => File::options().write(true).open(found)?.write_all(bytes),
+        // What a link leads to, not the link.
+        Ok(found) => write_whole(&found, bytes),
+        Err(_) => write_whole(page, bytes),
     }
-    // A link is kept, and what it leads to replaced.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part: PathBuf = path.with_file_name(name);
-    let written = File::create_new(&part).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&part, &path)).inspect_err(|_| drop(fs::remove_file(&part)))
 }

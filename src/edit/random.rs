@@ -65,10 +65,15 @@ impl std::fmt::Display for Value {
 }
 
 /// SplitMix64.
-struct Generator(u64);
+#[derive(Clone, Debug)]
+pub(crate) struct Generator(u64);
 
 impl Generator {
-    fn next(&mut self) -> u64 {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -77,7 +82,7 @@ impl Generator {
     }
 
     /// Below `bound`, each equally likely.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         loop {
             let product = u128::from(self.next()) * u128::from(bound);
             // The lowest `2^64 mod bound` fractions would make some results likelier: draw again.
@@ -88,7 +93,7 @@ impl Generator {
     }
 
     /// In (0, 1], 53 bits.
-    fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 }
@@ -104,7 +109,7 @@ impl Random {
         self.check(layout)?;
         let (columns, bits) = (self.tensor.columns(layout) as u64, self.tensor.bits(layout) as u64);
         let total = self.total_bits(layout);
-        let mut generator = Generator(self.seed);
+        let mut generator = Generator::new(self.seed);
         let flip = |at: u64| Change::Flip {
             tensor: self.tensor,
             row: (at / (columns * bits)) as usize,

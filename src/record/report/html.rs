@@ -21,7 +21,7 @@ use crate::{
     coherence::Verdict,
     record::{
         ModelFacts, Record, Restored, RunFacts,
-        text::{grouped, is_seen, tags},
+        text::{grouped, is_seen, plain, tags},
     },
 };
 
@@ -33,7 +33,7 @@ pub enum HtmlError {
     #[error(transparent)]
     Draw(#[from] DrawError),
     /// The template.
-    #[error("cannot write the page: {0:#}")]
+    #[error("cannot write the page: {0}")]
     Template(#[from] Error),
 }
 
@@ -61,6 +61,7 @@ pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
     env.add_filter("nats", |x: Option<f64>| x.map_or("not finite".to_owned(), nats));
     env.add_filter("percent", percent);
     env.add_filter("grouped", grouped);
+    env.add_filter("plain", plain);
     env.add_filter("short", |digest: &str| digest.chars().take(16).collect::<String>());
     env.add_template("report", include_str!("report.html.jinja"))?;
     let page = Page {

@@ -12,7 +12,7 @@ mod plots;
 mod source;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub use plots::DrawError;
 pub use source::{Source, SourceError};
 pub use text::text;
 
-use super::{CleanAnswer, ModelFacts, Record, Restored, RunFacts};
+use super::{CleanAnswer, ModelFacts, Record, Restored, RunFacts, journal::same_result};
 use crate::coherence::Verdict;
 
 /// What all files together say.
@@ -126,13 +126,15 @@ impl<'a> Report<'a> {
             let Some((files, mut records)) = runs.remove(&key) else { continue };
             let given = records.len();
             records.sort_by_key(|record| record.trial);
+            let disagree = records.windows(2).any(|two| two[0].trial == two[1].trial && !same_result(two[0], two[1]));
             records.dedup_by_key(|record| record.trial);
             if records.len() < given {
-                let twice = given - records.len();
-                notes.push(format!("{twice} trials of {} stand there more than once, and count once", files.join(", ")));
+                let (twice, files) = (given - records.len(), files.join(", "));
+                let agree = if disagree { ", NOT ALL WITH THE SAME RESULT: the first counts" } else { ", and count once" };
+                notes.push(format!("{twice} trials stand in {files} more than once{agree}"));
             }
-            let restored = sources.iter().flat_map(|source| &source.restored).find(|(id, _)| id == key.2);
-            let run = Run::of(files, &records, restored.map(|(_, restored)| restored));
+            let mut holding = sources.iter().filter(|source| files.contains(&source.name.as_str()));
+            let run = Run::of(files.clone(), &records, holding.find_map(|source| source.restored.as_ref()));
             let first = records[0];
             let known = |model: &&mut Model<'_>| (model.model_digest, model.head_digest) == (key.0, key.1);
             match models.iter_mut().find(known) {
@@ -161,15 +163,15 @@ impl<'a> Run<'a> {
     fn of(files: Vec<&'a str>, records: &[&'a Record], restored: Option<&'a Restored>) -> Self {
         let first = records[0];
         let mut prompts: Vec<Answers<'a>> = Vec::new();
+        let mut numbers: HashMap<&[u32], usize> = HashMap::new();
         let mut verdicts = BTreeMap::new();
         for &record in records {
             *verdicts.entry(record.verdict).or_default() += 1;
-            match prompts.iter_mut().find(|answers| answers.records[0].prompt_ids == record.prompt_ids) {
-                Some(answers) => answers.records.push(record),
-                None => {
-                    prompts.push(Answers { prompt: &record.prompt, clean: &record.clean, records: vec![record] });
-                }
+            let number = *numbers.entry(&record.prompt_ids).or_insert(prompts.len());
+            if number == prompts.len() {
+                prompts.push(Answers { prompt: &record.prompt, clean: &record.clean, records: Vec::new() });
             }
+            prompts[number].records.push(record);
         }
         Self {
             command: &first.run.command,

@@ -1,13 +1,16 @@
 //! What a report is made of: journals, and objects as `--format json` prints them.
 
 use std::{
-    io::{self, BufRead},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 
-use crate::record::{Record, Restored, SCHEMA};
+use crate::record::{
+    Record, Restored, SCHEMA,
+    journal::{self, JournalError},
+};
 
 /// What one file holds.
 #[derive(Clone, Debug, Default)]
@@ -16,9 +19,9 @@ pub struct Source {
     pub name: String,
     /// The trials, in the file's order.
     pub records: Vec<Record>,
-    /// The way back of each ladder that was stored as an object, with the `id` of its run.
-    pub restored: Vec<(String, Restored)>,
-    /// Whether the file ends in the middle of a line, as a journal does whose writer was killed.
+    /// The way back of a ladder that was stored as an object.
+    pub restored: Option<Restored>,
+    /// Whether the file ends in the middle of a record, as a journal does whose writer was killed.
     pub cut: bool,
 }
 
@@ -27,30 +30,35 @@ pub struct Source {
 #[non_exhaustive]
 pub enum SourceError {
     /// It cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
+    #[error("cannot read {}: {source}", .path.display())]
     Io {
         /// The file.
-        file: PathBuf,
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// A line is neither a record nor an object.
-    #[error("{}, line {line}: {problem}", file.display())]
-    Line {
+    /// It begins as a journal does, and is none.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It is the object of a command, and not as that command prints it.
+    #[error("{}, line {line}: not the result of `headroom {command}`: {what}", .path.display())]
+    Object {
         /// The file.
-        file: PathBuf,
+        path: PathBuf,
         /// The line, from 1.
         line: usize,
+        /// The command that it names.
+        command: String,
         /// What is wrong with it.
-        problem: String,
+        what: String,
     },
 }
 
-/// What tells a record from an object, and both from something else.
+/// What tells an object from a record.
 #[derive(Deserialize)]
-struct Probe {
+struct Named {
+    command: String,
     schema: Option<u64>,
-    command: Option<String>,
 }
 
 /// The object of `ladder`, `probe` and all other commands that list their records.
@@ -61,91 +69,38 @@ struct Listed {
 }
 
 impl Source {
-    /// Reads a journal (a record a line), an object, or any mixture of lines of both.
+    /// Reads a journal, or one object.
     ///
-    /// A last line that is cut short is left out, and [`Source::cut`] says so.
+    /// The last line of a journal is left out where it is cut short, and [`Source::cut`] says so.
     ///
     /// # Errors
     /// [`SourceError`], for everything else that is not as it should be.
-    pub fn read(file: &Path, mut from: impl BufRead) -> Result<Self, SourceError> {
-        let failed = |source| SourceError::Io { file: file.to_owned(), source };
-        let mut source = Self { name: file.display().to_string(), ..Self::default() };
-        let (mut line, mut number) = (Vec::new(), 0);
-        loop {
-            line.clear();
-            if from.read_until(b'\n', &mut line).map_err(failed)? == 0 {
-                return Ok(source);
-            }
-            number += 1;
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            let problem = match source.line(&line) {
-                Ok(()) => continue,
-                Err(problem) => problem,
+    pub fn read(path: &Path) -> Result<Self, SourceError> {
+        let bytes = fs::read(path).map_err(|source| SourceError::Io { path: path.to_owned(), source })?;
+        Self::parse(&bytes, path)
+    }
+
+    /// As [`Self::read`], of bytes that `path` is named for.
+    ///
+    /// # Errors
+    /// [`SourceError::Journal`], [`SourceError::Object`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, SourceError> {
+        let name = path.display().to_string();
+        // Over one line or several, as other tools write it again.
+        if let Ok(object) = serde_json::from_slice::<Named>(bytes) {
+            let bad = |line, what| SourceError::Object { path: path.to_owned(), line, command: object.command, what };
+            return match object.schema {
+                Some(schema) if schema != u64::from(SCHEMA) => {
+                    Err(bad(1, format!("it has schema {schema}, and this program reads {SCHEMA}")))
+                }
+                _ => match serde_json::from_slice(bytes) {
+                    Ok(Listed { records, restored }) => Ok(Self { name, records, restored, cut: false }),
+                    Err(error) => Err(bad(error.line(), error.to_string())),
+                },
             };
-            if problem.incomplete && !line.ends_with(b"\n") {
-                source.cut = true;
-                return Ok(source);
-            }
-            if problem.incomplete && number == 1 {
-                // One object over several lines, as other tools write it again.
-                from.read_to_end(&mut line).map_err(failed)?;
-                match source.line(&line) {
-                    Ok(()) => return Ok(source),
-                    Err(problem) => return Err(problem.at(file, problem.line)),
-                }
-            }
-            return Err(problem.at(file, number));
         }
-    }
-
-    fn line(&mut self, line: &[u8]) -> Result<(), Problem> {
-        let probe: Probe = serde_json::from_slice(line).map_err(|error| Problem::of(&error, "no JSON object"))?;
-        if let Some(schema) = probe.schema.filter(|&schema| schema != u64::from(SCHEMA)) {
-            return Err(Problem::new(format!("schema {schema}, and this program reads {SCHEMA}")));
-        }
-        match probe.command.as_deref() {
-            None => {
-                let record = serde_json::from_slice(line).map_err(|error| Problem::of(&error, "no record of a trial"))?;
-                self.records.push(record);
-            }
-            Some(command) => {
-                let what = format!("no result of `{command}` with its records");
-                let listed: Listed = serde_json::from_slice(line).map_err(|error| Problem::of(&error, &what))?;
-                if let (Some(restored), Some(first)) = (listed.restored, listed.records.first()) {
-                    self.restored.push((first.run.id.clone(), restored));
-                }
-                self.records.extend(listed.records);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is wrong with a line.
-struct Problem {
-    text: String,
-    /// Whether more bytes could mend it.
-    incomplete: bool,
-    /// Line within what was parsed.
-    line: usize,
-}
-
-impl Problem {
-    const fn new(text: String) -> Self {
-        Self { text, incomplete: false, line: 1 }
-    }
-
-    fn of(error: &serde_json::Error, what: &str) -> Self {
-        let text = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        let cause = text.strip_suffix(&place).unwrap_or(&text);
-        let text = format!("{what}: {cause} at column {}", error.column());
-        Self { text, incomplete: error.is_eof(), line: error.line().max(1) }
-    }
-
-    fn at(&self, file: &Path, line: usize) -> SourceError {
-        SourceError::Line { file: file.to_owned(), line, problem: self.text.clone() }
+        let finished = journal::parse(bytes, path)?;
+        let records = finished.records.into_iter().map(|(_, record)| record).collect();
+        Ok(Self { name, records, restored: None, cut: finished.cut > 0 })
     }
 }
