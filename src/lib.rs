@@ -50,6 +50,7 @@ pub mod quant;
 pub mod record;
 pub mod search;
 pub mod seed;
+pub mod stats;
 pub mod subject;
 pub mod team;
 pub mod testing;

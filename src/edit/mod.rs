@@ -11,6 +11,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
+pub(crate) use random::mix;
 pub use random::{Amount, Family, Random, Value};
 pub use text::ParseError;
 pub use write::{MatrixMut, Undo};

@@ -93,6 +93,12 @@ impl Generator {
     }
 }
 
+/// A number that looks drawn at random and is always the same for `x`: SplitMix64's first from that state. Chained
+/// by exclusive or, as in `mix(mix(a) ^ b)`, it makes one seed of several numbers.
+pub(crate) fn mix(x: u64) -> u64 {
+    Generator(x).next()
+}
+
 impl Random {
     /// The flips that this stands for, in the order in which they are drawn: for [`Amount::Flips`] the first
     /// flips of one random order of all bits of the tensor, so that fewer flips of the same seed are a

@@ -1,6 +1,10 @@
 //! What is run to find something out: edits on prompts, measured, judged and recorded.
 
+pub mod bisect;
+pub mod campaign;
 pub mod ladder;
+pub mod map;
+pub mod values;
 pub mod verify;
 
 use std::time::Instant;
@@ -142,6 +146,7 @@ fn run_facts(subject: &Subject, settings: Settings) -> RunFacts {
         command: String::new(),
         trials: None,
         predicate: None,
+        campaign: None,
         seed: 0,
         max_tokens: settings.max_tokens,
         tied: "separate".to_owned(),
