@@ -113,11 +113,6 @@ pub enum Tag {
     Nonfinite,
 }
 
-/// Surprise in nats up to which a step counts as coherent. Fixed for now, the same for every model, and kept in
-/// each record; a threshold calibrated on the model's own samples belongs in its place. Nine nats is a token that
-/// the clean model gives about one chance in 8,100.
-pub const FIXED_THRESHOLD: f64 = 9.0;
-
 /// Divergence in nats below which a coherent answer counts as healthy.
 pub const HEALTHY_DIVERGENCE: f64 = 0.01;
 

@@ -9,7 +9,7 @@
 //! edit/        one line of text -> what to change; planned (not written) or written under head's guard
 //! trial        (prompts x edits) -> trajectories: each distinct prefix through model/'s body once, in waves
 //! coherence    trajectory + clean surprise -> a verdict
-//! search/      ladder, probe, verify -> record/ -> cli/
+//! search/      a session: jobs in batches, judged by a calibrated threshold; ladder, verify, ... -> record/ -> cli/
 //! ```
 //!
 //! `kernels/` multiplies packed rows by vectors with one reduction order on every instruction set, for any
@@ -19,14 +19,19 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use lm_headroom::{kernels::Kernel, search::{Settings, ladder::ladder}, subject::{self, Subject}, team::Team};
+//! use lm_headroom::kernels::Kernel;
+//! use lm_headroom::search::{Session, Settings, Spec, ladder::ladder};
+//! use lm_headroom::subject::{self, Subject};
+//! use lm_headroom::team::Team;
 //!
 //! let checkpoint = subject::open(None)?; // the model that ships inside
 //! let team = Arc::new(Team::of_this_machine());
 //! let model = Subject::new("demo".to_owned(), None, checkpoint, Kernel::best(), team)?;
-//! let prompt = model.prompt("What is 2+2?", vec!["4".to_owned()], &Default::default())?;
-//! let settings = Settings { max_tokens: 10, threshold: 9.0 };
-//! let run = ladder(&model, &[prompt], &[0, 10_000_000], settings, |_| Ok(()))?;
+//! let prompts = [model.prompt("What is 2+2?", vec!["4".to_owned()], &Default::default())?];
+//! let settings = Settings::given(10, 9.0);
+//! let edits = "two shifts".to_owned();
+//! let spec = Spec { command: "ladder", predicate: None, campaign: None, trials: Some(2), seed: 0, edits };
+//! let run = ladder(&mut Session::new(&model, &prompts, &settings, spec), &[0, 10_000_000], |_| Ok(()))?;
 //! assert!(run.records[0].text.contains('4') && !run.records[1].text.contains('4'));
 //! assert!(run.restored.identical && run.restored.same_as_clean);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -39,6 +44,7 @@
 //! the loop returns; disjoint chunks of a slice), and the two memory maps: `checkpoint/folder.rs` (read-only) and
 //! [`head`] (private, copy-on-write).
 
+mod cache;
 pub mod checkpoint;
 pub mod cli;
 pub mod coherence;

@@ -6,10 +6,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use lm_headroom::{
-    coherence::{FIXED_THRESHOLD, Finish, Verdict},
+    coherence::{Finish, Verdict},
     kernels::Kernel,
     model::{BodyError, Projection},
-    search::{Progress, Settings, ladder::ladder},
+    search::{Progress, Session, Settings, Spec, calibrate, ladder::ladder},
     seed,
     subject::{self, Prompt, Subject},
     team::Team,
@@ -47,7 +47,12 @@ fn suite(model: &Subject) -> Vec<Prompt> {
 fn run(model: &Subject, prompts: &[Vec<u32>], shifts: &[i64], max_tokens: usize) -> (Vec<Trajectory>, Vec<Trial>) {
     let mut body = model.body();
     let mut head = model.projection(model.head().view());
-    let task = Task { prompts, eos: model.eos(), max_tokens, tying: model.tying() };
+    let task = Task {
+        prompts: prompts.iter().map(Vec::as_slice).collect(),
+        eos: model.eos(),
+        max_tokens,
+        tying: model.tying(),
+    };
     let edit = |&shift: &i64| lm_headroom::edit::Edit::shift(shift).plan(&model.head().view()).expect("a plan");
     let plans: Vec<_> = shifts.iter().map(edit).collect();
     let (mut clean, mut trials) = (Vec::new(), Vec::new());
@@ -140,13 +145,19 @@ fn mlx_lm_chooses_the_same_tokens_but_for_near_ties() {
 fn shifts_break_it_by_degrees_and_restoring_brings_the_clean_answers_back() {
     let model = demo();
     let prompts = suite(&model);
-    let settings = Settings { max_tokens: 16, threshold: FIXED_THRESHOLD };
+    let ids = calibrate::prompts(&model, &[], &Default::default(), &prompts).expect("prompts");
+    let calibration = calibrate::calibrate(&model, &ids, 16, |_| Ok(())).expect("a threshold");
+    println!("{calibration:?}");
+    assert!(calibration.false_alarms * 20 <= calibration.held_out, "{calibration:?}");
+    let settings = Settings::calibrated(calibration, 16);
     // The ten shifts of the ladder, and every single hexadecimal digit.
     let digits = (0..8).flat_map(|digit| (1..16).map(move |value: i64| value << (4 * digit)));
     let shifts: Vec<i64> = seed::SHIFTS.into_iter().chain(digits).collect();
     let mut verdicts: BTreeMap<(bool, Verdict), usize> = BTreeMap::new();
-    let run = ladder(&model, &prompts, &shifts, settings, |progress| {
-        if let Progress::Record(record) = progress {
+    let spec = Spec { command: "ladder", predicate: None, campaign: None, trials: None, seed: 0, edits: String::new() };
+    let mut session = Session::new(&model, &prompts, &settings, spec);
+    let run = ladder(&mut session, &shifts, |progress| {
+        if let Progress::Record { record, .. } = progress {
             let documented = seed::SHIFTS.contains(&record.shift.expect("a shift"));
             *verdicts.entry((documented, record.verdict)).or_default() += 1;
         }

@@ -66,7 +66,7 @@ fn compare(folder: PathBuf, references: &[Reference], shared: bool) {
     let plans: Vec<Plan> = shifts.iter().map(|&shift| Plan { shift: shift as u32, ..Plan::default() }).collect();
     let tying = if shared { Tying::Shared(head) } else { Tying::Separate };
     let eos = &checkpoint.config().eos_token_ids;
-    let task = Task { prompts: &prompts, eos, max_tokens: 10, tying };
+    let task = Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos, max_tokens: 10, tying };
     let mut trials: Vec<Trial> = Vec::new();
     let mut run = Trials::new(&mut body, kernel, &team, task);
     run.run(&mut projection, &plans, |event| {

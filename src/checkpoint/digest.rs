@@ -6,18 +6,15 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     fs::{self, Metadata},
-    io::Write,
     path::{Path, PathBuf},
-    process,
     time::{Duration, SystemTime},
 };
 
 use blake3::{Hash, Hasher};
 
 use super::folder::StoredFile;
-use crate::quant::MatrixRef;
+use crate::{cache::write_whole, quant::MatrixRef};
 
 /// BLAKE3 over `weight`, `scales` and `biases` as they are stored, in this order.
 pub fn head_digest(head: &MatrixRef<'_>) -> Hash {
@@ -99,30 +96,6 @@ fn unchanged(files: &BTreeMap<String, StoredFile>) -> bool {
         Some(then == now && SystemTime::now().duration_since(then.modified).ok()? > STEP)
     };
     files.values().all(|file| settled(file) == Some(true))
-}
-
-/// Writes under another name and renames, so that nobody reads half a file.
-fn write_whole(path: &Path, contents: &[u8]) -> std::io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    let temporary = path.with_extension(format!("{}.tmp", process::id()));
-    let written = fs::File::create(&temporary).and_then(|mut file| file.write_all(contents));
-    let done = written.and_then(|()| fs::rename(&temporary, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    done
-}
-
-/// The cache's folder: `HEADROOM_CACHE`, or `headroom` in `XDG_CACHE_HOME`, or `.cache/headroom` in
-/// `home`. Empty variables count as unset, and so does a relative `XDG_CACHE_HOME`, as its
-/// specification asks.
-pub(super) fn cache_folder(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Option<PathBuf> {
-    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(own) = set("HEADROOM_CACHE") {
-        return Some(own);
-    }
-    let shared = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-    Some(shared.or_else(|| home.map(|home| home.join(".cache")))?.join("headroom"))
 }
 
 #[cfg(test)]
@@ -212,19 +185,5 @@ mod tests {
         let files = BTreeMap::from([("config.json".to_owned(), StoredFile { bytes: Bytes::new("some"), disk: None })]);
         assert_eq!(cached_digest(&files, Some(cache.path())), files_digest(&files));
         assert!(entries(cache.path()).is_empty());
-    }
-
-    #[test]
-    fn the_cache_lies_where_the_environment_says() {
-        let folder = |variables: &[(&str, &str)]| {
-            let variables: BTreeMap<_, _> = variables.iter().copied().collect();
-            cache_folder(|name| variables.get(name).map(OsString::from), Some(PathBuf::from("/home/x")))
-        };
-        assert_eq!(folder(&[]), Some("/home/x/.cache/headroom".into()));
-        assert_eq!(folder(&[("XDG_CACHE_HOME", "/c")]), Some("/c/headroom".into()));
-        assert_eq!(folder(&[("XDG_CACHE_HOME", "relative")]), Some("/home/x/.cache/headroom".into()));
-        assert_eq!(folder(&[("XDG_CACHE_HOME", "/c"), ("HEADROOM_CACHE", "here")]), Some("here".into()));
-        assert_eq!(folder(&[("XDG_CACHE_HOME", ""), ("HEADROOM_CACHE", "")]), Some("/home/x/.cache/headroom".into()));
-        assert_eq!(cache_folder(|_| None, None), None);
     }
 }

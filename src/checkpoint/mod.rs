@@ -28,7 +28,7 @@ pub mod weights;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fmt, io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -249,7 +249,7 @@ impl Checkpoint {
     /// canonical paths, sizes and times. A cache that cannot be read or written is not used.
     pub fn model_digest(&self) -> blake3::Hash {
         *self.digest.get_or_init(|| {
-            let cache = digest::cache_folder(|name| env::var_os(name), env::home_dir());
+            let cache = crate::cache::folder();
             digest::cached_digest(&self.files, cache.as_deref())
         })
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::{coherence::Verdict, edit::Edit};
+use crate::{coherence::Verdict, edit::Edit, record::journal::Shard};
 
 /// How far can the packed weights of a quantized lm_head be disturbed before the answers fall apart?
 #[derive(Debug, Parser)]
@@ -41,6 +41,10 @@ pub enum Command {
     Ladder(Box<LadderArgs>),
     /// Run the given edits on each prompt
     Probe(Box<ProbeArgs>),
+    /// Judge the answers of a stored run anew, without the model
+    Relabel(RelabelArgs),
+    /// Join the journals of the parts of one run
+    Merge(MergeArgs),
     /// Show what the checkpoint holds
     Inspect(InspectArgs),
     /// Exercise every way of restoring the head, on this model
@@ -108,35 +112,66 @@ pub struct BoundArgs {
     pub kl: Option<f64>,
 }
 
+/// When a step counts as coherent.
+#[derive(Args, Clone, Debug)]
+pub struct ThresholdArgs {
+    /// Surprise up to which a step counts as coherent, instead of calibrating it on the model's own answers
+    #[arg(long, value_name = "NATS", value_parser = nats)]
+    pub threshold: Option<f64>,
+    /// Prompts to calibrate on, one a line, instead of the program's own; every third is held out
+    #[arg(long, value_name = "FILE", conflicts_with = "threshold")]
+    pub calibration: Option<PathBuf>,
+}
+
 /// Where results go.
 #[derive(Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Form of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Write the records to this file too, one JSON object a line
+    /// Journal: append each record to this file as it is finished. What the file held is kept as FILE.old
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Continue the run whose journal is the file of --out: what is finished there is not run again
+    #[arg(long, requires = "out")]
+    pub resume: bool,
 }
 
-/// Options of `ladder`.
+/// What all commands have in common that run edits on prompts.
 #[derive(Args, Clone, Debug)]
-pub struct LadderArgs {
+pub struct RunArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
     /// Prompt options.
     #[command(flatten)]
     pub prompts: PromptArgs,
-    /// Amounts to subtract from every packed word, comma-separated [default: the ten of the seed notebook]
-    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
-    pub shifts: Option<String>,
+    /// Threshold options.
+    #[command(flatten)]
+    pub threshold: ThresholdArgs,
     /// Bounds.
     #[command(flatten)]
     pub bounds: BoundArgs,
+    /// Of all that is random in the run
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
     /// Output options.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Run only this part of the trials, such as 1/3, 2/3 or 3/3; `merge` joins the parts' journals
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+}
+
+/// Options of `ladder`.
+#[derive(Args, Clone, Debug)]
+pub struct LadderArgs {
+    /// Run options.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Amounts to subtract from every packed word, comma-separated [default: the ten of the seed notebook]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub shifts: Option<String>,
 }
 
 /// Options of `probe`.
@@ -149,18 +184,43 @@ pub struct ProbeArgs {
         help = "Edits, e.g. shift:-5, flip:weight[34,7].3, set:word[0,1]=0x0, or several joined by +"
     )]
     pub edits: Vec<Edit>,
-    /// Model options.
+    /// Run options.
     #[command(flatten)]
-    pub model: ModelArgs,
-    /// Prompt options.
-    #[command(flatten)]
-    pub prompts: PromptArgs,
+    pub run: RunArgs,
+}
+
+/// Options of `relabel`.
+#[derive(Args, Clone, Debug)]
+pub struct RelabelArgs {
+    /// Journal of a run, as --out writes it
+    #[arg(value_name = "RUN")]
+    pub journal: PathBuf,
+    /// Surprise up to which a step counts as coherent [default: the record's own]
+    #[arg(long, value_name = "NATS", value_parser = nats)]
+    pub threshold: Option<f64>,
     /// Bounds.
     #[command(flatten)]
     pub bounds: BoundArgs,
-    /// Output options.
-    #[command(flatten)]
-    pub output: OutputArgs,
+    /// Form of the results on stdout
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Write the records to this file too, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Options of `merge`.
+#[derive(Args, Clone, Debug)]
+pub struct MergeArgs {
+    /// Journals of the parts of one run
+    #[arg(required = true, value_name = "RUN")]
+    pub journals: Vec<PathBuf>,
+    /// Form of the results on stdout
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    pub format: Format,
+    /// Write the records to this file too, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Options of `inspect`.

@@ -5,36 +5,64 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    args::{BoundArgs, Format, LadderArgs, ProbeArgs, PromptArgs, PullArgs, VerifyArgs},
+    args::{BoundArgs, Format, LadderArgs, ProbeArgs, PullArgs, RunArgs, VerifyArgs},
     exit_code,
     output::{self, Download, Sink},
     resolve,
 };
 use crate::{
     checkpoint::hub::{HubSettings, ModelName},
-    coherence::FIXED_THRESHOLD,
+    edit::Edit,
     record::{
         Record, Restored, SCHEMA,
         text::{self, Look},
     },
-    search::{self, Progress, RunError, Settings},
+    search::{self, Job, RunError, Session, Settings, Spec},
     seed,
+    subject::{Prompt, Subject},
 };
 
-fn settings(prompts: &PromptArgs) -> Settings {
-    Settings { max_tokens: prompts.max_tokens as usize, threshold: FIXED_THRESHOLD }
+/// A model, what it is asked, and how answers are judged.
+pub(super) struct Opened {
+    pub(super) subject: Subject,
+    pub(super) prompts: Vec<Prompt>,
+    pub(super) settings: Settings,
+    pub(super) sink: Sink,
 }
 
-/// A closure's part in a run: shows what is finished, and stops where the user asked for it.
-fn watch(sink: &mut Sink, progress: &Progress) -> Result<(), RunError> {
-    resolve::check_interrupted()?;
-    match progress {
-        Progress::Wave(step, of) => {
-            sink.wave(*step, *of);
-            Ok(())
-        }
-        Progress::Record(record) => sink.record(record),
+impl Opened {
+    /// Opens the model, encodes the prompts, opens the journal, and calibrates the threshold: what is wrong with the
+    /// input is found before anything takes long.
+    pub(super) fn new(args: &RunArgs) -> Result<Self> {
+        Self::after(args, |_| Ok(()))
     }
+
+    /// As [`Opened::new`], with a check of the command's own as soon as the model is open.
+    pub(super) fn after(args: &RunArgs, check: impl FnOnce(&Subject) -> Result<()>) -> Result<Self> {
+        let subject = resolve::subject(&args.model)?;
+        check(&subject)?;
+        let prompts = resolve::prompts(&subject, &args.prompts)?;
+        let mut sink = Sink::new(&args.output, &subject)?;
+        let settings = resolve::settings(&subject, args, &prompts, &mut sink)?;
+        Ok(Self { subject, prompts, settings, sink })
+    }
+
+    /// A run, its journal begun, its head line shown.
+    pub(super) fn begin(&mut self, args: &RunArgs, spec: Spec) -> Result<(Session<'_>, &mut Sink)> {
+        let Self { subject, prompts, settings, sink } = self;
+        let mut session = Session::new(subject, prompts, settings, spec);
+        session.set_shard(args.shard);
+        sink.begin(&mut session, args.output.resume)?;
+        if args.output.format == Format::Text {
+            output::stdout((resolve::introduction(subject) + &resolve::rule(settings)).as_bytes())?;
+        }
+        Ok((session, sink))
+    }
+}
+
+/// Edits as they are part of what decides a run.
+pub(super) fn listed(edits: &[Edit]) -> String {
+    edits.iter().map(Edit::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether every record meets the bounds.
@@ -50,6 +78,15 @@ fn code(holds: bool) -> u8 {
     if holds { exit_code::DONE } else { exit_code::FAILED }
 }
 
+/// The exit code of a run that gave these records.
+pub(super) fn judged(bounds: &BoundArgs, records: &[Record]) -> Result<u8> {
+    if records.is_empty() {
+        output::message("no trial was run, so nothing was checked");
+        return Ok(exit_code::NOTHING);
+    }
+    Ok(code(holds(bounds, records)))
+}
+
 pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let shifts = match &args.shifts {
         None => seed::SHIFTS.to_vec(),
@@ -59,30 +96,37 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
         output::message("--shifts names no shift, so nothing was checked");
         return Ok(exit_code::NOTHING);
     }
-    let subject = resolve::subject(&args.model)?;
-    let prompts = resolve::prompts(&subject, &args.prompts)?;
-    let mut sink = Sink::new(&args.output, &subject)?;
-    if args.output.format == Format::Text {
-        output::stdout(resolve::introduction(&subject).as_bytes())?;
-    }
-    let ladder = search::ladder::ladder(&subject, &prompts, &shifts, settings(&args.prompts), |progress| {
-        watch(&mut sink, progress)
-    });
-    let ladder = keep_finished("ladder", &sink, ladder)?;
-    match args.output.format {
+    let edits: Vec<Edit> = shifts.iter().map(|&shift| Edit::shift(shift)).collect();
+    let mut opened = Opened::new(&args.run)?;
+    let trials = edits.len() * opened.prompts.len();
+    let spec = Spec {
+        command: "ladder",
+        predicate: None,
+        campaign: None,
+        trials: Some(trials),
+        seed: args.run.seed,
+        edits: listed(&edits),
+    };
+    let (mut session, sink) = opened.begin(&args.run, spec)?;
+    let ladder = search::ladder::ladder(&mut session, &shifts, |progress| sink.watch(&progress));
+    let ladder = keep_finished("ladder", sink, ladder)?;
+    match args.run.output.format {
         Format::Text => output::stdout(text::restored(&ladder.restored, output::look()).as_bytes())?,
         Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
         // Lines of stdout are records and nothing else.
         Format::Jsonl => output::message(text::restored(&ladder.restored, Look { color: false }).trim()),
     }
     let restored = ladder.restored.identical && ladder.restored.same_as_clean;
-    Ok(code(restored && holds(&args.bounds, &ladder.records)))
+    if !restored {
+        return Ok(exit_code::FAILED);
+    }
+    judged(&args.run.bounds, &ladder.records)
 }
 
 /// A run as one object. Not a `Value`, in which records would lose the order of their keys, and their `f32` would
 /// turn into other decimals than those of the same record on a line of its own.
 #[derive(Serialize)]
-struct Run<'a> {
+pub(super) struct Run<'a> {
     command: &'static str,
     schema: u32,
     records: &'a [Record],
@@ -91,13 +135,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    const fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
+    pub(super) const fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
         Self { command, schema: SCHEMA, records, restored }
     }
 }
 
 /// Of a run that ended early, what was finished and not yet shown.
-fn keep_finished<T>(command: &'static str, sink: &Sink, result: Result<T, RunError>) -> Result<T> {
+pub(super) fn keep_finished<T>(command: &'static str, sink: &mut Sink, result: Result<T, RunError>) -> Result<T> {
+    sink.end();
     if result.is_err() && !sink.kept.is_empty() {
         output::json(&Run::of(command, &sink.kept, None))?;
     }
@@ -119,24 +164,27 @@ fn shifts(list: &str) -> Result<Vec<i64>> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
-    let subject = resolve::subject(&args.model)?;
-    for edit in &args.edits {
-        // Before anything is run, and before a random family is expanded.
-        edit.expand(subject.head().layout())?.check(subject.head().layout())?;
-    }
-    let prompts = resolve::prompts(&subject, &args.prompts)?;
-    let mut sink = Sink::new(&args.output, &subject)?;
-    if args.output.format == Format::Text {
-        output::stdout(resolve::introduction(&subject).as_bytes())?;
-    }
-    let records = search::ladder::probe(&subject, &prompts, &args.edits, settings(&args.prompts), |progress| {
-        watch(&mut sink, progress)
-    });
-    let records = keep_finished("probe", &sink, records)?;
-    if args.output.format == Format::Json {
+    // Before anything is run, and before a random family is expanded.
+    let mut opened = Opened::after(&args.run, |subject| {
+        let layout = subject.head().layout();
+        args.edits.iter().try_for_each(|edit| Ok(edit.expand(layout)?.check(layout)?))
+    })?;
+    let jobs = Job::all(&args.edits, opened.prompts.len());
+    let spec = Spec {
+        command: "probe",
+        predicate: None,
+        campaign: None,
+        trials: Some(jobs.len()),
+        seed: args.run.seed,
+        edits: listed(&args.edits),
+    };
+    let (mut session, sink) = opened.begin(&args.run, spec)?;
+    let records = session.run(&jobs, |progress| sink.watch(&progress));
+    let records = keep_finished("probe", sink, records)?;
+    if args.run.output.format == Format::Json {
         output::json(&Run::of("probe", &records, None))?;
     }
-    Ok(code(holds(&args.bounds, &records)))
+    judged(&args.run.bounds, &records)
 }
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
@@ -148,7 +196,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
         format!("{mark}  {:>3} cases  {}{detail}\n", check.cases, check.claim)
     };
     let mut shown = Ok(());
-    let checks = search::verify::verify(&subject, &prompts, settings(&args.prompts), args.seed, |check| {
+    let checks = search::verify::verify(&subject, &prompts, args.prompts.max_tokens as usize, args.seed, |check| {
         let result = match args.format {
             Format::Text => output::stdout(show(check).as_bytes()),
             Format::Jsonl => output::json(check),

@@ -7,6 +7,7 @@ mod commands;
 mod inspect;
 mod output;
 mod resolve;
+mod stored;
 
 use clap::{CommandFactory, Parser};
 
@@ -41,6 +42,8 @@ pub fn run() -> u8 {
         None => commands::ladder(&cli.ladder),
         Some(Command::Ladder(args)) => commands::ladder(&args),
         Some(Command::Probe(args)) => commands::probe(&args),
+        Some(Command::Relabel(args)) => stored::relabel(&args),
+        Some(Command::Merge(args)) => stored::merge(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
         Some(Command::Verify(args)) => commands::verify(&args),
         Some(Command::Pull(args)) => commands::pull(&args),

@@ -3,24 +3,27 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::args::{Format, OutputArgs};
+use super::{
+    args::{Format, OutputArgs},
+    resolve,
+};
 use crate::{
     checkpoint::{Source, hub},
     record::{
         Record,
+        journal::Journal,
         text::{self, Look},
     },
-    search::RunError,
+    search::{Progress, RunError, Session},
     subject::Subject,
 };
 
@@ -73,7 +76,7 @@ pub(super) fn look() -> Look {
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     bar.set_style(
-        ProgressStyle::with_template("{spinner} {wide_bar} token {pos} of {len}, {eta} left")
+        ProgressStyle::with_template("{spinner} {wide_bar} {pos} of {len} {msg}, {per_sec:.0}, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     bar.enable_steady_tick(Duration::from_millis(120));
@@ -82,6 +85,8 @@ fn bar() -> ProgressBar {
 
 /// What takes less than this shows no progress.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// Time between two lines where there is no terminal.
+const LINES: Duration = Duration::from_secs(10);
 
 /// Whether `path` names a file that the model consists of: emptying one that is mapped kills the process, and the
 /// model is gone. Links are resolved: a cache's folders hold little else.
@@ -126,76 +131,180 @@ impl hub::Progress for Download {
     }
 }
 
-/// Takes records as they are finished: onto stdout in the form asked for, and into a file.
+/// Takes records as they are finished: onto stdout in the form asked for, and into the journal.
 pub(super) struct Sink {
     format: Format,
     look: Look,
-    file: Option<BufWriter<File>>,
+    journal: Option<Journal>,
     prompt: Option<String>,
     /// Finished records that are shown at the end.
     pub(super) kept: Vec<Record>,
-    started: Instant,
-    bar: Option<ProgressBar>,
+    /// Whether records appear on stdout one by one, or only what they add up to.
+    lines: bool,
+    status: Status,
 }
 
 impl Sink {
-    /// Opens the file before anything is run, so that a path that cannot be written is known at once; and after
-    /// the input was found good, since opening empties what an earlier run left there.
+    /// Opens the journal before anything is run, so that a path that cannot be written is known at once; what is
+    /// there stays until [`Sink::begin`].
     pub(super) fn new(args: &OutputArgs, subject: &Subject) -> Result<Self> {
-        let open = |path: &Path| -> Result<_> {
+        let open = |path: &Path| -> Result<Journal> {
             if is_of_the_model(path, subject) {
                 bail!("--out {} is a file of the model; give another name", path.display());
             }
-            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            Ok(BufWriter::new(file))
+            Ok(Journal::open(path)?)
         };
-        let file = args.out.as_deref().map(open).transpose()?;
+        let journal = args.out.as_deref().map(open).transpose()?;
         Ok(Self {
             format: args.format,
             look: look(),
-            file,
+            journal,
             prompt: None,
             kept: Vec::new(),
-            started: Instant::now(),
-            bar: None,
+            lines: true,
+            status: Status::new(),
         })
     }
 
-    pub(super) fn wave(&mut self, step: usize, of: usize) {
-        if self.started.elapsed() > PATIENCE {
-            let bar = self.bar.get_or_insert_with(bar);
-            bar.set_length(of as u64);
-            bar.set_position(step as u64);
+    /// Shows no records one by one where the results are for people: what they add up to is shown at the end.
+    pub(super) fn without_lines(&mut self) {
+        self.lines = self.format == Format::Jsonl;
+    }
+
+    /// Begins the journal: anew, or by giving the session what is finished there.
+    pub(super) fn begin(&mut self, session: &mut Session<'_>, resume: bool) -> Result<()> {
+        self.status.of = session.facts().trials;
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        if resume {
+            let ids = session.prompt_ids();
+            let finished = journal.resume(&session.expectation(&ids))?;
+            if !finished.is_empty() {
+                message(&format!("resuming: {} trials are finished", finished.len()));
+            }
+            session.resume(finished);
+        } else if let Some(old) = journal.restart()? {
+            message(&format!("what --out held is kept in {}", old.display()));
+        }
+        Ok(())
+    }
+
+    /// What a run tells: shows what is finished, and stops where the user asked for it.
+    pub(super) fn watch(&mut self, progress: &Progress<'_>) -> Result<(), RunError> {
+        resolve::check_interrupted()?;
+        match *progress {
+            Progress::Calibrating { step, of } => {
+                self.status.calibrating(step, of);
+                Ok(())
+            }
+            Progress::Wave { step, of, trials } => {
+                self.status.wave(step, of, trials);
+                Ok(())
+            }
+            Progress::Record { record, resumed } => self.record(record, resumed),
         }
     }
 
-    pub(super) fn record(&mut self, record: &Record) -> Result<(), RunError> {
-        // The waves of this part are over.
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+    fn record(&mut self, record: &Record, resumed: bool) -> Result<(), RunError> {
         let mut line = serde_json::to_vec(record).map_err(io::Error::from)?;
         line.push(b'\n');
-        if let Some(file) = &mut self.file {
+        if let (Some(journal), false) = (&mut self.journal, resumed) {
             // A record is kept from here on, whatever happens to the rest of the run.
-            file.write_all(&line).and_then(|()| file.flush()).map_err(|error| within("the file of --out", &error))?;
+            journal.append(&line)?;
         }
+        self.status.done += 1;
         let shown = match self.format {
             Format::Json => {
                 self.kept.push(record.clone());
                 return Ok(());
             }
             Format::Jsonl => line,
-            Format::Text => {
-                let mut shown = String::new();
-                if self.prompt.as_ref() != Some(&record.prompt) {
-                    shown.push_str(&text::heading(&record.prompt, self.look));
-                    self.prompt = Some(record.prompt.clone());
-                }
-                shown.push_str(&text::record(record, self.look));
-                shown.into_bytes()
-            }
+            Format::Text if !self.lines => return Ok(()),
+            Format::Text => self.text(record).into_bytes(),
         };
-        Ok(to_stdout(&shown)?)
+        Ok(self.status.aside(|| to_stdout(&shown))?)
+    }
+
+    /// A record for people, under a heading where the prompt is a new one.
+    fn text(&mut self, record: &Record) -> String {
+        let mut shown = String::new();
+        if self.prompt.as_ref() != Some(&record.prompt) {
+            shown.push_str(&text::heading(&record.prompt, self.look));
+            self.prompt = Some(record.prompt.clone());
+        }
+        shown.push_str(&text::record(record, self.look));
+        shown
+    }
+
+    /// Ends what is shown of the progress, before results that come at the end.
+    pub(super) fn end(&mut self) {
+        self.status.end();
+    }
+}
+
+/// How far a run is: a bar on a terminal, a line now and then elsewhere, and nothing for what is done at once.
+struct Status {
+    started: Instant,
+    /// Trials finished.
+    done: usize,
+    /// Trials in all, where that is known.
+    of: Option<usize>,
+    bar: Option<ProgressBar>,
+    terminal: bool,
+    /// When the last line was written.
+    line: Instant,
+}
+
+impl Status {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { started: now, done: 0, of: None, bar: None, terminal: io::stderr().is_terminal(), line: now }
+    }
+
+    fn calibrating(&mut self, step: usize, of: usize) {
+        let what = "calibrating on the clean model's own answers (once for a model; --threshold NATS does without)";
+        self.show(what, step as u64, of as u64, "tokens");
+        if step >= of {
+            self.end();
+            (self.started, self.line) = (Instant::now(), Instant::now());
+        }
+    }
+
+    fn wave(&mut self, step: usize, of: usize, trials: usize) {
+        // A batch counts as done by the share of its waves.
+        let done = self.done + trials * step / (of + 1);
+        self.show("", done as u64, self.of.unwrap_or(done + trials) as u64, "trials");
+    }
+
+    fn show(&mut self, what: &str, done: u64, of: u64, unit: &str) {
+        if self.started.elapsed() < PATIENCE {
+            return;
+        }
+        if self.terminal {
+            let bar = self.bar.get_or_insert_with(bar);
+            bar.set_message(format!("{what}{}{unit}", if what.is_empty() { "" } else { ": " }));
+            bar.set_length(of);
+            bar.set_position(done);
+        } else if self.line.elapsed() > LINES {
+            self.line = Instant::now();
+            let seconds = self.started.elapsed().as_secs_f64();
+            let rate = done as f64 / seconds;
+            let left = of.saturating_sub(done) as f64 / rate.max(1e-9);
+            let what = if what.is_empty() { String::new() } else { format!("{what}: ") };
+            message(&format!("{what}{done} of {of} {unit}, {rate:.1} a second, about {left:.0} s left"));
+        }
+    }
+
+    /// Writes to stdout without leaving parts of a bar there.
+    fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -12,13 +12,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::{
-    args::{Backend, ModelArgs, PromptArgs, Tied},
-    output::Download,
+    args::{Backend, ModelArgs, PromptArgs, RunArgs, Tied},
+    output::{Download, Sink},
 };
 use crate::{
     checkpoint::hub::{HubSettings, ModelName},
     kernels::Kernel,
-    search::RunError,
+    search::{RunError, Settings, calibrate},
     seed,
     subject::{self, Encoding, Prompt, Subject},
     team::Team,
@@ -156,6 +156,35 @@ fn in_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&place).map_or(text.clone(), |what| format!("{what} at column {}", error.column()))
+}
+
+/// How answers are judged: by a threshold that was given, or one calibrated on this model.
+pub(super) fn settings(subject: &Subject, args: &RunArgs, prompts: &[Prompt], sink: &mut Sink) -> Result<Settings> {
+    let max_tokens = args.prompts.max_tokens as usize;
+    if let Some(threshold) = args.threshold.threshold {
+        return Ok(Settings::given(max_tokens, threshold));
+    }
+    let own = match &args.threshold.calibration {
+        Some(file) => prompts_of(file)?.into_iter().map(|(_, line)| line.prompt).collect(),
+        None => Vec::new(),
+    };
+    let encoding = Encoding { system: args.prompts.system.clone(), raw: args.prompts.raw };
+    let ids = calibrate::prompts(subject, &own, &encoding, prompts).context("cannot encode a calibration prompt")?;
+    let calibration = calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(&progress))?;
+    Ok(Settings::calibrated(calibration, max_tokens))
+}
+
+/// When a step counts as coherent, and how that was found.
+pub(super) fn rule(settings: &Settings) -> String {
+    let threshold = settings.threshold;
+    match &settings.calibration {
+        None => format!("a step is coherent up to a surprise of {threshold} nats (given)\n"),
+        Some(calibration) => format!(
+            "a step is coherent up to a surprise of {threshold:.2} nats: 99 % of {} answers of the clean model's own stay \
+             within it; of {} others it condemns {}\n",
+            calibration.samples, calibration.held_out, calibration.false_alarms
+        ),
+    }
 }
 
 /// What stands above the results: the model, its head, and what runs it.

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Edit, EditError, Tensor};
 use crate::quant::Layout;
 
+/// Flips that a random edit may stand for: it is stored as a list of them, some twenty bytes each.
+pub const MOST_FLIPS: u64 = 2_000_000;
+
 /// How many bits a random family flips.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
@@ -65,10 +68,15 @@ impl std::fmt::Display for Value {
 }
 
 /// SplitMix64.
-struct Generator(u64);
+#[derive(Clone, Debug)]
+pub(crate) struct Generator(u64);
 
 impl Generator {
-    fn next(&mut self) -> u64 {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -77,7 +85,7 @@ impl Generator {
     }
 
     /// Below `bound`, each equally likely.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         loop {
             let product = u128::from(self.next()) * u128::from(bound);
             // The lowest `2^64 mod bound` fractions would make some results likelier: draw again.
@@ -88,7 +96,7 @@ impl Generator {
     }
 
     /// In (0, 1], 53 bits.
-    fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 }
@@ -105,12 +113,13 @@ impl Random {
     /// prefix; for [`Amount::Rate`] ascending.
     ///
     /// # Errors
-    /// [`EditError::Flips`], where there are fewer bits; [`EditError::Rate`].
+    /// [`EditError::Flips`], where there are fewer bits; [`EditError::Many`], where it would be more than
+    /// [`MOST_FLIPS`]; [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
         self.check(layout)?;
         let (columns, bits) = (self.tensor.columns(layout) as u64, self.tensor.bits(layout) as u64);
         let total = self.total_bits(layout);
-        let mut generator = Generator(self.seed);
+        let mut generator = Generator::new(self.seed);
         let flip = |at: u64| Change::Flip {
             tensor: self.tensor,
             row: (at / (columns * bits)) as usize,
@@ -158,7 +167,18 @@ impl Random {
         match self.amount {
             Amount::Flips(found) if found > limit => Err(EditError::Flips { edit: edit(), found, limit }),
             Amount::Rate(rate) if !(0.0..=1.0).contains(&rate) => Err(EditError::Rate { edit: edit() }),
+            Amount::Flips(_) | Amount::Rate(_) if self.expected(layout) > MOST_FLIPS as f64 => {
+                Err(EditError::Many { edit: edit(), expected: self.expected(layout).round() as u64 })
+            }
             Amount::Flips(_) | Amount::Rate(_) => Ok(()),
+        }
+    }
+
+    /// Flips that this stands for: their number, or its mean where each bit has a probability.
+    pub fn expected(&self, layout: &Layout) -> f64 {
+        match self.amount {
+            Amount::Flips(flips) => flips as f64,
+            Amount::Rate(rate) => rate * self.total_bits(layout) as f64,
         }
     }
 

@@ -6,6 +6,9 @@
 //! records, whether they come from a run or from a file.
 
 pub mod compare;
+pub mod journal;
+mod label;
+pub mod merge;
 pub mod summary;
 pub mod text;
 
@@ -35,7 +38,7 @@ pub struct Calibration {
     /// The threshold, in nats: the 99th percentile (nearest rank) of the largest surprise in each of the clean
     /// model's own answers.
     pub threshold: f64,
-    /// Answers of at most so many tokens.
+    /// Answers of at most so many tokens: as many as the run's, up to 128.
     pub max_tokens: usize,
     /// Answers that the percentile was taken of, drawn at temperature 1.
     pub samples: usize,

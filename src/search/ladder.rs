@@ -1,15 +1,14 @@
-//! The ladder: shifts of the whole head, one after the other, and the way back.
+//! The ladder: edits of the whole head, one after the other, and the way back.
 //!
-//! The answers are measured without writing. Then each shift is really written into a private copy of the head,
+//! The answers are measured without writing. Then each edit is really written into a private copy of the head,
 //! its first words are read back from there, it is taken back, and a digest proves that every bit returned; at
 //! the end the restored head answers again.
 
-use super::{Progress, RunError, Settings, records, trials};
+use super::{Job, Progress, RunError, Session};
 use crate::{
     edit::Edit,
     head::Head,
     record::{Record, Restored},
-    subject::{Prompt, Subject},
 };
 
 /// A ladder's results.
@@ -21,81 +20,48 @@ pub struct Ladder {
     pub restored: Restored,
 }
 
-/// Runs `shifts` on `prompts`. Records go to `progress` as they are finished, and into the result.
+/// Runs `shifts` on the session's prompts. Records go to `progress` as they are finished, and into the result.
 ///
 /// # Errors
 /// [`RunError`].
-///
-/// # Panics
-/// If there is no prompt.
 pub fn ladder(
-    subject: &Subject,
-    prompts: &[Prompt],
+    session: &mut Session<'_>,
     shifts: &[i64],
-    settings: Settings,
-    mut progress: impl FnMut(&Progress) -> Result<(), RunError>,
+    progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
 ) -> Result<Ladder, RunError> {
     let edits: Vec<Edit> = shifts.iter().map(|&shift| Edit::shift(shift)).collect();
-    let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
-    let (mut body, mut original) = (subject.body(), subject.projection(subject.head().view()));
-    let mut trials = trials(subject, &mut body, &ids, settings);
-    let mut found = Vec::with_capacity(edits.len() * prompts.len());
-    records(subject, prompts, &mut trials, &mut original, &edits, settings, |event| {
-        progress(&event)?;
-        if let Progress::Record(record) = event {
-            found.push(*record);
-        }
-        Ok(())
-    })?;
+    let records = session.run(&Job::all(&edits, session.prompts().len()), progress)?;
+    let restored = restore(session, &edits)?;
+    Ok(Ladder { records, restored })
+}
 
+/// Writes each edit into a private copy of the head, takes it back, and lets the restored head answer.
+fn restore(session: &mut Session<'_>, edits: &[Edit]) -> Result<Restored, RunError> {
+    let subject = session.subject();
+    let original = subject.head().view();
     let mut head = Head::private(subject.head(), subject.team().clone())?;
     let before = head.digest();
     let mut identical = true;
-    for edit in &edits {
+    for edit in edits {
         let applied = head.apply(edit)?;
         let written = applied.view();
         let words: Vec<u32> = (0..written.layout().words_per_row().min(5)).map(|i| written.word(0, i)).collect();
-        let planned = edit.plan(&subject.head().view())?.first_words(&subject.head().view(), 5);
+        let planned = edit.plan(&original)?.first_words(&original, 5);
         let restoration = applied.restore()?;
         identical &= words == planned && restoration.before == restoration.after;
     }
     let after = head.digest();
-    let answers = trials.answers(&mut subject.projection(head.view()))?;
+    let clean = session.clean()?.to_vec();
+    let answers = session.trials().answers(&mut subject.projection(head.view()))?;
     let same_as_clean = answers
         .iter()
-        .zip(trials.clean())
+        .zip(&clean)
         .all(|(answer, clean)| (&answer.tokens, answer.finish) == (&clean.tokens, clean.finish));
-    let restored = Restored {
+    Ok(Restored {
         head_digest_before: before.to_hex().to_string(),
         head_digest_after: after.to_hex().to_string(),
         identical: identical && before == after,
         text: subject.decode(&answers[0].tokens)?,
         same_as_clean,
-    };
-    Ok(Ladder { records: found, restored })
-}
-
-/// Runs any edits on `prompts`.
-///
-/// # Errors
-/// [`RunError`].
-pub fn probe(
-    subject: &Subject,
-    prompts: &[Prompt],
-    edits: &[Edit],
-    settings: Settings,
-    mut progress: impl FnMut(&Progress) -> Result<(), RunError>,
-) -> Result<Vec<Record>, RunError> {
-    let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
-    let (mut body, mut original) = (subject.body(), subject.projection(subject.head().view()));
-    let mut trials = trials(subject, &mut body, &ids, settings);
-    let mut found = Vec::new();
-    records(subject, prompts, &mut trials, &mut original, edits, settings, |event| {
-        progress(&event)?;
-        if let Progress::Record(record) = event {
-            found.push(*record);
-        }
-        Ok(())
-    })?;
-    Ok(found)
+    })
 }

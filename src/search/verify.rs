@@ -10,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{RunError, Settings, trials};
+use super::{RunError, session::trials};
 use crate::{
     checkpoint::digest::head_digest,
     edit::{Amount, Change, Edit, Random, Tensor, shift_word},
@@ -44,7 +44,7 @@ pub struct Check {
 pub fn verify(
     subject: &Subject,
     prompts: &[Prompt],
-    settings: Settings,
+    max_tokens: usize,
     seed: u64,
     mut done: impl FnMut(&Check),
 ) -> Result<Vec<Check>, RunError> {
@@ -108,9 +108,7 @@ pub fn verify(
     check("a shift is the 64-bit subtraction cast to 32 bits, and its negative undoes it", 30, failed);
 
     // Law 3 on this model: logits of each edit, in the register and from written memory.
-    let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
-    let mut body = subject.body();
-    let mut trials = trials(subject, &mut body, &ids, settings);
+    let mut trials = trials(subject, prompts.iter().map(|prompt| prompt.ids.as_slice()), max_tokens);
     trials.run(&mut subject.projection(original), &[], |_| Ok::<_, RunError>(()))?;
     let hidden: Vec<Vec<f32>> = trials.clean_hidden(0).take(1).map(<[f32]>::to_vec).collect();
     let mut failed = Vec::new();

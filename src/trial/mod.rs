@@ -17,6 +17,7 @@
 //! each edit: then each edit has a trie of its own, beside the clean one.
 
 mod measure;
+mod sample;
 mod trie;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,7 @@ use crate::{
 
 pub use crate::coherence::Finish;
 pub use measure::Forced;
+pub use sample::Draw;
 use trie::{Node, NodeId, Trie};
 
 /// Bytes of logits that are held at a time: few enough to stay near the processor between the product that
@@ -106,10 +108,10 @@ pub enum Event {
 }
 
 /// What is generated, and from what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Task<'a> {
     /// Token ids of each prompt; none may be empty.
-    pub prompts: &'a [Vec<u32>],
+    pub prompts: Vec<&'a [u32]>,
     /// Tokens that end an answer.
     pub eos: &'a [u32],
     /// Tokens to generate at most, at least 1.
@@ -149,8 +151,8 @@ struct Clean {
 }
 
 /// Runs edits on prompts. Prompts and clean answers are computed once, however often edits are run.
-pub struct Trials<'a, B: ?Sized> {
-    body: &'a mut B,
+pub struct Trials<'a, B> {
+    body: B,
     kernel: Kernel,
     team: &'a Team,
     task: Task<'a>,
@@ -161,12 +163,12 @@ pub struct Trials<'a, B: ?Sized> {
     buffers: Vec<Vec<f32>>,
 }
 
-impl<'a, B: Body + ?Sized> Trials<'a, B> {
+impl<'a, B: Body> Trials<'a, B> {
     /// Nothing is computed yet.
     ///
     /// # Panics
     /// If a prompt is empty or `max_tokens` is 0.
-    pub fn new(body: &'a mut B, kernel: Kernel, team: &'a Team, task: Task<'a>) -> Self {
+    pub fn new(body: B, kernel: Kernel, team: &'a Team, task: Task<'a>) -> Self {
         assert!(task.max_tokens > 0 && task.prompts.iter().all(|prompt| !prompt.is_empty()), "something to do");
         let mut trie = Trie::default();
         let root = trie.root();
@@ -185,34 +187,46 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         self.clean[prompt].path.iter().map(|&node| self.trie.hidden(node))
     }
 
-    /// Runs every plan on every prompt through `head` and hands over each trial with its measurements: prompts in
-    /// order, for each the plans in order. Where the prefixes of all trials together would take more than a
-    /// gigabyte, they are run in parts; a prefix that two parts share is then computed in both, unless it belongs to
-    /// a clean answer.
+    /// Runs every plan on every prompt, prompts in order, for each the plans in order: see [`Trials::run_some`].
     ///
     /// # Errors
-    /// What the body or the head reports, or `event` returns; trials already handed over stand, and this `Trials` is
-    /// of no further use.
+    /// As [`Trials::run_some`].
     pub fn run<E: From<BodyError>>(
         &mut self,
         head: &mut impl Projection,
         plans: &[Plan],
-        mut event: impl FnMut(Event) -> Result<(), E>,
+        event: impl FnMut(Event) -> Result<(), E>,
     ) -> Result<(), E> {
         let all: Vec<(usize, usize)> =
             (0..self.task.prompts.len()).flat_map(|prompt| (0..plans.len()).map(move |edit| (prompt, edit))).collect();
-        if self.clean.is_empty() && all.is_empty() {
+        self.run_some(head, plans, &all, event)
+    }
+
+    /// Runs trials, each a prompt and a plan by their indices, through `head` and hands them over with their
+    /// measurements, in the order given; the clean answers first, where they are not known yet. Where the prefixes of
+    /// all trials together would take more than a gigabyte, they are run in parts; a prefix that two parts share is
+    /// then computed in both, unless it belongs to a clean answer.
+    ///
+    /// # Errors
+    /// What the body or the head reports, or `event` returns; trials already handed over stand, and this `Trials` is
+    /// of no further use.
+    pub fn run_some<E: From<BodyError>>(
+        &mut self,
+        head: &mut impl Projection,
+        plans: &[Plan],
+        trials: &[(usize, usize)],
+        mut event: impl FnMut(Event) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.clean.is_empty() && trials.is_empty() {
             self.part(head, plans, &[], &mut event)?;
         }
-        let position = self.body.bytes_per_position() + 4 * self.body.hidden_size();
-        let longest = self.task.prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = self.task.prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
         let positions = match self.task.tying {
             Tying::Separate => self.task.max_tokens,
             // Its own prompt and answer, the clean answer, and its own answer again under the clean model.
             Tying::Shared(_) => longest + 3 * self.task.max_tokens,
         };
-        let at_once = (TRIE_BYTES / position.saturating_mul(positions).max(1)).max(1);
-        for part in all.chunks(at_once) {
+        for part in trials.chunks(self.at_once(positions)) {
             for trial in self.part(head, plans, part, &mut event)? {
                 event(Event::Trial(trial))?;
             }
@@ -237,7 +251,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
             self.start(plans, &mut running, &mut roots)?;
         }
         let measured = self.diverge(head, plans, &running, &roots);
-        self.trie.sweep(self.body);
+        self.trie.sweep(&mut self.body);
         measured
     }
 
@@ -251,7 +265,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         let mut running: Vec<Running> = prompts.map(|prompt| Running::new(prompt, None, self.root)).collect();
         self.start(&[], &mut running, &mut HashMap::new())?;
         while self.wave(head, &[], &mut running)? {}
-        self.trie.sweep(self.body);
+        self.trie.sweep(&mut self.body);
         Ok(running.into_iter().map(|run| run.trajectory).collect())
     }
 
@@ -290,7 +304,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
             self.clean.iter().try_for_each(|clean| event(Event::Clean(clean.trajectory.clone())))?;
         }
         let measured = self.diverge(head, plans, &running, &roots)?;
-        self.trie.sweep(self.body);
+        self.trie.sweep(&mut self.body);
         Ok(running
             .into_iter()
             .zip(measured)
@@ -302,6 +316,12 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
                 agreement,
             })
             .collect())
+    }
+
+    /// Trials of so many positions each that fit into the memory for prefixes.
+    fn at_once(&self, positions: usize) -> usize {
+        let position = self.body.bytes_per_position() + 4 * self.body.hidden_size();
+        (TRIE_BYTES / position.saturating_mul(positions).max(1)).max(1)
     }
 
     fn pin(&mut self, node: NodeId) {
@@ -328,8 +348,7 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
                 (Tying::Shared(_), Some(edit)) => (*roots.entry(edit).or_insert_with(|| self.trie.root()), Some(edit)),
                 _ => (self.root, None),
             };
-            let prompts = self.task.prompts;
-            run.start = self.walk(root, &prompts[run.prompt], false, edit, &mut pending);
+            run.start = self.walk(root, self.task.prompts[run.prompt], false, edit, &mut pending);
             run.path = vec![run.start];
         }
         self.compute(plans, pending)?;
@@ -465,20 +484,24 @@ impl<'a, B: Body + ?Sized> Trials<'a, B> {
         };
         let token = top.token as u32;
         run.trajectory.margin.push(top.best - top.second);
+        if self.take_token(run, token) {
+            let own = matches!(self.task.tying, Tying::Shared(_));
+            let next = self.child(run.at(), token, true, run.edit.filter(|_| own), pending);
+            run.path.push(next);
+        }
+    }
+
+    /// Appends a token to an answer, or ends the answer with it; whether the answer goes on.
+    fn take_token(&self, run: &mut Running, token: u32) -> bool {
         if self.task.eos.contains(&token) {
             run.trajectory.eos = Some(token);
             run.trajectory.finish = Finish::Stop;
             run.finished = true;
-            return;
+            return false;
         }
         run.trajectory.tokens.push(token);
-        if run.trajectory.tokens.len() == self.task.max_tokens {
-            run.finished = true;
-            return;
-        }
-        let own = matches!(self.task.tying, Tying::Shared(_));
-        let next = self.child(run.at(), token, true, run.edit.filter(|_| own), pending);
-        run.path.push(next);
+        run.finished = run.trajectory.tokens.len() == self.task.max_tokens;
+        !run.finished
     }
 
     /// Logits of prefixes under shifts, `[items, vocab]`. Items of one shift must be neighbours.

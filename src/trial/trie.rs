@@ -54,7 +54,7 @@ impl Trie {
     }
 
     /// Forgets all that is not pinned.
-    pub(super) fn sweep(&mut self, body: &mut (impl Body + ?Sized)) {
+    pub(super) fn sweep(&mut self, body: &mut impl Body) {
         for index in 0..self.nodes.len() {
             if let Some(node) = self.nodes[index].take_if(|node| !node.pinned) {
                 if let Some(parent) = node.parent {

@@ -1,0 +1,96 @@
+//! The commands that work on stored runs, without a model.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    args::{Format, MergeArgs, RelabelArgs},
+    commands::{Run, judged},
+    exit_code,
+    output::{self, message},
+};
+use crate::{
+    cache::write_whole,
+    record::{
+        Record,
+        journal::{self, Finished},
+        merge, text,
+    },
+};
+
+/// Reads a journal. One that was cut short is read as far as it goes, and that is said.
+pub(super) fn journal(path: &Path) -> Result<Finished> {
+    let finished = journal::read(path)?;
+    if finished.cut > 0 {
+        message(&format!("{} ends in the middle of a record, which is left out", path.display()));
+    }
+    Ok(finished)
+}
+
+/// Records onto stdout in the form asked for, and into a file.
+fn show(command: &'static str, records: &[Record], format: Format, out: Option<&Path>) -> Result<()> {
+    let mut lines = Vec::new();
+    for record in records {
+        serde_json::to_writer(&mut lines, record)?;
+        lines.push(b'\n');
+    }
+    if let Some(out) = out {
+        // Whole or not at all: the file may be one of those that were read.
+        write_whole(out, &lines).with_context(|| format!("cannot write {}", out.display()))?;
+    }
+    match format {
+        Format::Jsonl => output::stdout(&lines),
+        Format::Json => output::json(&Run::of(command, records, None)),
+        Format::Text => {
+            let (look, mut prompt, mut shown) = (output::look(), None, String::new());
+            for record in records {
+                if prompt != Some(&record.prompt) {
+                    shown.push_str(&text::heading(&record.prompt, look));
+                    prompt = Some(&record.prompt);
+                }
+                shown.push_str(&text::record(record, look));
+            }
+            output::stdout(shown.as_bytes())
+        }
+    }
+}
+
+pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
+    let mut records: Vec<Record> = journal(&args.journal)?.records.into_iter().map(|(_, record)| record).collect();
+    let mut changed = 0;
+    for record in &mut records {
+        let before = (record.verdict, record.tags.clone());
+        record.label(args.threshold.unwrap_or(record.threshold));
+        if args.threshold.is_some_and(|given| Some(given) != record.run.calibration.as_ref().map(|c| c.threshold)) {
+            // The threshold is no longer the one that was calibrated.
+            record.run.calibration = None;
+        }
+        changed += usize::from(before != (record.verdict, record.tags.clone()));
+    }
+    if records.is_empty() {
+        message("the run holds no trial, so nothing was checked");
+        return Ok(exit_code::NOTHING);
+    }
+    show("relabel", &records, args.format, args.out.as_deref())?;
+    message(&format!("{changed} of {} trials have other labels than were stored", records.len()));
+    judged(&args.bounds, &records)
+}
+
+pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
+    let mut journals: Vec<(PathBuf, Finished)> = Vec::new();
+    for path in &args.journals {
+        journals.push((path.clone(), journal(path)?));
+    }
+    let merged = merge::merge(journals)?;
+    if merged.records.is_empty() {
+        bail!("the journals hold no trial");
+    }
+    show("merge", &merged.records, args.format, args.out.as_deref())?;
+    match merged.missing {
+        Some(0) => {}
+        Some(missing) => message(&format!("{missing} trials of the run are in none of the journals")),
+        None => message("the run did not know its number of trials: whether all are there cannot be told"),
+    }
+    Ok(exit_code::DONE)
+}

@@ -1,0 +1,155 @@
+//! The surprise up to which a step counts as coherent, for a given model and length of answer.
+//!
+//! How surprising a model's own words are to it depends on the model. So the threshold is taken from the model: it is
+//! the 99th percentile, by nearest rank, of the *largest* surprise in each of at least 256 of its own answers, drawn
+//! at temperature 1 from prompts that the run does not measure. (The percentile of single tokens would condemn one
+//! healthy answer of ten tokens in ten.) Then the rule of [`crate::coherence`] is tried on further answers to further
+//! prompts, which the clean model gave as well: those that it condemns are false alarms, and their number is kept.
+//!
+//! All is seeded, and what is found is kept in the user's cache under everything that it depends on.
+
+use std::{fs, path::PathBuf};
+
+use super::{Progress, RunError, session};
+use crate::{
+    cache,
+    coherence::{Evidence, judge},
+    edit::Generator,
+    record::Calibration,
+    subject::{Encoding, Prompt, Subject},
+    tokenizer::TokenizerError,
+    trial::{Draw, Trajectory},
+};
+
+/// Answers that the percentile is taken of, at least.
+const SAMPLES: usize = 256;
+/// Answers that the threshold is tried on, at least.
+const HELD_OUT: usize = 128;
+/// Longest answers that are drawn. The largest surprise of longer ones is a little larger, so that a run of longer
+/// answers has some more false alarms than the ones that are counted; records say how long the drawn ones were.
+const LONGEST: usize = 128;
+/// Of the answers' generators.
+const SEED: u64 = 0;
+/// Changes with the rule or the way in which answers are drawn, so that nothing older is taken from the cache.
+const VERSION: &str = "headroom calibration 1";
+
+/// Short questions of many kinds, for want of a better choice.
+const PROMPTS: &str = include_str!("calibration_prompts.txt");
+
+/// Ids of prompts to calibrate on that are none of `measured`: of `own` texts where there are any, else of the
+/// program's. A model without a tokenizer answers to single tokens.
+///
+/// # Errors
+/// [`TokenizerError`].
+pub fn prompts(
+    subject: &Subject,
+    own: &[String],
+    encoding: &Encoding,
+    measured: &[Prompt],
+) -> Result<Vec<Vec<u32>>, TokenizerError> {
+    let texts: Vec<&str> =
+        if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
+    let mut ids = Vec::new();
+    for (i, text) in texts.iter().enumerate() {
+        let prompt = match subject.prompt(text, Vec::new(), encoding) {
+            Err(TokenizerError::Missing(_)) if own.is_empty() => {
+                // Spread over the vocabulary by a prime.
+                let vocab = subject.checkpoint().config().vocab_size;
+                vec![(i * 7919 % vocab) as u32]
+            }
+            other => other?.ids,
+        };
+        if !measured.iter().any(|measured| measured.ids == prompt) && !ids.contains(&prompt) {
+            ids.push(prompt);
+        }
+    }
+    Ok(ids)
+}
+
+/// Calibrates the threshold for answers of at most `max_tokens` tokens. Of `prompts` every third is held out.
+///
+/// # Errors
+/// [`RunError::Calibration`], where there are fewer than three prompts or the model's own answers are not finite;
+/// what the model or `progress` reports.
+pub fn calibrate(
+    subject: &Subject,
+    prompts: &[Vec<u32>],
+    max_tokens: usize,
+    mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
+) -> Result<Calibration, RunError> {
+    if prompts.len() < 3 {
+        let few = format!("it takes three prompts that the run does not measure, and there are {}", prompts.len());
+        return Err(RunError::Calibration(few));
+    }
+    let max_tokens = max_tokens.min(LONGEST);
+    let entry = entry(subject, prompts, max_tokens);
+    let known = entry.as_ref().and_then(|path| serde_json::from_slice(&fs::read(path).ok()?).ok());
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let (held_out, fitted): (Vec<usize>, Vec<usize>) = (0..prompts.len()).partition(|i| i % 3 == 2);
+    let draws = |of: &[usize], count: usize| -> Vec<Draw> {
+        let each = count.div_ceil(of.len());
+        // A generator of its own for each answer, whose seed was mixed: with seeds that are a constant apart,
+        // generators of this kind may run through the same numbers one behind the other.
+        let seed = |prompt: usize, i: usize| Generator::new(SEED ^ ((prompt as u64) << 32 | i as u64)).next();
+        of.iter().flat_map(|&prompt| (0..each).map(move |i| Draw { prompt, seed: seed(prompt, i) })).collect()
+    };
+    let (fit, check) = (draws(&fitted, SAMPLES), draws(&held_out, HELD_OUT));
+    let all: Vec<Draw> = fit.iter().chain(&check).copied().collect();
+
+    let mut trials = session::trials(subject, prompts.iter().map(Vec::as_slice), max_tokens);
+    let mut head = subject.projection(subject.head().view());
+    let clean = trials.answers(&mut head)?;
+    let answers = trials.sample(&mut head, &all, |step| progress(Progress::Calibrating { step, of: max_tokens }))?;
+    let (fit, check_answers) = answers.split_at(fit.len());
+    let largest: Vec<f64> =
+        fit.iter().filter_map(|answer| answer.surprise.iter().copied().max_by(f64::total_cmp)).collect();
+    let threshold = session::percentile_99(&largest)
+        .ok_or_else(|| RunError::Calibration("the model's own logits are not finite".to_owned()))?;
+    let false_alarms = check
+        .iter()
+        .zip(check_answers)
+        .filter(|(draw, answer)| !coherent(answer, &clean[draw.prompt], threshold))
+        .count();
+    let calibration = Calibration {
+        threshold,
+        max_tokens,
+        samples: fit.len(),
+        prompts: fitted.len(),
+        held_out: check.len(),
+        false_alarms,
+        seed: SEED,
+    };
+    if let (Some(path), Ok(text)) = (entry, serde_json::to_vec(&calibration)) {
+        // A cache that cannot be written costs time at the next start, and nothing else.
+        drop(cache::write_whole(&path, &text));
+    }
+    Ok(calibration)
+}
+
+/// Whether the rule finds an answer coherent to its end.
+fn coherent(answer: &Trajectory, clean: &Trajectory, threshold: f64) -> bool {
+    let judgement = judge(&Evidence {
+        tokens: &answer.tokens,
+        finish: answer.finish,
+        clean_tokens: &clean.tokens,
+        clean_finish: clean.finish,
+        surprise: &answer.surprise,
+        divergence: None,
+        threshold,
+        prompt: "",
+        text: "",
+        clean_text: "",
+        right: None,
+    });
+    judgement.coherent_steps == answer.surprise.len()
+}
+
+/// Where the cache keeps the threshold.
+fn entry(subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize) -> Option<PathBuf> {
+    let digest = subject.checkpoint().model_digest();
+    let depends = serde_json::json!([VERSION, digest.to_hex().as_str(), prompts, max_tokens, SAMPLES, HELD_OUT, SEED]);
+    let key = blake3::hash(depends.to_string().as_bytes()).to_hex();
+    Some(cache::folder()?.join("calibrations").join(key.as_str()))
+}

@@ -1,0 +1,135 @@
+//! Answers drawn from the clean model instead of chosen by it: what its surprise at its own words looks like.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Finish, Pending, Running, Trajectory, Trials, trie::NodeId, vectors_at_once};
+use crate::{
+    edit::Generator,
+    model::{Body, BodyError, Projection},
+};
+
+/// One answer to be drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// Index of the prompt.
+    pub prompt: usize,
+    /// Of this answer's generator: what is drawn depends on it and the prompt alone.
+    pub seed: u64,
+}
+
+impl<B: Body> Trials<'_, B> {
+    /// Draws answers at temperature 1 through `head` as it is, all of them together, one token a wave: each token with
+    /// its probability, the first whose cumulative sum (in f64, in the order of the vocabulary) reaches a number drawn
+    /// from (0, 1]. Gives their tokens, finish and surprise; margins stay empty. `wave` is told the waves done.
+    ///
+    /// # Errors
+    /// What the body or the head reports, or `wave` returns.
+    pub fn sample<E: From<BodyError>>(
+        &mut self,
+        head: &mut impl Projection,
+        draws: &[Draw],
+        mut wave: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Vec<Trajectory>, E> {
+        let mut waves = 0;
+        let mut answers = Vec::with_capacity(draws.len());
+        for part in draws.chunks(self.at_once(self.task.max_tokens)) {
+            let mut running: Vec<Running> =
+                part.iter().map(|draw| Running::new(draw.prompt, None, self.root)).collect();
+            let mut generators: Vec<Generator> = part.iter().map(|draw| Generator::new(draw.seed)).collect();
+            self.start(&[], &mut running, &mut HashMap::new())?;
+            while self.draw(head, &mut running, &mut generators)? {
+                waves += 1;
+                wave(waves)?;
+            }
+            answers.extend(running.into_iter().map(|run| run.trajectory));
+            self.trie.sweep(&mut self.body);
+        }
+        Ok(answers)
+    }
+
+    /// Draws one token for each answer that still runs; false when none does.
+    fn draw(
+        &mut self,
+        head: &mut impl Projection,
+        running: &mut [Running],
+        generators: &mut [Generator],
+    ) -> Result<bool, BodyError> {
+        let mut wanted: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+        for (i, run) in running.iter().enumerate().filter(|(_, run)| !run.finished) {
+            wanted.entry(run.at()).or_default().push(i);
+        }
+        if wanted.is_empty() {
+            return Ok(false);
+        }
+        let wanted: Vec<(NodeId, Vec<usize>)> = wanted.into_iter().collect();
+        let mut pending = Pending::default();
+        let (kernel, team, vocab) = (self.kernel, self.team, head.vocab_size());
+        for part in wanted.chunks(vectors_at_once(head)) {
+            let items: Vec<(u32, NodeId)> = part.iter().map(|&(node, _)| (0, node)).collect();
+            let logits = self.logits(head, &items)?;
+            // What each answer draws: (uniform number, token and surprise), prefix by prefix.
+            let mut drawn: Vec<Vec<(f64, Option<(u32, f64)>)>> =
+                part.iter().map(|(_, runs)| runs.iter().map(|&run| (generators[run].unit(), None)).collect()).collect();
+            team.for_each_chunk(&mut drawn, 1, |i, drawn| {
+                let logits = &logits[i * vocab..][..vocab];
+                let log_sum = kernel.log_sum_exp(logits);
+                if !log_sum.is_finite() {
+                    return;
+                }
+                let mut probabilities = vec![0.0; vocab];
+                kernel.probabilities(logits, log_sum, &mut probabilities);
+                for (uniform, token) in &mut drawn[0] {
+                    let chosen = reach(&probabilities, *uniform);
+                    *token = Some((chosen as u32, log_sum - f64::from(logits[chosen])));
+                }
+            });
+            for ((_, runs), drawn) in part.iter().zip(drawn) {
+                for (&run, (_, token)) in runs.iter().zip(drawn) {
+                    self.take(&mut running[run], token, &mut pending);
+                }
+            }
+            self.buffers.push(logits);
+        }
+        self.compute(&[], pending)?;
+        Ok(true)
+    }
+
+    /// Takes the drawn token into an answer, and the answer to its next prefix.
+    fn take(&mut self, run: &mut Running, drawn: Option<(u32, f64)>, pending: &mut Pending) {
+        let Some((token, surprise)) = drawn else {
+            run.trajectory.finish = Finish::Nonfinite;
+            run.finished = true;
+            return;
+        };
+        run.trajectory.surprise.push(surprise);
+        if self.take_token(run, token) {
+            let next = self.child(run.at(), token, true, None, pending);
+            run.path.push(next);
+        }
+    }
+}
+
+/// The first index at which the cumulative sum reaches `uniform`. Rounding may leave the whole sum a hair below 1: then
+/// the last index of any weight.
+fn reach(probabilities: &[f64], uniform: f64) -> usize {
+    let mut sum = 0.0;
+    let found = probabilities.iter().position(|p| {
+        sum += p;
+        sum >= uniform
+    });
+    found.or_else(|| probabilities.iter().rposition(|&p| p > 0.0)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_drawn_where_the_cumulative_sum_reaches_the_number() {
+        let p = [0.25, 0.0, 0.5, 0.25, 0.0];
+        let drawn = [1e-300, 0.25, 0.250_000_1, 0.75, 0.76, 1.0].map(|uniform| reach(&p, uniform));
+        assert_eq!(drawn, [0, 0, 2, 2, 3, 3]);
+        // A sum that falls short of 1.
+        assert_eq!(reach(&[0.5, 0.499, 0.0], 1.0), 1);
+    }
+}
