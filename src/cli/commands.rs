@@ -102,6 +102,7 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let spec = Spec {
         command: "ladder",
         predicate: None,
+        campaign: None,
         trials: Some(trials),
         seed: args.run.seed,
         edits: listed(&edits),
@@ -172,6 +173,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     let spec = Spec {
         command: "probe",
         predicate: None,
+        campaign: None,
         trials: Some(jobs.len()),
         seed: args.run.seed,
         edits: listed(&args.edits),

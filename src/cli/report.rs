@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cache::write_whole,
-    record::report::{Report, Source, html, text},
+    record::report::{Gathered, Report, Source, html, text},
 };
 
 pub(super) fn report(args: &ReportArgs) -> Result<u8> {
@@ -24,11 +24,12 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
     {
         bail!("--output {} is one of the runs; give another name", run.display());
     }
-    let report = Report::of(&sources);
+    let gathered = Gathered::of(sources);
+    let report = Report::of(&gathered);
     match (&args.output, args.format) {
         (Some(page), _) => {
             write(page, html(&report)?.as_bytes()).with_context(|| format!("cannot write {}", page.display()))?;
-            for note in &report.notes {
+            for note in report.notes {
                 output::message(note);
             }
         }

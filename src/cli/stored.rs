@@ -57,8 +57,7 @@ fn show(command: &'static str, records: &[Record], format: Format, out: Option<&
 }
 
 pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
-    let mut records: Vec<Record> =
-        journal(&args.journal)?.records.into_iter().map(|(_, record)| record).collect();
+    let mut records: Vec<Record> = journal(&args.journal)?.records.into_iter().map(|(_, record)| record).collect();
     let mut changed = 0;
     for record in &mut records {
         let before = (record.verdict, record.tags.clone());

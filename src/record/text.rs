@@ -15,11 +15,11 @@ pub struct Look {
 }
 
 impl Look {
-    fn paint(self, style: Style, text: &str) -> String {
+    pub(crate) fn paint(self, style: Style, text: &str) -> String {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
-    pub(super) fn verdict(self, verdict: Verdict, width: usize) -> String {
+    pub(crate) fn verdict(self, verdict: Verdict, width: usize) -> String {
         let color = match verdict {
             Verdict::Healthy => AnsiColor::Green,
             Verdict::Wobbling => AnsiColor::Cyan,
@@ -32,11 +32,11 @@ impl Look {
         self.paint(style, &format!("{:<width$}", verdict.name()))
     }
 
-    fn dim(self, text: &str) -> String {
+    pub(crate) fn dim(self, text: &str) -> String {
         self.paint(Style::new().dimmed(), text)
     }
 
-    pub(super) fn bold(self, text: &str) -> String {
+    pub(crate) fn bold(self, text: &str) -> String {
         self.paint(Style::new().bold(), text)
     }
 }

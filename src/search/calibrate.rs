@@ -47,7 +47,8 @@ pub fn prompts(
     encoding: &Encoding,
     measured: &[Prompt],
 ) -> Result<Vec<Vec<u32>>, TokenizerError> {
-    let texts: Vec<&str> = if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
+    let texts: Vec<&str> =
+        if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
     let mut ids = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         let prompt = match subject.prompt(text, Vec::new(), encoding) {
@@ -100,8 +101,7 @@ pub fn calibrate(
     let mut trials = session::trials(subject, prompts.iter().map(Vec::as_slice), max_tokens);
     let mut head = subject.projection(subject.head().view());
     let clean = trials.answers(&mut head)?;
-    let answers =
-        trials.sample(&mut head, &all, |step| progress(Progress::Calibrating { step, of: max_tokens }))?;
+    let answers = trials.sample(&mut head, &all, |step| progress(Progress::Calibrating { step, of: max_tokens }))?;
     let (fit, check_answers) = answers.split_at(fit.len());
     let largest: Vec<f64> =
         fit.iter().filter_map(|answer| answer.surprise.iter().copied().max_by(f64::total_cmp)).collect();

@@ -4,6 +4,8 @@
 //! spelled out (control characters, marks that turn the direction of writing), what is long is cut, and there is no
 //! script on the page that could be broken out of.
 
+use std::collections::BTreeMap;
+
 use minijinja::{
     AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior,
     syntax::SyntaxConfig,
@@ -12,17 +14,20 @@ use minijinja::{
 use serde::Serialize;
 
 use super::{
-    Answers, Model, Report, Run,
+    Answers, Found, Model, Report, Run,
     axis::Axis,
-    curve::{Curve, number, steps, written},
-    plots::{self, Crossing, DrawError},
+    curve::{Curve, Point, number, steps, written},
+    plots::{self, Crossing, DrawError, Estimate},
 };
 use crate::{
     coherence::Verdict,
+    edit,
     record::{
         ModelFacts, Record, Restored, RunFacts,
+        summary::{Summary, changed},
         text::{grouped, is_seen, plain, tags},
     },
+    search::{bisect::Bisection, campaign, map::Cell},
 };
 
 /// A page that could not be made.
@@ -39,6 +44,9 @@ pub enum HtmlError {
 
 /// Trials that a page lists of one run; more are for programs.
 const ROWS: usize = 1_000;
+
+/// Trials of a campaign that a page lists of one prompt.
+const WORST: usize = 12;
 
 /// Characters of a prompt or a response that a page shows.
 const CHARACTERS: usize = 600;
@@ -62,6 +70,7 @@ pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
     env.add_filter("percent", percent);
     env.add_filter("grouped", grouped);
     env.add_filter("plain", plain);
+    env.add_filter("written", |Serde(value): Serde<edit::Value>| written(value));
     env.add_filter("short", |digest: &str| digest.chars().take(16).collect::<String>());
     env.add_template("report", include_str!("report.html.jinja"))?;
     let page = Page {
@@ -70,6 +79,7 @@ pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
         trials: report.trials(),
         style: Value::from_safe_string([include_str!("plot.css"), include_str!("report.css")].concat()),
         models: report.models.iter().map(|model| section(model)).collect::<Result<_, _>>()?,
+        verdicts: Verdict::ALL.map(Verdict::name),
     };
     Ok(env.get_template("report")?.render(Serde(page))?)
 }
@@ -101,6 +111,7 @@ struct Page<'a> {
     trials: usize,
     style: Value,
     models: Vec<Section<'a>>,
+    verdicts: [&'static str; 6],
 }
 
 /// A model and its runs.
@@ -118,7 +129,7 @@ struct Section<'a> {
 #[derive(Serialize)]
 struct Part<'a> {
     command: &'a str,
-    files: &'a [&'a str],
+    files: &'a [String],
     facts: &'a RunFacts,
     backend: &'a str,
     kernel: &'a str,
@@ -132,7 +143,20 @@ struct Part<'a> {
     stack: Vec<Count>,
     figures: Vec<Figure>,
     curves: &'a [Curve],
+    bisection: Option<&'a Bisection>,
+    summaries: Vec<Pooled<'a, Summary>>,
+    map: &'a [Cell],
+    campaign: Vec<Pooled<'a, campaign::Row>>,
     tables: Vec<Table<'a>>,
+    /// What stands over the trials, where they are not all.
+    selection: Option<&'static str>,
+}
+
+/// Several trials taken together, and the distribution of their verdicts.
+#[derive(Serialize)]
+struct Pooled<'a, T> {
+    of: &'a T,
+    stack: Vec<Count>,
 }
 
 /// How often a verdict was given.
@@ -158,7 +182,6 @@ struct Figure {
 struct Row<'a> {
     #[serde(flatten)]
     record: &'a Record,
-    label: String,
     steps: usize,
     tag_names: Vec<String>,
 }
@@ -185,33 +208,9 @@ fn section<'a>(model: &'a Model<'_>) -> Result<Section<'a>, DrawError> {
 }
 
 fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
-    let mut figures = Vec::new();
-    for curve in &run.curves {
-        figures.extend(curves(curve, &[])?);
-    }
-    let mut room = ROWS;
-    let table = |answers: &'a Answers<'_>| {
-        let shown = answers.records.len().min(room);
-        room -= shown;
-        Table {
-            prompt: answers.prompt,
-            clean: &answers.clean.text,
-            documented: answers.records.iter().any(|record| record.documented.is_some()),
-            rows: answers.records[..shown].iter().map(|record| row(record)).collect(),
-            left_out: answers.records.len() - shown,
-        }
-    };
-    let tables = run.prompts.iter().map(table).collect();
-    let count = |(&verdict, &count): (&Verdict, &usize)| Count {
-        name: verdict.name(),
-        letters: plots::letters(verdict),
-        class: plots::class(verdict),
-        count,
-        share: count as f64 / run.finished as f64,
-    };
-    Ok(Part {
+    let mut part = Part {
         command: run.command,
-        files: &run.files,
+        files: run.files,
         facts: run.facts,
         backend: run.backend,
         kernel: run.kernel,
@@ -220,64 +219,171 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
         is_partial: run.is_partial(),
         restored: run.restored,
         prompts: run.prompts.len(),
-        plots_first: matches!(run.command, "sweep" | "bisect"),
-        stack: run.verdicts.iter().map(count).collect(),
-        figures,
-        curves: &run.curves,
-        tables,
+        plots_first: matches!(run.command, "sweep" | "bisect" | "map" | "campaign"),
+        stack: stack(&run.verdicts),
+        figures: Vec::new(),
+        curves: &[],
+        bisection: None,
+        summaries: Vec::new(),
+        map: &[],
+        campaign: Vec::new(),
+        tables: Vec::new(),
+        selection: None,
+    };
+    match &run.found {
+        Found::Map(cells) => {
+            part.map = cells;
+            part.figures.push(map_figure(cells)?);
+        }
+        Found::Campaign(rows) => {
+            part.figures = campaign_figures(rows)?;
+            part.campaign = rows.iter().map(|row| Pooled { of: row, stack: stack(&row.spread.verdicts) }).collect();
+            part.selection = Some("The trials that changed the answer most, by D");
+            part.tables = tables(run, |record| changed(record), Some(WORST));
+        }
+        Found::Along { curves, bisection, summaries } => {
+            part.curves = curves;
+            part.bisection = bisection.as_ref();
+            part.summaries = summaries.iter().map(|of| Pooled { of, stack: stack(&of.spread.verdicts) }).collect();
+            let crossings = bisection.iter().flat_map(|bisection| &bisection.crossings);
+            let crossings: Vec<Crossing> = crossings.map(|crossing| (number(crossing.lo), number(crossing.hi))).collect();
+            for curve in curves {
+                part.figures.extend(curve_figures(curve, &crossings)?);
+            }
+            part.tables = tables(run, |_| true, None);
+        }
+    }
+    Ok(part)
+}
+
+fn stack(verdicts: &BTreeMap<Verdict, usize>) -> Vec<Count> {
+    let all: usize = verdicts.values().sum();
+    let count = |(&verdict, &count): (&Verdict, &usize)| Count {
+        name: verdict.name(),
+        letters: plots::letters(verdict),
+        class: plots::class(verdict),
+        count,
+        share: count as f64 / all as f64,
+    };
+    verdicts.iter().map(count).collect()
+}
+
+/// The trials that `which` holds of, by prompt: all that there is room for in their order, or the `worst` so many.
+fn tables<'a>(run: &'a Run<'_>, which: impl Fn(&Record) -> bool, worst: Option<usize>) -> Vec<Table<'a>> {
+    let mut room = ROWS;
+    let table = |answers: &'a Answers<'_>| {
+        let mut records: Vec<&Record> = answers.records.iter().copied().filter(|record| which(record)).collect();
+        if worst.is_some() {
+            let kl = |record: &Record| record.kl_mean.unwrap_or(f64::INFINITY);
+            records.sort_by(|a, b| kl(b).total_cmp(&kl(a)));
+        }
+        let shown = records.len().min(room).min(worst.unwrap_or(usize::MAX));
+        room -= shown;
+        Table {
+            prompt: answers.prompt,
+            clean: &answers.clean.text,
+            documented: records.iter().any(|record| record.documented.is_some()),
+            left_out: records.len() - shown,
+            rows: records[..shown].iter().map(|record| row(record)).collect(),
+        }
+    };
+    run.prompts.iter().map(table).filter(|table| !table.rows.is_empty()).collect()
+}
+
+fn map_figure(cells: &[Cell]) -> Result<Figure, DrawError> {
+    let prompts = cells.iter().map(|cell| cell.spread.trials).max().unwrap_or(0);
+    let over = match prompts {
+        0 | 1 => String::new(),
+        _ => format!(", both over {prompts} prompts: D is their mean, the verdict their median"),
+    };
+    Ok(Figure {
+        title: "The hexadecimal map: which digits of a shift hurt".to_owned(),
+        caption: format!(
+            "A cell is one shift, of which one hexadecimal digit is not 0. Its color and its number are the mean divergence in \
+             nats, its letters the verdict{over}. The digit k moves every code at place k of a word by its value, and \
+             borrows from those above. The column of 0 is the clean head.",
+        ),
+        svg: Value::from_safe_string(plots::map(cells)?),
     })
+}
+
+/// How often random flips change an answer, a plot for each kind of row.
+fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
+    let kind = |row: &campaign::Row| (row.rate.is_some(), row.tensor.clone());
+    let mut kinds: Vec<_> = rows.iter().map(kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    let figure = |this: &(bool, String)| {
+        let estimates: Vec<Estimate> = rows
+            .iter()
+            .filter(|row| kind(row) == *this)
+            .map(|row| {
+                let [lo, hi] = row.changed_wilson.map(|p| percent(Some(p)));
+                Estimate {
+                    x: row.rate.unwrap_or(row.flips.unwrap_or(0) as f64),
+                    rate: row.changed_rate,
+                    interval: row.changed_wilson,
+                    title: format!(
+                        "{}: {} of {} answers changed, {} ({lo} to {hi})",
+                        row.rate.map_or_else(|| format!("{} flips", row.flips.unwrap_or(0)), |rate| format!("rate {rate:e}")),
+                        row.spread.changed,
+                        row.spread.trials,
+                        percent(Some(row.changed_rate)),
+                    ),
+                }
+            })
+            .collect();
+        let x = if this.0 { "probability of a flip for each bit" } else { "bits flipped" };
+        Ok(Figure {
+            title: format!("How often random flips in {} change an answer", this.1),
+            caption: "A point is the share of the trials whose answer is not the clean one, a bar the interval of 95 % \
+                      (Wilson) of its probability."
+                .to_owned(),
+            svg: Value::from_safe_string(plots::estimates(&estimates, x, "changed answers")?),
+        })
+    };
+    kinds.iter().map(figure).collect()
 }
 
 fn row<'a>(record: &'a Record) -> Row<'a> {
     Row {
         record,
-        label: record.shift.map_or_else(|| record.edit.clone(), grouped),
         steps: steps(record),
         tag_names: tags(record),
     }
 }
 
 /// The plot of one family, and one for each part of it that is too crowded to be read there.
-fn curves(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, DrawError> {
-    let values: Vec<f64> = curve.points.iter().map(|point| number(point.value)).collect();
-    let axis = Axis::of(&values);
-    let family = &curve.family;
-    let mut figures = Vec::new();
-    let shown = curve.points.len().min(POINTS);
-    let mut caption = "Above: the mean divergence from the clean model; a coherent answer below 0.01 nats counts as \
-                       HEALTHY, and from there on the axis goes by decades. Below: the share of the steps that are \
-                       coherent. Color and shape of a mark are its verdict."
+fn curve_figures(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, DrawError> {
+    let draw = |points: &[Point], axis: &Axis, title: String, caption: String| {
+        let shown = points.len().min(POINTS);
+        let left_out = if shown < points.len() {
+            format!(" Of {} values the first {} are drawn.", grouped(points.len() as i64), grouped(shown as i64))
+        } else {
+            String::new()
+        };
+        let axis_title = format!("{}{}", axis_name(&curve.family), axis.note());
+        let svg = plots::curve(&points[..shown], axis, &axis_title, crossings)?;
+        Ok::<_, DrawError>(Figure { title, caption: caption + &left_out, svg: Value::from_safe_string(svg) })
+    };
+    let axis_of = |points: &[Point]| Axis::of(&points.iter().map(|point| number(point.value)).collect::<Vec<_>>());
+    let mut caption = "Above: the mean divergence from the clean model; the axis is even up to 0.01 nats, below which a \
+                       coherent answer counts as HEALTHY, and goes by decades from there. Below: the share of the steps that \
+                       are coherent. Color and shape of a mark are its verdict."
         .to_owned();
-    if curve.points.iter().any(|point| point.prompts > 1) {
-        caption += " Medians over the prompts; a thin line goes from the least divergence to the greatest.";
+    if curve.points.iter().any(|point| point.spread.trials > 1) {
+        caption += " Means over the prompts, and the median verdict; a thin line goes from the least divergence to the greatest.";
     }
-    if shown < curve.points.len() {
-        caption += &format!(" The first {shown} of {} values are drawn.", curve.points.len());
+    if !crossings.is_empty() {
+        caption += " Gray: between these two values the predicate was seen to change.";
     }
-    figures.push(Figure {
-        title: format!("Divergence and coherent steps against {}", axis_name(family)),
-        caption,
-        svg: Value::from_safe_string(plots::curve(
-            &curve.points[..shown],
-            &axis,
-            &format!("{}{}", axis_name(family), axis.note()),
-            crossings,
-        )?),
-    });
+    let axis = axis_of(&curve.points);
+    let title = format!("Divergence and coherent steps against {}", axis_name(&curve.family));
+    let mut figures = vec![draw(&curve.points, &axis, title, caption)?];
     for points in plots::crowded(curve, &axis) {
-        let values: Vec<f64> = points.iter().map(|point| number(point.value)).collect();
-        let axis = Axis::of(&values);
         let [first, last] = [0, points.len() - 1].map(|i| written(points[i].value));
-        figures.push(Figure {
-            title: format!("The same from {first} to {last}"),
-            caption: "A part of the plot above in which marks lie on each other, on an axis of its own.".to_owned(),
-            svg: Value::from_safe_string(plots::curve(
-                &points[..points.len().min(POINTS)],
-                &axis,
-                &format!("{}{}", axis_name(family), axis.note()),
-                crossings,
-            )?),
-        });
+        let caption = "A part of the plot above in which marks lie on each other, on an axis of its own.".to_owned();
+        figures.push(draw(points, &axis_of(points), format!("The same from {first} to {last}"), caption)?);
     }
     Ok(figures)
 }

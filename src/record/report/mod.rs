@@ -1,12 +1,12 @@
 //! Runs for people who were not there: what was run, on what, and what was found, as text or as one page.
 //!
-//! A report is gathered from records alone, which may come from several files, commands and models. [`Report::of`]
-//! puts together what belongs together: trials by the `id` of their run (shards of one run are one section, a trial
-//! that two files hold counts once), runs by the model. [`text`] and [`html`] only say it; `--format json` is the
-//! gathered report itself.
+//! A report comes from records alone, which may lie in several files and be of several commands and models.
+//! [`Gathered`] puts together what belongs together, [`Report`] says what each run found, by the same functions that the
+//! commands use while they run, and [`text`] and [`html`] only write it down. `--format json` is the [`Report`] itself.
 
 mod axis;
 mod curve;
+mod gather;
 mod html;
 mod plots;
 mod source;
@@ -17,13 +17,24 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 pub use curve::{Curve, Point};
+pub use gather::{Gathered, Stored};
 pub use html::{HtmlError, html};
 pub use plots::DrawError;
 pub use source::{Source, SourceError};
 pub use text::text;
 
-use super::{CleanAnswer, ModelFacts, Record, Restored, RunFacts, journal::same_result};
-use crate::coherence::Verdict;
+use super::{
+    CleanAnswer, ModelFacts, Record, Restored, RunFacts,
+    summary::{Summary, summaries},
+};
+use crate::{
+    coherence::Verdict,
+    search::{
+        bisect::Bisection,
+        campaign::{self, Row},
+        map::{self, Cell},
+    },
+};
 
 /// What all files together say.
 #[derive(Debug, Serialize)]
@@ -31,7 +42,7 @@ pub struct Report<'a> {
     /// Version of the program that wrote the report.
     pub version: &'static str,
     /// What the reader must know of the files: that one was cut short, that trials were given twice.
-    pub notes: Vec<String>,
+    pub notes: &'a [String],
     /// The models, in the order in which they were met.
     pub models: Vec<Model<'a>>,
 }
@@ -53,13 +64,13 @@ pub struct Model<'a> {
     pub runs: Vec<Run<'a>>,
 }
 
-/// One run, put together from all files that hold a part of it.
+/// One run.
 #[derive(Debug, Serialize)]
 pub struct Run<'a> {
     /// The command.
     pub command: &'a str,
     /// The files.
-    pub files: Vec<&'a str>,
+    pub files: &'a [String],
     /// What its records have in common.
     pub facts: &'a RunFacts,
     /// `cpu` or `mlx`.
@@ -74,10 +85,29 @@ pub struct Run<'a> {
     pub verdicts: BTreeMap<Verdict, usize>,
     /// The way back, where it was stored.
     pub restored: Option<&'a Restored>,
-    /// What was found along families of edits.
-    pub curves: Vec<Curve>,
     /// The trials, by prompt in the order of the run.
     pub prompts: Vec<Answers<'a>>,
+    /// What was found.
+    pub found: Found,
+}
+
+/// What a run found beyond its trials.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// Of a map: its cells.
+    Map(Vec<Cell>),
+    /// Of a campaign: its rows.
+    Campaign(Vec<Row>),
+    /// Of all others.
+    Along {
+        /// What was found along families of edits.
+        curves: Vec<Curve>,
+        /// Of a bisection: its points and crossings.
+        bisection: Option<Bisection>,
+        /// Each edit over its prompts, where there are several.
+        summaries: Vec<Summary>,
+    },
 }
 
 /// The trials of one prompt.
@@ -91,65 +121,28 @@ pub struct Answers<'a> {
     pub records: Vec<&'a Record>,
 }
 
-/// What tells runs apart.
-type Key<'a> = (&'a str, &'a str, &'a str, &'a str);
-
 impl<'a> Report<'a> {
-    /// Puts together what belongs together.
-    pub fn of(sources: &'a [Source]) -> Self {
-        let mut notes = Vec::new();
-        let mut order: Vec<Key<'a>> = Vec::new();
-        let mut runs: BTreeMap<Key<'a>, (Vec<&'a str>, Vec<&'a Record>)> = BTreeMap::new();
-        for source in sources {
-            if source.cut {
-                notes.push(format!(
-                    "{} ends in the middle of a line, as after a kill: its first {} trials are reported",
-                    source.name,
-                    source.records.len(),
-                ));
-            }
-            for record in &source.records {
-                let key =
-                    (record.model_digest.as_str(), record.head_digest.as_str(), record.run.id.as_str(), record.run.command.as_str());
-                let (files, records) = runs.entry(key).or_insert_with(|| {
-                    order.push(key);
-                    Default::default()
-                });
-                if files.last() != Some(&source.name.as_str()) {
-                    files.push(&source.name);
-                }
-                records.push(record);
-            }
-        }
+    /// Says what each run found.
+    pub fn of(gathered: &'a Gathered) -> Self {
         let mut models: Vec<Model<'a>> = Vec::new();
-        for key in order {
-            let Some((files, mut records)) = runs.remove(&key) else { continue };
-            let given = records.len();
-            records.sort_by_key(|record| record.trial);
-            let disagree = records.windows(2).any(|two| two[0].trial == two[1].trial && !same_result(two[0], two[1]));
-            records.dedup_by_key(|record| record.trial);
-            if records.len() < given {
-                let (twice, files) = (given - records.len(), files.join(", "));
-                let agree = if disagree { ", NOT ALL WITH THE SAME RESULT: the first counts" } else { ", and count once" };
-                notes.push(format!("{twice} trials stand in {files} more than once{agree}"));
-            }
-            let mut holding = sources.iter().filter(|source| files.contains(&source.name.as_str()));
-            let run = Run::of(files.clone(), &records, holding.find_map(|source| source.restored.as_ref()));
-            let first = records[0];
-            let known = |model: &&mut Model<'_>| (model.model_digest, model.head_digest) == (key.0, key.1);
-            match models.iter_mut().find(known) {
-                Some(model) => model.runs.push(run),
-                None => models.push(Model {
+        for stored in &gathered.runs {
+            let Some(first) = stored.records.first() else { continue };
+            let key = (first.model_digest.as_str(), first.head_digest.as_str());
+            let number = models.iter().position(|model| (model.model_digest, model.head_digest) == key);
+            let number = number.unwrap_or_else(|| {
+                models.push(Model {
                     name: &first.model,
                     revision: first.revision.as_deref(),
                     model_digest: key.0,
                     head_digest: key.1,
                     facts: &first.run.model,
-                    runs: vec![run],
-                }),
-            }
+                    runs: Vec::new(),
+                });
+                models.len() - 1
+            });
+            models[number].runs.push(Run::of(stored, first));
         }
-        Self { version: env!("CARGO_PKG_VERSION"), notes, models }
+        Self { version: env!("CARGO_PKG_VERSION"), notes: &gathered.notes, models }
     }
 
     /// Trials in all.
@@ -159,13 +152,11 @@ impl<'a> Report<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// `records` are some, in order.
-    fn of(files: Vec<&'a str>, records: &[&'a Record], restored: Option<&'a Restored>) -> Self {
-        let first = records[0];
+    fn of(stored: &'a Stored, first: &'a Record) -> Self {
         let mut prompts: Vec<Answers<'a>> = Vec::new();
         let mut numbers: HashMap<&[u32], usize> = HashMap::new();
         let mut verdicts = BTreeMap::new();
-        for &record in records {
+        for record in &stored.records {
             *verdicts.entry(record.verdict).or_default() += 1;
             let number = *numbers.entry(&record.prompt_ids).or_insert(prompts.len());
             if number == prompts.len() {
@@ -173,18 +164,27 @@ impl<'a> Run<'a> {
             }
             prompts[number].records.push(record);
         }
+        let found = match first.run.command.as_str() {
+            "map" => Found::Map(map::cells(&stored.records)),
+            "campaign" => Found::Campaign(campaign::rows(&stored.records)),
+            _ => Found::Along {
+                curves: Curve::of(&stored.records),
+                bisection: Bisection::of(&stored.records),
+                summaries: if prompts.len() > 1 { summaries(&stored.records) } else { Vec::new() },
+            },
+        };
         Self {
             command: &first.run.command,
-            files,
+            files: &stored.files,
             facts: &first.run,
             backend: &first.backend,
             kernel: &first.kernel,
             threshold: first.threshold,
-            finished: records.len(),
+            finished: stored.records.len(),
             verdicts,
-            restored,
-            curves: Curve::of(records),
+            restored: stored.restored.as_ref(),
             prompts,
+            found,
         }
     }
 

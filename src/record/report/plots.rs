@@ -20,7 +20,11 @@ use super::{
     curve::{Curve, Point, number, written},
     html::escaped,
 };
-use crate::coherence::Verdict;
+use crate::{
+    coherence::Verdict,
+    record::{summary::Spread, text::grouped},
+    search::map::Cell,
+};
 
 /// A plot that could not be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -124,12 +128,14 @@ fn chart<'a, 'b>(
         .light_line_style(TRANSPARENT)
         .label_style(("sans-serif", 15).into_font().color(&INK))
         .axis_desc_style(("sans-serif", 15.5).into_font().color(&INK))
-        .x_labels(if x_title.is_some() { 12 } else { 0 })
+        .x_labels(12)
         .y_labels(6)
         .y_desc(y_title);
-    if let Some(title) = x_title {
-        mesh.x_desc(title);
-    }
+    match x_title {
+        Some(title) => mesh.x_desc(title),
+        // The axis below is this one's, too.
+        None => mesh.x_label_formatter(&|_| String::new()),
+    };
     mesh.draw()?;
     Ok(chart)
 }
@@ -138,7 +144,7 @@ fn chart<'a, 'b>(
 fn mark(out: &mut String, verdict: Verdict, (x, y): (i32, i32), extra: &str, title: &str) {
     _ = writeln!(
         out,
-        "<g class=\"{}\"><title>{}</title>{extra}<path transform=\"translate({x},{y})\" d=\"{}\"/></g>",
+        "<g class=\"{}\"><title>{}</title>{extra}<path class=\"mark\" transform=\"translate({x},{y})\" d=\"{}\"/></g>",
         class(verdict),
         escaped(title),
         shape(verdict),
@@ -150,7 +156,7 @@ pub(super) type Crossing = (f64, f64);
 
 /// Divergence and coherent share along one family, one above the other.
 pub(super) fn curve(points: &[Point], axis: &Axis, axis_title: &str, crossings: &[Crossing]) -> Result<String, DrawError> {
-    let greatest = points.iter().filter_map(|point| point.kl_range[1].or(point.kl_mean)).fold(0.1, f64::max);
+    let greatest = points.iter().filter_map(|point| point.kl_range[1].or(point.spread.kl_mean)).fold(0.1, f64::max);
     // Even below the divergence at which a coherent answer stops being healthy, by decades above.
     let nats = Axis::new(Scale::Symlog { unit: 0.01 }, 0.0, 1.6 * greatest, Ticks::Number);
     let share = Axis::new(Scale::Linear, 0.0, 1.0, Ticks::Percent);
@@ -173,17 +179,17 @@ pub(super) fn curve(points: &[Point], axis: &Axis, axis_title: &str, crossings: 
         }
         for point in points {
             let (x, title) = (number(point.value), tooltip(point));
-            let at = upper.backend_coord(&(x, point.kl_mean.unwrap_or(f64::INFINITY)));
+            let at = upper.backend_coord(&(x, point.spread.kl_mean.unwrap_or(f64::INFINITY)));
             let (_, floor) = upper.backend_coord(&(x, 0.0));
             let mut extra = stem(at.0, floor, at.1, "stem");
-            if point.prompts > 1 {
+            if point.spread.trials > 1 {
                 let [least, most] = point.kl_range.map(|kl| upper.backend_coord(&(x, kl.unwrap_or(f64::INFINITY))).1);
                 extra += &stem(at.0, least, most, "range");
             }
-            mark(&mut marks, point.verdict, at, &extra, &title);
+            mark(&mut marks, point.spread.median, at, &extra, &title);
             let at = lower.backend_coord(&(x, point.coherent));
             let (_, floor) = lower.backend_coord(&(x, 0.0));
-            mark(&mut marks, point.verdict, at, &stem(at.0, floor, at.1, "stem"), &title);
+            mark(&mut marks, point.spread.median, at, &stem(at.0, floor, at.1, "stem"), &title);
         }
         Ok(marks)
     })
@@ -205,18 +211,18 @@ fn nats(kl: Option<f64>) -> String {
 
 fn tooltip(point: &Point) -> String {
     let [least, most] = point.kl_range;
-    let over = if point.prompts > 1 {
-        format!(" ({} to {}, medians of {} prompts)", nats(least), nats(most), point.prompts)
+    let over = if point.spread.trials > 1 {
+        format!(" ({} to {}, medians of {} prompts)", nats(least), nats(most), point.spread.trials)
     } else {
         String::new()
     };
     let (value, coherent) = (written(point.value), 100.0 * point.coherent);
-    format!("{value}: {}, D {}, {coherent:.0}% of the steps coherent{over}", point.verdict, nats(point.kl_mean))
+    format!("{value}: {}, D {}, {coherent:.0}% of the steps coherent{over}", point.spread.median, nats(point.spread.kl_mean))
 }
 
 /// What a plot shows, for those who do not see it.
 fn alt(points: &[Point], axis_title: &str) -> String {
-    let count = |verdict| points.iter().filter(|point| point.verdict == verdict).count();
+    let count = |verdict| points.iter().filter(|point| point.spread.median == verdict).count();
     let counts: Vec<String> = Verdict::ALL
         .into_iter()
         .filter(|&verdict| count(verdict) > 0)
@@ -239,4 +245,133 @@ pub(super) fn crowded<'a>(curve: &'a Curve, axis: &Axis) -> Vec<&'a [Point]> {
     runs.filter(|run| run.len() > 2 && run.len() < few)
         .filter(|run| place(&run[run.len() - 1]) - place(&run[0]) < 0.1)
         .collect()
+}
+
+/// Divergences in nats at which the color of a map's cell changes, three a decade but for rounding.
+const LEVELS: [f64; 7] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+
+/// A divergence in a few characters.
+fn brief(kl: Option<f64>) -> String {
+    match kl {
+        None => "∞".to_owned(),
+        Some(0.0) => "0".to_owned(),
+        Some(kl) if kl < 0.005 => "<.01".to_owned(),
+        Some(kl) if kl < 9.995 => format!("{kl:.2}"),
+        Some(kl) => format!("{kl:.1}"),
+    }
+}
+
+fn level(kl: Option<f64>) -> usize {
+    kl.map_or(LEVELS.len(), |kl| LEVELS.partition_point(|&level| level <= kl))
+}
+
+/// The hexadecimal map: digit upwards, value to the right, divergence by color, the median verdict in letters.
+pub(super) fn map(cells: &[Cell]) -> Result<String, DrawError> {
+    let ticks = Ticks::Hexadecimal;
+    let values = Axis::new(Scale::Linear, -0.5, 15.5, ticks);
+    let digits = Axis::new(Scale::Linear, -0.5, 7.5, ticks);
+    let worst = cells.iter().max_by(|a, b| kl_order(a).total_cmp(&kl_order(b)));
+    let alt = format!(
+        "Heat map of the divergence over {} cells, digit position by digit value.{} The table below has the numbers.",
+        cells.len(),
+        worst.map_or(String::new(), |cell| format!(" The worst is digit {}, value {:X}.", cell.digit, cell.value)),
+    );
+    plot(430, &alt, |root| {
+        let (upper, _) = root.split_vertically(390);
+        let chart = chart(&upper, (&values, Some("value of the digit")), (&digits, "digit k: shift = value × 16^k"))?;
+        let mut marks = String::new();
+        for cell in cells {
+            let (value, digit) = (cell.value as f64, f64::from(cell.digit));
+            let (x0, y0) = chart.backend_coord(&(value - 0.5, digit + 0.5));
+            let (x1, y1) = chart.backend_coord(&(value + 0.5, digit - 0.5));
+            let (x, middle) = ((x0 + x1) / 2, (y0 + y1) / 2);
+            let Spread { kl_mean, agreement, median, trials, verdicts, .. } = &cell.spread;
+            let counts: Vec<String> = verdicts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
+            let title = format!(
+                "digit {}, value {:X}, shift {}: D {}, agreement {}, median {median} of {trials} ({})",
+                cell.digit,
+                cell.value,
+                grouped(cell.shift),
+                nats(*kl_mean),
+                agreement.map_or("n/a".to_owned(), |share| format!("{:.0}%", 100.0 * share)),
+                counts.join(", "),
+            );
+            _ = writeln!(
+                marks,
+                "<g class=\"cell h{}\"><title>{}</title><rect x=\"{x0}\" y=\"{y0}\" width=\"{}\" height=\"{}\"/>\
+                 <text class=\"letters\" x=\"{x}\" y=\"{}\">{}</text><text class=\"small\" x=\"{x}\" y=\"{}\">{}</text></g>",
+                level(*kl_mean),
+                escaped(&title),
+                x1 - x0,
+                y1 - y0,
+                middle - 2,
+                letters(*median),
+                middle + 12,
+                brief(*kl_mean),
+            );
+        }
+        legend(&mut marks);
+        Ok(marks)
+    })
+}
+
+fn kl_order(cell: &Cell) -> f64 {
+    cell.spread.kl_mean.unwrap_or(f64::INFINITY)
+}
+
+/// What the colors of a map mean.
+fn legend(out: &mut String) {
+    let (width, top) = (76, 398);
+    for i in 0..=LEVELS.len() {
+        let label = match i {
+            0 => format!("D < {}", LEVELS[0]),
+            _ if i == LEVELS.len() => format!("{} or more", LEVELS[i - 1]),
+            _ => format!("{} to {}", LEVELS[i - 1], LEVELS[i]),
+        };
+        let x = LEFT as usize + 10 + i * (width + 7);
+        _ = writeln!(
+            out,
+            "<g class=\"cell h{i}\"><rect x=\"{x}\" y=\"{top}\" width=\"{width}\" height=\"24\"/><text class=\"small\" x=\"{}\" \
+             y=\"{}\">{label}</text></g>",
+            x + width / 2,
+            top + 16,
+        );
+    }
+}
+
+/// An estimate with its interval.
+pub(super) struct Estimate {
+    pub(super) x: f64,
+    pub(super) rate: f64,
+    pub(super) interval: [f64; 2],
+    pub(super) title: String,
+}
+
+/// Probabilities with their intervals, against what is flipped.
+pub(super) fn estimates(estimates: &[Estimate], x_title: &str, y_title: &str) -> Result<String, DrawError> {
+    let xs: Vec<f64> = estimates.iter().map(|estimate| estimate.x).collect();
+    let axis = Axis::of(&xs);
+    let seen = estimates.iter().flat_map(|estimate| [estimate.rate, estimate.interval[1]]).filter(|&p| p > 0.0);
+    let (least, most) = seen.fold((1.0_f64, 0.0_f64), |(least, most), p| (least.min(p), most.max(p)));
+    // By decades where one probability is many times another.
+    let scale = if most > 30.0 * least { Scale::Symlog { unit: least } } else { Scale::Linear };
+    let y = Axis::new(scale, 0.0, (1.15 * most).min(1.0), Ticks::Percent);
+    let alt = format!("{y_title} against {x_title}: {} estimates. The table below has the numbers.", estimates.len());
+    plot(300, &alt, |root| {
+        let chart = chart(root, (&axis, Some(&format!("{x_title}{}", axis.note()))), (&y, &format!("{y_title}{}", y.note())))?;
+        let mut marks = String::new();
+        for estimate in estimates {
+            let place = |p: f64| chart.backend_coord(&(estimate.x, p));
+            let ((x, at), (_, low), (_, high)) = (place(estimate.rate), place(estimate.interval[0]), place(estimate.interval[1]));
+            _ = writeln!(
+                marks,
+                "<g class=\"estimate\"><title>{}</title><path class=\"whisker\" d=\"M{x},{low}V{high}M{},{low}h12M{},{high}h12\"/>\
+                 <circle cx=\"{x}\" cy=\"{at}\" r=\"4.5\"/></g>",
+                escaped(&estimate.title),
+                x - 6,
+                x - 6,
+            );
+        }
+        Ok(marks)
+    })
 }

@@ -8,7 +8,7 @@ use crate::record::text::{self, Look, grouped};
 /// The report as text.
 pub fn text(report: &Report<'_>, look: Look) -> String {
     let mut out = String::new();
-    for note in &report.notes {
+    for note in report.notes {
         _ = writeln!(out, "note: {note}");
     }
     for model in &report.models {
@@ -40,7 +40,7 @@ fn one(out: &mut String, run: &Run<'_>, look: Look) {
     _ = writeln!(
         out,
         "\n{}: {}{of} trials, {} {}, from {}",
-        look.bold(&text::plain(&run.facts.command)),
+        look.bold(&text::plain(run.command)),
         grouped(run.finished as i64),
         text::plain(run.backend),
         text::plain(run.kernel),
