@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Record,
-    text::{Look, grouped},
+    text::{Look, grouped, kl},
 };
 
 /// What two trials can differ in.
@@ -234,8 +234,7 @@ impl Changed<'_> {
             let mark = if self.worse { "  worse" } else { "  better" };
             format!("{} -> {}{mark}", look.verdict(a.verdict, 0), look.verdict(b.verdict, 0))
         };
-        let number = |x: Option<f64>| x.map_or("n/a".to_owned(), |x| format!("{x:.3}"));
-        let kl = match (number(a.kl_mean), number(b.kl_mean)) {
+        let kl = match (kl(a.kl_mean), kl(b.kl_mean)) {
             (a, b) if a == b => format!("KL {a}"),
             (a, b) => format!("KL {a} -> {b}"),
         };

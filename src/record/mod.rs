@@ -9,6 +9,7 @@ pub mod compare;
 pub mod journal;
 mod label;
 pub mod merge;
+pub mod recipe;
 pub mod summary;
 pub mod text;
 
