@@ -302,7 +302,7 @@ pub struct CampaignArgs {
     #[arg(long, value_name = "LIST")]
     pub rate: Option<String>,
     /// Trials of each row
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub trials: u32,
     /// Where bits are flipped
     #[arg(long, value_enum, default_value_t)]

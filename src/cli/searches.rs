@@ -97,17 +97,33 @@ pub(super) fn sweep(args: &SweepArgs) -> Result<u8> {
     judged(&args.run.bounds, &records)
 }
 
-/// Runs jobs and keeps every record that is finished, also of a run that then ends early.
-fn run(session: &mut Session<'_>, sink: &mut Sink, jobs: &[Job], kept: &mut Vec<Record>) -> Result<(), RunError> {
-    session
-        .run(jobs, |progress| {
+/// Jobs that are made at a time.
+const AT_ONCE: usize = 4096;
+
+/// Runs jobs and keeps every record that is finished, also of a run that then ends early. What is long in a record is
+/// left out: nothing that is computed of many trials needs it, and an edit may list very many flips.
+fn run(
+    session: &mut Session<'_>,
+    sink: &mut Sink,
+    mut jobs: impl Iterator<Item = Job>,
+    kept: &mut Vec<Record>,
+) -> Result<(), RunError> {
+    loop {
+        let some: Vec<Job> = jobs.by_ref().take(AT_ONCE).collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        session.run(&some, |progress| {
             sink.watch(&progress)?;
             if let Progress::Record { record, .. } = progress {
-                kept.push(record.clone());
+                let mut record = record.clone();
+                (record.edit, record.prompt_ids) = (String::new(), Vec::new());
+                (record.surprise, record.margin) = (Vec::new(), Vec::new());
+                kept.push(record);
             }
             Ok(())
-        })
-        .map(drop)
+        })?;
+    }
 }
 
 /// What a search found, whether it came to its end or not.
@@ -177,13 +193,11 @@ pub(super) fn bisect(args: &BisectArgs) -> Result<u8> {
     let mut records: Vec<Record> = Vec::new();
     let result = bracket.search(|values| {
         let first = records.len();
-        let jobs: Vec<Job> = values
-            .iter()
-            .flat_map(|&value| (0..prompts).map(move |prompt| (prompt, value)))
-            .enumerate()
-            .map(|(i, (prompt, value))| job(first + i, prompt, args.family, value).expect("a value between the ends"))
-            .collect();
-        run(&mut session, sink, &jobs, &mut records)?;
+        let jobs =
+            values.iter().flat_map(|&value| (0..prompts).map(move |prompt| (prompt, value))).enumerate().map(
+                |(i, (prompt, value))| job(first + i, prompt, args.family, value).expect("a value between the ends"),
+            );
+        run(&mut session, sink, jobs, &mut records)?;
         let spread = |of_value: &[Record]| Spread::of(&of_value.iter().collect::<Vec<_>>());
         Ok(records[first..]
             .chunks(prompts)
@@ -218,7 +232,7 @@ pub(super) fn map(args: &MapArgs) -> Result<u8> {
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     sink.without_lines();
     let mut records = Vec::new();
-    let result = run(&mut session, sink, &jobs, &mut records);
+    let result = run(&mut session, sink, jobs.into_iter(), &mut records);
     let found = Some(Cells { cells: map::cells(&records) }).filter(|found| !found.cells.is_empty());
     show("map", &args.run, sink, result, found, |found, look| text::map(&found.cells, look))?;
     judged(&args.run.bounds, &records)
@@ -273,6 +287,12 @@ pub(super) fn campaign(args: &CampaignArgs) -> Result<u8> {
         room(campaign.expected_flips(subject.head().layout()), "the campaign")
     })?;
     let prompts = opened.prompts.len();
+    let listed: Vec<String> = (0..campaign.rows.len())
+        .map(|row| {
+            let (family, value) = campaign.family(row);
+            format!("{family} {value}")
+        })
+        .collect();
     let spec = Spec {
         command: "campaign",
         predicate: None,
@@ -284,7 +304,7 @@ pub(super) fn campaign(args: &CampaignArgs) -> Result<u8> {
         // A row that may end early has no number of trials beforehand.
         trials: campaign.half_width.is_none().then_some(campaign.rows.len() * campaign.trials),
         seed: args.run.seed,
-        edits: format!("{:?}", campaign.rows),
+        edits: listed.join("\n"),
     };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     sink.without_lines();
@@ -294,16 +314,14 @@ pub(super) fn campaign(args: &CampaignArgs) -> Result<u8> {
         let (family, value) = campaign.family(row);
         let (first, mut done) = (records.len(), 0);
         for look in campaign.looks() {
-            let jobs: Vec<Job> = (done..look)
-                .map(|trial| Job {
-                    trial: row * campaign.trials + trial,
-                    prompt: trial % prompts,
-                    edit: campaign.edit(row, trial),
-                    family: Some(family.to_owned()),
-                    value: Some(value),
-                })
-                .collect();
-            result = run(&mut session, sink, &jobs, &mut records);
+            let jobs = (done..look).map(|trial| Job {
+                trial: row * campaign.trials + trial,
+                prompt: trial % prompts,
+                edit: campaign.edit(row, trial),
+                family: Some(family.to_owned()),
+                value: Some(value),
+            });
+            result = run(&mut session, sink, jobs, &mut records);
             if result.is_err() {
                 break 'rows;
             }

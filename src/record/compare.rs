@@ -190,6 +190,10 @@ impl<'a> Comparison<'a> {
             if prompt != Some(changed.prompt) {
                 _ = writeln!(out, "\n{}", look.bold(&format!("{:?}", changed.prompt)));
                 prompt = Some(changed.prompt);
+                let (a, b) = (&changed.a.clean.text, &changed.b.clean.text);
+                if a != b {
+                    _ = writeln!(out, "{:>13}  a {a:?}\n{:>13}  b {b:?}", "clean answer", "");
+                }
             }
             out.push_str(&changed.text(look));
         }
@@ -245,9 +249,6 @@ impl Changed<'_> {
             _ = writeln!(out, "{:>13}  {:?}", "", a.text);
         } else {
             _ = writeln!(out, "{:>13}  a {:?}\n{:>13}  b {:?}", "", a.text, "", b.text);
-        }
-        if self.differences.contains(&Difference::Clean) && a.clean.text != b.clean.text {
-            _ = writeln!(out, "{:>13}  clean a {:?}\n{:>13}  clean b {:?}", "", a.clean.text, "", b.clean.text);
         }
         out
     }

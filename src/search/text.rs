@@ -52,8 +52,8 @@ pub fn bisection(found: &Bisection, look: Look) -> String {
     let said = match (&crossings[..], nested) {
         ([], true) => format!("no crossing among the {run} points that were run"),
         ([], false) => format!(
-            "no crossing among the {run} points that were run; edits of this family are not nested, so there may be some \
-             between them"
+            "no crossing among the {run} points that were run.\nEdits of this family are not nested: there may be some between \
+             the points"
         ),
         ([_], true) => format!(
             "one crossing among the {run} points that were run, as is to be expected of edits each of which contains the \
@@ -65,7 +65,7 @@ pub fn bisection(found: &Bisection, look: Look) -> String {
             several.len()
         ),
         (seen, false) => format!(
-            "{} among the {run} points that were run. Edits of this family are not nested: more may lie between any two \
+            "{} among the {run} points that were run.\nEdits of this family are not nested: more may lie between any two \
              points, and none of them is the threshold:",
             if seen.len() == 1 { "a crossing".to_owned() } else { format!("{} crossings", seen.len()) }
         ),
@@ -191,7 +191,7 @@ mod tests {
             "shift: at-least DYING",
             "            0  HEALTHY        0.500  yes",
             "        4,095  DYING          0.500  yes\n-------------  crossing\n        4,096  GONE           0.500  no",
-            "a crossing among the 3 points that were run. Edits of this family are not nested",
+            "a crossing among the 3 points that were run.\nEdits of this family are not nested",
             "at 4,095 (DYING) it holds, and no longer at 4,096 (GONE)\n",
         ] {
             assert!(text.contains(expected), "{expected}: {text}");
