@@ -9,6 +9,7 @@ mod contract;
 mod determinism;
 mod help;
 mod interruption;
+mod journal;
 mod prompts;
 mod streams;
 
