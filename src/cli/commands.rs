@@ -190,16 +190,25 @@ fn shifts(list: &str) -> Result<Vec<i64>> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
-    // Before anything is run, and before a random family is expanded.
-    let mut opened = Opened::after(&args.run, |subject| args.edits.iter().try_for_each(|edit| check(subject, edit)))?;
-    let jobs = Job::all(&args.edits, opened.prompts.len());
+    let mut edits = Vec::new();
+    // Before anything is run.
+    let mut opened = Opened::after(&args.run, |subject| {
+        let layout = subject.head().layout();
+        for edit in &args.edits {
+            let edit = edit.expand(layout)?;
+            edit.check(layout)?;
+            edits.push(edit);
+        }
+        Ok(())
+    })?;
+    let jobs = Job::all(&edits, opened.prompts.len());
     let spec = Spec {
         command: "probe",
         predicate: None,
         campaign: None,
         trials: Some(jobs.len()),
         seed: args.run.seed,
-        edits: listed(&args.edits),
+        edits: listed(&edits),
     };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     let records = session.run(&jobs, |progress| sink.watch(&progress));

@@ -66,11 +66,12 @@ pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
     let mut changed = 0;
     for record in &mut records {
         let before = (record.verdict, record.tags.clone());
-        record.label(args.threshold.unwrap_or(record.threshold));
-        if args.threshold.is_some_and(|given| Some(given) != record.run.calibration.as_ref().map(|c| c.threshold)) {
-            // The threshold is no longer the one that was calibrated.
+        if let Some(threshold) = args.threshold {
+            // One that is given takes the place of all that were calibrated.
             record.run.calibration = None;
+            record.threshold = threshold;
         }
+        record.label();
         changed += usize::from(before != (record.verdict, record.tags.clone()));
     }
     if records.is_empty() {

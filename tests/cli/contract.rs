@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Object, Run, file, folder, path, records, records_of, run, unsigned, without};
 
 /// Every key of a record, in the order in which they are written.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 33] = [
     "schema",
     "trial",
     "model",
@@ -19,6 +19,8 @@ const KEYS: [&str; 28] = [
     "prompt_ids",
     "edit",
     "shift",
+    "family",
+    "value",
     "first_words",
     "tokens",
     "text",
@@ -33,7 +35,10 @@ const KEYS: [&str; 28] = [
     "kl_p99",
     "agreement",
     "expected",
+    "expected_texts",
     "documented",
+    "clean",
+    "run",
     "ms",
 ];
 
