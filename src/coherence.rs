@@ -3,17 +3,26 @@
 //! # The rule
 //!
 //! `T` steps were generated, the eos step included. Step `i` (from 0) has surprise `s_i = -ln p` under the
-//! *clean* model given the edited model's own prefix, and `theta` is the threshold. With `loop` the number of
-//! steps up to the end of the first repetition, where the answer falls into a loop that the clean answer has
-//! not (else `T`):
+//! *clean* model given the edited model's own prefix. A run of `w` steps, `w` = 1, 2 or 3, is *too surprising* if
 //!
 //! ```text
-//! c = min(loop, first i with not (s_i <= theta), T)
+//! (s_i + ... + s_(i+w-1)) / w > theta_w
 //! ```
 //!
-//! is the *coherent prefix*. A loop is a block of `n` tokens, 1 <= n <= 8, that stands at least three times in
-//! a row; of several, the one whose first repetition ends first counts. The clean answer's own loop, wherever
-//! it stands there, excuses the same block.
+//! and it begins to be at its first step whose own surprise is more than ordinary, `s > mu`. With `surprised` the
+//! first step at which a too surprising run begins to be (else `T`), and `loop` the number of steps up to the end of
+//! the first repetition, where the answer falls into a loop and the clean answer falls into none (else `T`):
+//!
+//! ```text
+//! c = min(loop, surprised, T)
+//! ```
+//!
+//! is the *coherent prefix*. The thresholds belong to a model and a length of answers:
+//! [`crate::search::calibrate`] takes them from the clean model's own answers. (One threshold for single steps does
+//! not see the commonest kind of nonsense: a small model's own answers, drawn at random, hold a word of 15 nats now
+//! and then, but not three words of 10 in a row. With a threshold that was given, `theta_w` and `mu` are all that
+//! number, and the rule is that of single steps.) A loop is a block of `n` tokens, 1 <= n <= 8, that stands at least
+//! three times in a row; of several, the one whose first repetition ends first counts.
 //!
 //! With `D` the mean divergence over the clean trajectory, in nats, the first line that holds is the verdict:
 //!
@@ -119,6 +128,39 @@ pub const HEALTHY_DIVERGENCE: f64 = 0.01;
 /// Longest block of tokens whose repetition is looked for.
 const LONGEST_BLOCK: usize = 8;
 
+/// When steps are too surprising; see the rule above. All in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// `theta_1`: for one step.
+    pub step: f64,
+    /// `theta_2`: for the mean of two steps in a row.
+    pub pair: f64,
+    /// `theta_3`: for the mean of three.
+    pub triple: f64,
+    /// `mu`: what is ordinary.
+    pub ordinary: f64,
+}
+
+impl Thresholds {
+    /// One number for all, which makes each step count by itself.
+    pub const fn single(nats: f64) -> Self {
+        Self { step: nats, pair: nats, triple: nats, ordinary: nats }
+    }
+
+    /// The first step at which the answer begins to be too surprising.
+    fn exceeded(&self, surprise: &[f64]) -> Option<usize> {
+        // A surprise that is not a number is above every threshold.
+        let above = |surprise: f64, threshold: f64| surprise.is_nan() || surprise > threshold;
+        let begins = |(w, threshold): (usize, f64)| {
+            let run = |run: &[f64]| above(run.iter().sum::<f64>() / w as f64, threshold);
+            let start = surprise.windows(w).position(run)?;
+            let odd = surprise[start..start + w].iter().position(|&s| above(s, self.ordinary));
+            Some(start + odd.unwrap_or(0))
+        };
+        [(1, self.step), (2, self.pair), (3, self.triple)].into_iter().filter_map(begins).min()
+    }
+}
+
 /// What was measured of one answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
@@ -134,8 +176,8 @@ pub struct Evidence<'a> {
     pub surprise: &'a [f64],
     /// Mean divergence over the clean trajectory, in nats; `None` or NaN where it is not finite.
     pub divergence: Option<f64>,
-    /// Surprise up to which a step counts as coherent.
-    pub threshold: f64,
+    /// When steps are too surprising.
+    pub thresholds: Thresholds,
     /// The prompt.
     pub prompt: &'a str,
     /// The response.
@@ -161,8 +203,7 @@ pub struct Judgement {
 pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     let cut_short = evidence.finish == Finish::Nonfinite;
     let steps = evidence.surprise.len() + usize::from(cut_short);
-    // A surprise that is not a number is above every threshold.
-    let surprised = evidence.surprise.iter().position(|s| s.is_nan() || *s > evidence.threshold);
+    let surprised = evidence.thresholds.exceeded(evidence.surprise);
     let looped = first_loop(evidence.tokens, evidence.clean_tokens);
     let coherent = surprised.unwrap_or(evidence.surprise.len()).min(looped.unwrap_or(usize::MAX));
 
@@ -196,24 +237,16 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     Judgement { verdict, coherent_steps: coherent, tags }
 }
 
-/// Steps up to the end of the first repetition of the loop that begins first, if `tokens` has one whose block
-/// does not loop in `clean`, too.
+/// Steps up to the end of the first repetition of a loop in `tokens`, if it has one and `clean` has none.
 fn first_loop(tokens: &[u32], clean: &[u32]) -> Option<usize> {
-    let repeats = |tokens: &[u32], start: usize, n: usize| {
-        tokens.get(start..start + 3 * n).is_some_and(|run| run[..2 * n] == run[n..])
+    let first = |tokens: &[u32]| {
+        let repeats = |&(_, start, n): &(usize, usize, usize)| {
+            tokens.get(start..start + 3 * n).is_some_and(|run| run[..2 * n] == run[n..])
+        };
+        let blocks = (1..=LONGEST_BLOCK).flat_map(|n| (0..tokens.len()).map(move |start| (start + 2 * n, start, n)));
+        blocks.filter(repeats).map(|(end, ..)| end).min()
     };
-    let excused = |block: &[u32]| {
-        let n = block.len();
-        // The same loop may be entered at another place of its round.
-        (0..clean.len()).any(|start| {
-            repeats(clean, start, n) && (0..n).any(|turn| (0..n).all(|i| clean[start + (turn + i) % n] == block[i]))
-        })
-    };
-    (1..=LONGEST_BLOCK)
-        .flat_map(|n| (0..tokens.len()).map(move |start| (start + 2 * n, start, n)))
-        .filter(|&(_, start, n)| repeats(tokens, start, n) && !excused(&tokens[start..start + n]))
-        .map(|(end, ..)| end)
-        .min()
+    first(tokens).filter(|_| first(clean).is_none())
 }
 
 /// Writing systems, as coarse as a glance: enough to see an answer leave the one it was asked in.
@@ -263,7 +296,7 @@ mod tests {
             clean_finish: Finish::Length,
             surprise,
             divergence: Some(0.5),
-            threshold: 9.0,
+            thresholds: Thresholds::single(9.0),
             prompt: "What?",
             text: "That.",
             clean_text: "This.",
@@ -351,11 +384,29 @@ mod tests {
     }
 
     #[test]
-    fn the_clean_answers_own_loop_is_no_fault() {
+    fn a_loop_is_no_fault_where_the_clean_answer_loops_too() {
         assert_eq!(first_loop(&[1, 7, 7, 7], &[7, 7, 7]), None);
-        assert_eq!(first_loop(&[7, 8, 7, 8, 7, 8], &[8, 7, 8, 7, 8, 7]), None);
+        assert_eq!(first_loop(&[9, 9, 9], &[7, 8, 7, 8, 7, 8]), None);
         assert_eq!(first_loop(&[7, 7, 7], &[7, 7, 1]), Some(2));
-        assert_eq!(first_loop(&[9, 9, 9], &[7, 7, 7]), Some(2));
+    }
+
+    #[test]
+    fn steps_in_a_row_can_be_too_surprising_together() {
+        let thresholds = Thresholds { step: 15.0, pair: 11.0, triple: 9.0, ordinary: 3.0 };
+        let first = |surprise: &[f64]| thresholds.exceeded(surprise);
+        assert_eq!(first(&[15.0, 1.0, 15.0, 1.0]), None);
+        assert_eq!(first(&[1.0, 15.1]), Some(1));
+        // The mean of two is 11.5, of three 9.1; what is ordinary before them does not count.
+        assert_eq!(first(&[1.0, 9.0, 14.0, 0.0]), Some(1));
+        assert_eq!(first(&[1.0, 9.5, 9.5, 8.5, 0.0]), Some(1));
+        assert_eq!(first(&[2.9, 10.5, 13.7]), Some(1));
+        assert_eq!(first(&[3.1, 10.5, 13.7]), Some(0));
+        // Exactly at the thresholds is within them, and fewer steps than a run have no mean of it.
+        assert_eq!(first(&[11.0, 11.0]), None);
+        assert_eq!(first(&[9.0, 9.0, 9.0]), None);
+        assert_eq!(first(&[]), None);
+        assert_eq!(first(&[0.0, f64::NAN, 0.0]), Some(1));
+        assert_eq!(first(&[0.0, 0.0, f64::INFINITY]), Some(2));
     }
 
     #[test]

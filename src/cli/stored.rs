@@ -15,17 +15,21 @@ use crate::{
     record::{
         Record,
         journal::{self, Finished},
-        merge, text,
+        merge, summary, text,
     },
 };
 
 /// Reads a journal. One that was cut short is read as far as it goes, and that is said.
 pub(super) fn journal(path: &Path) -> Result<Finished> {
-    let finished = journal::read(path)?;
+    Ok(finished(journal::read(path)?, path))
+}
+
+/// What was read of a journal, with a word about what was not.
+pub(super) fn finished(finished: Finished, path: &Path) -> Finished {
     if finished.cut > 0 {
         message(&format!("{} ends in the middle of a record, which is left out", path.display()));
     }
-    Ok(finished)
+    finished
 }
 
 /// Records onto stdout in the form asked for, and into a file.
@@ -51,6 +55,7 @@ fn show(command: &'static str, records: &[Record], format: Format, out: Option<&
                 }
                 shown.push_str(&text::record(record, look));
             }
+            shown.push_str(&text::summaries(&summary::summaries(records), look));
             output::stdout(shown.as_bytes())
         }
     }
@@ -61,11 +66,12 @@ pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
     let mut changed = 0;
     for record in &mut records {
         let before = (record.verdict, record.tags.clone());
-        record.label(args.threshold.unwrap_or(record.threshold));
-        if args.threshold.is_some_and(|given| Some(given) != record.run.calibration.as_ref().map(|c| c.threshold)) {
-            // The threshold is no longer the one that was calibrated.
+        if let Some(threshold) = args.threshold {
+            // One that is given takes the place of all that were calibrated.
             record.run.calibration = None;
+            record.threshold = threshold;
         }
+        record.label();
         changed += usize::from(before != (record.verdict, record.tags.clone()));
     }
     if records.is_empty() {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Record,
-    text::{Look, grouped},
+    text::{Look, grouped, kl},
 };
 
 /// What two trials can differ in.
@@ -190,6 +190,10 @@ impl<'a> Comparison<'a> {
             if prompt != Some(changed.prompt) {
                 _ = writeln!(out, "\n{}", look.bold(&format!("{:?}", changed.prompt)));
                 prompt = Some(changed.prompt);
+                let (a, b) = (&changed.a.clean.text, &changed.b.clean.text);
+                if a != b {
+                    _ = writeln!(out, "{:>13}  a {a:?}\n{:>13}  b {b:?}", "clean answer", "");
+                }
             }
             out.push_str(&changed.text(look));
         }
@@ -234,8 +238,7 @@ impl Changed<'_> {
             let mark = if self.worse { "  worse" } else { "  better" };
             format!("{} -> {}{mark}", look.verdict(a.verdict, 0), look.verdict(b.verdict, 0))
         };
-        let number = |x: Option<f64>| x.map_or("n/a".to_owned(), |x| format!("{x:.3}"));
-        let kl = match (number(a.kl_mean), number(b.kl_mean)) {
+        let kl = match (kl(a.kl_mean), kl(b.kl_mean)) {
             (a, b) if a == b => format!("KL {a}"),
             (a, b) => format!("KL {a} -> {b}"),
         };
@@ -246,9 +249,6 @@ impl Changed<'_> {
             _ = writeln!(out, "{:>13}  {:?}", "", a.text);
         } else {
             _ = writeln!(out, "{:>13}  a {:?}\n{:>13}  b {:?}", "", a.text, "", b.text);
-        }
-        if self.differences.contains(&Difference::Clean) && a.clean.text != b.clean.text {
-            _ = writeln!(out, "{:>13}  clean a {:?}\n{:>13}  clean b {:?}", "", a.clean.text, "", b.clean.text);
         }
         out
     }

@@ -2,11 +2,16 @@
 //! is computed anew from a file is what the run itself would have said.
 
 use super::{Expected, Record};
-use crate::coherence::{Evidence, judge, right};
+use crate::coherence::{Evidence, Thresholds, judge, right};
 
 impl Record {
-    /// Sets verdict, tags, length of the coherent prefix and whether the response is right, under `threshold`.
-    pub fn label(&mut self, threshold: f64) {
+    /// Sets verdict, tags, length of the coherent prefix and whether the response is right, under the thresholds that
+    /// the record holds.
+    pub fn label(&mut self) {
+        let thresholds = match &self.run.calibration {
+            Some(calibration) => calibration.thresholds(),
+            None => Thresholds::single(self.threshold),
+        };
         // What was not finite is `null`, and stays without a number.
         let surprise: Vec<f64> = self.surprise.iter().map(|surprise| surprise.unwrap_or(f64::NAN)).collect();
         let right = right(&self.text, &self.expected_texts);
@@ -17,13 +22,12 @@ impl Record {
             clean_finish: self.clean.finish,
             surprise: &surprise,
             divergence: self.kl_mean,
-            threshold,
+            thresholds,
             prompt: &self.prompt,
             text: &self.text,
             clean_text: &self.clean.text,
             right,
         });
-        self.threshold = threshold;
         self.verdict = judgement.verdict;
         self.tags = judgement.tags;
         self.coherent_tokens = judgement.coherent_steps;

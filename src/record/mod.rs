@@ -9,6 +9,7 @@ pub mod compare;
 pub mod journal;
 mod label;
 pub mod merge;
+pub mod recipe;
 pub mod report;
 pub mod summary;
 pub mod text;
@@ -16,7 +17,7 @@ pub mod text;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    coherence::{Finish, Tag, Verdict},
+    coherence::{Finish, Tag, Thresholds, Verdict},
     edit::Value,
 };
 
@@ -33,12 +34,18 @@ pub enum Expected {
     Wrong,
 }
 
-/// Where the surprise threshold of a run comes from.
+/// Where the surprise thresholds of a run come from. All of them are in nats, and 99th percentiles (nearest rank)
+/// over the clean model's own answers but for `ordinary`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// The threshold, in nats: the 99th percentile (nearest rank) of the largest surprise in each of the clean
-    /// model's own answers.
+    /// Of the largest surprise in each answer.
     pub threshold: f64,
+    /// Of the largest mean of two steps in a row.
+    pub pair: f64,
+    /// Of the largest mean of three steps in a row.
+    pub triple: f64,
+    /// The mean over all steps.
+    pub ordinary: f64,
     /// Answers of at most so many tokens: as many as the run's, up to 128.
     pub max_tokens: usize,
     /// Answers that the percentile was taken of, drawn at temperature 1.
@@ -52,6 +59,13 @@ pub struct Calibration {
     pub false_alarms: usize,
     /// Of the generator.
     pub seed: u64,
+}
+
+impl Calibration {
+    /// As the rule takes them.
+    pub const fn thresholds(&self) -> Thresholds {
+        Thresholds { step: self.threshold, pair: self.pair, triple: self.triple, ordinary: self.ordinary }
+    }
 }
 
 /// The model that a run is about.
@@ -106,7 +120,7 @@ pub struct RunFacts {
     pub max_tokens: usize,
     /// `separate` or `shared`: what an edit of a tied matrix reaches.
     pub tied: String,
-    /// Where the threshold comes from; `null` if it was given.
+    /// Where the thresholds come from; `null` if one was given, which then holds for each step by itself.
     pub calibration: Option<Calibration>,
     /// The model's shape.
     pub model: ModelFacts,
@@ -175,7 +189,8 @@ pub struct Record {
     pub tags: Vec<Tag>,
     /// Length of the coherent prefix, in steps.
     pub coherent_tokens: usize,
-    /// Surprise, in nats, up to which a step counts as coherent.
+    /// Surprise, in nats, up to which a single step counts as coherent; those for steps in a row are in
+    /// [`RunFacts::calibration`].
     pub threshold: f64,
     /// `-ln p` of each step under the clean model, in nats.
     pub surprise: Vec<Option<f64>>,

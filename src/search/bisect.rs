@@ -1,7 +1,7 @@
 //! Bisection over a family: where does a predicate change?
 //!
 //! First a *scan*: the two ends, and about sixteen values between them, spread evenly and by their distance
-//! from the value nearest to zero, so that changes are seen at every scale. Then each change from one value of the scan
+//! from the value nearest to zero, so that changes are seen at every scale; of few integers, all. Then each change from one value of the scan
 //! to the next is narrowed down by halving, all of them together, until its two ends are neighbours: integers
 //! that differ by 1, rates between which there is no other `f64`. Both were run. Halving keeps one change in each
 //! interval, so there are never more than the scan has shown, and at most 64 rounds.
@@ -190,6 +190,9 @@ const PARTS: i32 = 9;
 
 fn scan_integers(lo: i64, hi: i64) -> Vec<i64> {
     let (wide_lo, wide_hi) = (i128::from(lo), i128::from(hi));
+    if wide_hi - wide_lo <= i128::from(2 * PARTS) {
+        return (lo..=hi).collect();
+    }
     let even = (0..=i128::from(PARTS)).map(|part| wide_lo + (wide_hi - wide_lo) * part / i128::from(PARTS));
     // Distances grow from the value nearest to zero, up and down where it lies inside.
     let origin = 0.clamp(lo, hi);

@@ -1,10 +1,11 @@
-//! The surprise up to which a step counts as coherent, for a given model and length of answer.
+//! When an answer is too surprising, for a given model and length of answer.
 //!
-//! How surprising a model's own words are to it depends on the model. So the threshold is taken from the model: it is
-//! the 99th percentile, by nearest rank, of the *largest* surprise in each of at least 256 of its own answers, drawn
-//! at temperature 1 from prompts that the run does not measure. (The percentile of single tokens would condemn one
-//! healthy answer of ten tokens in ten.) Then the rule of [`crate::coherence`] is tried on further answers to further
-//! prompts, which the clean model gave as well: those that it condemns are false alarms, and their number is kept.
+//! How surprising a model's own words are to it depends on the model. So the thresholds are taken from the model: each
+//! is the 99th percentile, by nearest rank, of the *largest* surprise (of one step, of the mean of two in a row, of
+//! three) in each of at least 256 of its own answers, drawn at temperature 1 from prompts that the run does not
+//! measure. (The percentile of single tokens would condemn one healthy answer of ten tokens in ten.) Then the rule of
+//! [`crate::coherence`] is tried on further answers to further prompts, which the clean model gave as well: those that
+//! it condemns are false alarms, and their number is kept.
 //!
 //! All is seeded, and what is found is kept in the user's cache under everything that it depends on.
 
@@ -13,7 +14,7 @@ use std::{fs, path::PathBuf};
 use super::{Progress, RunError, session};
 use crate::{
     cache,
-    coherence::{Evidence, judge},
+    coherence::{Evidence, Thresholds, judge},
     edit::Generator,
     record::Calibration,
     subject::{Encoding, Prompt, Subject},
@@ -31,7 +32,7 @@ const LONGEST: usize = 128;
 /// Of the answers' generators.
 const SEED: u64 = 0;
 /// Changes with the rule or the way in which answers are drawn, so that nothing older is taken from the cache.
-const VERSION: &str = "headroom calibration 1";
+const VERSION: &str = "headroom calibration 2";
 
 /// Short questions of many kinds, for want of a better choice.
 const PROMPTS: &str = include_str!("calibration_prompts.txt");
@@ -103,17 +104,27 @@ pub fn calibrate(
     let clean = trials.answers(&mut head)?;
     let answers = trials.sample(&mut head, &all, |step| progress(Progress::Calibrating { step, of: max_tokens }))?;
     let (fit, check_answers) = answers.split_at(fit.len());
-    let largest: Vec<f64> =
-        fit.iter().filter_map(|answer| answer.surprise.iter().copied().max_by(f64::total_cmp)).collect();
-    let threshold = session::percentile_99(&largest)
-        .ok_or_else(|| RunError::Calibration("the model's own logits are not finite".to_owned()))?;
+    let not_finite = || RunError::Calibration("the model's own logits are not finite".to_owned());
+    // Answers shorter than a run of steps have no mean of it.
+    let largest = |w: usize| -> Vec<f64> {
+        let mean = |run: &[f64]| run.iter().sum::<f64>() / w as f64;
+        fit.iter().filter_map(|answer| answer.surprise.windows(w).map(mean).max_by(f64::total_cmp)).collect()
+    };
+    let step = session::percentile_99(&largest(1)).ok_or_else(not_finite)?;
+    let longer = |w| session::percentile_99(&largest(w)).unwrap_or(step);
+    let all: Vec<f64> = fit.iter().flat_map(|answer| answer.surprise.iter().copied()).collect();
+    let ordinary = all.iter().sum::<f64>() / all.len() as f64;
+    let thresholds = Thresholds { step, pair: longer(2), triple: longer(3), ordinary };
     let false_alarms = check
         .iter()
         .zip(check_answers)
-        .filter(|(draw, answer)| !coherent(answer, &clean[draw.prompt], threshold))
+        .filter(|(draw, answer)| !coherent(answer, &clean[draw.prompt], thresholds))
         .count();
     let calibration = Calibration {
-        threshold,
+        threshold: step,
+        pair: thresholds.pair,
+        triple: thresholds.triple,
+        ordinary,
         max_tokens,
         samples: fit.len(),
         prompts: fitted.len(),
@@ -129,7 +140,7 @@ pub fn calibrate(
 }
 
 /// Whether the rule finds an answer coherent to its end.
-fn coherent(answer: &Trajectory, clean: &Trajectory, threshold: f64) -> bool {
+fn coherent(answer: &Trajectory, clean: &Trajectory, thresholds: Thresholds) -> bool {
     let judgement = judge(&Evidence {
         tokens: &answer.tokens,
         finish: answer.finish,
@@ -137,7 +148,7 @@ fn coherent(answer: &Trajectory, clean: &Trajectory, threshold: f64) -> bool {
         clean_finish: clean.finish,
         surprise: &answer.surprise,
         divergence: None,
-        threshold,
+        thresholds,
         prompt: "",
         text: "",
         clean_text: "",

@@ -26,6 +26,7 @@ use serde::Serialize;
 use crate::{
     coherence::Verdict,
     edit::{Amount, Change, Edit, Random, Tensor, Value, mix},
+    quant::Layout,
     record::{Record, summary::Spread},
     stats::wilson,
 };
@@ -58,6 +59,12 @@ impl Campaign {
         };
         let seed = [kind, value, trial as u64].into_iter().fold(mix(self.seed), |seed, part| mix(seed ^ part));
         Edit::new(vec![Change::Random(Random { tensor: self.tensor, amount, seed })])
+    }
+
+    /// Flips of all trials together, the mean of them where they are drawn by a rate.
+    pub fn expected_flips(&self, layout: &Layout) -> f64 {
+        let random = |&amount| Random { tensor: self.tensor, amount, seed: 0 };
+        self.rows.iter().map(|row| random(row).expected(layout) * self.trials as f64).sum()
     }
 
     /// The name in records of a row's family, and its value.
@@ -159,7 +166,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        quant::{Bits, FloatType, Layout},
+        quant::{Bits, FloatType},
         record::CampaignFacts,
         testing::records::record,
     };

@@ -316,7 +316,7 @@ impl<'a> Session<'a> {
                         run: run.clone(),
                         ms: share,
                     };
-                    record.label(settings.threshold);
+                    record.label();
                     done(Done::Record { record: Box::new(record), resumed: false })
                 }
             })?;
@@ -375,6 +375,7 @@ fn facts(subject: &Subject, prompts: &[Prompt], settings: &Settings, spec: Spec,
         spec.edits,
         settings.max_tokens,
         settings.threshold.to_bits(),
+        settings.calibration,
         tied,
         BACKEND,
         model_digest,

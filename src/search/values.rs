@@ -62,6 +62,9 @@ pub enum Problem {
          0..15, 2^0..2^31 or 1..1000:log"
     )]
     Value,
+    /// It is no value, where one is asked for.
+    #[error("is no value: expected an integer of 64 bits, a power such as 2^31 or a rate such as 1e-6")]
+    Single,
     /// The end lies before the start.
     #[error("runs backwards; give the smaller end first")]
     Backwards,
@@ -95,6 +98,15 @@ pub fn values(list: &str) -> Result<Vec<Value>, ValuesError> {
         }
     }
     Ok(values.found)
+}
+
+/// Reads one value: an integer, a power or a rate.
+///
+/// # Errors
+/// [`ValuesError::Item`].
+pub fn value(text: &str) -> Result<Value, ValuesError> {
+    let wrong = || ValuesError::Item { place: String::new(), item: text.to_owned(), problem: Problem::Single };
+    End::parse(text).and_then(End::value).ok_or_else(wrong)
 }
 
 fn items(list: &str) -> impl Iterator<Item = &str> {

@@ -127,8 +127,9 @@ fn a_run_to_its_end_a_failed_bound_and_a_panic_under_an_edit_leave_the_files_unt
 fn ctrl_c_ends_a_run_cleanly_with_130() {
     let fixture = slow();
     // Far longer than the test waits.
+    let endless = ["--max-tokens", "100000", "--threshold", "9"];
     let args =
-        ["ladder", "--model", path(&fixture), "--max-tokens", "100000", "--prompt-ids", "5,9,3", "--format", "jsonl"];
+        [&["ladder", "--model", path(&fixture), "--prompt-ids", "5,9,3", "--format", "jsonl"], &endless[..]].concat();
     let mut child = program(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program");
     sleep(Duration::from_millis(300));
     let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");

@@ -9,7 +9,9 @@ mod contract;
 mod determinism;
 mod help;
 mod interruption;
+mod journal;
 mod prompts;
+mod searches;
 mod streams;
 
 use std::{

@@ -24,7 +24,7 @@ fn prompts_are_asked_in_the_order_given_those_of_the_file_last() {
     // Each answer is that of the prompt asked alone.
     for record in &records {
         let alone = &clean(&["--prompt", record["prompt"].as_str().expect("a text")])[0];
-        assert_eq!(super::without(alone, &["trial"]), super::without(record, &["trial"]));
+        assert_eq!(super::without(alone, &["trial", "run"]), super::without(record, &["trial", "run"]));
     }
 }
 
@@ -81,7 +81,7 @@ fn a_prompt_as_ids_gives_the_answer_of_its_text() {
     let ids: Vec<String> = unsigned(&text["prompt_ids"]).iter().map(u32::to_string).collect();
     for list in [ids.join(","), ids.join(" , ") + ","] {
         let given = &records_of(&["--shifts", "1000003", "--prompt-ids", &list])[0];
-        let same = |record: &Object| super::without(record, &["prompt", "documented", "tags"]);
+        let same = |record: &Object| super::without(record, &["prompt", "documented", "tags", "run"]);
         assert_eq!(same(given), same(text));
         assert_eq!(given["prompt"], json!("<|user|>What is 2+2?<|end|><|assistant|>"));
         assert_eq!((&text["documented"], &given["documented"]), (&json!("DYING"), &Value::Null));

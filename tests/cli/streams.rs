@@ -105,5 +105,5 @@ fn a_full_disk_is_an_error_that_names_the_place() {
         assert!(stderr.starts_with("headroom: error: cannot write to stdout: "), "{stderr}");
     }
     let run = run(&["--out", "/dev/full", "--shifts", "0"]).exits(2);
-    assert!(run.stderr.contains("the file of --out"), "{}", run.stderr);
+    assert!(run.stderr.contains("cannot write /dev/full"), "{}", run.stderr);
 }

@@ -1,0 +1,205 @@
+//! Long runs: what is finished is kept, whatever ends the run, and a run that is resumed gives what one would have.
+
+use std::{fs, path::Path, process::Stdio, thread::sleep, time::Duration};
+
+use lm_headroom::testing::fixture::Fixture;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Object, folder, path, program, records, run, without};
+
+/// A model in a folder, and a place for journals.
+fn model() -> (TempDir, TempDir) {
+    (folder(&Fixture::default().files()), TempDir::new().expect("a folder"))
+}
+
+/// A small run: four edits on two prompts.
+fn args<'a>(model: &'a TempDir, journal: &'a str) -> Vec<&'a str> {
+    let edits = ["probe", "clean", "shift:7", "random:flips=3,seed=2", "flip:scales[2,1].14"];
+    let rest = ["--model", path(model), "--prompt-ids", "5,9,3", "--max-tokens", "4", "--threshold", "9"];
+    [&edits[..], &rest, &["--format", "jsonl", "--out", journal]].concat()
+}
+
+/// Records by trial, without what may differ from run to run.
+fn sorted(lines: &str) -> Vec<Object> {
+    let mut records: Vec<Object> = records(lines).iter().map(|record| without(record, &[])).collect();
+    records.sort_by_key(|record| record["trial"].as_u64());
+    records
+}
+
+fn file(folder: &TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().expect("Unicode").to_owned()
+}
+
+#[test]
+fn a_journal_cut_at_any_place_resumes_to_the_same_result_and_loses_no_finished_trial() {
+    let (model, place) = model();
+    let journal = file(&place, "run.jsonl");
+    let whole = run(&args(&model, &journal)).exits(0);
+    let bytes = fs::read(&journal).expect("a journal");
+    assert_eq!(whole.stdout.as_bytes(), bytes, "stdout and the journal say the same");
+    let expected = sorted(&whole.stdout);
+    // Around every end of a line, and at places within. (`tests/journal.rs` cuts at every byte.)
+    let ends = bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'\n').map(|(i, _)| i);
+    let cuts: Vec<usize> = ends.flat_map(|end| [end - 400, end - 1, end, end + 1]).chain([0, 1, 77]).collect();
+    for cut in cuts {
+        fs::write(&journal, &bytes[..cut]).expect("a file");
+        let finished = bytes[..cut].iter().filter(|&&byte| byte == b'\n').count();
+        let resumed = run(&[args(&model, &journal), vec!["--resume"]].concat()).exits(0);
+        assert_eq!(sorted(&resumed.stdout), expected, "cut at {cut}");
+        let after = fs::read(&journal).expect("a journal");
+        assert_eq!(sorted(std::str::from_utf8(&after).expect("text")), expected, "cut at {cut}");
+        // What was finished is there as it was, times and all.
+        let kept: usize = bytes[..cut].split_inclusive(|&byte| byte == b'\n').take(finished).map(<[u8]>::len).sum();
+        assert_eq!(after[..kept], bytes[..kept], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_result() {
+    let (model, place) = model();
+    let (killed, whole) = (file(&place, "killed.jsonl"), file(&place, "whole.jsonl"));
+    let long = |journal| -> Vec<String> {
+        let shifts = (0..3000).map(|shift: i32| (shift * 40_503).to_string()).collect::<Vec<_>>().join(",");
+        let args =
+            ["ladder", "--shifts", &shifts, "--model", path(&model), "--prompt-ids", "5,9,3", "--max-tokens", "6"];
+        args.iter().chain(&["--threshold", "9", "--out", journal]).map(|&arg| arg.to_owned()).collect()
+    };
+    let expected = long(&whole);
+    run(&expected.iter().map(String::as_str).collect::<Vec<_>>()).exits(0);
+    let args = long(&killed);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut hits = 0;
+    for millis in [30, 60, 90, 120] {
+        let resume = if hits == 0 { &[][..] } else { &["--resume"] };
+        let mut child = program(&[&args[..], resume].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program");
+        sleep(Duration::from_millis(millis));
+        drop(child.kill());
+        child.wait().expect("an end");
+        hits += usize::from(Path::new(&killed).exists());
+    }
+    let resumed = run(&[&args[..], &["--resume", "--format", "jsonl"]].concat()).exits(0);
+    let whole = fs::read_to_string(&whole).expect("a journal");
+    assert_eq!(sorted(&resumed.stdout), sorted(&whole));
+    assert_eq!(sorted(&fs::read_to_string(&killed).expect("a journal")), sorted(&whole));
+}
+
+#[test]
+fn shards_are_disjoint_and_merge_to_the_whole_run() {
+    let (model, place) = model();
+    let whole = run(&args(&model, &file(&place, "whole.jsonl"))).exits(0);
+    let shards: Vec<String> = (1..=3).map(|i| file(&place, &format!("{i}.jsonl"))).collect();
+    let mut count = 0;
+    for (i, shard) in shards.iter().enumerate() {
+        let part = format!("{}/3", i + 1);
+        count += run(&[args(&model, shard), vec!["--shard", &part]].concat()).exits(0).records().len();
+    }
+    let merged = file(&place, "merged.jsonl");
+    let order = [shards[2].as_str(), &shards[0], &shards[1]];
+    let run = run(&[&["merge"], &order[..], &["--out", &merged]].concat()).exits(0);
+    assert_eq!((count, run.stderr.as_str()), (4, ""));
+    assert_eq!(run.stdout, fs::read_to_string(&merged).expect("a file"));
+    let in_order: Vec<Object> = records(&run.stdout).iter().map(|record| without(record, &[])).collect();
+    assert_eq!(in_order, sorted(&whole.stdout));
+    // Counted from 0, shards are disjoint, too.
+    let zero = super::run(&[args(&model, &file(&place, "0.jsonl")), vec!["--shard", "0/3"]].concat()).exits(0);
+    assert_eq!(sorted(&zero.stdout), sorted(&fs::read_to_string(&shards[2]).expect("a file")));
+    // A part that is missing is said.
+    let part = super::run(&["merge", &shards[0]]).exits(0);
+    assert!(part.stderr.contains("3 trials of the run are in none"), "{}", part.stderr);
+}
+
+#[test]
+fn a_journal_of_something_else_is_refused_and_left_as_it_is() {
+    let (model, place) = model();
+    let journal = file(&place, "run.jsonl");
+    run(&args(&model, &journal)).exits(0);
+    let before = fs::read(&journal).expect("a journal");
+    let other = folder(&Fixture { seed: 9, ..Fixture::default() }.files());
+    let replaced = |from: &str, to: &str| -> Vec<String> {
+        args(&model, &journal).iter().map(|&arg| if arg == from { to.to_owned() } else { arg.to_owned() }).collect()
+    };
+    let shard = |mut args: Vec<String>| {
+        args.extend(["--shard".to_owned(), "1/2".to_owned()]);
+        args
+    };
+    for (args, said) in [
+        (replaced(path(&model), path(&other)), "model's digest"),
+        (replaced("5,9,3", "5,9"), "prompt"),
+        (replaced("4", "5"), "--max-tokens"),
+        (replaced("9", "8"), "threshold"),
+        (replaced("shift:7", "shift:8"), "list of edits"),
+        (
+            replaced("probe", "ladder").into_iter().filter(|arg| !arg.contains(':') && arg != "clean").collect(),
+            "command",
+        ),
+        (shard(replaced("", "")), "does not belong to shard 1/2"),
+    ] {
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(["--resume"]).collect();
+        let refused = run(&args).exits(2);
+        assert!(refused.stderr.contains(said) && refused.stderr.contains("line 1"), "{said}: {}", refused.stderr);
+        assert_eq!(fs::read(&journal).expect("a journal"), before, "{said}");
+    }
+    // Of another version, and broken in the middle.
+    let text = String::from_utf8(before).expect("text");
+    for (broken, said) in [
+        (text.replacen("\"schema\":1", "\"schema\":2", 1), "line 1: a record of schema 2"),
+        (text.replacen("\"verdict\":\"", "\"verdict\":\"X", 1), "line 1: not a record"),
+        (text.replacen('}', "", 1), "line 1: not a record"),
+        (text.replacen("\n", "\nxyz\n", 1), "line 2: not a record"),
+        (text.replacen("\"trial\":1,", "\"trial\":0,", 1), "trial 0 is there already, with another result"),
+    ] {
+        fs::write(&journal, &broken).expect("a file");
+        let refused = run(&[args(&model, &journal), vec!["--resume"]].concat()).exits(2);
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+        assert_eq!(fs::read_to_string(&journal).expect("a journal"), broken, "{said}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_being_written_is_refused() {
+    let (model, place) = model();
+    let journal = file(&place, "run.jsonl");
+    let held = fs::File::create(&journal).expect("a file");
+    held.try_lock().expect("a lock");
+    let refused = run(&args(&model, &journal)).exits(2);
+    assert!(refused.stderr.contains("is being written by another run"), "{}", refused.stderr);
+}
+
+#[test]
+fn without_resume_what_a_file_held_is_kept_beside_it() {
+    let (model, place) = model();
+    let journal = file(&place, "run.jsonl");
+    fs::write(&journal, "precious\n").expect("a file");
+    let again = run(&args(&model, &journal)).exits(0);
+    assert_eq!(fs::read_to_string(format!("{journal}.old")).expect("a file"), "precious\n");
+    assert!(again.stderr.contains(".old"), "{}", again.stderr);
+    assert_eq!(records(&fs::read_to_string(&journal).expect("a file")).len(), 4);
+}
+
+#[test]
+fn labels_are_computed_anew_from_a_stored_run_without_its_model() {
+    let place = TempDir::new().expect("a folder");
+    let journal = file(&place, "run.jsonl");
+    run(&["ladder", "--out", &journal]).exits(0);
+    let stored = fs::read_to_string(&journal).expect("a journal");
+    let same = run(&["relabel", &journal, "--format", "jsonl"]).exits(0);
+    assert_eq!(same.stdout, stored);
+    assert!(same.stderr.contains("0 of 10 trials have other labels"), "{}", same.stderr);
+    // A stricter threshold finds less coherent; what was measured stays.
+    let strict = run(&["relabel", &journal, "--threshold", "0.001", "--format", "jsonl"]).exits(0);
+    let pairs = records(&strict.stdout).into_iter().zip(records(&stored));
+    for (strict, stored) in pairs {
+        assert!(strict["coherent_tokens"].as_u64() <= stored["coherent_tokens"].as_u64());
+        let labels = ["verdict", "tags", "coherent_tokens", "threshold", "run"];
+        assert_eq!(without(&strict, &labels), without(&stored, &labels));
+        assert_eq!((&strict["threshold"], &strict["run"]["calibration"]), (&serde_json::json!(0.001), &Value::Null));
+    }
+    run(&["relabel", &journal, "--at-least", "HEALTHY"]).exits(1);
+    let (_folder, empty) = super::file("empty.jsonl", "");
+    run(&["relabel", &empty]).exits(3);
+}
