@@ -128,7 +128,7 @@ fn look(position: &Position<'_>, row: usize, exact: bool, part: &mut Census) {
 
 /// A gain below which no flip in the row changes the token: neither in real arithmetic nor, without overflow, in the
 /// executed program.
-fn least_gain(position: &Position<'_>, row: usize, is_token: bool) -> f64 {
+pub(super) fn least_gain(position: &Position<'_>, row: usize, is_token: bool) -> f64 {
     let grown = 1.0 + position.bound.largest;
     if is_token {
         let token = position.token;

@@ -71,6 +71,9 @@ struct Search<'a> {
 /// The least flips of a position over all rivals but those `excluded`; `None`, where no flips of code bits make one of
 /// them win.
 pub fn least_flips(position: &Position<'_>, excluded: &[u32]) -> Option<LeastFlips> {
+    if let Some(none) = no_flips(position) {
+        return Some(none);
+    }
     let losses = position.gains(position.token.row, false, usize::MAX);
     let bits = position.rows.head().layout().bits().get();
     let mut units: Vec<f64> = position
@@ -84,18 +87,23 @@ pub fn least_flips(position: &Position<'_>, excluded: &[u32]) -> Option<LeastFli
     search.least()
 }
 
+/// The certificate of a position whose executed token is not the winner in real arithmetic: no flip is needed.
+pub(super) fn no_flips(position: &Position<'_>) -> Option<LeastFlips> {
+    let second = position.second.filter(|_| !position.agrees())?;
+    let margin = position.token.value - second.value;
+    let float_error = position.token.executed + second.executed;
+    let witness = Vec::new();
+    Some(LeastFlips { flips: 0, executed_at_least: 0, rival: second.row, margin, slack: -margin, float_error, witness })
+}
+
 /// Sums of the first 0, 1, 2, ... numbers.
-fn sums(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn sums(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
     let start = std::iter::once(0.0);
     start.chain(numbers.scan(0.0, |sum, x| { *sum += x; Some(*sum) })).collect()
 }
 
 impl Search<'_> {
     fn least(&self) -> Option<LeastFlips> {
-        // Even no flips, where the executed token is not the winner.
-        if !self.position.agrees() && let Some(found) = self.level(0).best {
-            return Some(found.into_least(0, 0));
-        }
         // No more than these are of any use.
         let most = self.losses.len() + self.units.len() - 1;
         let (mut low, mut high) = (0, 1.min(most));
@@ -180,12 +188,22 @@ impl Search<'_> {
 
     /// The `k` largest of the token's losses and the rival's gains together.
     fn largest(&self, rival: usize, k: usize) -> Vec<Gain> {
-        let mut gains = self.position.gains(rival, true, k);
-        gains.extend_from_slice(&self.losses[..k.min(self.losses.len())]);
-        gains.sort_unstable_by(by_size);
-        gains.truncate(k);
-        gains
+        largest(self.position, rival, k, &self.losses)
     }
+}
+
+fn largest(position: &Position<'_>, rival: usize, k: usize, losses: &[Gain]) -> Vec<Gain> {
+    let mut gains = position.gains(rival, true, k);
+    gains.extend_from_slice(&losses[..k.min(losses.len())]);
+    gains.sort_unstable_by(by_size);
+    gains.truncate(k);
+    gains
+}
+
+/// The `k` flips that bring `rival` closest to the position's token, or furthest past it.
+pub fn largest_gains(position: &Position<'_>, rival: usize, k: usize) -> Vec<Flip> {
+    let losses = position.gains(position.token.row, false, k);
+    largest(position, rival, k, &losses).iter().map(|gain| gain.flip).collect()
 }
 
 impl Found {

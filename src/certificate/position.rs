@@ -1,5 +1,7 @@
 //! A position of a clean answer, as certificates see it: its hidden state, its token, and the logits of all rows.
 
+use std::{cmp::Ordering, ops::Range};
+
 use crate::{
     edit::{Change, Edit, Tensor},
     quant::{MatrixRef, packed},
@@ -36,6 +38,11 @@ impl Flip {
     }
 }
 
+/// Whether row `a` wins over row `b`, given how their logits compare: of equal ones the first wins.
+fn wins(a: usize, b: usize, order: Ordering) -> bool {
+    order.then(b.cmp(&a)).is_gt()
+}
+
 /// A flip and how far it moves its row's logit in the wanted direction: more than 0, and exact.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Gain {
@@ -44,7 +51,7 @@ pub(super) struct Gain {
 }
 
 /// Larger gains first; of equal ones the first flip, so that results do not depend on how they were found.
-pub(super) fn by_size(a: &Gain, b: &Gain) -> std::cmp::Ordering {
+pub(super) fn by_size(a: &Gain, b: &Gain) -> Ordering {
     b.size.total_cmp(&a.size).then(a.flip.cmp(&b.flip))
 }
 
@@ -255,19 +262,74 @@ impl<'a> Position<'a> {
         }
         let mut sum = Sum::default();
         for (row, sign) in [(a.row, 1.0), (b.row, -1.0)] {
-            let head = &self.rows.head;
-            for (c, &h) in self.hidden.iter().enumerate() {
-                let group = c / head.layout().group_size();
-                let (scale, bias) = (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
-                sum.add_product(sign * scale * f64::from(head.code(row, c)), h);
-                sum.add(sign * bias * h);
-            }
+            self.add_columns(&mut sum, row, 0..self.hidden.len(), sign, None);
         }
         gains.iter().for_each(|&gain| sum.add(gain));
-        match sum.sign() {
-            std::cmp::Ordering::Equal => a.row < b.row,
-            sign => sign.is_gt(),
+        wins(a.row, b.row, sum.sign())
+    }
+
+    /// Whether `row` wins over `other` in real arithmetic once the scale and bias of one of its groups are others.
+    pub(super) fn beats_with(&self, row: usize, group: usize, (scale, bias): (f64, f64), other: usize) -> bool {
+        let size = self.rows.head.layout().group_size();
+        let mut sum = Sum::default();
+        self.add_columns(&mut sum, row, 0..group * size, 1.0, None);
+        self.add_columns(&mut sum, row, group * size..(group + 1) * size, 1.0, Some((scale, bias)));
+        self.add_columns(&mut sum, row, (group + 1) * size..self.hidden.len(), 1.0, None);
+        self.add_columns(&mut sum, other, 0..self.hidden.len(), -1.0, None);
+        wins(row, other, sum.sign())
+    }
+
+    /// Adds what some columns of a row give to its logit, exactly, with their own scales and biases or others.
+    fn add_columns(&self, sum: &mut Sum, row: usize, columns: Range<usize>, sign: f64, instead: Option<(f64, f64)>) {
+        let head = &self.rows.head;
+        for column in columns {
+            let group = column / head.layout().group_size();
+            let own = || (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
+            let (scale, bias) = instead.unwrap_or_else(own);
+            sum.add_product(sign * scale * f64::from(head.code(row, column)), self.hidden[column]);
+            sum.add(sign * bias * self.hidden[column]);
         }
+    }
+
+    /// The fewest of `gains`, from the first on and on top of `base`, with which `winner` beats `loser` in real
+    /// arithmetic.
+    pub(super) fn fewest(&self, winner: &Logit, loser: &Logit, base: &[f64], gains: &[Gain]) -> Option<usize> {
+        let mut sizes = base.to_vec();
+        let start: f64 = base.iter().sum();
+        let missing = loser.value - winner.value - start;
+        let tolerance = winner.executed + loser.executed;
+        let mut sum = 0.0;
+        for k in 0..=gains.len() {
+            if k > 0 {
+                sum += gains[k - 1].size;
+                sizes.push(gains[k - 1].size);
+            }
+            // Not even near.
+            if sum - missing + tolerance < 0.0 {
+                continue;
+            }
+            if self.beats(winner, loser, &sizes) {
+                return Some(k);
+            }
+        }
+        None
+    }
+
+    /// The same for the executed program, from below: with fewer, `winner` is certain to stay behind, unless an
+    /// operation overflows.
+    pub(super) fn fewest_executed(&self, winner: &Logit, loser: &Logit, base: &[f64], gains: &[Gain]) -> Option<usize> {
+        let grown = 1.0 + self.bound.largest;
+        let error = winner.executed + loser.executed + winner.of_f64 + loser.of_f64;
+        let mut ahead = winner.value - loser.value + error + base.iter().sum::<f64>() * grown;
+        for k in 0..=gains.len() {
+            if k > 0 {
+                ahead += grown * gains[k - 1].size;
+            }
+            if ahead >= 0.0 {
+                return Some(k);
+            }
+        }
+        None
     }
 
     /// Whether the token is also the winner in real arithmetic.
@@ -279,19 +341,27 @@ impl<'a> Position<'a> {
     /// magnitude; all flips are in this row.
     pub(super) fn outcome(&self, logit: &Logit, delta: f64, size: f64) -> Outcome {
         let error = logit.executed + logit.of_f64 + self.bound.largest * size;
-        let (low, high) = (logit.value + delta - error, logit.value + delta + error);
-        // An executed logit that is not finite changes the token as well.
-        let finite = !self.bound.may_overflow(self.rows.weight[logit.row]);
-        let (changes, stays) = if logit.row == self.token.row {
+        self.outcome_at(logit.row, logit.value + delta, error, self.rows.weight[logit.row])
+    }
+
+    /// What the executed program does where the logit of `row` lies within `error` of `value`, if it is finite, and
+    /// the row's weights are at most `weight` in magnitude.
+    pub(super) fn outcome_at(&self, row: usize, value: f64, error: f64, weight: f64) -> Outcome {
+        let (low, high) = (value - error, value + error);
+        // A logit that is not finite changes the token as well.
+        let infinite = low.max(-high) > f64::from(f32::MAX);
+        let (changes, stays) = if row == self.token.row {
             (high < self.executed_second, low > self.executed_second)
         } else {
             let token = self.executed(self.token.row);
             (low > token, high < token)
         };
-        match (changes, stays && finite) {
-            (true, _) => Outcome::Changes,
-            (_, true) => Outcome::Stays,
-            _ => Outcome::Undecided,
+        if changes || infinite {
+            Outcome::Changes
+        } else if stays && !self.bound.may_overflow(weight) {
+            Outcome::Stays
+        } else {
+            Outcome::Undecided
         }
     }
 

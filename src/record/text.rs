@@ -32,11 +32,11 @@ impl Look {
         self.paint(style, &format!("{:<width$}", verdict.name()))
     }
 
-    fn dim(self, text: &str) -> String {
+    pub(super) fn dim(self, text: &str) -> String {
         self.paint(Style::new().dimmed(), text)
     }
 
-    fn bold(self, text: &str) -> String {
+    pub(super) fn bold(self, text: &str) -> String {
         self.paint(Style::new().bold(), text)
     }
 }
