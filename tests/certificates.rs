@@ -79,14 +79,16 @@ impl Clean {
     fn new(folder: &PathBuf, prompts: &[Vec<u32>]) -> Self {
         let checkpoint = Arc::new(Checkpoint::open(folder).expect("a checkpoint"));
         let (team, kernel) = (Arc::new(Team::of_this_machine()), Kernel::best());
-        let mut body = Llama::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
+        let body = Llama::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
         let mut head = CpuProjection::new(checkpoint.weights().head().view(), kernel, &team);
         let eos = checkpoint.config().eos_token_ids.clone();
+        let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let count = prompts.len();
         let task = Task { prompts, eos: &eos, max_tokens: 10, tying: Tying::Separate };
-        let mut trials = Trials::new(&mut body, kernel, &team, task);
+        let mut trials = Trials::new(body, kernel, &team, task);
         trials.run(&mut head, &[], |_| Ok::<_, BodyError>(())).expect("clean answers");
         let vocab = head.vocab_size();
-        let answers = (0..prompts.len())
+        let answers = (0..count)
             .map(|prompt| {
                 let hidden: Vec<Vec<f32>> = trials.clean_hidden(prompt).map(<[f32]>::to_vec).collect();
                 let mut logits = vec![0.0; hidden.len() * vocab];

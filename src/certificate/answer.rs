@@ -318,11 +318,10 @@ impl<'a> Certifier<'a> {
     /// [`CertificateError::Run`].
     pub fn answer(&self, prompt: &Prompt, options: &Options, watch: Watch<'_>) -> Result<Answer, CertificateError> {
         let (subject, kernel, team) = (self.subject, self.subject.kernel(), self.subject.team());
-        let ids = [prompt.ids.clone()];
-        let task =
-            Task { prompts: &ids, eos: subject.eos(), max_tokens: options.max_tokens, tying: subject.tying() };
-        let (mut body, mut head): (Llama, _) = (subject.body(), subject.projection(*self.rows.head()));
-        let mut trials = Trials::new(&mut body, kernel, team, task);
+        let (max_tokens, tying) = (options.max_tokens, subject.tying());
+        let task = Task { prompts: vec![&prompt.ids], eos: subject.eos(), max_tokens, tying };
+        let mut head = subject.projection(*self.rows.head());
+        let mut trials = Trials::new(subject.body(), kernel, team, task);
 
         let mut times = Times::default();
         let mut started = Instant::now();
@@ -663,7 +662,7 @@ fn chosen(
 }
 
 /// Runs edits without forcing anything.
-pub(super) fn run<B: Body + ?Sized>(
+pub(super) fn run<B: Body>(
     ground: &Ground<'_, '_>,
     trials: &mut Trials<'_, B>,
     head: &mut impl Projection,

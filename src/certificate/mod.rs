@@ -3,6 +3,7 @@
 mod answer;
 mod bound;
 mod census;
+mod collapse;
 mod confined;
 mod exact;
 mod least_flips;
@@ -17,6 +18,7 @@ pub use answer::{
     Answer, Certifier, Confined, ExecutedCensus, Options, PositionReport, Ran, Stage, Times, TowardReport, Watch, WeakBit,
 };
 pub use census::{Census, Hit, census};
+pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::{Within, least_flips_within};
 pub use least_flips::{LeastFlips, largest_gains, least_flips};
 pub use position::{Flip, Outcome, Position, Rows};

@@ -114,6 +114,33 @@ impl<'a> Rows<'a> {
         (1_u32 << (self.head.layout().bits().get() - 1)) as f64
     }
 
+    /// The flips of one code that raise its row's product with a vector that has `hidden` in the code's column, or
+    /// lower it.
+    pub(super) fn gains_of_code(
+        &self,
+        row: usize,
+        column: usize,
+        hidden: f64,
+        raise: bool,
+        mut found: impl FnMut(Gain),
+    ) {
+        let layout = self.head.layout();
+        let up = f64::from(self.head.scale(row, column / layout.group_size())) * hidden;
+        if up == 0.0 {
+            return;
+        }
+        let code = self.head.code(row, column);
+        // Setting a bit moves the product along `up`, clearing it against it.
+        let clear = if (up > 0.0) == raise { 0 } else { 1 };
+        for bit in 0..layout.bits().get() {
+            if code >> bit & 1 == clear {
+                let size = f64::from(1_u32 << bit) * up.abs();
+                let flip = Flip { row: row as u32, column: column as u32, bit: bit as u8 };
+                found(Gain { size, flip });
+            }
+        }
+    }
+
     /// The exact weights of a row.
     pub(super) fn weights(&self, row: usize) -> Vec<f64> {
         let layout = self.head.layout();
@@ -403,22 +430,7 @@ impl<'a> Position<'a> {
     }
 
     /// The flips of one code that raise its row's logit, or lower it.
-    pub(super) fn gains_of_code(&self, row: usize, column: usize, raise: bool, mut found: impl FnMut(Gain)) {
-        let head = &self.rows.head;
-        let scale = f64::from(head.scale(row, column / head.layout().group_size()));
-        let up = scale * self.hidden[column];
-        if up == 0.0 {
-            return;
-        }
-        let code = head.code(row, column);
-        // Setting a bit moves the logit along `up`, clearing it against it.
-        let clear = if (up > 0.0) == raise { 0 } else { 1 };
-        for bit in 0..head.layout().bits().get() {
-            if code >> bit & 1 == clear {
-                let size = f64::from(1_u32 << bit) * up.abs();
-                let flip = Flip { row: row as u32, column: column as u32, bit: bit as u8 };
-                found(Gain { size, flip });
-            }
-        }
+    pub(super) fn gains_of_code(&self, row: usize, column: usize, raise: bool, found: impl FnMut(Gain)) {
+        self.rows.gains_of_code(row, column, self.hidden[column], raise, found);
     }
 }

@@ -117,10 +117,9 @@ fn step_by_step(
             Finish::Stop => {}
         }
         // The hidden state of the prefix where the eos came: the body's, which no edit of the head reaches.
-        let ids = [[ground.prompt.ids.as_slice(), &ran.tokens].concat()];
-        let task = Task { prompts: &ids, eos: subject.eos(), max_tokens: 1, tying: subject.tying() };
-        let mut body = subject.body();
-        let mut prefix = Trials::new(&mut body, subject.kernel(), subject.team(), task);
+        let ids = [ground.prompt.ids.as_slice(), &ran.tokens].concat();
+        let task = Task { prompts: vec![&ids], eos: subject.eos(), max_tokens: 1, tying: subject.tying() };
+        let mut prefix = Trials::new(subject.body(), subject.kernel(), subject.team(), task);
         prefix.run(projection, &[], |_: Event| watch(Stage::Running))?;
         let hidden: Vec<Vec<f32>> = prefix.clean_hidden(0).map(<[f32]>::to_vec).collect();
         let Some(hidden) = hidden.first() else { return Ok(None) };
