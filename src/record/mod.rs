@@ -5,6 +5,7 @@
 //! before it. What the searches find (crossings, the cells of a map, the rows of a campaign) is computed from
 //! records, whether they come from a run or from a file.
 
+pub mod certificate;
 pub mod compare;
 pub mod journal;
 mod label;
