@@ -1,8 +1,8 @@
 //! The certificate of an answer: every position certified, every witness run.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CertificateError, Outcome,
@@ -66,7 +66,7 @@ pub enum Stage {
 pub type Watch<'a> = &'a mut dyn FnMut(Stage) -> Result<(), RunError>;
 
 /// The certificate of one answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// The prompt as given.
     pub prompt: String,
@@ -128,13 +128,13 @@ pub struct Answer {
     pub failures: Vec<String>,
     /// Milliseconds.
     pub ms: Times,
-    /// All critical bits.
+    /// All critical bits; an answer that was stored does not list them.
     #[serde(skip)]
-    pub critical: Union,
+    pub critical: Option<Union>,
 }
 
 /// One position of the answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct PositionReport {
     /// Counted from 0.
     pub index: usize,
@@ -179,7 +179,7 @@ pub struct PositionReport {
 }
 
 /// The census of the executed program.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ExecutedCensus {
     /// Bits that are certain to change a token.
     pub certain_bits: usize,
@@ -190,7 +190,7 @@ pub struct ExecutedCensus {
 }
 
 /// A critical bit.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct WeakBit {
     /// The flip.
     pub edit: String,
@@ -206,7 +206,7 @@ pub struct WeakBit {
 }
 
 /// What a model said under an edit, on its own.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ran {
     /// Its answer.
     pub text: String,
@@ -221,10 +221,10 @@ pub struct Ran {
 }
 
 /// The certificate of flips confined to one unit.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Confined {
     /// `word`, `row` or `line`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// As for flips anywhere; `None` where no unit has flips that do.
     pub least_flips: Option<usize>,
     /// As for flips anywhere.
@@ -240,7 +240,7 @@ pub struct Confined {
 }
 
 /// The certificate of flips toward a token.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct TowardReport {
     /// The token.
     pub token: u32,
@@ -263,7 +263,7 @@ pub struct TowardReport {
 }
 
 /// Milliseconds of each part.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
     /// The clean answer.
     pub clean: f64,
@@ -457,7 +457,7 @@ impl<'a> Certifier<'a> {
             toward: None,
             failures: Vec::new(),
             ms: Times::default(),
-            critical,
+            critical: Some(critical),
         })
     }
 
@@ -584,7 +584,7 @@ impl<'a> Certifier<'a> {
                 answer.failures.push(format!("the witness within one {} does not change the answer", within.name()));
             }
             answer.within = Some(Confined {
-                unit: within.name(),
+                unit: within.name().into(),
                 least_flips: confined_witness.map(|(_, least)| least.flips),
                 executed_at_least: confined.iter().flatten().map(|least| least.executed_at_least).min(),
                 witness: confined_witness.map(|(_, least)| Flip::edit(&least.witness).to_string()),

@@ -15,9 +15,9 @@
 //!
 //! Beside it stands what as many random flips do, as in a campaign.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CertificateError,
@@ -58,10 +58,10 @@ pub struct CollapseOptions {
 }
 
 /// Few flips that leave most answers DEAD or GONE, or as bad as was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Collapse {
     /// How it was found: not by a proof.
-    pub method: &'static str,
+    pub method: Cow<'static, str>,
     /// Whether the median verdict is DEAD or GONE.
     pub reached: bool,
     /// Flips of the edit.
@@ -79,7 +79,7 @@ pub struct Collapse {
 }
 
 /// An answer under the edit.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fate {
     /// The prompt.
     pub prompt: String,
@@ -92,7 +92,7 @@ pub struct Fate {
 }
 
 /// A flip that was taken.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Taken {
     /// The flip.
     pub edit: String,
@@ -103,7 +103,7 @@ pub struct Taken {
 }
 
 /// Random edits.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RandomFlips {
     /// Flips of each.
     pub flips: usize,
@@ -407,7 +407,7 @@ pub fn collapse(
     }
     let random = random_flips(&mut field, scores.taken.len(), options, watch)?;
     Ok(Collapse {
-        method: "greedy search; fewer flips may do it, too",
+        method: "greedy search; fewer flips may do it, too".into(),
         reached: collapsed(median(&fates)),
         flips: scores.taken.len(),
         edit: Flip::edit(&scores.taken).to_string(),

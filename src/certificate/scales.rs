@@ -13,7 +13,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     bound::dot,
@@ -26,7 +26,7 @@ use crate::{edit::Tensor, quant::FloatType, team::Team};
 const CHUNK: usize = 256;
 
 /// How many single bits of `scales`, or of `biases`, change an answer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScaleCensus {
     /// Bits that change some position's token in real arithmetic, each counted once.
     pub critical_bits: usize,

@@ -36,8 +36,8 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
         (None, Format::Text) => output::stdout(text(&report, output::look()).as_bytes())?,
         (None, Format::Json | Format::Jsonl) => output::json(&report)?,
     }
-    if report.trials() == 0 {
-        output::message("the runs hold no finished trial");
+    if report.trials() + report.certified() == 0 {
+        output::message("the runs hold no finished trial and no certificate");
         return Ok(exit_code::NOTHING);
     }
     Ok(exit_code::DONE)

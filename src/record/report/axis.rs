@@ -38,6 +38,8 @@ pub(super) enum Ticks {
     Number,
     /// As an integer that this is added to: what the axis shows is the difference.
     Offset(i64),
+    /// As an integer.
+    Whole,
     /// As a hexadecimal digit.
     Hexadecimal,
     /// As a share, in percent.
@@ -61,26 +63,37 @@ impl Axis {
         Self { scale, low: low - room, high: high + room, ticks }
     }
 
-    /// An axis for `values` as they are: even where they are close to each other, logarithmic where they are not, and
-    /// from 0 where they begin near it.
-    pub(super) fn of(values: &[f64]) -> Self {
-        let fold = |f: fn(f64, f64) -> f64, start: f64, of: &mut dyn Iterator<Item = f64>| of.fold(start, f);
-        let low = fold(f64::min, f64::INFINITY, &mut values.iter().copied());
-        let high = fold(f64::max, f64::NEG_INFINITY, &mut values.iter().copied());
-        if low > high {
-            return Self::new(Scale::Linear, 0.0, 1.0, Ticks::Number);
+    /// An axis for `values` as they are, with 0 on it: even where they are close to each other, logarithmic where they
+    /// are not.
+    pub(super) fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let (mut low, mut high, mut least) = (0.0_f64, 0.0_f64, f64::INFINITY);
+        let mut ends = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values {
+            (low, high) = (low.min(value), high.max(value));
+            ends = (ends.0.min(value), ends.1.max(value));
+            if value != 0.0 {
+                least = least.min(value.abs());
+            }
         }
-        let mut sizes = values.iter().map(|x| x.abs()).filter(|x| *x > 0.0);
-        let least = fold(f64::min, f64::INFINITY, &mut sizes);
-        let greatest = low.abs().max(high.abs());
-        // Integers with more digits in common than not are told apart by what they add to the least.
-        if high > low && high - low < greatest / 64.0 && low.fract() == 0.0 && high - low >= 1.0 {
-            return Self::new(Scale::Linear, low, high, Ticks::Offset(low as i64));
+        let greatest = high.max(-low);
+        if ends.0 < ends.1 && ends.1 - ends.0 < greatest / 64.0 {
+            return Self::between(ends.0, ends.1);
         }
-        let scale = if greatest > 64.0 * least { Scale::Symlog { unit: least } } else { Scale::Linear };
-        let pad = if scale == Scale::Linear { 0.0 } else { 0.15 };
-        let (low, high) = (low.min(0.0), high.max(0.0));
-        Self::new(scale, low * (1.0 + pad), high * (1.0 + pad), Ticks::Number)
+        if greatest > 64.0 * least {
+            return Self::new(Scale::Symlog { unit: least }, 1.15 * low, 1.15 * high, Ticks::Number);
+        }
+        Self::new(Scale::Linear, low, high, Ticks::Number)
+    }
+
+    /// An even axis from `low` to `high`. Integers with more digits in common than not are told apart by what they
+    /// add to the least.
+    pub(super) fn between(low: f64, high: f64) -> Self {
+        let whole = low.fract() == 0.0 && high - low >= 1.0;
+        let ticks = match whole && high - low < low.abs().max(high.abs()) / 64.0 {
+            true => Ticks::Offset(low as i64),
+            false => Ticks::Number,
+        };
+        Self::new(Scale::Linear, low, high, ticks)
     }
 
     /// What the axis' title must say of it.
@@ -101,6 +114,7 @@ impl Axis {
     fn label(&self, x: f64) -> String {
         match self.ticks {
             Ticks::Offset(base) => format!("+{}", grouped((x - base as f64).round() as i64)),
+            Ticks::Whole => grouped(x.round() as i64),
             Ticks::Hexadecimal => format!("{:X}", x.round() as i64),
             Ticks::Percent => format!("{}%", short(100.0 * x)),
             Ticks::Number => number(x),
@@ -110,9 +124,10 @@ impl Axis {
     /// Round values at which there is room for a tick: of `many` at most.
     fn round_values(&self, many: usize) -> Vec<f64> {
         let Scale::Symlog { unit } = self.scale else {
-            let whole = matches!(self.ticks, Ticks::Offset(_) | Ticks::Hexadecimal);
-            // A mesh line that lies between two integers stands for nothing.
-            let most = if whole { many.min((self.high - self.low).floor() as usize + 1).max(2) } else { many };
+            let whole = matches!(self.ticks, Ticks::Offset(_) | Ticks::Whole | Ticks::Hexadecimal);
+            // Few integers have a tick each; between two of them there is nothing that a tick could stand for.
+            let count = (self.high - self.low).floor() as usize + 1;
+            let most = if whole && count <= 18 { count.max(2) } else { many };
             let base = if let Ticks::Offset(base) = self.ticks { base as f64 } else { 0.0 };
             let even = RangedCoordf64::from(self.low - base..self.high - base);
             let points = even.key_points(most).into_iter().filter(|x| !whole || x.fract() == 0.0);
@@ -185,18 +200,18 @@ mod tests {
 
     #[test]
     fn an_axis_of_shifts_has_room_for_0_and_for_both_signs() {
-        let axis = Axis::of(&[0.0, 1.0, 1e6, 1e8]);
+        let axis = Axis::of([0.0, 1.0, 1e6, 1e8]);
         assert_eq!(labels(&axis, 12), ["0", "1", "10", "100", "1000", "10k", "100k", "1M", "10M", "100M"]);
         let places: Vec<f64> = [0.0, 1.0, 1e6, 1e8].map(|x| axis.place(x)).to_vec();
         assert!(places.is_sorted() && places[0] == 0.0 && places[3] < 1.0, "{places:?}");
-        let both = Axis::of(&[-1e6, 1e6, 1.0]);
+        let both = Axis::of([-1e6, 1e6, 1.0]);
         assert!((both.place(0.0) - 0.5).abs() < 1e-12);
         assert!((both.place(-1e3) + both.place(1e3) - 1.0).abs() < 1e-12);
     }
 
     #[test]
     fn integers_that_begin_alike_are_told_apart_by_what_they_add() {
-        let axis = Axis::of(&(0..=10).map(|n| 1e6 + f64::from(n)).collect::<Vec<_>>());
+        let axis = Axis::of((0..=10).map(|n| 1e6 + f64::from(n)));
         assert_eq!(axis.note(), " = 1,000,000 + n");
         assert_eq!(labels(&axis, 11).first().map(String::as_str), Some("+0"));
         assert_eq!((axis.place(1e6), axis.place(1e6 + 10.0)), (0.0, 1.0));
@@ -205,11 +220,21 @@ mod tests {
     #[test]
     fn no_values_and_one_value_and_the_largest_have_an_axis() {
         for values in [&[][..], &[0.0], &[5.0], &[i64::MIN as f64, i64::MAX as f64], &[1e-9, 1.0], &[-3.0]] {
-            let axis = Axis::of(values);
+            let axis = Axis::of(values.iter().copied());
             assert!(values.iter().all(|&x| (0.0..=1.0).contains(&axis.place(x))), "{values:?}");
             let ticks = axis.round_values(10);
             assert!((1..=20).contains(&ticks.len()), "{values:?}: {ticks:?}");
         }
+    }
+
+    #[test]
+    fn few_integers_have_a_tick_each() {
+        let axis = Axis::new(Scale::Linear, -0.5, 15.5, Ticks::Hexadecimal);
+        assert_eq!(labels(&axis, 6).concat(), "0123456789ABCDEF");
+        let axis = Axis::new(Scale::Linear, -0.5, 9.5, Ticks::Whole);
+        assert_eq!(labels(&axis, 6).concat(), "0123456789");
+        let axis = Axis::new(Scale::Linear, -0.5, 499.5, Ticks::Whole);
+        assert!((4..=12).contains(&labels(&axis, 10).len()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Source;
+use super::{Certificates, Source};
 use crate::record::{Record, Restored, journal::same_result};
 
 /// One run, put together from all files that hold a part of it.
@@ -17,10 +17,12 @@ pub struct Stored {
 }
 
 /// All runs that some files hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Gathered {
     /// The runs, in the order in which they were met.
     pub runs: Vec<Stored>,
+    /// Certificates, each with its file.
+    pub certificates: Vec<(String, Certificates)>,
     /// What the reader must know of the files: that one was cut short, that trials were given twice.
     pub notes: Vec<String>,
 }
@@ -39,6 +41,7 @@ impl Gathered {
                     source.records.len(),
                 ));
             }
+            gathered.certificates.extend(source.certificates.map(|certificates| (source.name.clone(), certificates)));
             let mut restored = source.restored;
             for record in source.records {
                 let key = [&record.model_digest, &record.head_digest, &record.run.id, &record.run.command].map(Clone::clone);

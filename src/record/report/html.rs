@@ -14,18 +14,19 @@ use minijinja::{
 use serde::Serialize;
 
 use super::{
-    Answers, Found, Model, Report, Run,
+    Answers, Certificates, Certified, Found, Model, Report, Run,
     axis::Axis,
     curve::{Curve, Point, number, steps, written},
-    plots::{self, Crossing, DrawError, Estimate},
+    plots::{self, Bar, Crossing, DrawError, Estimate},
 };
 use crate::{
+    certificate::{Answer, PositionReport, Protection},
     coherence::Verdict,
     edit,
     record::{
         ModelFacts, Record, Restored, RunFacts,
         summary::{Summary, changed},
-        text::{grouped, is_seen, plain, tags},
+        text::{grouped, is_seen, percent, plain, tags},
     },
     search::{bisect::Bisection, campaign, map::Cell},
 };
@@ -63,11 +64,13 @@ pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
     env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     env.set_auto_escape_callback(|_| AutoEscape::Html);
     env.set_undefined_behavior(UndefinedBehavior::Strict);
-    env.add_filter("visible", |text: &str| Value::from_safe_string(visible(text)));
+    env.add_filter("visible", |text: &str, most: Option<usize>| {
+        Value::from_safe_string(visible(text, most.unwrap_or(CHARACTERS)))
+    });
     env.add_filter("badge", |name: &str| verdict(name).map(|verdict| Value::from_safe_string(badge(verdict))));
     env.add_filter("tile", |name: &str| verdict(name).map(|verdict| Value::from_safe_string(tile(verdict))));
     env.add_filter("nats", |x: Option<f64>| x.map_or("not finite".to_owned(), nats));
-    env.add_filter("percent", percent);
+    env.add_filter("percent", |share: Option<f64>| share.map_or("n/a".to_owned(), percent));
     env.add_filter("grouped", grouped);
     env.add_filter("plain", plain);
     env.add_filter("written", |Serde(value): Serde<edit::Value>| written(value));
@@ -119,10 +122,21 @@ struct Page<'a> {
 struct Section<'a> {
     name: &'a str,
     revision: Option<&'a str>,
-    model_digest: &'a str,
+    model_digest: Option<&'a str>,
     head_digest: &'a str,
-    facts: &'a ModelFacts,
+    facts: Option<&'a ModelFacts>,
     runs: Vec<Part<'a>>,
+    certified: Vec<Proven<'a>>,
+}
+
+/// The certificates of one file.
+#[derive(Serialize)]
+struct Proven<'a> {
+    of: &'a Certified<'a>,
+    suite_figures: Vec<Figure>,
+    answer_figures: Vec<Vec<Figure>>,
+    /// Medians of random edits beside a collapse.
+    random: Vec<Count>,
 }
 
 /// One run.
@@ -145,6 +159,8 @@ struct Part<'a> {
     curves: &'a [Curve],
     bisection: Option<&'a Bisection>,
     summaries: Vec<Pooled<'a, Summary>>,
+    /// Whether answers were expected.
+    judged: bool,
     map: &'a [Cell],
     campaign: Vec<Pooled<'a, campaign::Row>>,
     tables: Vec<Table<'a>>,
@@ -204,6 +220,78 @@ fn section<'a>(model: &'a Model<'_>) -> Result<Section<'a>, DrawError> {
         head_digest: model.head_digest,
         facts: model.facts,
         runs: model.runs.iter().map(part).collect::<Result<_, _>>()?,
+        certified: model.certificates.iter().map(proven).collect::<Result<_, _>>()?,
+    })
+}
+
+fn proven<'a>(of: &'a Certified<'_>) -> Result<Proven<'a>, DrawError> {
+    let Certificates { answers, suite, collapse, .. } = of.certificates;
+    let suite = suite.as_ref().filter(|suite| suite.answers > 1);
+    Ok(Proven {
+        of,
+        suite_figures: match suite {
+            Some(suite) => vec![bits_figure(&suite.by_bit_position)?, protection_figure(&suite.protection)?],
+            None => Vec::new(),
+        },
+        answer_figures: answers.iter().map(answer_figures).collect::<Result<_, _>>()?,
+        random: collapse.as_ref().map_or(Vec::new(), |collapse| stack(&collapse.random.medians)),
+    })
+}
+
+fn answer_figures(answer: &Answer) -> Result<Vec<Figure>, DrawError> {
+    let bars = |height: &dyn Fn(&PositionReport) -> usize, what: &str| -> Vec<Bar> {
+        let title = |at: &PositionReport| {
+            let margin = at.margin.map_or(String::new(), |margin| format!(", margin {margin:.3}"));
+            format!("position {}, {:?}: {} {what}{margin}", at.index, at.text, grouped(height(at) as i64))
+        };
+        answer.positions.iter().map(|at| Bar { height: height(at), title: title(at) }).collect()
+    };
+    let least = bars(&|at| at.least_flips.unwrap_or(0), "flips at least");
+    let critical = bars(&|at| at.critical, "single flips change it");
+    let mut figures = vec![
+        Figure {
+            title: "Fewest flips that change the token, by position".to_owned(),
+            caption: "A bar is the least number of flips of code bits, anywhere in the head, that makes the token at this \
+                      position of the clean answer lose. The lowest bar certifies the whole answer."
+                .to_owned(),
+            svg: Value::from_safe_string(plots::bars(&least, "position in the answer", "flips")?),
+        },
+        Figure {
+            title: "Single flips that change the token, by position".to_owned(),
+            caption: "Counted exactly, over every code bit of the head.".to_owned(),
+            svg: Value::from_safe_string(plots::bars(&critical, "position in the answer", "critical bits")?),
+        },
+    ];
+    if answer.critical_bits > 0 {
+        figures.push(bits_figure(&answer.by_bit_position)?);
+        figures.push(protection_figure(&answer.protection)?);
+    }
+    Ok(figures)
+}
+
+fn bits_figure(counts: &[usize]) -> Result<Figure, DrawError> {
+    let bar = |(bit, &count): (usize, &usize)| Bar {
+        height: count,
+        title: format!("bit {bit}: {} critical bits", grouped(count as i64)),
+    };
+    Ok(Figure {
+        title: "Critical bits by their place in the code".to_owned(),
+        caption: "Bit 0 is the least significant: flipping bit b changes a code by 2^b.".to_owned(),
+        svg: Value::from_safe_string(plots::bars(
+            &counts.iter().enumerate().map(bar).collect::<Vec<_>>(),
+            "bit of the code",
+            "critical bits",
+        )?),
+    })
+}
+
+fn protection_figure(curve: &[Protection]) -> Result<Figure, DrawError> {
+    Ok(Figure {
+        title: "How much of the vulnerability the first words carry".to_owned(),
+        caption: "If the first n packed words were protected from flips, this share of the single flips that change the answer \
+                  could no longer happen."
+            .to_owned(),
+        svg: Value::from_safe_string(plots::protection(curve)?),
     })
 }
 
@@ -225,6 +313,7 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
         curves: &[],
         bisection: None,
         summaries: Vec::new(),
+        judged: false,
         map: &[],
         campaign: Vec::new(),
         tables: Vec::new(),
@@ -245,6 +334,7 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             part.curves = curves;
             part.bisection = bisection.as_ref();
             part.summaries = summaries.iter().map(|of| Pooled { of, stack: stack(&of.spread.verdicts) }).collect();
+            part.judged = summaries.iter().any(|summary| summary.spread.right + summary.spread.wrong > 0);
             let crossings = bisection.iter().flat_map(|bisection| &bisection.crossings);
             let crossings: Vec<Crossing> = crossings.map(|crossing| (number(crossing.lo), number(crossing.hi))).collect();
             for curve in curves {
@@ -318,7 +408,7 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
             .iter()
             .filter(|row| kind(row) == *this)
             .map(|row| {
-                let [lo, hi] = row.changed_wilson.map(|p| percent(Some(p)));
+                let [lo, hi] = row.changed_wilson.map(percent);
                 Estimate {
                     x: row.rate.unwrap_or(row.flips.unwrap_or(0) as f64),
                     rate: row.changed_rate,
@@ -328,7 +418,7 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
                         row.rate.map_or_else(|| format!("{} flips", row.flips.unwrap_or(0)), |rate| format!("rate {rate:e}")),
                         row.spread.changed,
                         row.spread.trials,
-                        percent(Some(row.changed_rate)),
+                        percent(row.changed_rate),
                     ),
                 }
             })
@@ -366,7 +456,6 @@ fn curve_figures(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, D
         let svg = plots::curve(&points[..shown], axis, &axis_title, crossings)?;
         Ok::<_, DrawError>(Figure { title, caption: caption + &left_out, svg: Value::from_safe_string(svg) })
     };
-    let axis_of = |points: &[Point]| Axis::of(&points.iter().map(|point| number(point.value)).collect::<Vec<_>>());
     let mut caption = "Above: the mean divergence from the clean model; the axis is even up to 0.01 nats, below which a \
                        coherent answer counts as HEALTHY, and goes by decades from there. Below: the share of the steps that \
                        are coherent. Color and shape of a mark are its verdict."
@@ -377,13 +466,15 @@ fn curve_figures(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, D
     if !crossings.is_empty() {
         caption += " Gray: between these two values the predicate was seen to change.";
     }
-    let axis = axis_of(&curve.points);
+    let axis = Axis::of(curve.points.iter().map(|point| number(point.value)));
     let title = format!("Divergence and coherent steps against {}", axis_name(&curve.family));
     let mut figures = vec![draw(&curve.points, &axis, title, caption)?];
     for points in plots::crowded(curve, &axis) {
-        let [first, last] = [0, points.len() - 1].map(|i| written(points[i].value));
+        let [first, last] = [0, points.len() - 1].map(|i| points[i].value);
+        let axis = Axis::between(number(first), number(last));
+        let title = format!("The same from {} to {}", written(first), written(last));
         let caption = "A part of the plot above in which marks lie on each other, on an axis of its own.".to_owned();
-        figures.push(draw(points, &axis_of(points), format!("The same from {first} to {last}"), caption)?);
+        figures.push(draw(points, &axis, title, caption)?);
     }
     Ok(figures)
 }
@@ -407,13 +498,6 @@ fn nats(x: f64) -> String {
     }
 }
 
-fn percent(share: Option<f64>) -> String {
-    share.map_or("n/a".to_owned(), |share| {
-        let digits = usize::from(share != 0.0 && share != 1.0 && !(0.1..0.9).contains(&share));
-        format!("{:.digits$}%", 100.0 * share)
-    })
-}
-
 /// Text for an attribute or an element.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -433,11 +517,11 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// Text as HTML, with everything that cannot be seen spelled out as Rust would, and told apart from the same
 /// characters standing there; cut where it is too long for a page.
-fn visible(text: &str) -> String {
+fn visible(text: &str, most: usize) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     for (i, c) in text.chars().enumerate() {
-        if i == CHARACTERS {
-            let left = grouped((text.chars().count() - CHARACTERS) as i64);
+        if i == most {
+            let left = grouped((text.chars().count() - most) as i64);
             out += &format!("<span class=\"cut\">… {left} more characters</span>");
             break;
         }
@@ -456,16 +540,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_seen_is_spelled_out_and_marked() {
-        assert_eq!(visible("2+2 is 4."), "<bdi>2+2 is 4.</bdi>");
-        assert_eq!(visible("a\nb"), "<bdi>a<span class=\"esc\">\\n</span>b</bdi>");
-        assert_eq!(visible("a\\nb"), "<bdi>a\\nb</bdi>");
+        assert_eq!(visible("2+2 is 4.", CHARACTERS), "<bdi>2+2 is 4.</bdi>");
+        assert_eq!(visible("a\nb", CHARACTERS), "<bdi>a<span class=\"esc\">\\n</span>b</bdi>");
+        assert_eq!(visible("a\\nb", CHARACTERS), "<bdi>a\\nb</bdi>");
         for hidden in ['\u{0}', '\u{1b}', '\u{7f}', '\u{85}', '\u{ad}', '\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}', '\u{e0041}'] {
-            assert!(!visible(&hidden.to_string()).contains(hidden), "{hidden:?}");
+            assert!(!visible(&hidden.to_string(), CHARACTERS).contains(hidden), "{hidden:?}");
             assert!(!escaped(&hidden.to_string()).contains(hidden), "{hidden:?}");
         }
         // Letters of their scripts, combining ones included.
         for text in ["हिन्दी", "שלום", "日本語", "naïve"] {
-            assert_eq!(visible(text), format!("<bdi>{text}</bdi>"));
+            assert_eq!(visible(text, CHARACTERS), format!("<bdi>{text}</bdi>"));
         }
     }
 
@@ -474,20 +558,19 @@ mod tests {
         let text = "</script><img src=x onerror='alert(1)'>&\"";
         let expected = "&lt;/script&gt;&lt;img src=x onerror=&#39;alert(1)&#39;&gt;&amp;&quot;";
         assert_eq!(escaped(text), expected);
-        assert_eq!(visible(text), format!("<bdi>{expected}</bdi>"));
+        assert_eq!(visible(text, CHARACTERS), format!("<bdi>{expected}</bdi>"));
     }
 
     #[test]
     fn a_long_text_is_cut_and_says_how_much_is_left() {
-        let shown = visible(&"é".repeat(CHARACTERS + 12_345));
+        let shown = visible(&"é".repeat(CHARACTERS + 12_345), CHARACTERS);
         assert!(shown.ends_with("<span class=\"cut\">… 12,345 more characters</span></bdi>"), "{shown}");
         assert!(shown.chars().count() < CHARACTERS + 100);
-        assert!(!visible(&"é".repeat(CHARACTERS)).contains("more"));
+        assert!(!visible(&"é".repeat(CHARACTERS), CHARACTERS).contains("more"));
     }
 
     #[test]
-    fn shares_and_divergences_keep_what_counts() {
-        assert_eq!([0.0, 1.0, 0.5, 0.003, 0.999].map(|x| percent(Some(x))), ["0%", "100%", "50%", "0.3%", "99.9%"]);
+    fn small_divergences_keep_what_counts() {
         assert_eq!([0.0, 1.5e-5, 0.1774, 36.2384].map(nats), ["0", "2e-5", "0.177", "36.238"]);
     }
 }

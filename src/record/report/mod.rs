@@ -20,7 +20,7 @@ pub use curve::{Curve, Point};
 pub use gather::{Gathered, Stored};
 pub use html::{HtmlError, html};
 pub use plots::DrawError;
-pub use source::{Source, SourceError};
+pub use source::{Certificates, Refused, Source, SourceError};
 pub use text::text;
 
 use super::{
@@ -54,14 +54,26 @@ pub struct Model<'a> {
     pub name: &'a str,
     /// Commit of the hub.
     pub revision: Option<&'a str>,
-    /// BLAKE3 over the checkpoint's files.
-    pub model_digest: &'a str,
+    /// BLAKE3 over the checkpoint's files; certificates alone do not tell it.
+    pub model_digest: Option<&'a str>,
     /// BLAKE3 over the head.
     pub head_digest: &'a str,
-    /// Its shape.
-    pub facts: &'a ModelFacts,
+    /// Its shape; certificates alone do not tell it.
+    pub facts: Option<&'a ModelFacts>,
     /// What was run, in the order in which it was met.
     pub runs: Vec<Run<'a>>,
+    /// What was certified.
+    pub certificates: Vec<Certified<'a>>,
+}
+
+/// The certificates of one file.
+#[derive(Debug, Serialize)]
+pub struct Certified<'a> {
+    /// The file.
+    pub file: &'a str,
+    /// What it holds.
+    #[serde(flatten)]
+    pub certificates: &'a Certificates,
 }
 
 /// One run.
@@ -127,20 +139,38 @@ impl<'a> Report<'a> {
         let mut models: Vec<Model<'a>> = Vec::new();
         for stored in &gathered.runs {
             let Some(first) = stored.records.first() else { continue };
-            let key = (first.model_digest.as_str(), first.head_digest.as_str());
-            let number = models.iter().position(|model| (model.model_digest, model.head_digest) == key);
-            let number = number.unwrap_or_else(|| {
+            let key = (Some(first.model_digest.as_str()), first.head_digest.as_str());
+            let known = models.iter().position(|model| (model.model_digest, model.head_digest) == key);
+            let number = known.unwrap_or_else(|| {
                 models.push(Model {
                     name: &first.model,
                     revision: first.revision.as_deref(),
                     model_digest: key.0,
                     head_digest: key.1,
-                    facts: &first.run.model,
+                    facts: Some(&first.run.model),
                     runs: Vec::new(),
+                    certificates: Vec::new(),
                 });
                 models.len() - 1
             });
             models[number].runs.push(Run::of(stored, first));
+        }
+        for (file, certificates) in &gathered.certificates {
+            // The head is what they are about.
+            let known = models.iter().position(|model| model.head_digest == certificates.head_digest);
+            let number = known.unwrap_or_else(|| {
+                models.push(Model {
+                    name: &certificates.model,
+                    revision: certificates.revision.as_deref(),
+                    model_digest: None,
+                    head_digest: &certificates.head_digest,
+                    facts: None,
+                    runs: Vec::new(),
+                    certificates: Vec::new(),
+                });
+                models.len() - 1
+            });
+            models[number].certificates.push(Certified { file, certificates });
         }
         Self { version: env!("CARGO_PKG_VERSION"), notes: &gathered.notes, models }
     }
@@ -148,6 +178,12 @@ impl<'a> Report<'a> {
     /// Trials in all.
     pub fn trials(&self) -> usize {
         self.models.iter().flat_map(|model| &model.runs).map(|run| run.finished).sum()
+    }
+
+    /// Answers that were certified, in all.
+    pub fn certified(&self) -> usize {
+        let certified = self.models.iter().flat_map(|model| &model.certificates);
+        certified.map(|certified| certified.certificates.answers.len()).sum()
     }
 }
 

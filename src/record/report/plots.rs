@@ -21,8 +21,12 @@ use super::{
     html::escaped,
 };
 use crate::{
+    certificate::Protection,
     coherence::Verdict,
-    record::{summary::Spread, text::grouped},
+    record::{
+        summary::Spread,
+        text::{grouped, percent},
+    },
     search::map::Cell,
 };
 
@@ -267,9 +271,8 @@ fn level(kl: Option<f64>) -> usize {
 
 /// The hexadecimal map: digit upwards, value to the right, divergence by color, the median verdict in letters.
 pub(super) fn map(cells: &[Cell]) -> Result<String, DrawError> {
-    let ticks = Ticks::Hexadecimal;
-    let values = Axis::new(Scale::Linear, -0.5, 15.5, ticks);
-    let digits = Axis::new(Scale::Linear, -0.5, 7.5, ticks);
+    let values = Axis::new(Scale::Linear, -0.5, 15.5, Ticks::Hexadecimal);
+    let digits = Axis::new(Scale::Linear, -0.5, 7.5, Ticks::Whole);
     let worst = cells.iter().max_by(|a, b| kl_order(a).total_cmp(&kl_order(b)));
     let alt = format!(
         "Heat map of the divergence over {} cells, digit position by digit value.{} The table below has the numbers.",
@@ -349,8 +352,7 @@ pub(super) struct Estimate {
 
 /// Probabilities with their intervals, against what is flipped.
 pub(super) fn estimates(estimates: &[Estimate], x_title: &str, y_title: &str) -> Result<String, DrawError> {
-    let xs: Vec<f64> = estimates.iter().map(|estimate| estimate.x).collect();
-    let axis = Axis::of(&xs);
+    let axis = Axis::of(estimates.iter().map(|estimate| estimate.x));
     let seen = estimates.iter().flat_map(|estimate| [estimate.rate, estimate.interval[1]]).filter(|&p| p > 0.0);
     let (least, most) = seen.fold((1.0_f64, 0.0_f64), |(least, most), p| (least.min(p), most.max(p)));
     // By decades where one probability is many times another.
@@ -370,6 +372,65 @@ pub(super) fn estimates(estimates: &[Estimate], x_title: &str, y_title: &str) ->
                 escaped(&estimate.title),
                 x - 6,
                 x - 6,
+            );
+        }
+        Ok(marks)
+    })
+}
+
+/// A number with a name.
+pub(super) struct Bar {
+    pub(super) height: usize,
+    pub(super) title: String,
+}
+
+/// Numbers side by side, counted from 0; by decades where one is many times another.
+pub(super) fn bars(bars: &[Bar], x_title: &str, y_title: &str) -> Result<String, DrawError> {
+    let most = bars.iter().map(|bar| bar.height).max().unwrap_or(0).max(1) as f64;
+    let y = if most > 64.0 {
+        Axis::new(Scale::Symlog { unit: 1.0 }, 0.0, 1.6 * most, Ticks::Number)
+    } else {
+        Axis::new(Scale::Linear, 0.0, 1.12 * most, if most >= 2.0 { Ticks::Whole } else { Ticks::Number })
+    };
+    let x = Axis::new(Scale::Linear, -0.5, bars.len().max(1) as f64 - 0.5, Ticks::Whole);
+    let alt = format!("{y_title} by {x_title}: {} bars, the highest {most}. The table below has the numbers.", bars.len());
+    plot(240, &alt, |root| {
+        let chart = chart(root, (&x, Some(x_title)), (&y, &format!("{y_title}{}", y.note())))?;
+        let mut marks = String::new();
+        for (i, bar) in bars.iter().enumerate() {
+            let middle = i as f64;
+            let (x0, top) = chart.backend_coord(&(middle - 0.36, bar.height as f64));
+            let (x1, floor) = chart.backend_coord(&(middle + 0.36, 0.0));
+            let (width, height) = ((x1 - x0).max(1), floor - top);
+            _ = writeln!(
+                marks,
+                "<g><title>{}</title><rect class=\"bar\" x=\"{x0}\" y=\"{top}\" width=\"{width}\" height=\"{height}\"/></g>",
+                escaped(&bar.title),
+            );
+        }
+        Ok(marks)
+    })
+}
+
+/// How much of the vulnerability the first words carry.
+pub(super) fn protection(curve: &[Protection]) -> Result<String, DrawError> {
+    let x = Axis::of(curve.iter().map(|point| point.words as f64));
+    let y = Axis::new(Scale::Linear, 0.0, 1.0, Ticks::Percent);
+    let last = curve.last().map_or(0, |point| point.words);
+    let alt = format!("Share of the critical bits that the first words carry: all of them lie in {last} words. The table below has the numbers.");
+    plot(300, &alt, |root| {
+        let x_title = format!("packed words, those with the most critical bits first{}", x.note());
+        let chart = chart(root, (&x, Some(&x_title)), (&y, "share of the critical bits"))?;
+        let place = |point: &Protection| chart.backend_coord(&(point.words as f64, point.share));
+        let line: Vec<String> = curve.iter().map(|point| place(point)).map(|(x, y)| format!("{x},{y}")).collect();
+        let mut marks = format!("<polyline class=\"line\" points=\"{}\"/>\n", line.join(" "));
+        for point in curve {
+            let (x, y) = place(point);
+            let words = grouped(point.words as i64);
+            _ = writeln!(
+                marks,
+                "<g class=\"estimate\"><title>{words} words carry {}</title><circle cx=\"{x}\" cy=\"{y}\" r=\"3.5\"/></g>",
+                percent(point.share),
             );
         }
         Ok(marks)

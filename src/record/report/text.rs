@@ -2,8 +2,14 @@
 
 use std::fmt::Write;
 
-use super::{Report, Run};
-use crate::record::text::{self, Look, grouped};
+use super::{Certified, Found, Report, Run};
+use crate::{
+    record::{
+        certificate,
+        text::{self, Look, grouped},
+    },
+    search,
+};
 
 /// The report as text.
 pub fn text(report: &Report<'_>, look: Look) -> String {
@@ -12,23 +18,35 @@ pub fn text(report: &Report<'_>, look: Look) -> String {
         _ = writeln!(out, "note: {note}");
     }
     for model in &report.models {
-        let facts = model.facts;
         let revision = model.revision.map_or(String::new(), |revision| format!(" at {revision}"));
-        let tied = if facts.tied { ", tied to the embedding" } else { "" };
-        _ = write!(
-            out,
-            "{}{revision}: {}, {} layers, hidden {}\nlm_head {} x {}, {} bits, group_size {}{tied}\n",
-            text::plain(model.name),
-            text::plain(&facts.model_type),
-            facts.num_hidden_layers,
-            facts.hidden_size,
-            facts.vocab_size,
-            facts.hidden_size,
-            facts.bits,
-            facts.group_size,
-        );
+        _ = writeln!(out, "{}{}", look.bold(&text::plain(model.name)), text::plain(&revision));
+        if let Some(facts) = model.facts {
+            let tied = if facts.tied { ", tied to the embedding" } else { "" };
+            _ = writeln!(
+                out,
+                "{}, {} layers; lm_head {} x {}, {} bits, group_size {}{tied}",
+                text::plain(&facts.model_type),
+                facts.num_hidden_layers,
+                facts.vocab_size,
+                facts.hidden_size,
+                facts.bits,
+                facts.group_size,
+            );
+        }
         for run in &model.runs {
             one(&mut out, run, look);
+        }
+        for Certified { file, certificates } in &model.certificates {
+            _ = writeln!(out, "\n{}: from {}", look.bold("certify"), text::plain(file));
+            for answer in &certificates.answers {
+                out.push_str(&certificate::answer(answer, look));
+            }
+            if let Some(suite) = certificates.suite.as_ref().filter(|suite| suite.answers > 1) {
+                out.push_str(&certificate::suite(suite, look));
+            }
+            for refused in &certificates.refused {
+                _ = writeln!(out, "no certificate of {:?}: {}", refused.prompt, text::plain(&refused.error));
+            }
         }
     }
     out
@@ -60,11 +78,29 @@ fn one(out: &mut String, run: &Run<'_>, look: Look) {
             );
         }
     }
-    for answers in &run.prompts {
+    let trials = match &run.found {
+        Found::Map(cells) => {
+            out.push_str(&search::text::map(cells, look));
+            false
+        }
+        Found::Campaign(rows) => {
+            out.push_str(&search::text::campaign(rows, look));
+            false
+        }
+        Found::Along { bisection: Some(bisection), .. } => {
+            out.push_str(&search::text::bisection(bisection, look));
+            false
+        }
+        Found::Along { .. } => true,
+    };
+    for answers in run.prompts.iter().filter(|_| trials) {
         out.push_str(&text::heading(answers.prompt, look));
         for record in &answers.records {
             out.push_str(&text::record(record, look));
         }
+    }
+    if let Found::Along { bisection: None, summaries, .. } = &run.found {
+        out.push_str(&text::summaries(summaries, look));
     }
     if let Some(restored) = run.restored {
         out.push_str(&text::restored(restored, look));
