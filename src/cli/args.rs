@@ -299,10 +299,10 @@ Examples:
 )]
 pub struct CampaignArgs {
     /// Bits to flip in each trial; a row for each number (lists as for sweep --values)
-    #[arg(long, value_name = "LIST", required_unless_present = "rate")]
+    #[arg(long, value_name = "LIST", required_unless_present = "rate", allow_hyphen_values = true)]
     pub flips: Option<String>,
     /// Probability of each bit to be flipped; a row for each
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub rate: Option<String>,
     /// Trials of each row
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]

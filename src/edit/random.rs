@@ -288,6 +288,16 @@ mod tests {
     }
 
     #[test]
+    fn more_flips_than_an_edit_can_hold_are_refused_before_they_are_drawn() {
+        let large = Layout::new(49_152, 576, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let draw = |amount| Random { tensor: Tensor::Weight, amount, seed: 1 }.check(&large);
+        assert_eq!(draw(Amount::Flips(MOST_FLIPS)), Ok(()));
+        assert!(matches!(draw(Amount::Flips(MOST_FLIPS + 1)), Err(EditError::Many { expected: 2_000_001, .. })));
+        assert_eq!(draw(Amount::Rate(0.01)), Ok(()));
+        assert!(matches!(draw(Amount::Rate(0.02)), Err(EditError::Many { expected: 2_264_924, .. })));
+    }
+
+    #[test]
     fn a_rate_flips_about_its_share_of_the_bits() {
         let total = 96.0 * 64.0 * 4.0;
         for rate in [0.001, 0.03, 0.5] {

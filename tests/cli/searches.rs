@@ -248,7 +248,7 @@ fn a_journal_is_replayed_and_compared() {
 fn a_verdict_that_got_worse_is_exit_code_1() {
     let (folder, a) = file("a.jsonl", "");
     let b = folder.path().join("b.jsonl").to_str().expect("Unicode").to_owned();
-    short(&["probe", "shift:10000000", "shift:1", "clean", "--out", &a]).exits(0);
+    short(&["probe", "shift:10000000", "shift:5", "clean", "--out", &a]).exits(0);
     // A stricter rule condemns what a laxer one lets pass.
     run(&["relabel", &a, "--threshold", "0", "--out", &b]).exits(0);
     let worse = run(&["compare", &a, &b]).exits(1).stdout;
