@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr.
 
 pub mod args;
+mod certify;
 mod commands;
 mod inspect;
 mod output;
@@ -42,6 +43,7 @@ pub fn run() -> u8 {
         None => commands::ladder(&cli.ladder),
         Some(Command::Ladder(args)) => commands::ladder(&args),
         Some(Command::Probe(args)) => commands::probe(&args),
+        Some(Command::Certify(args)) => certify::certify(&args),
         Some(Command::Relabel(args)) => stored::relabel(&args),
         Some(Command::Merge(args)) => stored::merge(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),

@@ -19,7 +19,7 @@ impl Look {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
-    fn verdict(self, verdict: Verdict, width: usize) -> String {
+    pub(super) fn verdict(self, verdict: Verdict, width: usize) -> String {
         let color = match verdict {
             Verdict::Healthy => AnsiColor::Green,
             Verdict::Wobbling => AnsiColor::Cyan,
