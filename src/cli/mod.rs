@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr.
 
 pub mod args;
+mod certify;
 mod commands;
 mod compare;
 mod inspect;
@@ -52,6 +53,7 @@ pub fn run() -> u8 {
         Some(Command::Campaign(args)) => searches::campaign(&args),
         Some(Command::Replay(args)) => replay::replay(&args),
         Some(Command::Compare(args)) => compare::compare(&args),
+        Some(Command::Certify(args)) => certify::certify(&args),
         Some(Command::Relabel(args)) => stored::relabel(&args),
         Some(Command::Merge(args)) => stored::merge(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),

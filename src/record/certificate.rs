@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use super::text::Look;
-use crate::certificate::{Answer, Confined, Protection, ScaleCensus, Silence, Suite, TowardReport};
+use crate::{
+    certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, Suite, TowardReport},
+    coherence::Verdict,
+};
 
 /// Weakest bits that are shown.
 const SHOWN: usize = 5;
@@ -111,6 +114,28 @@ pub fn suite(suite: &Suite, look: Look) -> String {
     if !words.is_empty() {
         line("", &format!("first of all words [row,word] {}", words.join(", ")));
     }
+    out
+}
+
+/// What a search for collapse found.
+pub fn collapse(collapse: &Collapse, look: Look) -> String {
+    let mut out = format!("\n{}\n", look.bold("collapse, by a greedy search (fewer flips may do it, too)"));
+    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let found = if collapse.reached { "bring" } else { "were tried, and bring only" };
+    line("found", &format!("{} flips {found} the median verdict to {}", collapse.flips, collapse.median));
+    for taken in &collapse.path {
+        line("", &format!("{:<30} median {}", taken.edit, taken.median));
+    }
+    for fate in &collapse.prompts {
+        line("", &format!("{} {:?} -> {:?}", look.verdict(fate.verdict, 10), fate.prompt, fate.text));
+    }
+    let random = &collapse.random;
+    let verdicts: Vec<String> = Verdict::ALL
+        .iter()
+        .filter_map(|verdict| Some(format!("{verdict} {}", grouped(*random.verdicts.get(verdict)?))))
+        .collect();
+    let what = format!("{} edits of {} random flips: {} collapse the suite", random.trials, random.flips, random.collapsed);
+    line("random", &format!("{what}; answers: {}", verdicts.join(", ")));
     out
 }
 

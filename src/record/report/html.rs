@@ -49,6 +49,9 @@ const ROWS: usize = 1_000;
 /// Trials of a campaign that a page lists of one prompt.
 const WORST: usize = 12;
 
+/// Plots of one family, with those of its crowded parts.
+const FIGURES: usize = 6;
+
 /// Characters of a prompt or a response that a page shows.
 const CHARACTERS: usize = 600;
 
@@ -142,7 +145,7 @@ struct Proven<'a> {
 /// One run.
 #[derive(Serialize)]
 struct Part<'a> {
-    command: &'a str,
+    title: String,
     files: &'a [String],
     facts: &'a RunFacts,
     backend: &'a str,
@@ -297,7 +300,7 @@ fn protection_figure(curve: &[Protection]) -> Result<Figure, DrawError> {
 
 fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
     let mut part = Part {
-        command: run.command,
+        title: run.command.to_owned(),
         files: run.files,
         facts: run.facts,
         backend: run.backend,
@@ -331,6 +334,10 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             part.tables = tables(run, |record| changed(record), Some(WORST));
         }
         Found::Along { curves, bisection, summaries } => {
+            if part.plots_first {
+                // Several of these are in one report as often as not.
+                curves.iter().for_each(|curve| part.title += &format!(" {}", curve.family));
+            }
             part.curves = curves;
             part.bisection = bisection.as_ref();
             part.summaries = summaries.iter().map(|of| Pooled { of, stack: stack(&of.spread.verdicts) }).collect();
@@ -464,17 +471,21 @@ fn curve_figures(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, D
         caption += " Means over the prompts, and the median verdict; a thin line goes from the least divergence to the greatest.";
     }
     if !crossings.is_empty() {
-        caption += " Gray: between these two values the predicate was seen to change.";
+        caption += " Gray, with a pointer above: between these two values the predicate was seen to change.";
     }
     let axis = Axis::of(curve.points.iter().map(|point| number(point.value)));
     let title = format!("Divergence and coherent steps against {}", axis_name(&curve.family));
     let mut figures = vec![draw(&curve.points, &axis, title, caption)?];
-    for points in plots::crowded(curve, &axis) {
+    let mut crowded = plots::crowded(&curve.points, &axis);
+    while let Some(points) = crowded.pop()
+        && figures.len() < FIGURES
+    {
         let [first, last] = [0, points.len() - 1].map(|i| points[i].value);
         let axis = Axis::between(number(first), number(last));
         let title = format!("The same from {} to {}", written(first), written(last));
         let caption = "A part of the plot above in which marks lie on each other, on an axis of its own.".to_owned();
         figures.push(draw(points, &axis, title, caption)?);
+        crowded.extend(plots::crowded(points, &axis));
     }
     Ok(figures)
 }
@@ -525,7 +536,10 @@ fn visible(text: &str, most: usize) -> String {
             out += &format!("<span class=\"cut\">… {left} more characters</span>");
             break;
         }
-        if is_seen(c) {
+        if i == 0 && c == ' ' {
+            // Where a line could break, and be left with a quotation mark.
+            out += "&nbsp;";
+        } else if is_seen(c) {
             out += &escaped(c.encode_utf8(&mut [0; 4]));
         } else {
             out += &format!("<span class=\"esc\">{}</span>", c.escape_debug());

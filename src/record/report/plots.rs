@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use plotters::{
     chart::{ChartBuilder, ChartContext},
-    coord::Shift,
+    coord::{Shift, ranged1d::Ranged},
     drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea},
     prelude::{Cartesian2d, SVGBackend},
     style::{IntoFont, RGBColor, ShapeStyle, TRANSPARENT},
@@ -17,7 +17,7 @@ use plotters::{
 
 use super::{
     axis::{Axis, Scale, Ticks},
-    curve::{Curve, Point, number, written},
+    curve::{Point, number, written},
     html::escaped,
 };
 use crate::{
@@ -171,12 +171,14 @@ pub(super) fn curve(points: &[Point], axis: &Axis, axis_title: &str, crossings: 
         let lower = chart(&lower, (axis, Some(axis_title)), (&share, "coherent steps"))?;
         let mut marks = String::new();
         for &(lo, hi) in crossings {
-            for chart in [&upper, &lower] {
+            let seen = axis.range();
+            for chart in [&upper, &lower].into_iter().filter(|_| lo <= seen.end && hi >= seen.start) {
                 let ((x0, top), (x1, bottom)) = (corner(chart, lo, 1.0), corner(chart, hi, 0.0));
-                let (x, width) = (x0.min(x1), (x1 - x0).abs().max(1));
+                let (width, middle) = ((x1 - x0).max(2), (x0 + x1) / 2);
                 _ = writeln!(
                     marks,
-                    "<rect class=\"crossing\" x=\"{x}\" y=\"{top}\" width=\"{width}\" height=\"{}\"/>",
+                    "<rect class=\"crossing\" x=\"{x0}\" y=\"{top}\" width=\"{width}\" height=\"{}\"/>\
+                     <path class=\"crossing-at\" d=\"M{middle},{top}l-5,-8h10z\"/>",
                     bottom - top,
                 );
             }
@@ -239,16 +241,16 @@ fn alt(points: &[Point], axis_title: &str) -> String {
     )
 }
 
-/// Parts of a curve whose values lie so close that one axis for all cannot part them.
-pub(super) fn crowded<'a>(curve: &'a Curve, axis: &Axis) -> Vec<&'a [Point]> {
+/// Parts of a curve whose values lie so close that one axis for all cannot part them; the first is the last.
+pub(super) fn crowded<'a>(points: &'a [Point], axis: &Axis) -> Vec<&'a [Point]> {
     // The width of a mark.
     let apart = 11.0 / f64::from(WIDTH - LEFT);
     let place = |point: &Point| axis.place(number(point.value));
-    let runs = curve.points.chunk_by(|a, b| place(b) - place(a) < apart);
-    let few = curve.points.len();
-    runs.filter(|run| run.len() > 2 && run.len() < few)
-        .filter(|run| place(&run[run.len() - 1]) - place(&run[0]) < 0.1)
-        .collect()
+    let runs = points.chunk_by(|a, b| place(b) - place(a) < apart);
+    let narrow = |run: &&[Point]| run.len() > 2 && place(&run[run.len() - 1]) - place(&run[0]) < 0.1;
+    let mut found: Vec<&[Point]> = runs.filter(narrow).filter(|run| run.len() < points.len()).collect();
+    found.reverse();
+    found
 }
 
 /// Divergences in nats at which the color of a map's cell changes, three a decade but for rounding.

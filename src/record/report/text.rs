@@ -47,6 +47,9 @@ pub fn text(report: &Report<'_>, look: Look) -> String {
             for refused in &certificates.refused {
                 _ = writeln!(out, "no certificate of {:?}: {}", refused.prompt, text::plain(&refused.error));
             }
+            if let Some(collapse) = &certificates.collapse {
+                out.push_str(&certificate::collapse(collapse, look));
+            }
         }
     }
     out
@@ -72,9 +75,9 @@ fn one(out: &mut String, run: &Run<'_>, look: Look) {
         Some(c) => {
             _ = writeln!(
                 out,
-                "a step is coherent up to {:.3} nats of surprise, calibrated on {} answers to {} prompts; {} of {} held-out \
-                 answers raise a false alarm",
-                c.threshold, c.samples, c.prompts, c.false_alarms, c.held_out,
+                "coherent up to a surprise of {:.1} nats a step, {:.1} over two, {:.1} over three: 99 % of {} answers of the \
+                 clean model's own are; of {} others the rule condemns {}",
+                c.threshold, c.pair, c.triple, c.samples, c.held_out, c.false_alarms,
             );
         }
     }
