@@ -115,8 +115,7 @@ pub struct BoundArgs {
 /// When a step counts as coherent.
 #[derive(Args, Clone, Debug)]
 pub struct ThresholdArgs {
-    /// Surprise up to which each step by itself counts as coherent, instead of thresholds that are calibrated on
-    /// the model's own answers
+    /// Surprise up to which a step counts as coherent, instead of calibrating it on the model's own answers
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Prompts to calibrate on, one a line, instead of the program's own; every third is held out
@@ -196,7 +195,7 @@ pub struct RelabelArgs {
     /// Journal of a run, as --out writes it
     #[arg(value_name = "RUN")]
     pub journal: PathBuf,
-    /// Surprise up to which each step by itself counts as coherent [default: the records' own thresholds]
+    /// Surprise up to which a step counts as coherent [default: the records' own]
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Bounds.
