@@ -366,14 +366,19 @@ fn trials(kernel: Kernel, tied: bool) -> Vec<Trial> {
     let prompts = [vec![1, 7, 9, 30], vec![60], (0..40).map(|i| (i * 7 + 3) % 90).collect()];
     let plans = [0, 1, 0x10, 0x100, 0x8000_0000, 0x1234_5678].map(|shift| Plan { shift, ..Plan::default() });
     let mut trials = Vec::new();
-    Trials::new(&mut body, kernel, &team, Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2, 5], max_tokens: 16, tying })
-        .run(&mut projection, &plans, |event| {
-            if let Event::Trial(trial) = event {
-                trials.push(trial);
-            }
-            Ok::<_, BodyError>(())
-        })
-        .expect("trials");
+    Trials::new(
+        &mut body,
+        kernel,
+        &team,
+        Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2, 5], max_tokens: 16, tying },
+    )
+    .run(&mut projection, &plans, |event| {
+        if let Event::Trial(trial) = event {
+            trials.push(trial);
+        }
+        Ok::<_, BodyError>(())
+    })
+    .expect("trials");
     trials
 }
 

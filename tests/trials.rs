@@ -65,7 +65,12 @@ fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setti
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, setting.kernel, &team);
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
-    let task = Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &setting.eos, max_tokens: setting.max_tokens, tying };
+    let task = Task {
+        prompts: prompts.iter().map(Vec::as_slice).collect(),
+        eos: &setting.eos,
+        max_tokens: setting.max_tokens,
+        tying,
+    };
     let mut trials = Vec::new();
     Trials::new(&mut body, setting.kernel, &team, task)
         .run(&mut projection, plans, |event| {
@@ -246,7 +251,12 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
         let head = checkpoint.weights().head().view();
         let mut projection = CpuProjection::new(head, setting.kernel, &team);
         let tying = if shared { Tying::Shared(head) } else { Tying::Separate };
-        let task = Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &setting.eos, max_tokens: setting.max_tokens, tying };
+        let task = Task {
+            prompts: prompts.iter().map(Vec::as_slice).collect(),
+            eos: &setting.eos,
+            max_tokens: setting.max_tokens,
+            tying,
+        };
         let mut trials = Trials::new(&mut body, setting.kernel, &team, task);
         let forced = trials.forced(&mut projection, &plans).expect("measurements");
         assert_eq!(forced.len(), whole.len());

@@ -4,9 +4,12 @@
 
 pub mod args;
 mod commands;
+mod compare;
 mod inspect;
 mod output;
+mod replay;
 mod resolve;
+mod searches;
 mod stored;
 
 use clap::{CommandFactory, Parser};
@@ -42,6 +45,12 @@ pub fn run() -> u8 {
         None => commands::ladder(&cli.ladder),
         Some(Command::Ladder(args)) => commands::ladder(&args),
         Some(Command::Probe(args)) => commands::probe(&args),
+        Some(Command::Sweep(args)) => searches::sweep(&args),
+        Some(Command::Bisect(args)) => searches::bisect(&args),
+        Some(Command::Map(args)) => searches::map(&args),
+        Some(Command::Campaign(args)) => searches::campaign(&args),
+        Some(Command::Replay(args)) => replay::replay(&args),
+        Some(Command::Compare(args)) => compare::compare(&args),
         Some(Command::Relabel(args)) => stored::relabel(&args),
         Some(Command::Merge(args)) => stored::merge(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),

@@ -11,8 +11,8 @@ mod write;
 
 use std::collections::BTreeMap;
 
-pub(crate) use random::Generator;
-pub use random::{Amount, Family, Random, Value};
+pub use random::{Amount, Family, MOST_FLIPS, Random, Value};
+pub(crate) use random::{Generator, mix};
 pub use text::ParseError;
 pub use write::{MatrixMut, Undo};
 
@@ -154,6 +154,14 @@ pub enum EditError {
         /// Bits there are.
         limit: u64,
     },
+    /// More random flips than an edit may stand for.
+    #[error("{edit}: about {expected} flips are more than the {MOST_FLIPS} that an edit can hold")]
+    Many {
+        /// The change in its text form.
+        edit: String,
+        /// Flips that it stands for.
+        expected: u64,
+    },
     /// A rate of random flips below 0, above 1 or not a number.
     #[error("{edit}: the rate is no probability (0 to 1)")]
     Rate {
@@ -266,7 +274,7 @@ impl Edit {
     /// always expanded, so that it can be replayed without the generator.
     ///
     /// # Errors
-    /// [`EditError::Flips`] or [`EditError::Rate`].
+    /// [`EditError::Flips`], [`EditError::Many`] or [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Self, EditError> {
         let mut changes = Vec::with_capacity(self.changes.len());
         for change in &self.changes {

@@ -5,9 +5,12 @@
 //! before it. What the searches find (crossings, the cells of a map, the rows of a campaign) is computed from
 //! records, whether they come from a run or from a file.
 
+pub mod compare;
 pub mod journal;
 mod label;
 pub mod merge;
+pub mod recipe;
+pub mod summary;
 pub mod text;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +77,17 @@ pub struct ModelFacts {
     pub tied: bool,
 }
 
+/// How a campaign draws its edits, and when a row of it ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CampaignFacts {
+    /// Trials of each row, where it does not end early.
+    pub trials: usize,
+    /// Half the width of the interval of `changed` at which a row ends early, where it may.
+    pub half_width: Option<f64>,
+    /// `weight`, `scales` or `biases`: where bits are flipped.
+    pub tensor: String,
+}
+
 /// What all records of a run have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFacts {
@@ -87,6 +101,9 @@ pub struct RunFacts {
     /// What a bisection asks of each point: `at-least WOBBLING` or `kl 0.05`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
+    /// How a campaign draws its edits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<CampaignFacts>,
     /// `--seed`.
     pub seed: u64,
     /// `--max-tokens`.

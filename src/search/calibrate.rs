@@ -53,7 +53,8 @@ pub fn prompts(
     encoding: &Encoding,
     measured: &[Prompt],
 ) -> Result<Vec<Vec<u32>>, TokenizerError> {
-    let texts: Vec<&str> = if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
+    let texts: Vec<&str> =
+        if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
     let mut ids = Vec::new();
     for (i, text) in texts.iter().enumerate() {
         let prompt = match subject.prompt(text, Vec::new(), encoding) {

@@ -1,8 +1,13 @@
 //! What is run to find something out: edits on prompts, measured, judged and recorded.
 
+pub mod bisect;
 pub mod calibrate;
+pub mod campaign;
 pub mod ladder;
+pub mod map;
 mod session;
+pub mod text;
+pub mod values;
 pub mod verify;
 
 use crate::{

@@ -1,6 +1,7 @@
 //! What tests, fuzz targets and benchmarks share.
 
 pub mod fixture;
+pub mod records;
 
 use std::io::Write;
 
