@@ -5,11 +5,13 @@
 //! before it. What the searches find (crossings, the cells of a map, the rows of a campaign) is computed from
 //! records, whether they come from a run or from a file.
 
+pub mod certificate;
 pub mod compare;
 pub mod journal;
 mod label;
 pub mod merge;
 pub mod recipe;
+pub mod report;
 pub mod summary;
 pub mod text;
 
@@ -207,7 +209,7 @@ pub struct Record {
 }
 
 /// Proof that the head is what it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// BLAKE3 over the head before the first shift was written.
     pub head_digest_before: String,
