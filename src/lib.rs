@@ -45,6 +45,7 @@
 //! [`head`] (private, copy-on-write).
 
 mod cache;
+pub mod certificate;
 pub mod checkpoint;
 pub mod cli;
 pub mod coherence;

@@ -166,6 +166,14 @@ impl Subject {
         Ok(Prompt { text: self.decode(&ids)?, ids, expected: Vec::new() })
     }
 
+    /// The token that a text is by itself.
+    ///
+    /// # Errors
+    /// [`TokenizerError`].
+    pub fn token(&self, text: &str) -> Result<u32, TokenizerError> {
+        self.tokenizer.as_ref().ok_or(TokenizerError::Missing("tokenizer.json"))?.token(text)
+    }
+
     /// The text of tokens, special tokens kept, without clean-up; empty where there is no tokenizer.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use crate::{
   headroom bisect --family shift --from 0 --to 1000000 --model ./smollm2
   headroom map --prompts suite.jsonl --model ./smollm2
   headroom campaign --flips 1,10,100 --trials 1000 --model ./smollm2
+  headroom certify --model ./smollm2 --within word
   headroom verify --model ./smollm2
 
 Exit codes: 0 done; 1 a bound given by --at-least or --kl did not hold, or a restoration failed;
@@ -60,6 +61,8 @@ pub enum Command {
     Replay(Box<ReplayArgs>),
     /// Show what changed between two stored runs, trial by trial
     Compare(CompareArgs),
+    /// The fewest flips that change each answer, and how many single flips do: exactly, with witnesses that are run
+    Certify(Box<CertifyArgs>),
     /// Judge the answers of a stored run anew, without the model
     Relabel(RelabelArgs),
     /// Join the journals of the parts of one run
@@ -68,6 +71,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Exercise every way of restoring the head, on this model
     Verify(VerifyArgs),
+    /// Show what stored runs found, as text or as one self-contained page
+    Report(ReportArgs),
     /// Download a model from the Hugging Face hub
     Pull(PullArgs),
     /// Print a completion script for a shell
@@ -134,8 +139,7 @@ pub struct BoundArgs {
 /// When a step counts as coherent.
 #[derive(Args, Clone, Debug)]
 pub struct ThresholdArgs {
-    /// Surprise up to which each step by itself counts as coherent, instead of thresholds that are calibrated on
-    /// the model's own answers
+    /// Surprise up to which a step counts as coherent, instead of calibrating it on the model's own answers
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Prompts to calibrate on, one a line, instead of the program's own; every third is held out
@@ -375,7 +379,7 @@ pub struct RelabelArgs {
     /// Journal of a run, as --out writes it
     #[arg(value_name = "RUN")]
     pub journal: PathBuf,
-    /// Surprise up to which each step by itself counts as coherent [default: the records' own thresholds]
+    /// Surprise up to which a step counts as coherent [default: the records' own]
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Bounds.
@@ -401,6 +405,58 @@ pub struct MergeArgs {
     /// Write the records to this file too, one JSON object a line
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+/// Options of `certify`.
+#[derive(Args, Clone, Debug)]
+pub struct CertifyArgs {
+    /// Model options.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Prompt options.
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// The fewest flips that lie within one packed word, one row, or one line of 64 bytes, too
+    #[arg(long, value_enum, value_name = "UNIT")]
+    pub within: Option<Unit>,
+    /// How few flips keep the answer from ending, bounded from both sides
+    #[arg(long)]
+    pub silence_eos: bool,
+    /// The fewest flips that make this the first token: an id, or a text that is one token (text:4 for the text 4)
+    #[arg(long, value_name = "TOKEN")]
+    pub toward: Option<String>,
+    /// Search for at most so many flips that leave most answers DEAD or GONE, and run as many random ones
+    #[arg(long, value_name = "FLIPS", num_args = 0..=1, default_missing_value = "16", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub collapse: Option<u32>,
+    /// Random edits beside --collapse
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "collapse")]
+    pub trials: u32,
+    /// Seed of the random edits beside --collapse
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Threshold options, which only --collapse asks for.
+    #[command(flatten)]
+    pub threshold: ThresholdArgs,
+    /// How many of the weakest bits of each answer are run
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub weakest: u16,
+    /// Form of the results on stdout
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Write witnesses and weakest bits to this file as a recipe, which `replay` runs
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// What confines flips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Unit {
+    /// A packed word of 32 bits
+    Word,
+    /// A row of the head
+    Row,
+    /// 64 bytes, counted from the tensor's start
+    Line,
 }
 
 /// Options of `inspect`.
@@ -430,6 +486,20 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Form of the result on stdout
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Journals of --out, and objects of --format json
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Write a self-contained page in HTML to this file, instead of text to stdout
+    #[arg(long, short, value_name = "PAGE.html", conflicts_with = "format")]
+    pub output: Option<PathBuf>,
+    /// Form of the report on stdout; jsonl is json, of which a report is one object
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }

@@ -3,11 +3,13 @@
 //! Results go to stdout, everything else to stderr.
 
 pub mod args;
+mod certify;
 mod commands;
 mod compare;
 mod inspect;
 mod output;
 mod replay;
+mod report;
 mod resolve;
 mod searches;
 mod stored;
@@ -51,10 +53,12 @@ pub fn run() -> u8 {
         Some(Command::Campaign(args)) => searches::campaign(&args),
         Some(Command::Replay(args)) => replay::replay(&args),
         Some(Command::Compare(args)) => compare::compare(&args),
+        Some(Command::Certify(args)) => certify::certify(&args),
         Some(Command::Relabel(args)) => stored::relabel(&args),
         Some(Command::Merge(args)) => stored::merge(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
         Some(Command::Verify(args)) => commands::verify(&args),
+        Some(Command::Report(args)) => report::report(&args),
         Some(Command::Pull(args)) => commands::pull(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

@@ -90,7 +90,7 @@ const LINES: Duration = Duration::from_secs(10);
 
 /// Whether `path` names a file that the model consists of: emptying one that is mapped kills the process, and the
 /// model is gone. Links are resolved: a cache's folders hold little else.
-fn is_of_the_model(path: &Path, subject: &Subject) -> bool {
+pub(super) fn is_of_the_model(path: &Path, subject: &Subject) -> bool {
     let Source::Folder(folder) = subject.checkpoint().source() else { return false };
     let same_file = |name: &str| {
         subject.checkpoint().file(name).is_some()

@@ -185,9 +185,9 @@ pub(super) fn rule(settings: &Settings) -> String {
     match &settings.calibration {
         None => format!("a step is coherent up to a surprise of {threshold} nats (given)\n"),
         Some(calibration) => format!(
-            "coherent up to a surprise of {threshold:.1} nats a step, {:.1} over two, {:.1} over three: 99 % of {} answers \
-             of the clean model's own are; of {} others the rule condemns {}\n",
-            calibration.pair, calibration.triple, calibration.samples, calibration.held_out, calibration.false_alarms
+            "a step is coherent up to a surprise of {threshold:.2} nats: 99 % of {} answers of the clean model's own stay \
+             within; of {} others it condemns {}\n",
+            calibration.samples, calibration.held_out, calibration.false_alarms
         ),
     }
 }

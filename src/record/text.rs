@@ -141,9 +141,7 @@ pub fn record(record: &Record, look: Look) -> String {
     let coherent = format!("{}/{steps}", record.coherent_tokens);
     let text = format!("{:?}", record.text);
     _ = write!(out, "  {:>8}  {agreement:>5}  {coherent:>8}  {text}", kl(record.kl_mean));
-    // Tags have one spelling, that of the record.
-    let tag = |tag| serde_json::to_value(tag).ok().and_then(|tag| tag.as_str().map(str::to_owned));
-    let mut notes: Vec<String> = record.tags.iter().filter_map(tag).collect();
+    let mut notes = tags(record);
     notes.extend(record.expected.map(|expected| {
         match expected {
             Expected::Right => "right",
@@ -155,6 +153,23 @@ pub fn record(record: &Record, look: Look) -> String {
     let notes = if notes.is_empty() { String::new() } else { format!("  [{}]", notes.join(", ")) };
     _ = write!(out, "\n{:>13}  {}\n", "", look.dim(&format!("words {}{notes}", words.join(" "))));
     out
+}
+
+/// The tags of a record, in their one spelling, that of the record.
+pub fn tags(record: &Record) -> Vec<String> {
+    let tag = |tag| serde_json::to_value(tag).ok().and_then(|tag| tag.as_str().map(str::to_owned));
+    record.tags.iter().filter_map(tag).collect()
+}
+
+/// Text of unknown origin, with everything spelled out that a terminal would act upon or not show.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_seen(c) { c.to_string() } else { c.escape_debug().to_string() }).collect()
+}
+
+/// Whether a character shows itself, and nothing but itself.
+pub fn is_seen(c: char) -> bool {
+    // Behind a letter, where Rust leaves combining marks as they are: they are letters of many scripts.
+    c.is_ascii_graphic() || c == ' ' || ['a', c].iter().collect::<String>().escape_debug().count() == 2
 }
 
 /// The way back.

@@ -35,6 +35,14 @@ pub enum TokenizerError {
     /// The tokenizer failed on a text.
     #[error("the tokenizer fails: {0}")]
     Encode(String),
+    /// A text that should be one token.
+    #[error("{text:?} is not one token but {}: {tokens:?}; give an id, or a text that is one token (often with a space before it)", .tokens.len())]
+    NotOne {
+        /// The text.
+        text: String,
+        /// Its tokens.
+        tokens: Vec<u32>,
+    },
     /// A prompt without tokens.
     #[error("the prompt is empty: it gives no tokens")]
     Empty,
@@ -133,6 +141,17 @@ impl Tokenizer {
     pub fn encode_raw(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let special = self.bos.as_ref().is_none_or(|bos| !text.starts_with(bos));
         self.encode(text, special)
+    }
+
+    /// The token that a text is by itself, without special tokens around it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`]; [`TokenizerError::NotOne`], where it is none or several.
+    pub fn token(&self, text: &str) -> Result<u32, TokenizerError> {
+        match self.encode(text, false)?[..] {
+            [token] => Ok(token),
+            ref tokens => Err(TokenizerError::NotOne { text: text.to_owned(), tokens: tokens.to_vec() }),
+        }
     }
 
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {

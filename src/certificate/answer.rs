@@ -1,0 +1,728 @@
+//! The certificate of an answer: every position certified, every witness run.
+
+use std::{borrow::Cow, time::Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CertificateError, Outcome,
+    census::{Census, Hit, census},
+    confined::{Within, least_flips_within},
+    least_flips::{LeastFlips, all_least_flips, largest_gains},
+    position::{Flip, Position, Rows},
+    protection::{Protection, RowCount, Union, WordCount},
+    scales::{ScaleCensus, scale_census},
+    silence::{Silence, silence_eos},
+    toward::toward,
+};
+use crate::{
+    edit::{Edit, Plan},
+    kernels::Kernel,
+    model::{Body, BodyError, Llama, Projection, Query},
+    search::RunError,
+    subject::{Prompt, Subject},
+    trial::{Event, Finish, Task, Trajectory, Trials},
+};
+
+/// Hidden states that are projected at a time.
+const AT_ONCE: usize = 32;
+/// Undecided bits of a position that are run, one row product each. More than this come only of a head whose
+/// arithmetic can overflow.
+const RUN_AT_MOST: usize = 4096;
+/// Flips that are added to a witness that float error may have in its way.
+const MORE_FLIPS: usize = 8;
+/// Words and rows that are listed.
+const LISTED: usize = 20;
+
+/// What is certified besides least flips and census.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tokens to generate at most, at least 1.
+    pub max_tokens: usize,
+    /// Least flips confined to one unit, too.
+    pub within: Option<Within>,
+    /// Fewest flips that keep the answer from ending.
+    pub silence_eos: bool,
+    /// Fewest flips that make this token the answer's first.
+    pub toward: Option<u32>,
+    /// How many of the weakest bits are run, to see what the model says after each.
+    pub weakest: usize,
+}
+
+/// What a certificate is doing, for whoever watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The clean answer: tokens done.
+    Clean(usize),
+    /// Least flips.
+    LeastFlips,
+    /// The census.
+    Census,
+    /// Running what was found.
+    Running,
+}
+
+/// Told what goes on; an error ends it.
+pub type Watch<'a> = &'a mut dyn FnMut(Stage) -> Result<(), RunError>;
+
+/// The certificate of one answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// The prompt as given.
+    pub prompt: String,
+    /// What the clean model answers.
+    pub text: String,
+    /// Its tokens, without the eos.
+    pub tokens: Vec<u32>,
+    /// The eos that ended it.
+    pub eos: Option<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// No fewer flips of code bits change a token of it, in real arithmetic; `None` where no flips do.
+    pub least_flips: Option<usize>,
+    /// The same for the executed program: no fewer change a token there.
+    pub executed_at_least: Option<usize>,
+    /// An edit of `least_flips` flips.
+    pub witness: Option<String>,
+    /// The position whose token it changes.
+    pub witness_position: Option<usize>,
+    /// What the model says under it.
+    pub witness_run: Option<Ran>,
+    /// Every position, the eos step included.
+    pub positions: Vec<PositionReport>,
+    /// Single code bits that change a token in real arithmetic, each counted once.
+    pub critical_bits: usize,
+    /// Single code bits that no position's bound decides in the executed program, though one leaves them undecided.
+    pub undecided_bits: usize,
+    /// What running the undecided bits said.
+    pub executed: ExecutedCensus,
+    /// Code bits of the head.
+    pub total_bits: usize,
+    /// `critical_bits / total_bits`: the chance that one random flip changes the answer, exactly.
+    pub vulnerability: f64,
+    /// Critical bits by their place in the code, the least significant first.
+    pub by_bit_position: Vec<usize>,
+    /// Rows with the most critical bits.
+    pub rows: Vec<RowCount>,
+    /// Packed words with the most critical bits.
+    pub words: Vec<WordCount>,
+    /// Share of the critical bits that the first words carry.
+    pub protection: Vec<Protection>,
+    /// The weakest bits: those that change the most positions, of these the earliest, and what the model says after
+    /// each.
+    pub weakest: Vec<WeakBit>,
+    /// Single bits of scales.
+    pub scales: ScaleCensus,
+    /// Single bits of biases.
+    pub biases: ScaleCensus,
+    /// Confined flips, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<Confined>,
+    /// Flips that keep it from ending, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub silence_eos: Option<Silence>,
+    /// Flips toward a token, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub toward: Option<TowardReport>,
+    /// Witnesses that did not do what they are certain to do. None, or there is a defect.
+    pub failures: Vec<String>,
+    /// Milliseconds.
+    pub ms: Times,
+    /// All critical bits; an answer that was stored does not list them.
+    #[serde(skip)]
+    pub critical: Option<Union>,
+}
+
+/// One position of the answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PositionReport {
+    /// Counted from 0.
+    pub index: usize,
+    /// The token chosen there.
+    pub token: usize,
+    /// Its text.
+    pub text: String,
+    /// The row that wins under the witness.
+    pub rival: Option<usize>,
+    /// Its text.
+    pub rival_text: Option<String>,
+    /// The token's logit minus the rival's.
+    pub margin: Option<f64>,
+    /// By how much the witness passes the margin.
+    pub slack: Option<f64>,
+    /// How far the executed difference of the two can be from the exact one.
+    pub float_error: Option<f64>,
+    /// Fewest flips of code bits that make the token lose, in real arithmetic; 0 where the executed token is not the
+    /// exact winner, `None` where no flips do.
+    pub least_flips: Option<usize>,
+    /// Fewer than these change the executed token under no circumstances.
+    pub executed_at_least: Option<usize>,
+    /// Flips that do it.
+    pub witness: Option<String>,
+    /// Whether they did when run, teacher-forced.
+    pub witness_changes: Option<bool>,
+    /// Where they did not, within float error: more flips that did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executed_witness: Option<String>,
+    /// Single flips that change the token, in real arithmetic.
+    pub critical: usize,
+    /// Single flips that are certain to change it in the executed program.
+    pub critical_executed: usize,
+    /// Single flips that the bound leaves undecided there.
+    pub undecided: usize,
+    /// Undecided ones that changed it when they were run.
+    pub undecided_changing: usize,
+    /// Undecided ones that were run.
+    pub undecided_run: usize,
+    /// (row, column) pairs that the census had to look at.
+    pub looked_at: usize,
+}
+
+/// The census of the executed program.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ExecutedCensus {
+    /// Bits that are certain to change a token.
+    pub certain_bits: usize,
+    /// Undecided bits that changed a token when they were run.
+    pub undecided_changing: usize,
+    /// Undecided bits that were run.
+    pub undecided_run: usize,
+}
+
+/// A critical bit.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WeakBit {
+    /// The flip.
+    pub edit: String,
+    /// Its row's text.
+    pub row_text: String,
+    /// Positions of the clean answer at which it changes the token.
+    pub positions: Vec<usize>,
+    /// By how much it passes the margin at the first of them.
+    pub slack: f32,
+    /// What the model says under it.
+    #[serde(flatten)]
+    pub ran: Ran,
+}
+
+/// What a model said under an edit, on its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ran {
+    /// Its answer.
+    pub text: String,
+    /// Its tokens, without the eos.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Whether it is another answer than the clean one.
+    pub changed: bool,
+    /// Mean divergence from the clean model over the clean answer, in nats.
+    pub kl_mean: Option<f64>,
+}
+
+/// The certificate of flips confined to one unit.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Confined {
+    /// `word`, `row` or `line`.
+    pub unit: Cow<'static, str>,
+    /// As for flips anywhere; `None` where no unit has flips that do.
+    pub least_flips: Option<usize>,
+    /// As for flips anywhere.
+    pub executed_at_least: Option<usize>,
+    /// Flips that do it.
+    pub witness: Option<String>,
+    /// The position whose token they change.
+    pub witness_position: Option<usize>,
+    /// Whether they did, free-running.
+    pub witness_changes: Option<bool>,
+    /// The least count at each position.
+    pub positions: Vec<Option<usize>>,
+}
+
+/// The certificate of flips toward a token.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TowardReport {
+    /// The token.
+    pub token: u32,
+    /// Its text.
+    pub text: String,
+    /// Exact; `None` where no flips do.
+    pub least_flips: Option<usize>,
+    /// No fewer do it in the executed program.
+    pub executed_at_least: Option<usize>,
+    /// Of these flips, how many raise the token's row.
+    pub raising: usize,
+    /// Rows that the others lower.
+    pub lowered_rows: usize,
+    /// Flips that do it.
+    pub witness: Option<String>,
+    /// Whether they did.
+    pub witness_works: Option<bool>,
+    /// What the model says then.
+    pub witness_run: Option<Ran>,
+}
+
+/// Milliseconds of each part.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Times {
+    /// The clean answer.
+    pub clean: f64,
+    /// Logits of its positions, and what is known of each row.
+    pub logits: f64,
+    /// Least flips of all positions.
+    pub least_flips: f64,
+    /// Census of code bits.
+    pub census: f64,
+    /// Census of scales and biases.
+    pub scales: f64,
+    /// Variants and runs.
+    pub running: f64,
+}
+
+/// Certifies answers of one model.
+#[derive(Debug)]
+pub struct Certifier<'a> {
+    subject: &'a Subject,
+    rows: Rows<'a>,
+    ms: f64,
+}
+
+/// An answer in the making: what its parts have in common.
+pub(super) struct Ground<'a, 'b> {
+    pub(super) subject: &'a Subject,
+    pub(super) prompt: &'a Prompt,
+    pub(super) positions: &'b [Position<'b>],
+    pub(super) censuses: &'b [Census],
+    pub(super) clean: Trajectory,
+    pub(super) max_tokens: usize,
+}
+
+impl<'a> Certifier<'a> {
+    /// Reads the head's scales and biases.
+    ///
+    /// # Errors
+    /// [`CertificateError::Tied`], where edits reach the embedding, too.
+    pub fn new(subject: &'a Subject) -> Result<Self, CertificateError> {
+        if subject.shared() {
+            return Err(CertificateError::Tied);
+        }
+        let started = Instant::now();
+        let rows = Rows::new(subject.head().view(), subject.team());
+        Ok(Self { subject, rows, ms: ms(started) })
+    }
+
+    /// Certifies the answer to a prompt.
+    ///
+    /// # Errors
+    /// [`CertificateError::NotFinite`], where the clean answer is cut short by a logit that is not finite;
+    /// [`CertificateError::Run`].
+    pub fn answer(&self, prompt: &Prompt, options: &Options, watch: Watch<'_>) -> Result<Answer, CertificateError> {
+        let (subject, kernel, team) = (self.subject, self.subject.kernel(), self.subject.team());
+        let (max_tokens, tying) = (options.max_tokens, subject.tying());
+        let task = Task { prompts: vec![&prompt.ids], eos: subject.eos(), max_tokens, tying };
+        let mut head = subject.projection(*self.rows.head());
+        let mut trials = Trials::new(subject.body(), kernel, team, task);
+
+        let mut times = Times::default();
+        let mut started = Instant::now();
+        let mut lap = |time: &mut f64| *time += ms(std::mem::replace(&mut started, Instant::now()));
+        trials.run(&mut head, &[], |event| match event {
+            Event::Wave { step, .. } => watch(Stage::Clean(step)),
+            _ => watch(Stage::Running),
+        })?;
+        lap(&mut times.clean);
+        let clean = trials.clean().next().expect("one prompt has one answer").clone();
+        if clean.finish == Finish::Nonfinite {
+            return Err(CertificateError::NotFinite { step: Some(clean.tokens.len()) });
+        }
+        let hidden: Vec<Vec<f32>> = trials.clean_hidden(0).map(<[f32]>::to_vec).collect();
+        let executed = logits(&mut head, &hidden)?;
+        let vocab = head.vocab_size();
+        let positions: Vec<Position<'_>> = hidden
+            .iter()
+            .zip(executed.chunks_exact(vocab))
+            .map(|(hidden, executed)| Position::new(&self.rows, hidden, executed))
+            .collect::<Result<_, _>>()?;
+        times.logits = self.ms;
+        lap(&mut times.logits);
+
+        watch(Stage::LeastFlips)?;
+        let least = all_least_flips(&positions, &[], team);
+        lap(&mut times.least_flips);
+        watch(Stage::Census)?;
+        let censuses = census(&positions, team);
+        lap(&mut times.census);
+        watch(Stage::Census)?;
+        let [scales, biases] = scale_census(&positions, team);
+        lap(&mut times.scales);
+
+        let mut answer = self.found(prompt, &clean, &positions, &least, &censuses)?;
+        (answer.scales, answer.biases) = (scales, biases);
+        watch(Stage::Running)?;
+        self.execute(&mut answer, &mut head, &positions, &hidden, &executed, &least, &censuses, watch)?;
+        let ground = Ground {
+            subject,
+            prompt,
+            positions: &positions,
+            censuses: &censuses,
+            clean,
+            max_tokens: options.max_tokens,
+        };
+        self.run_freely(&mut answer, &mut trials, &mut head, &ground, &least, options, watch)?;
+        if options.silence_eos {
+            answer.silence_eos = Some(silence_eos(&ground, &mut trials, &mut head, watch)?);
+        }
+        lap(&mut times.running);
+        answer.ms = times;
+        Ok(answer)
+    }
+
+    fn text(&self, row: usize) -> Result<String, CertificateError> {
+        Ok(self.subject.decode(&[row as u32]).map_err(RunError::from)?)
+    }
+
+    /// What was found, before anything is run.
+    fn found(
+        &self,
+        prompt: &Prompt,
+        clean: &Trajectory,
+        positions: &[Position<'_>],
+        least: &[Option<LeastFlips>],
+        censuses: &[Census],
+    ) -> Result<Answer, CertificateError> {
+        let layout = self.rows.head().layout();
+        let mut reports = Vec::new();
+        for (index, ((position, least), census)) in positions.iter().zip(least).zip(censuses).enumerate() {
+            let least = least.as_ref();
+            reports.push(PositionReport {
+                index,
+                token: position.token(),
+                text: self.text(position.token())?,
+                rival: least.map(|least| least.rival),
+                rival_text: least.map(|least| self.text(least.rival)).transpose()?,
+                margin: least.map(|least| least.margin),
+                slack: least.map(|least| least.slack),
+                float_error: least.map(|least| least.float_error),
+                least_flips: least.map(|least| least.flips),
+                executed_at_least: least.map(|least| least.executed_at_least),
+                witness: least.map(|least| Flip::edit(&least.witness).to_string()),
+                witness_changes: None,
+                executed_witness: None,
+                critical: census.critical().count(),
+                critical_executed: census.hits.iter().filter(|hit| hit.executed == Outcome::Changes).count(),
+                undecided: census.undecided().count(),
+                undecided_changing: 0,
+                undecided_run: 0,
+                looked_at: census.looked_at,
+            });
+        }
+        let of = |wanted: fn(&Hit) -> bool| {
+            let hits = censuses.iter().flat_map(|census| &census.hits).filter(|hit| wanted(hit));
+            Union::of(layout, hits.map(|hit| hit.flip))
+        };
+        let critical = of(|hit| hit.exact);
+        let certain = of(|hit| hit.executed == Outcome::Changes);
+        let undecided = of(|hit| hit.executed == Outcome::Undecided).without(&certain);
+        let total_bits = layout.rows() * layout.cols() * layout.bits().get();
+        let words = critical.words();
+        // The witness of the answer: the fewest flips, of these the one that float error is least in the way of.
+        let weakest = least.iter().flatten().map(|least| least.flips).min();
+        Ok(Answer {
+            prompt: prompt.text.clone(),
+            text: self.subject.decode(&clean.tokens).map_err(RunError::from)?,
+            tokens: clean.tokens.clone(),
+            eos: clean.eos,
+            finish: clean.finish,
+            least_flips: weakest,
+            executed_at_least: least.iter().flatten().map(|least| least.executed_at_least).min(),
+            witness: None,
+            witness_position: None,
+            witness_run: None,
+            positions: reports,
+            critical_bits: critical.len(),
+            undecided_bits: undecided.len(),
+            executed: ExecutedCensus { certain_bits: certain.len(), ..ExecutedCensus::default() },
+            total_bits,
+            vulnerability: critical.len() as f64 / total_bits as f64,
+            by_bit_position: critical.by_bit(),
+            rows: critical.rows(LISTED, |row| self.text(row))?,
+            protection: Protection::curve(&words, critical.len()),
+            words: words.into_iter().take(LISTED).collect(),
+            weakest: Vec::new(),
+            scales: ScaleCensus::default(),
+            biases: ScaleCensus::default(),
+            within: None,
+            silence_eos: None,
+            toward: None,
+            failures: Vec::new(),
+            ms: Times::default(),
+            critical: Some(critical),
+        })
+    }
+
+    /// Runs each position's witness and undecided bits, teacher-forced.
+    #[expect(clippy::too_many_arguments, reason = "one step of one function")]
+    fn execute(
+        &self,
+        answer: &mut Answer,
+        head: &mut impl Projection,
+        positions: &[Position<'_>],
+        hidden: &[Vec<f32>],
+        executed: &[f32],
+        least: &[Option<LeastFlips>],
+        censuses: &[Census],
+        watch: Watch<'_>,
+    ) -> Result<(), CertificateError> {
+        let (kernel, vocab, matrix) = (self.subject.kernel(), head.vocab_size(), *self.rows.head());
+        let plan = |flips: &[Flip]| Flip::edit(flips).plan(&matrix).map_err(RunError::from);
+        let layout = matrix.layout();
+        let (mut ran, mut changing) = (Vec::new(), Vec::new());
+        for (index, position) in positions.iter().enumerate() {
+            watch(Stage::Running)?;
+            let mut own = executed[index * vocab..][..vocab].to_vec();
+            let mut changes = |head: &mut _, flips: &[Flip]| -> Result<bool, CertificateError> {
+                Ok(chosen(head, kernel, &plan(flips)?, &hidden[index], &mut own)? != Some(position.token()))
+            };
+            let report = &mut answer.positions[index];
+            if let Some(least) = least[index].as_ref().filter(|least| least.flips > 0) {
+                let worked = changes(head, &least.witness)?;
+                report.witness_changes = Some(worked);
+                if !worked && least.slack > least.float_error {
+                    answer.failures.push(format!("the witness of position {index} does not change its token"));
+                }
+                if !worked {
+                    for count in least.flips + 1..=least.flips + MORE_FLIPS {
+                        let more = largest_gains(position, least.rival, count);
+                        if changes(head, &more)? {
+                            report.executed_witness = Some(Flip::edit(&more).to_string());
+                            break;
+                        }
+                    }
+                }
+            }
+            for hit in censuses[index].undecided().take(RUN_AT_MOST) {
+                let changed = changes(head, &[hit.flip])?;
+                report.undecided_run += 1;
+                report.undecided_changing += usize::from(changed);
+                ran.push(hit.flip);
+                if changed {
+                    changing.push(hit.flip);
+                }
+            }
+        }
+        let hits = || censuses.iter().flat_map(|census| &census.hits);
+        let certain = hits().filter(|hit| hit.executed == Outcome::Changes).map(|hit| hit.flip);
+        let certain = Union::of(layout, certain);
+        answer.executed.undecided_run = Union::of(layout, ran.into_iter()).without(&certain).len();
+        answer.executed.undecided_changing = Union::of(layout, changing.into_iter()).without(&certain).len();
+        Ok(())
+    }
+
+    /// Runs what changes the answer as a whole, without forcing it: its witness, its weakest bits, the variants.
+    #[expect(clippy::too_many_arguments, reason = "one step of one function")]
+    fn run_freely(
+        &self,
+        answer: &mut Answer,
+        trials: &mut Trials<'_, Llama>,
+        head: &mut impl Projection,
+        ground: &Ground<'_, '_>,
+        least: &[Option<LeastFlips>],
+        options: &Options,
+        watch: Watch<'_>,
+    ) -> Result<(), CertificateError> {
+        let positions = ground.positions;
+        let mut edits = Vec::new();
+        let mut queue = |flips: &[Flip]| {
+            edits.push(Flip::edit(flips));
+            edits.len() - 1
+        };
+
+        let witness = best_witness(least);
+        let witness_run = witness.map(|(index, least)| {
+            answer.witness = Some(Flip::edit(&least.witness).to_string());
+            answer.witness_position = Some(index);
+            queue(&least.witness)
+        });
+        let weakest = weakest(ground.censuses, options.weakest);
+        let weakest_runs: Vec<usize> = weakest.iter().map(|weak| queue(&[weak.flip])).collect();
+
+        let mut confined: Vec<Option<LeastFlips>> = vec![None; positions.len()];
+        if let Some(within) = options.within {
+            let team = self.subject.team();
+            team.for_each_chunk(&mut confined, 1, |i, least| least[0] = least_flips_within(&positions[i], within));
+        }
+        let confined_witness = best_witness(&confined);
+        let confined_run = confined_witness.map(|(_, least)| queue(&least.witness));
+
+        let first = options.toward.map(|token| (token, toward(&positions[0], token as usize)));
+        let toward_run = first.as_ref().and_then(|(_, found)| found.as_ref()).map(|found| queue(&found.witness));
+
+        let ran = run(ground, trials, head, &edits, watch)?;
+        answer.witness_run = witness_run.map(|i| ran[i].clone());
+        if let (Some((_, least)), Some(run)) = (witness, &answer.witness_run)
+            && least.slack > least.float_error
+            && !run.changed
+        {
+            answer.failures.push("the witness of the answer does not change it".to_owned());
+        }
+        for (weak, i) in weakest.into_iter().zip(weakest_runs) {
+            answer.weakest.push(WeakBit {
+                edit: edits[i].to_string(),
+                row_text: self.text(weak.flip.row as usize)?,
+                positions: weak.positions,
+                slack: weak.slack,
+                ran: ran[i].clone(),
+            });
+        }
+        if let Some(within) = options.within {
+            let changes = confined_run.map(|i| ran[i].changed);
+            if let Some((_, least)) = confined_witness
+                && least.slack > least.float_error
+                && changes == Some(false)
+            {
+                answer.failures.push(format!("the witness within one {} does not change the answer", within.name()));
+            }
+            answer.within = Some(Confined {
+                unit: within.name().into(),
+                least_flips: confined_witness.map(|(_, least)| least.flips),
+                executed_at_least: confined.iter().flatten().map(|least| least.executed_at_least).min(),
+                witness: confined_witness.map(|(_, least)| Flip::edit(&least.witness).to_string()),
+                witness_position: confined_witness.map(|(index, _)| index),
+                witness_changes: changes,
+                positions: confined.iter().map(|least| least.as_ref().map(|least| least.flips)).collect(),
+            });
+        }
+        if let Some((token, found)) = first {
+            let run = toward_run.map(|i| ran[i].clone());
+            let first = |run: &Ran| {
+                let stopped = (run.finish == Finish::Stop && run.tokens.is_empty()).then(|| ground.subject.eos());
+                run.tokens.first() == Some(&token) || stopped.is_some_and(|eos| eos.contains(&token))
+            };
+            let works = run.as_ref().map(first);
+            if let Some(found) = &found
+                && found.spare > 0.0
+                && works == Some(false)
+            {
+                answer.failures.push(format!("the witness toward token {token} does not make it the first"));
+            }
+            let found = found.as_ref();
+            answer.toward = Some(TowardReport {
+                token,
+                text: self.text(token as usize)?,
+                least_flips: found.map(|found| found.flips),
+                executed_at_least: found.map(|found| found.executed_at_least),
+                raising: found.map_or(0, |found| found.raising),
+                lowered_rows: found.map_or(0, |found| found.lowered),
+                witness: found.map(|found| Flip::edit(&found.witness).to_string()),
+                witness_works: works,
+                witness_run: run,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// The position whose witness has the fewest flips; of these, the one that float error is least in the way of.
+pub(super) fn best_witness(least: &[Option<LeastFlips>]) -> Option<(usize, &LeastFlips)> {
+    let all = least.iter().enumerate().filter_map(|(index, least)| Some((index, least.as_ref()?)));
+    all.min_by(|(_, a), (_, b)| {
+        a.flips.cmp(&b.flips).then((b.slack - b.float_error).total_cmp(&(a.slack - a.float_error)))
+    })
+}
+
+/// Logits of hidden states, `[hidden, vocab_size]`.
+pub(super) fn logits(head: &mut impl Projection, hidden: &[Vec<f32>]) -> Result<Vec<f32>, RunError> {
+    let vocab = head.vocab_size();
+    let mut out = vec![0.0; hidden.len() * vocab];
+    for (hidden, out) in hidden.chunks(AT_ONCE).zip(out.chunks_mut(AT_ONCE * vocab)) {
+        head.logits(vec![Query { shift: 0, hidden: hidden.iter().map(Vec::as_slice).collect(), out }])?;
+    }
+    Ok(out)
+}
+
+/// The token that is chosen at a position under an edit of single rows; `None` where a logit is not finite. `logits`
+/// are the clean ones, before and after.
+fn chosen(
+    head: &mut impl Projection,
+    kernel: Kernel,
+    plan: &Plan,
+    hidden: &[f32],
+    logits: &mut [f32],
+) -> Result<Option<usize>, RunError> {
+    let clean: Vec<(usize, f32)> = plan.rows.keys().map(|&row| (row, logits[row])).collect();
+    head.patch(plan, hidden, logits)?;
+    let top = kernel.top(logits).map(|top| top.token);
+    clean.into_iter().for_each(|(row, logit)| logits[row] = logit);
+    Ok(top)
+}
+
+/// Runs edits without forcing anything.
+pub(super) fn run<B: Body>(
+    ground: &Ground<'_, '_>,
+    trials: &mut Trials<'_, B>,
+    head: &mut impl Projection,
+    edits: &[Edit],
+    watch: Watch<'_>,
+) -> Result<Vec<Ran>, CertificateError> {
+    let matrix = ground.subject.head().view();
+    let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&matrix)).collect::<Result<_, _>>().map_err(RunError::from)?;
+    let mut ran = Vec::with_capacity(edits.len());
+    if plans.is_empty() {
+        return Ok(ran);
+    }
+    trials.run(head, &plans, |event| match event {
+        Event::Trial(trial) => {
+            let answer = &trial.trajectory;
+            let mean = trial.divergence.iter().sum::<f64>() / trial.divergence.len() as f64;
+            ran.push(Ran {
+                text: ground.subject.decode(&answer.tokens)?,
+                tokens: answer.tokens.clone(),
+                finish: answer.finish,
+                changed: (&answer.tokens, answer.eos, answer.finish)
+                    != (&ground.clean.tokens, ground.clean.eos, ground.clean.finish),
+                kl_mean: mean.is_finite().then_some(mean),
+            });
+            Ok(())
+        }
+        _ => watch(Stage::Running),
+    })?;
+    Ok(ran)
+}
+
+/// A critical bit and where it changes the token.
+struct Weak {
+    flip: Flip,
+    positions: Vec<usize>,
+    slack: f32,
+}
+
+/// The critical bits that change the most positions; of equals those that change the earliest, then those that pass
+/// the margin there by most.
+fn weakest(censuses: &[Census], count: usize) -> Vec<Weak> {
+    let mut hits: Vec<(Flip, usize, f32)> = censuses
+        .iter()
+        .enumerate()
+        .flat_map(|(index, census)| census.critical().map(move |hit| (hit.flip, index, hit.slack)))
+        .collect();
+    hits.sort_unstable_by_key(|&(flip, index, _)| (flip, index));
+    let mut weak: Vec<Weak> = hits
+        .chunk_by(|a, b| a.0 == b.0)
+        .map(|hits| Weak { flip: hits[0].0, positions: hits.iter().map(|hit| hit.1).collect(), slack: hits[0].2 })
+        .collect();
+    weak.sort_by(|a, b| {
+        let (more, earlier) = (b.positions.len().cmp(&a.positions.len()), a.positions[0].cmp(&b.positions[0]));
+        more.then(earlier).then(b.slack.total_cmp(&a.slack)).then(a.flip.cmp(&b.flip))
+    });
+    weak.truncate(count);
+    weak
+}
+
+impl From<BodyError> for CertificateError {
+    fn from(error: BodyError) -> Self {
+        Self::Run(error.into())
+    }
+}

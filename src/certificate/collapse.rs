@@ -1,0 +1,442 @@
+//! A worst case of collapse: few flips after which most answers of a prompt suite are DEAD or GONE.
+//!
+//! This is a search, not a certificate: it shows that so many flips suffice, and says nothing of fewer. It is greedy.
+//! Each round scores one flip more on all that was flipped before:
+//!
+//! ```text
+//! score = sum over positions of max(log p(token), -16)
+//! ```
+//!
+//! over the positions of all clean answers (at most some hundred, spread evenly), with `p` the edited distribution, which
+//! one row's new logits give exactly: `log p` changes by what the row adds to the sum of exponentials. It is cut at 16
+//! nats, so that a position that is lost counts once, however far it is lost, and the search goes on to others. For each
+//! row only the flips are scored that move its logit most on average; those with the lowest scores are then run, on
+//! their own, on all prompts, and the one that leaves the worst verdicts is kept.
+//!
+//! Beside it stands what as many random flips do, as in a campaign.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CertificateError,
+    answer::{Stage, Watch, logits},
+    position::{Flip, Gain, Position, Rows},
+};
+use crate::{
+    coherence::{Evidence, Thresholds, Verdict, judge, right},
+    edit::{Amount, Change, Edit, Plan, Random, Tensor},
+    model::{Llama, Projection},
+    search::{RunError, Settings},
+    subject::{Prompt, Subject},
+    trial::{Event, Finish, Task, Trajectory, Trials},
+};
+
+/// Positions that are scored, at most.
+const POSITIONS: usize = 96;
+/// Nats at which a position's loss is cut.
+const LOST: f64 = 16.0;
+/// Columns in which flips are looked for.
+const COLUMNS: usize = 48;
+/// Flips of each row that are scored.
+const OF_ROW: usize = 2;
+/// Flips that are run in each round.
+const RUN: usize = 12;
+/// Rows of one work item.
+const CHUNK: usize = 1024;
+
+/// What is looked for, and beside what it is shown.
+#[derive(Clone, Debug)]
+pub struct CollapseOptions {
+    /// Flips, at most.
+    pub flips: usize,
+    /// Random edits of as many flips.
+    pub trials: usize,
+    /// Of the first random edit; the others' follow.
+    pub seed: u64,
+}
+
+/// Few flips that leave most answers DEAD or GONE, or as bad as was found.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Collapse {
+    /// How it was found: not by a proof.
+    pub method: Cow<'static, str>,
+    /// Whether the median verdict is DEAD or GONE.
+    pub reached: bool,
+    /// Flips of the edit.
+    pub flips: usize,
+    /// The edit.
+    pub edit: String,
+    /// The median verdict under it; of two, the worse.
+    pub median: Verdict,
+    /// What became of each prompt.
+    pub prompts: Vec<Fate>,
+    /// Flip by flip.
+    pub path: Vec<Taken>,
+    /// What as many random flips do.
+    pub random: RandomFlips,
+}
+
+/// An answer under the edit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fate {
+    /// The prompt.
+    pub prompt: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Length of the coherent prefix, in steps.
+    pub coherent_tokens: usize,
+    /// The answer.
+    pub text: String,
+}
+
+/// A flip that was taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Taken {
+    /// The flip.
+    pub edit: String,
+    /// The median verdict with it.
+    pub median: Verdict,
+    /// Mean log-probability of the clean tokens with it, each cut as in the score, in nats.
+    pub score: f64,
+}
+
+/// Random edits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RandomFlips {
+    /// Flips of each.
+    pub flips: usize,
+    /// Edits.
+    pub trials: usize,
+    /// Verdicts of all their answers.
+    pub verdicts: BTreeMap<Verdict, usize>,
+    /// The median verdicts of the edits.
+    pub medians: BTreeMap<Verdict, usize>,
+    /// Edits with a median of DEAD or GONE.
+    pub collapsed: usize,
+}
+
+/// The verdict of the middle answer; of two, the worse.
+fn median(fates: &[Fate]) -> Verdict {
+    let mut verdicts: Vec<Verdict> = fates.iter().map(|fate| fate.verdict).collect();
+    verdicts.sort_unstable();
+    verdicts[verdicts.len() / 2]
+}
+
+fn collapsed(verdict: Verdict) -> bool {
+    verdict >= Verdict::Dead
+}
+
+/// The one place that says how answers are judged here.
+fn thresholds(settings: &Settings) -> Thresholds {
+    settings.calibration.as_ref().map_or(Thresholds::single(settings.threshold), |found| found.thresholds())
+}
+
+/// Edits run on all prompts.
+struct Field<'a> {
+    subject: &'a Subject,
+    prompts: &'a [Prompt],
+    settings: &'a Settings,
+    trials: Trials<'a, Llama>,
+    clean: Vec<(Trajectory, String)>,
+}
+
+impl<'a> Field<'a> {
+    fn new(
+        subject: &'a Subject,
+        prompts: &'a [Prompt],
+        settings: &'a Settings,
+        watch: Watch<'_>,
+    ) -> Result<Self, CertificateError> {
+        let task = Task {
+            prompts: prompts.iter().map(|prompt| prompt.ids.as_slice()).collect(),
+            eos: subject.eos(),
+            max_tokens: settings.max_tokens,
+            tying: subject.tying(),
+        };
+        let mut trials = Trials::new(subject.body(), subject.kernel(), subject.team(), task);
+        let mut clean = Vec::new();
+        trials.run(&mut subject.projection(subject.head().view()), &[], |event| match event {
+            Event::Clean(trajectory) => {
+                let text = subject.decode(&trajectory.tokens)?;
+                clean.push((trajectory, text));
+                Ok(())
+            }
+            Event::Wave { step, .. } => watch(Stage::Clean(step)),
+            Event::Trial(_) => Ok(()),
+        })?;
+        if let Some((answer, _)) = clean.iter().find(|(answer, _)| answer.finish == Finish::Nonfinite) {
+            return Err(CertificateError::NotFinite { step: Some(answer.tokens.len()) });
+        }
+        Ok(Self { subject, prompts, settings, trials, clean })
+    }
+
+    /// What becomes of each prompt under each edit.
+    fn run(&mut self, edits: &[Edit], watch: Watch<'_>) -> Result<Vec<Vec<Fate>>, CertificateError> {
+        let Self { subject, prompts, settings, trials, clean } = self;
+        let matrix = subject.head().view();
+        let plan = |edit: &Edit| edit.plan(&matrix).map_err(RunError::from);
+        let plans: Vec<Plan> = edits.iter().map(plan).collect::<Result<_, _>>()?;
+        let mut fates = vec![Vec::new(); edits.len()];
+        trials.run(&mut subject.projection(matrix), &plans, |event| {
+            let Event::Trial(trial) = event else { return watch(Stage::Running) };
+            let (prompt, (clean, clean_text)) = (&prompts[trial.prompt], &clean[trial.prompt]);
+            let answer = &trial.trajectory;
+            let text = subject.decode(&answer.tokens)?;
+            let mean = trial.divergence.iter().sum::<f64>() / trial.divergence.len() as f64;
+            let judgement = judge(&Evidence {
+                tokens: &answer.tokens,
+                finish: answer.finish,
+                clean_tokens: &clean.tokens,
+                clean_finish: clean.finish,
+                surprise: &answer.surprise,
+                divergence: Some(mean),
+                thresholds: thresholds(settings),
+                prompt: &prompt.text,
+                text: &text,
+                clean_text,
+                right: right(&text, &prompt.expected),
+            });
+            fates[trial.edit].push(Fate {
+                prompt: prompt.text.clone(),
+                verdict: judgement.verdict,
+                coherent_tokens: judgement.coherent_steps,
+                text,
+            });
+            Ok(())
+        })?;
+        Ok(fates)
+    }
+}
+
+/// The edited distributions at the positions that are scored.
+struct Scores<'a> {
+    positions: &'a [Position<'a>],
+    /// Logarithm of the sum of exponentials, by position.
+    log_sums: Vec<f64>,
+    /// Logit of the clean token, by position.
+    tokens: Vec<f64>,
+    /// Logits of the rows that were edited, by position.
+    edited: BTreeMap<usize, Vec<f64>>,
+    taken: Vec<Flip>,
+}
+
+impl<'a> Scores<'a> {
+    fn new(positions: &'a [Position<'a>]) -> Self {
+        let log_sum = |position: &Position<'_>| {
+            let top = position.executed(position.token());
+            top + (0..position.rows.len()).map(|row| (position.executed(row) - top).exp()).sum::<f64>().ln()
+        };
+        Self {
+            positions,
+            log_sums: positions.iter().map(log_sum).collect(),
+            tokens: positions.iter().map(|position| position.executed(position.token())).collect(),
+            edited: BTreeMap::new(),
+            taken: Vec::new(),
+        }
+    }
+
+    fn logit(&self, row: usize, at: usize) -> f64 {
+        self.edited.get(&row).map_or_else(|| self.positions[at].executed(row), |logits| logits[at])
+    }
+
+    /// How far a flip moves its row's logit at a position. A bit that was flipped moves it back.
+    fn delta(&self, flip: Flip, at: usize) -> f64 {
+        let delta = self.positions[at].delta(flip.row as usize, flip.column as usize, usize::from(flip.bit));
+        if self.taken.contains(&flip) { -delta } else { delta }
+    }
+
+    /// The token's logit and the logarithm of the sum once a flip is made.
+    fn moved(&self, flip: Flip, at: usize) -> (f64, f64) {
+        let row = flip.row as usize;
+        let (old, delta) = (self.logit(row, at), self.delta(flip, at));
+        let sum = self.log_sums[at];
+        let added = ((old + delta - sum).exp() - (old - sum).exp()).max(-1.0);
+        let token = self.tokens[at] + if row == self.positions[at].token() { delta } else { 0.0 };
+        // The row may be nearly all of the sum; what is left of it then is at least the row itself.
+        (token, (sum + added.ln_1p()).max(old + delta))
+    }
+
+    /// The score with a flip more.
+    fn score(&self, flip: Flip) -> f64 {
+        (0..self.positions.len())
+            .map(|at| {
+                let (token, sum) = self.moved(flip, at);
+                (token - sum).max(-LOST)
+            })
+            .sum()
+    }
+
+    fn take(&mut self, flip: Flip) {
+        let row = flip.row as usize;
+        let moved: Vec<(f64, f64)> = (0..self.positions.len()).map(|at| self.moved(flip, at)).collect();
+        let logits = (0..moved.len()).map(|at| self.logit(row, at) + self.delta(flip, at)).collect();
+        (self.tokens, self.log_sums) = moved.into_iter().unzip();
+        self.edited.insert(row, logits);
+        self.taken.push(flip);
+    }
+
+    /// Flips with the lowest scores, at most one of a row.
+    fn best(&self, rows: &Rows<'_>, subject: &Subject) -> Vec<(f64, Flip)> {
+        let cols = rows.head().layout().cols();
+        let sums = |of: &dyn Fn(&Position<'_>) -> bool| -> Vec<f64> {
+            let mut sums = vec![0.0; cols];
+            for position in self.positions.iter().filter(|position| of(position)) {
+                sums.iter_mut().zip(&position.hidden).for_each(|(sum, h)| *sum += h);
+            }
+            sums
+        };
+        let all = Columns::new(sums(&|_| true));
+        // A token's own row is better lowered, where it is the token.
+        let mut own: BTreeMap<usize, Columns> = BTreeMap::new();
+        for position in self.positions {
+            let token = position.token();
+            own.entry(token).or_insert_with(|| Columns::new(sums(&|other| other.token() == token)));
+        }
+        let mut found = vec![Vec::new(); rows.len().div_ceil(CHUNK)];
+        subject.team().for_each_chunk(&mut found, 1, |chunk, found| {
+            let mut best: Vec<(f64, Flip)> = Vec::new();
+            for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows.len()) {
+                let mut flips = all.largest(rows, row, true, &self.taken);
+                if let Some(own) = own.get(&row) {
+                    flips.extend(own.largest(rows, row, false, &self.taken));
+                }
+                let scored = flips.into_iter().map(|flip| (self.score(flip), flip));
+                best.extend(scored.min_by(|a, b| a.0.total_cmp(&b.0)));
+            }
+            best.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            best.truncate(RUN);
+            found[0] = best;
+        });
+        let mut best = found.concat();
+        best.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        best.truncate(RUN);
+        best
+    }
+}
+
+/// Sums of hidden states over positions, the columns with the largest first.
+struct Columns {
+    sums: Vec<f64>,
+    order: Vec<usize>,
+}
+
+impl Columns {
+    fn new(sums: Vec<f64>) -> Self {
+        let mut order: Vec<usize> = (0..sums.len()).collect();
+        order.sort_by(|&a, &b| sums[b].abs().total_cmp(&sums[a].abs()));
+        order.truncate(COLUMNS);
+        Self { sums, order }
+    }
+
+    /// Flips that raise the row's logit most on average, or lower it.
+    fn largest(&self, rows: &Rows<'_>, row: usize, raise: bool, taken: &[Flip]) -> Vec<Flip> {
+        let reach = rows.top_bit() * rows.scale(row);
+        let mut best: Vec<Gain> = Vec::new();
+        for &column in &self.order {
+            let least = best.get(OF_ROW - 1).map_or(0.0, |gain| gain.size);
+            if reach * self.sums[column].abs() <= least {
+                break;
+            }
+            rows.gains_of_code(row, column, self.sums[column], raise, |gain| {
+                if gain.size > least && !taken.contains(&gain.flip) {
+                    best.push(gain);
+                }
+            });
+            best.sort_by(super::position::by_size);
+            best.truncate(OF_ROW);
+        }
+        best.into_iter().map(|gain| gain.flip).collect()
+    }
+}
+
+/// Searches for few flips that bring the median verdict over `prompts` to DEAD or GONE, and runs as many random ones.
+///
+/// # Errors
+/// [`CertificateError`].
+///
+/// # Panics
+/// If there is no prompt.
+pub fn collapse(
+    subject: &Subject,
+    prompts: &[Prompt],
+    settings: &Settings,
+    options: &CollapseOptions,
+    watch: Watch<'_>,
+) -> Result<Collapse, CertificateError> {
+    if subject.shared() {
+        return Err(CertificateError::Tied);
+    }
+    let mut field = Field::new(subject, prompts, settings, watch)?;
+    let rows = Rows::new(subject.head().view(), subject.team());
+    let hidden: Vec<Vec<f32>> =
+        (0..prompts.len()).flat_map(|prompt| field.trials.clean_hidden(prompt).map(<[f32]>::to_vec)).collect();
+    let hidden: Vec<Vec<f32>> = hidden.iter().step_by(hidden.len().div_ceil(POSITIONS)).cloned().collect();
+    let mut head = subject.projection(subject.head().view());
+    let executed = logits(&mut head, &hidden)?;
+    let positions: Vec<Position<'_>> = hidden
+        .iter()
+        .zip(executed.chunks_exact(head.vocab_size()))
+        .map(|(hidden, executed)| Position::new(&rows, hidden, executed))
+        .collect::<Result<_, _>>()?;
+    let mut scores = Scores::new(&positions);
+    let mut fates = field.run(&[Edit::clean()], watch)?.remove(0);
+    let mut path = Vec::new();
+    while !collapsed(median(&fates)) && scores.taken.len() < options.flips {
+        watch(Stage::Census)?;
+        let best = scores.best(&rows, subject);
+        let edit = |flip: Flip| Flip::edit(&[scores.taken.as_slice(), &[flip]].concat());
+        let edits: Vec<Edit> = best.iter().map(|&(_, flip)| edit(flip)).collect();
+        if edits.is_empty() {
+            break;
+        }
+        let ran = field.run(&edits, watch)?;
+        // The worst verdicts: by how many prompts are lost, then by all verdicts, then by the score.
+        let badness = |fates: &[Fate]| {
+            let lost = fates.iter().filter(|fate| collapsed(fate.verdict)).count();
+            (lost, fates.iter().map(|fate| fate.verdict as usize).sum::<usize>())
+        };
+        // The first of equals has the lowest score.
+        let worst = (0..ran.len()).rev().max_by_key(|&i| badness(&ran[i])).expect("there are some");
+        let (score, flip) = best[worst];
+        scores.take(flip);
+        fates.clone_from(&ran[worst]);
+        let edit = Flip::edit(&[flip]).to_string();
+        path.push(Taken { edit, median: median(&fates), score: score / positions.len() as f64 });
+    }
+    let random = random_flips(&mut field, scores.taken.len(), options, watch)?;
+    Ok(Collapse {
+        method: "greedy search; fewer flips may do it, too".into(),
+        reached: collapsed(median(&fates)),
+        flips: scores.taken.len(),
+        edit: Flip::edit(&scores.taken).to_string(),
+        median: median(&fates),
+        prompts: fates,
+        path,
+        random,
+    })
+}
+
+fn random_flips(
+    field: &mut Field<'_>,
+    flips: usize,
+    options: &CollapseOptions,
+    watch: Watch<'_>,
+) -> Result<RandomFlips, CertificateError> {
+    let random = |i: usize| {
+        let seed = options.seed.wrapping_add(i as u64);
+        let random = Random { tensor: Tensor::Weight, amount: Amount::Flips(flips as u64), seed };
+        Edit::new(vec![Change::Random(random)])
+    };
+    let mut found =
+        RandomFlips { flips, trials: options.trials, verdicts: BTreeMap::new(), medians: BTreeMap::new(), collapsed: 0 };
+    let edits: Vec<Edit> = (0..options.trials).map(random).collect();
+    for fates in field.run(&edits, watch)? {
+        let median = median(&fates);
+        *found.medians.entry(median).or_default() += 1;
+        found.collapsed += usize::from(collapsed(median));
+        fates.iter().for_each(|fate| *found.verdicts.entry(fate.verdict).or_default() += 1);
+    }
+    Ok(found)
+}

@@ -1,0 +1,208 @@
+//! The fewest flips that all lie in one packed word, one row or one 64-byte line.
+//!
+//! A fault in a memory cell, a row of an array or a cache line reaches the bits of one such *unit*. What holds without
+//! confinement holds within a unit: only flips in the rows of the token and of one rival count for that rival, their
+//! gains add up, and the largest first is best. So for each unit and each rival with bits in it the least count is a
+//! prefix of the sorted gains of the unit; where the token's row is in the unit and no row of a rival, the rival is the
+//! one that is next anyway. The least over all units is the certificate. Lines are counted from the tensor's start, so
+//! that one may hold the end of a row and the start of the next.
+//!
+//! Rows are passed over as in [`super::least_flips`]: a rival whose margin is beyond what as many flips as the best unit
+//! so far needs could give it, wherever they lie in its row, is not read.
+
+use std::ops::Range;
+
+use super::{
+    least_flips::{LeastFlips, no_flips, sums},
+    position::{Flip, Gain, Logit, Position, by_size},
+};
+use crate::quant::Layout;
+
+/// What confines flips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Within {
+    /// One packed word of 32 bits.
+    Word,
+    /// One row of the head.
+    Row,
+    /// 64 bytes of `weight`, counted from the tensor's start.
+    Line,
+}
+
+/// Bytes of a line.
+const LINE: usize = 64;
+
+impl Within {
+    /// `word`, `row` or `line`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Word => "word",
+            Self::Row => "row",
+            Self::Line => "line",
+        }
+    }
+
+    /// Units of a row: number, and the columns of the row in it.
+    fn units(self, layout: &Layout, row: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let (bytes, cols, bits) = (layout.weight_row_bytes(), layout.cols(), layout.bits().get());
+        let (start, size) = match self {
+            Self::Word => (row * bytes, 4),
+            Self::Row => (row * bytes, bytes),
+            Self::Line => (row * bytes, LINE),
+        };
+        let (first, end) = (start / size, (start + bytes).div_ceil(size));
+        (first..end).map(move |unit| {
+            let from = (unit * size).saturating_sub(start) * 8 / bits;
+            let to = ((unit + 1) * size - start) * 8 / bits;
+            (unit, from..to.min(cols))
+        })
+    }
+
+    /// Rows with columns in a unit.
+    const fn rows(self, layout: &Layout, unit: usize) -> Range<usize> {
+        let bytes = layout.weight_row_bytes();
+        match self {
+            Self::Word => {
+                let row = unit * 4 / bytes;
+                row..row + 1
+            }
+            Self::Row => unit..unit + 1,
+            Self::Line => {
+                let end = ((unit + 1) * LINE).div_ceil(bytes);
+                unit * LINE / bytes..if end < layout.rows() { end } else { layout.rows() }
+            }
+        }
+    }
+}
+
+struct Search<'a> {
+    position: &'a Position<'a>,
+    best: Option<LeastFlips>,
+    /// Fewest flips that may do in the executed program.
+    executed: usize,
+}
+
+/// The fewest flips within one unit that make the position's token lose; `None`, where no unit has flips that do.
+pub fn least_flips_within(position: &Position<'_>, within: Within) -> Option<LeastFlips> {
+    if let Some(none) = no_flips(position) {
+        return Some(none);
+    }
+    let rows = position.rows;
+    let layout = rows.head().layout();
+    let token = position.token;
+    let mut search = Search { position, best: None, executed: usize::MAX };
+
+    // Units with the token's row: the next best row wins, or one that has bits there, too.
+    let second = position.second?;
+    for (unit, columns) in within.units(layout, token.row) {
+        let losses = search.gains(token.row, columns, false);
+        search.try_rival(&second, &losses);
+        for rival in within.rows(layout, unit).filter(|&row| row != token.row) {
+            let columns = within.units(layout, rival).find(|(other, _)| *other == unit).expect("the row is in the unit").1;
+            let mut gains = search.gains(rival, columns, true);
+            gains.extend_from_slice(&losses);
+            gains.sort_unstable_by(by_size);
+            search.try_rival(&position.logit(rival), &gains);
+        }
+    }
+
+    // All others, those that need the fewest flips at best first.
+    let bits = layout.bits().get();
+    let mut units: Vec<f64> =
+        position.hidden.iter().flat_map(|h| (0..bits).map(move |bit| f64::from(1_u32 << bit) * h.abs())).collect();
+    units.sort_unstable_by(|a, b| b.total_cmp(a));
+    let units = sums(units.into_iter());
+    let grown = 1.0 + position.bound.largest;
+    let mut order: Vec<(usize, usize)> = Vec::new();
+    for row in (0..rows.len()).filter(|&row| row != token.row) {
+        let needed = position.margin_at_least(row) - token.executed - position.coarse(row);
+        let at_least = units.partition_point(|&unit| grown * rows.scale(row) * unit < needed);
+        if at_least < units.len() {
+            order.push((at_least, row));
+        }
+    }
+    order.sort_unstable();
+    for (at_least, row) in order {
+        if search.best.as_ref().is_some_and(|best| at_least > best.flips) {
+            break;
+        }
+        let needed = position.margin_at_least(row) - token.executed - position.coarse(row);
+        let reach = grown * rows.top_bit() * rows.scale(row);
+        let mut own: Option<Logit> = None;
+        for (_, columns) in within.units(layout, row) {
+            let flips = search.best.as_ref().map_or(columns.len() * bits, |best| best.flips);
+            let largest = position.hidden[columns.clone()].iter().fold(0.0_f64, |most, h| most.max(h.abs()));
+            if flips as f64 * reach * largest < needed {
+                continue;
+            }
+            let gains = search.gains(row, columns, true);
+            let own = *own.get_or_insert_with(|| position.logit(row));
+            search.try_rival(&own, &gains);
+        }
+    }
+    // A single flip may do where it can make an operation overflow.
+    let overflow = position.bound.may_overflow(rows.largest_weight());
+    let executed = if overflow { 1 } else { search.executed.max(1) };
+    search.best.map(|best| LeastFlips { executed_at_least: executed.min(best.flips), ..best })
+}
+
+impl Search<'_> {
+    /// The gains of some columns of a row, largest first.
+    fn gains(&self, row: usize, columns: Range<usize>, raise: bool) -> Vec<Gain> {
+        let mut found = Vec::new();
+        columns.for_each(|column| self.position.gains_of_code(row, column, raise, |gain| found.push(gain)));
+        found.sort_unstable_by(by_size);
+        found
+    }
+
+    /// Takes a rival and the gains that a unit has for it, largest first.
+    fn try_rival(&mut self, rival: &Logit, gains: &[Gain]) {
+        let (position, token) = (self.position, self.position.token);
+        if let Some(executed) = position.fewest_executed(rival, &token, &[], gains) {
+            self.executed = self.executed.min(executed);
+        }
+        let Some(flips) = position.fewest(rival, &token, &[], gains) else { return };
+        let gained: f64 = gains[..flips].iter().map(|gain| gain.size).sum();
+        let margin = token.value - rival.value;
+        let slack = gained - margin;
+        let better = self.best.as_ref().is_none_or(|best| flips < best.flips || (flips == best.flips && slack > best.slack));
+        if better {
+            let of_rounding = position.bound.largest * gained + token.of_f64 + rival.of_f64;
+            let witness: Vec<Flip> = gains[..flips].iter().map(|gain| gain.flip).collect();
+            let float_error = token.executed + rival.executed + of_rounding;
+            self.best =
+                Some(LeastFlips { flips, executed_at_least: flips, rival: rival.row, margin, slack, float_error, witness });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::{Bits, FloatType};
+
+    #[test]
+    fn lines_are_counted_from_the_tensors_start_and_cut_rows() {
+        // 72 words a row are four and a half lines.
+        let layout = Layout::new(4, 576, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let units: Vec<_> = Within::Line.units(&layout, 1).collect();
+        assert_eq!(units[0], (4, 0..64));
+        assert_eq!(units[1], (5, 64..192));
+        assert_eq!(units[4], (8, 448..576));
+        assert_eq!(Within::Line.rows(&layout, 4), 0..2);
+        assert_eq!(Within::Line.rows(&layout, 5), 1..2);
+        // Two rows of 32 bytes a line.
+        let layout = Layout::new(3, 64, Bits::Four, 64, FloatType::F16).expect("a layout");
+        assert_eq!(Within::Line.units(&layout, 1).collect::<Vec<_>>(), [(0, 0..64)]);
+        assert_eq!(Within::Line.rows(&layout, 0), 0..2);
+        assert_eq!(Within::Line.rows(&layout, 1), 2..3);
+    }
+
+    #[test]
+    fn words_and_rows_cover_a_row_once() {
+        let layout = Layout::new(4, 64, Bits::Eight, 64, FloatType::F16).expect("a layout");
+        let words: Vec<_> = Within::Word.units(&layout, 2).collect();
+        assert_eq!((words.len(), words[0].clone(), words[15].clone()), (16, (32, 0..4), (47, 60..64)));
+        assert_eq!(Within::Row.units(&layout, 2).collect::<Vec<_>>(), [(2, 0..64)]);
+    }
+}

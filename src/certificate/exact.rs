@@ -1,0 +1,88 @@
+//! The sign of a sum of products, without rounding.
+//!
+//! A certificate compares a margin with a sum of gains. In `f64` the two are off by some 1e-12 of the logit; where
+//! they lie closer together than that, as in a head with equal rows, the comparison is made here instead.
+
+use std::cmp::Ordering;
+
+/// A sum that loses nothing: an expansion of `f64`s that do not overlap, the largest last (Shewchuk, *Adaptive
+/// Precision Floating-Point Arithmetic and Fast Robust Geometric Predicates*, 1997: `Grow-Expansion` with zero
+/// elimination).
+#[derive(Debug, Default)]
+pub(super) struct Sum {
+    parts: Vec<f64>,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, mut x: f64) {
+        let mut kept = 0;
+        for i in 0..self.parts.len() {
+            let (sum, lost) = two_sum(x, self.parts[i]);
+            if lost != 0.0 {
+                self.parts[kept] = lost;
+                kept += 1;
+            }
+            x = sum;
+        }
+        self.parts.truncate(kept);
+        if x != 0.0 {
+            self.parts.push(x);
+        }
+    }
+
+    /// Adds `a * b`. The rounding error of the product is a number itself as long as neither it nor the product
+    /// leaves the range of `f64`, which products of a code and two `f32` do not: they are at least 2^-298 and at
+    /// most 2^264, and a multiple of 2^-298.
+    pub(super) fn add_product(&mut self, a: f64, b: f64) {
+        let product = a * b;
+        self.add(a.mul_add(b, -product));
+        self.add(product);
+    }
+
+    /// How the sum compares with zero: as its largest part does.
+    pub(super) fn sign(&self) -> Ordering {
+        self.parts.last().map_or(Ordering::Equal, |last| last.total_cmp(&0.0))
+    }
+}
+
+/// `a + b` rounded, and what the rounding lost (Knuth).
+fn two_sum(a: f64, b: f64) -> (f64, f64) {
+    let sum = a + b;
+    let of_b = sum - a;
+    let of_a = sum - of_b;
+    (sum, (a - of_a) + (b - of_b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign(terms: &[f64]) -> Ordering {
+        let mut sum = Sum::default();
+        terms.iter().for_each(|&term| sum.add(term));
+        sum.sign()
+    }
+
+    #[test]
+    fn what_rounding_would_swallow_decides() {
+        assert_eq!(sign(&[]), Ordering::Equal);
+        assert_eq!(sign(&[1e16, 1.0, -1e16]), Ordering::Greater);
+        assert_eq!(sign(&[1e16, -1.0, -1e16]), Ordering::Less);
+        assert_eq!(sign(&[1e16, 1.0, -1e16, -1.0]), Ordering::Equal);
+        assert_eq!(sign(&[1e-300, 1e300, -1e300, -2e-300, 1e-300]), Ordering::Equal);
+    }
+
+    #[test]
+    fn products_are_exact() {
+        let third = f64::from(1.0_f32 / 3.0);
+        let wide = 15.0 * third;
+        let mut sum = Sum::default();
+        sum.add_product(wide, third);
+        sum.add(-(wide * third));
+        // The product has more digits than an f64, so its rounded value is another number.
+        assert_ne!(sum.sign(), Ordering::Equal);
+        (0..15).for_each(|_| sum.add(-(third * third)));
+        sum.add(wide * third);
+        assert_eq!(sum.sign(), Ordering::Equal);
+    }
+}

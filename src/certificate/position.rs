@@ -1,0 +1,436 @@
+//! A position of a clean answer, as certificates see it: its hidden state, its token, and the logits of all rows.
+
+use std::{cmp::Ordering, ops::Range};
+
+use crate::{
+    edit::{Change, Edit, Tensor},
+    quant::{MatrixRef, packed},
+    team::Team,
+};
+
+use super::{
+    CertificateError,
+    bound::{Bound, dot},
+    exact::Sum,
+};
+
+/// One bit of one code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flip {
+    /// Row of the head.
+    pub row: u32,
+    /// Column of the code.
+    pub column: u32,
+    /// Bit of the code, 0 is the least.
+    pub bit: u8,
+}
+
+impl Flip {
+    /// As a change of the head.
+    pub const fn change(self) -> Change {
+        let Self { row, column, bit } = self;
+        Change::Flip { tensor: Tensor::Weight, row: row as usize, column: column as usize, bit: bit as u32 }
+    }
+
+    /// All of `flips` as one edit.
+    pub fn edit(flips: &[Self]) -> Edit {
+        Edit::new(flips.iter().map(|flip| flip.change()).collect())
+    }
+}
+
+/// Whether row `a` wins over row `b`, given how their logits compare: of equal ones the first wins.
+fn wins(a: usize, b: usize, order: Ordering) -> bool {
+    order.then(b.cmp(&a)).is_gt()
+}
+
+/// A flip and how far it moves its row's logit in the wanted direction: more than 0, and exact.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Gain {
+    pub(super) size: f64,
+    pub(super) flip: Flip,
+}
+
+/// Larger gains first; of equal ones the first flip, so that results do not depend on how they were found.
+pub(super) fn by_size(a: &Gain, b: &Gain) -> Ordering {
+    b.size.total_cmp(&a.size).then(a.flip.cmp(&b.flip))
+}
+
+/// A head, and what holds of its rows whatever the hidden state.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    head: MatrixRef<'a>,
+    /// Largest magnitude of a row's scales.
+    scale: Vec<f64>,
+    /// Largest magnitude that a weight of the row can have, whatever its code.
+    weight: Vec<f64>,
+    /// The largest of these.
+    largest_weight: f64,
+}
+
+impl<'a> Rows<'a> {
+    /// Reads all scales and biases of `head`.
+    pub fn new(head: MatrixRef<'a>, team: &Team) -> Self {
+        let layout = head.layout();
+        let mut found = vec![(0.0_f64, 0.0_f64); layout.rows()];
+        let mask = f64::from(layout.bits().mask());
+        team.for_each_chunk(&mut found, 256, |chunk, found| {
+            for (i, (scale, weight)) in found.iter_mut().enumerate() {
+                let row = 256 * chunk + i;
+                for group in 0..layout.groups_per_row() {
+                    let (s, b) = (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
+                    *scale = scale.max(s.abs());
+                    *weight = weight.max(b.abs()).max((mask * s + b).abs());
+                }
+            }
+        });
+        let (scale, weight): (Vec<f64>, Vec<f64>) = found.into_iter().unzip();
+        let largest_weight = weight.iter().copied().fold(0.0, f64::max);
+        Self { head, scale, weight, largest_weight }
+    }
+
+    /// The head.
+    pub const fn head(&self) -> &MatrixRef<'a> {
+        &self.head
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.head.layout().rows()
+    }
+
+    pub(super) fn scale(&self, row: usize) -> f64 {
+        self.scale[row]
+    }
+
+    pub(super) fn weight(&self, row: usize) -> f64 {
+        self.weight[row]
+    }
+
+    pub(super) const fn largest_weight(&self) -> f64 {
+        self.largest_weight
+    }
+
+    /// What the most significant bit of a code is worth.
+    pub(super) const fn top_bit(&self) -> f64 {
+        (1_u32 << (self.head.layout().bits().get() - 1)) as f64
+    }
+
+    /// The flips of one code that raise its row's product with a vector that has `hidden` in the code's column, or
+    /// lower it.
+    pub(super) fn gains_of_code(
+        &self,
+        row: usize,
+        column: usize,
+        hidden: f64,
+        raise: bool,
+        mut found: impl FnMut(Gain),
+    ) {
+        let layout = self.head.layout();
+        let up = f64::from(self.head.scale(row, column / layout.group_size())) * hidden;
+        if up == 0.0 {
+            return;
+        }
+        let code = self.head.code(row, column);
+        // Setting a bit moves the product along `up`, clearing it against it.
+        let clear = if (up > 0.0) == raise { 0 } else { 1 };
+        for bit in 0..layout.bits().get() {
+            if code >> bit & 1 == clear {
+                let size = f64::from(1_u32 << bit) * up.abs();
+                let flip = Flip { row: row as u32, column: column as u32, bit: bit as u8 };
+                found(Gain { size, flip });
+            }
+        }
+    }
+
+    /// The exact weights of a row.
+    pub(super) fn weights(&self, row: usize) -> Vec<f64> {
+        let layout = self.head.layout();
+        let (bits, per_word) = (layout.bits(), layout.bits().per_word());
+        let words_per_group = layout.group_size() / per_word;
+        let mut weights = Vec::with_capacity(layout.cols());
+        for group in 0..layout.groups_per_row() {
+            let (scale, bias) = (f64::from(self.head.scale(row, group)), f64::from(self.head.bias(row, group)));
+            for word in group * words_per_group..(group + 1) * words_per_group {
+                let word = self.head.word(row, word);
+                // The product is exact: at most 24 + 8 bits.
+                weights.extend((0..per_word).map(|i| scale * f64::from(packed::code(word, i, bits)) + bias));
+            }
+        }
+        weights
+    }
+}
+
+/// A row's logit in real arithmetic, with what bounds its errors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Logit {
+    pub(super) row: usize,
+    /// Evaluated in `f64`.
+    pub(super) value: f64,
+    /// How far the executed logit can be from the exact one, if it is finite.
+    pub(super) executed: f64,
+    /// How far `value` can be from the exact one.
+    pub(super) of_f64: f64,
+}
+
+/// What an edit does to the token of a position in the program that really runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Another token is chosen, or a logit is not finite.
+    Changes,
+    /// The token is chosen as before.
+    Stays,
+    /// Within the bound of the kernel's rounding.
+    Undecided,
+}
+
+/// One position of a clean answer.
+#[derive(Debug)]
+pub struct Position<'a> {
+    pub(super) rows: &'a Rows<'a>,
+    pub(super) hidden: Vec<f64>,
+    /// Columns, those with the largest hidden magnitude first.
+    pub(super) columns: Vec<u32>,
+    pub(super) bound: Bound,
+    /// Executed logits.
+    executed: &'a [f32],
+    pub(super) token: Logit,
+    /// The row that wins once the token's is out of the way, in real arithmetic. `None` in a head of one row.
+    pub(super) second: Option<Logit>,
+    /// Largest executed logit but the token's.
+    pub(super) executed_second: f64,
+}
+
+impl<'a> Position<'a> {
+    /// A position with its hidden state, `[hidden_size]`, and the logits that were executed there, `[vocab_size]`;
+    /// its token is the first largest of them.
+    ///
+    /// # Errors
+    /// [`CertificateError::NotFinite`], if one of these numbers, or a row's largest possible weight, is not finite.
+    ///
+    /// # Panics
+    /// If the lengths do not fit the head.
+    pub fn new(rows: &'a Rows<'a>, hidden: &[f32], executed: &'a [f32]) -> Result<Self, CertificateError> {
+        let layout = rows.head.layout();
+        assert_eq!((hidden.len(), executed.len()), (layout.cols(), layout.rows()), "columns and rows of the head");
+        let finite = hidden.iter().chain(executed).all(|x| x.is_finite()) && rows.largest_weight.is_finite();
+        if !finite {
+            return Err(CertificateError::NotFinite { step: None });
+        }
+        let hidden: Vec<f64> = hidden.iter().map(|&h| f64::from(h)).collect();
+        let mut columns: Vec<u32> = (0..hidden.len() as u32).collect();
+        let size = |&c: &u32| hidden[c as usize].abs();
+        columns.sort_by(|a, b| size(b).total_cmp(&size(a)));
+        let token = executed.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
+        let bound = Bound::new(&hidden);
+        let none = Logit { row: token, value: 0.0, executed: 0.0, of_f64: 0.0 };
+        let mut position =
+            Self { rows, hidden, columns, bound, executed, token: none, second: None, executed_second: f64::NEG_INFINITY };
+        position.token = position.logit(token);
+        position.find_second();
+        Ok(position)
+    }
+
+    /// The token that is chosen here.
+    pub const fn token(&self) -> usize {
+        self.token.row
+    }
+
+    fn find_second(&mut self) {
+        let token = self.token.row;
+        let rivals = || (0..self.rows.len()).filter(|&row| row != token);
+        let (mut best, mut at_least) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
+        for row in rivals() {
+            let executed = self.executed(row);
+            best = best.max(executed);
+            at_least = at_least.max(executed - self.coarse(row));
+        }
+        let mut second: Option<Logit> = None;
+        for row in rivals().filter(|&row| self.executed(row) + self.coarse(row) >= at_least) {
+            let logit = self.logit(row);
+            if second.is_none_or(|second| self.beats(&logit, &second, &[])) {
+                second = Some(logit);
+            }
+        }
+        self.second = second;
+        self.executed_second = best;
+    }
+
+    pub(super) fn executed(&self, row: usize) -> f64 {
+        f64::from(self.executed[row])
+    }
+
+    /// How far a row's executed logit can be from the exact one, without reading the row; after any flips of its
+    /// codes, too.
+    pub(super) fn coarse(&self, row: usize) -> f64 {
+        self.bound.coarse(self.rows.weight[row])
+    }
+
+    /// Reads a row for its logit.
+    pub(super) fn logit(&self, row: usize) -> Logit {
+        let weights = self.rows.weights(row);
+        let executed = self.bound.fine(&weights);
+        let value = dot(&weights, &self.hidden, |w, h| w * h);
+        Logit { row, value, executed, of_f64: self.bound.of_f64(executed) }
+    }
+
+    /// A lower bound of the margin between the token and `row`, without reading the row.
+    pub(super) fn margin_at_least(&self, row: usize) -> f64 {
+        self.token.value - self.token.of_f64 - self.executed(row) - self.coarse(row)
+    }
+
+    /// Whether row `a` wins over row `b` in real arithmetic once the difference between their logits has moved by
+    /// `gains` in favour of `a`: it is larger, or equal and the first.
+    pub(super) fn beats(&self, a: &Logit, b: &Logit, gains: &[f64]) -> bool {
+        let moved: f64 = gains.iter().sum();
+        let size: f64 = gains.iter().map(|gain| gain.abs()).sum();
+        let ahead = a.value + moved - b.value;
+        let rounding = (size + a.value.abs() + b.value.abs()) * (gains.len() + 4) as f64 * 2.0_f64.powi(-52);
+        if ahead.abs() > rounding + a.of_f64 + b.of_f64 {
+            return ahead > 0.0;
+        }
+        let mut sum = Sum::default();
+        for (row, sign) in [(a.row, 1.0), (b.row, -1.0)] {
+            self.add_columns(&mut sum, row, 0..self.hidden.len(), sign, None);
+        }
+        gains.iter().for_each(|&gain| sum.add(gain));
+        wins(a.row, b.row, sum.sign())
+    }
+
+    /// Whether `row` wins over `other` in real arithmetic once the scale and bias of one of its groups are others.
+    pub(super) fn beats_with(&self, row: usize, group: usize, (scale, bias): (f64, f64), other: usize) -> bool {
+        let size = self.rows.head.layout().group_size();
+        let mut sum = Sum::default();
+        self.add_columns(&mut sum, row, 0..group * size, 1.0, None);
+        self.add_columns(&mut sum, row, group * size..(group + 1) * size, 1.0, Some((scale, bias)));
+        self.add_columns(&mut sum, row, (group + 1) * size..self.hidden.len(), 1.0, None);
+        self.add_columns(&mut sum, other, 0..self.hidden.len(), -1.0, None);
+        wins(row, other, sum.sign())
+    }
+
+    /// Adds what some columns of a row give to its logit, exactly, with their own scales and biases or others.
+    fn add_columns(&self, sum: &mut Sum, row: usize, columns: Range<usize>, sign: f64, instead: Option<(f64, f64)>) {
+        let head = &self.rows.head;
+        for column in columns {
+            let group = column / head.layout().group_size();
+            let own = || (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
+            let (scale, bias) = instead.unwrap_or_else(own);
+            sum.add_product(sign * scale * f64::from(head.code(row, column)), self.hidden[column]);
+            sum.add(sign * bias * self.hidden[column]);
+        }
+    }
+
+    /// The fewest of `gains`, from the first on and on top of `base`, with which `winner` beats `loser` in real
+    /// arithmetic.
+    pub(super) fn fewest(&self, winner: &Logit, loser: &Logit, base: &[f64], gains: &[Gain]) -> Option<usize> {
+        let mut sizes = base.to_vec();
+        let start: f64 = base.iter().sum();
+        let missing = loser.value - winner.value - start;
+        let tolerance = winner.executed + loser.executed;
+        let mut sum = 0.0;
+        for k in 0..=gains.len() {
+            if k > 0 {
+                sum += gains[k - 1].size;
+                sizes.push(gains[k - 1].size);
+            }
+            // Not even near.
+            if sum - missing + tolerance < 0.0 {
+                continue;
+            }
+            if self.beats(winner, loser, &sizes) {
+                return Some(k);
+            }
+        }
+        None
+    }
+
+    /// The same for the executed program, from below: with fewer, `winner` is certain to stay behind, unless an
+    /// operation overflows.
+    pub(super) fn fewest_executed(&self, winner: &Logit, loser: &Logit, base: &[f64], gains: &[Gain]) -> Option<usize> {
+        let grown = 1.0 + self.bound.largest;
+        let error = winner.executed + loser.executed + winner.of_f64 + loser.of_f64;
+        let mut ahead = winner.value - loser.value + error + base.iter().sum::<f64>() * grown;
+        for k in 0..=gains.len() {
+            if k > 0 {
+                ahead += grown * gains[k - 1].size;
+            }
+            if ahead >= 0.0 {
+                return Some(k);
+            }
+        }
+        None
+    }
+
+    /// Whether the token is also the winner in real arithmetic.
+    pub(super) fn agrees(&self) -> bool {
+        self.second.is_none_or(|second| self.beats(&self.token, &second, &[]))
+    }
+
+    /// What the executed program does once flips have moved the logit of `row` by `delta` in sum, `size` in
+    /// magnitude; all flips are in this row.
+    pub(super) fn outcome(&self, logit: &Logit, delta: f64, size: f64) -> Outcome {
+        let error = logit.executed + logit.of_f64 + self.bound.largest * size;
+        self.outcome_at(logit.row, logit.value + delta, error, self.rows.weight[logit.row])
+    }
+
+    /// What the executed program does where the logit of `row` lies within `error` of `value`, if it is finite, and
+    /// the row's weights are at most `weight` in magnitude.
+    pub(super) fn outcome_at(&self, row: usize, value: f64, error: f64, weight: f64) -> Outcome {
+        let (low, high) = (value - error, value + error);
+        // A logit that is not finite changes the token as well.
+        let infinite = low.max(-high) > f64::from(f32::MAX);
+        let (changes, stays) = if row == self.token.row {
+            (high < self.executed_second, low > self.executed_second)
+        } else {
+            let token = self.executed(self.token.row);
+            (low > token, high < token)
+        };
+        if changes || infinite {
+            Outcome::Changes
+        } else if stays && !self.bound.may_overflow(weight) {
+            Outcome::Stays
+        } else {
+            Outcome::Undecided
+        }
+    }
+
+    /// How far flipping `bit` of the code at `row`, `column` moves the row's logit. Exact: a power of two times two
+    /// `f32`.
+    pub(super) fn delta(&self, row: usize, column: usize, bit: usize) -> f64 {
+        let head = &self.rows.head;
+        let scale = f64::from(head.scale(row, column / head.layout().group_size()));
+        let code = head.code(row, column);
+        let change = f64::from(1_u32 << bit) * if code >> bit & 1 == 0 { 1.0 } else { -1.0 };
+        change * scale * self.hidden[column]
+    }
+
+    /// The `count` largest gains of a row, largest first: those that raise its logit, or lower it. Fewer, if there
+    /// are fewer.
+    pub(super) fn gains(&self, row: usize, raise: bool, count: usize) -> Vec<Gain> {
+        let reach = self.rows.top_bit() * self.rows.scale[row];
+        let mut found = Vec::new();
+        let mut least = 0.0;
+        for &column in &self.columns {
+            // Columns that follow are no better.
+            if count == 0 || reach * self.hidden[column as usize].abs() < least {
+                break;
+            }
+            self.gains_of_code(row, column as usize, raise, |gain| {
+                if gain.size >= least {
+                    found.push(gain);
+                }
+            });
+            if found.len() >= count.saturating_add(count.max(8)) {
+                found.select_nth_unstable_by(count - 1, by_size);
+                found.truncate(count);
+                least = found[count - 1].size;
+            }
+        }
+        found.sort_unstable_by(by_size);
+        found.truncate(count);
+        found
+    }
+
+    /// The flips of one code that raise its row's logit, or lower it.
+    pub(super) fn gains_of_code(&self, row: usize, column: usize, raise: bool, found: impl FnMut(Gain)) {
+        self.rows.gains_of_code(row, column, self.hidden[column], raise, found);
+    }
+}

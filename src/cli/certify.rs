@@ -1,0 +1,238 @@
+//! `certify`: least flips, census, and what was asked for besides.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Serialize;
+
+use super::{
+    args::{BoundArgs, CertifyArgs, Format, OutputArgs, RunArgs, Unit},
+    exit_code,
+    output::{self, Sink},
+    resolve,
+};
+use crate::{
+    certificate::{
+        Answer, CertificateError, Certifier, Collapse, CollapseOptions, Options, Stage, Suite, Within, collapse,
+    },
+    record::{
+        SCHEMA, certificate,
+        recipe::{Recipe, Step},
+    },
+    search::{RunError, Settings},
+    subject::{Prompt, Subject},
+};
+
+/// Everything as one object.
+#[derive(Serialize)]
+struct Certificates<'a> {
+    command: &'static str,
+    schema: u32,
+    model: &'a str,
+    revision: Option<&'a str>,
+    head_digest: String,
+    kernel: &'static str,
+    answers: &'a [Answer],
+    suite: Option<Suite>,
+    /// Prompts without a certificate.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<Refused>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collapse: Option<Collapse>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    prompt: String,
+    error: String,
+}
+
+pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
+    let subject = resolve::subject(&args.model)?;
+    let toward = args.toward.as_deref().map(|token| self::token(&subject, token)).transpose()?;
+    let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let certifier = Certifier::new(&subject)?;
+    if let Some(path) = &args.out {
+        // Known at once that it can be written; and after the input was found good, since this empties it.
+        save(path, &subject, &Recipe::new(Vec::new()))?;
+    }
+    let settings = args.collapse.map(|_| settings(args, &subject, &prompts)).transpose()?;
+    if args.format == Format::Text {
+        output::stdout(resolve::introduction(&subject).as_bytes())?;
+    }
+    let options = Options {
+        max_tokens: args.prompts.max_tokens as usize,
+        within: args.within.map(within),
+        silence_eos: args.silence_eos,
+        toward,
+        weakest: usize::from(args.weakest),
+    };
+    let mut watch = |_: Stage| resolve::check_interrupted();
+    let (mut answers, mut refused): (Vec<Answer>, Vec<Refused>) = (Vec::new(), Vec::new());
+    let mut interrupted = None;
+    for prompt in &prompts {
+        match certifier.answer(prompt, &options, &mut watch) {
+            Ok(answer) => {
+                match args.format {
+                    Format::Text => output::stdout(certificate::answer(&answer, output::look()).as_bytes())?,
+                    Format::Jsonl => output::json(&answer)?,
+                    Format::Json => {}
+                }
+                answers.push(answer);
+            }
+            Err(error @ CertificateError::NotFinite { .. }) => {
+                output::message(&format!("{:?}: {error}", prompt.text));
+                refused.push(Refused { prompt: prompt.text.clone(), error: error.to_string() });
+            }
+            Err(CertificateError::Run(error @ RunError::Interrupted)) => {
+                interrupted = Some(error);
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // What is finished is shown and kept, whatever ended the run.
+    let suite = Suite::of(&answers, |row| subject.decode(&[row as u32]))?;
+    if let (Format::Text, Some(suite)) = (args.format, suite.as_ref().filter(|suite| suite.answers > 1)) {
+        output::stdout(certificate::suite(suite, output::look()).as_bytes())?;
+    }
+    let collapsed = match (&interrupted, settings, answers.is_empty()) {
+        (None, Some(settings), false) => {
+            let asked: Vec<Prompt> =
+                prompts.iter().filter(|prompt| !refused.iter().any(|r| r.prompt == prompt.text)).cloned().collect();
+            let options = CollapseOptions {
+                flips: args.collapse.unwrap_or(0) as usize,
+                trials: args.trials as usize,
+                seed: args.seed,
+            };
+            match collapse(&subject, &asked, &settings, &options, &mut watch) {
+                Err(CertificateError::Run(error @ RunError::Interrupted)) => {
+                    interrupted = Some(error);
+                    None
+                }
+                other => Some(other?),
+            }
+        }
+        _ => None,
+    };
+    if let (Format::Text, Some(collapse)) = (args.format, &collapsed) {
+        output::stdout(certificate::collapse(collapse, output::look()).as_bytes())?;
+    }
+    if let Some(path) = &args.out {
+        save(path, &subject, &recipe(&answers, collapsed.as_ref()))?;
+    }
+    let code = code(&answers, &refused);
+    let all = Certificates {
+        command: "certify",
+        schema: SCHEMA,
+        model: subject.name(),
+        revision: subject.revision(),
+        head_digest: subject.head_digest(),
+        kernel: subject.kernel().name(),
+        answers: if args.format == Format::Json { &answers } else { &[] },
+        suite,
+        refused,
+        collapse: collapsed,
+    };
+    match args.format {
+        Format::Text => {}
+        // The last line: what the answers have in common.
+        Format::Json | Format::Jsonl => output::json(&all)?,
+    }
+    match interrupted {
+        Some(error) => Err(error.into()),
+        None => Ok(code),
+    }
+}
+
+fn code(answers: &[Answer], refused: &[Refused]) -> u8 {
+    if answers.is_empty() {
+        output::message("no answer could be certified");
+        return exit_code::NOTHING;
+    }
+    let failures: Vec<&String> = answers.iter().flat_map(|answer| &answer.failures).collect();
+    failures.iter().for_each(|failure| output::message(failure));
+    match (failures.is_empty(), refused.is_empty()) {
+        (false, _) => exit_code::FAILED,
+        (true, false) => exit_code::USAGE,
+        (true, true) => exit_code::DONE,
+    }
+}
+
+const fn within(unit: Unit) -> Within {
+    match unit {
+        Unit::Word => Within::Word,
+        Unit::Row => Within::Row,
+        Unit::Line => Within::Line,
+    }
+}
+
+/// A token given as an id, or as a text.
+fn token(subject: &Subject, given: &str) -> Result<u32> {
+    let vocab_size = subject.head().layout().rows();
+    if !given.is_empty() && given.bytes().all(|byte| byte.is_ascii_digit()) {
+        let token: u32 = given.parse().with_context(|| format!("--toward: {given:?} is no token id"))?;
+        if token as usize >= vocab_size {
+            bail!("--toward: token {token} is beyond the model's vocabulary of {vocab_size}");
+        }
+        return Ok(token);
+    }
+    let text = given.strip_prefix("text:").unwrap_or(given);
+    subject.token(text).context("--toward")
+}
+
+/// How answers are judged, which only the search for collapse asks.
+fn settings(args: &CertifyArgs, subject: &Subject, prompts: &[Prompt]) -> Result<Settings> {
+    let run = RunArgs {
+        model: args.model.clone(),
+        prompts: args.prompts.clone(),
+        threshold: args.threshold.clone(),
+        bounds: BoundArgs { at_least: None, kl: None },
+        seed: args.seed,
+        output: OutputArgs { format: args.format, out: None, resume: false },
+        shard: None,
+    };
+    let mut sink = Sink::new(&run.output, subject)?;
+    resolve::settings(subject, &run, prompts, &mut sink)
+}
+
+fn save(path: &Path, subject: &Subject, recipe: &Recipe) -> Result<()> {
+    if output::is_of_the_model(path, subject) {
+        bail!("--out {} is a file of the model; give another name", path.display());
+    }
+    recipe.save(path).map_err(|error| anyhow!(error).context(format!("cannot write {}", path.display())))
+}
+
+/// Witnesses and weakest bits, as edits that can be run again.
+fn recipe(answers: &[Answer], collapsed: Option<&Collapse>) -> Recipe {
+    let mut steps: Vec<Step> = Vec::new();
+    for answer in answers {
+        let mut step = |edit: &Option<String>, note: String| {
+            if let Some(edit) = edit {
+                steps.push(Step { edit: edit.clone(), prompt: Some(answer.prompt.clone()), note: Some(note) });
+            }
+        };
+        step(&answer.witness, "least flips that change the answer".to_owned());
+        for at in &answer.positions {
+            let flips = at.least_flips.unwrap_or(0);
+            step(&at.witness, format!("least flips at position {}, {flips}: {:?} loses", at.index, at.text));
+        }
+        if let Some(within) = &answer.within {
+            step(&within.witness, format!("least flips within one {}", within.unit));
+        }
+        if let Some(silence) = &answer.silence_eos {
+            step(&silence.witness, format!("no eos within {} steps", silence.steps));
+        }
+        if let Some(toward) = &answer.toward {
+            step(&toward.witness, format!("least flips that make {:?} the first token", toward.text));
+        }
+        for weak in &answer.weakest {
+            step(&Some(weak.edit.clone()), format!("a weak bit: positions {:?}", weak.positions));
+        }
+    }
+    if let Some(collapse) = collapsed.filter(|collapse| collapse.flips > 0) {
+        let note = format!("{} flips, the median verdict is {}", collapse.flips, collapse.median);
+        steps.push(Step { edit: collapse.edit.clone(), prompt: None, note: Some(note) });
+    }
+    Recipe::new(steps)
+}

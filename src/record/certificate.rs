@@ -1,0 +1,243 @@
+//! Certificates for people: what the terminal shows.
+
+use std::fmt::Write;
+
+use super::text::Look;
+use crate::{
+    certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, Suite, TowardReport},
+    coherence::Verdict,
+};
+
+/// Weakest bits that are shown.
+const SHOWN: usize = 5;
+/// Points of the protection curve that are shown.
+const POINTS: usize = 7;
+/// Columns of the names on the left.
+const NAME: usize = 14;
+
+/// One answer.
+pub fn answer(answer: &Answer, look: Look) -> String {
+    let mut out = format!("\n{} -> {:?}\n", look.bold(&format!("{:?}", answer.prompt)), answer.text);
+    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+
+    line("least flips", &least_flips(answer));
+    if let (Some(witness), Some(run), Some(position)) =
+        (&answer.witness, &answer.witness_run, answer.witness_position)
+    {
+        let at = &answer.positions[position];
+        let rival = at.rival_text.as_deref().unwrap_or("");
+        line("", &format!("{}: at position {position}, {:?} loses to {rival:?}", shortened(witness), at.text));
+        let did = if run.changed { "run, it says" } else { "RUN, IT CHANGES NOTHING:" };
+        line("", &format!("{did} {:?}", run.text));
+    }
+    line("single flips", &vulnerability(answer.critical_bits, answer.total_bits, "change the answer"));
+    if answer.undecided_bits > 0 {
+        let executed = answer.executed;
+        line(
+            "",
+            &format!(
+                "{} more or fewer when executed: within the kernel's rounding; {} of {} run changed it",
+                grouped(answer.undecided_bits),
+                grouped(executed.undecided_changing),
+                grouped(executed.undecided_run),
+            ),
+        );
+    }
+    line("", &by_bit(&answer.by_bit_position));
+    let rows: Vec<String> = answer
+        .rows
+        .iter()
+        .take(4)
+        .map(|row| format!("{} {:?} {}", row.row, row.text, grouped(row.critical)))
+        .collect();
+    if !rows.is_empty() {
+        line("", &format!("most in rows {}", rows.join(", ")));
+    }
+    line("protection", &protection(&answer.protection));
+    line("scales", &scales(&answer.scales));
+    line("biases", &scales(&answer.biases));
+    if let Some(within) = &answer.within {
+        line(&format!("one {}", within.unit), &confined(within));
+    }
+    if let Some(silence) = &answer.silence_eos {
+        line("silence eos", &silence_eos(silence));
+    }
+    if let Some(toward) = &answer.toward {
+        line("toward", &toward_token(toward));
+    }
+
+    let columns = " pos  token             loses to             margin  flips  single flips  undecided";
+    _ = writeln!(out, "\n{}", look.dim(columns));
+    for at in &answer.positions {
+        let number = |x: Option<usize>| x.map_or("-".to_owned(), |x| x.to_string());
+        let flips = match (at.least_flips, at.executed_at_least) {
+            (Some(exact), Some(executed)) if exact != executed => format!("{exact} ({executed})"),
+            (exact, _) => number(exact),
+        };
+        _ = writeln!(
+            out,
+            "{:>4}  {:<16}  {:<16}  {:>9}  {flips:>5}  {:>12}  {:>9}",
+            at.index,
+            quoted(&at.text),
+            at.rival_text.as_deref().map_or("-".to_owned(), quoted),
+            at.margin.map_or("-".to_owned(), |margin| format!("{margin:.3}")),
+            grouped(at.critical),
+            at.undecided,
+        );
+    }
+    if !answer.weakest.is_empty() {
+        _ = writeln!(out, "\n{}", look.dim("weakest bits                    changes  what the model says after it"));
+    }
+    for weak in answer.weakest.iter().take(SHOWN) {
+        let positions = format!("{} of {}", weak.positions.len(), answer.positions.len());
+        _ = writeln!(out, "{:<30}  {positions:>7}  {:?}", weak.edit, weak.ran.text);
+    }
+    if answer.weakest.len() > SHOWN {
+        let more = format!("{} more in --format json and --out", answer.weakest.len() - SHOWN);
+        _ = writeln!(out, "{}", look.dim(&more));
+    }
+    for failure in &answer.failures {
+        _ = writeln!(out, "{} {failure}", look.bold("FAILED"));
+    }
+    out
+}
+
+/// What several answers have in common.
+pub fn suite(suite: &Suite, look: Look) -> String {
+    let mut out = format!("\n{}\n", look.bold(&format!("all {} answers together", suite.answers)));
+    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    line("single flips", &vulnerability(suite.critical_bits, suite.total_bits, "change at least one answer"));
+    line("", &by_bit(&suite.by_bit_position));
+    line("protection", &protection(&suite.protection));
+    let words: Vec<String> =
+        suite.words.iter().take(6).map(|word| format!("[{},{}] {}", word.row, word.word, word.critical)).collect();
+    if !words.is_empty() {
+        line("", &format!("first of all words [row,word] {}", words.join(", ")));
+    }
+    out
+}
+
+/// What a search for collapse found.
+pub fn collapse(collapse: &Collapse, look: Look) -> String {
+    let mut out = format!("\n{}\n", look.bold("collapse, by a greedy search (fewer flips may do it, too)"));
+    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let found = if collapse.reached { "bring" } else { "were tried, and bring only" };
+    line("found", &format!("{} flips {found} the median verdict to {}", collapse.flips, collapse.median));
+    for taken in &collapse.path {
+        line("", &format!("{:<30} median {}", taken.edit, taken.median));
+    }
+    for fate in &collapse.prompts {
+        line("", &format!("{} {:?} -> {:?}", look.verdict(fate.verdict, 10), fate.prompt, fate.text));
+    }
+    let random = &collapse.random;
+    let verdicts: Vec<String> = Verdict::ALL
+        .iter()
+        .filter_map(|verdict| Some(format!("{verdict} {}", grouped(*random.verdicts.get(verdict)?))))
+        .collect();
+    let what = format!("{} edits of {} random flips: {} collapse the suite", random.trials, random.flips, random.collapsed);
+    line("random", &format!("{what}; answers: {}", verdicts.join(", ")));
+    out
+}
+
+fn least_flips(answer: &Answer) -> String {
+    match (answer.least_flips, answer.executed_at_least) {
+        (None, _) => "no flips of code bits change a token of it".to_owned(),
+        (Some(0), _) => "0: in real arithmetic another token than the executed one wins already".to_owned(),
+        (Some(1), _) => "1: a single flip changes it".to_owned(),
+        (Some(exact), Some(executed)) if executed < exact => {
+            format!("{exact}: no fewer change a token in real arithmetic, no fewer than {executed} when executed")
+        }
+        (Some(2), _) => "2: no single flip of a code bit, anywhere in the head, changes a token".to_owned(),
+        (Some(exact), _) => format!("{exact}: no {} flips of code bits, anywhere in the head, change a token", exact - 1),
+    }
+}
+
+fn vulnerability(critical: usize, total: usize, what: &str) -> String {
+    let share = critical as f64 / total as f64;
+    let one_in = if critical == 0 { String::new() } else { format!(", 1 in {}", grouped(total / critical)) };
+    format!("{} of {} {what} ({share:.3e}{one_in})", grouped(critical), grouped(total))
+}
+
+fn by_bit(counts: &[usize]) -> String {
+    let bits: Vec<String> =
+        counts.iter().enumerate().rev().map(|(bit, &count)| format!("bit {bit}: {}", grouped(count))).collect();
+    bits.join(", ")
+}
+
+fn protection(curve: &[Protection]) -> String {
+    let points: Vec<String> = curve
+        .iter()
+        .step_by(curve.len().div_ceil(POINTS).max(1))
+        .chain(curve.last().filter(|_| (curve.len() - 1) % curve.len().div_ceil(POINTS).max(1) != 0))
+        .map(|point| format!("{} {:.3}", grouped(point.words), point.share))
+        .collect();
+    if points.is_empty() { "nothing to protect".to_owned() } else { format!("words, share: {}", points.join(" | ")) }
+}
+
+fn scales(census: &ScaleCensus) -> String {
+    let mut text = vulnerability(census.critical_bits, census.total_bits, "bits change it, one at a time");
+    for (count, what) in [(census.nonfinite_bits, "not finite"), (census.undecided_bits, "undecided when executed")] {
+        if count > 0 {
+            _ = write!(text, ", {} {what}", grouped(count));
+        }
+    }
+    text
+}
+
+fn confined(confined: &Confined) -> String {
+    let (Some(flips), Some(witness)) = (confined.least_flips, &confined.witness) else {
+        return format!("no flips within one {} change a token", confined.unit);
+    };
+    let did = if confined.witness_changes == Some(true) { "run, it does" } else { "RUN, IT DOES NOT" };
+    format!("{flips} within one {} change a token: {} ({did})", confined.unit, shortened(witness))
+}
+
+fn silence_eos(silence: &Silence) -> String {
+    let steps = silence.steps;
+    match (silence.at_least, silence.at_most, &silence.witness) {
+        (Some(0), Some(0), _) => format!("it does not end within {steps} steps anyway"),
+        (Some(least), Some(most), Some(witness)) => {
+            let bound = if least == most { format!("{least}, exactly") } else { format!("{least} to {most}") };
+            let says = silence.text.as_deref().unwrap_or("");
+            format!("{bound}, for {steps} steps without an end: {} says {says:?}", shortened(witness))
+        }
+        (Some(least), ..) => format!("at least {least} for {steps} steps without an end; none were found that do it"),
+        _ => "no flips of code bits keep it from ending".to_owned(),
+    }
+}
+
+fn toward_token(toward: &TowardReport) -> String {
+    let (Some(flips), Some(witness)) = (toward.least_flips, &toward.witness) else {
+        return format!("no flips make {:?} the first token", toward.text);
+    };
+    let did = if toward.witness_works == Some(true) { "run, they do" } else { "RUN, THEY DO NOT" };
+    let lowering = match toward.lowered_rows {
+        0 => "all of them raising it".to_owned(),
+        rows => format!("{} of them raising it, the others lowering {rows} rivals", toward.raising),
+    };
+    format!("{flips} make {:?} the first token, {lowering}: {} ({did})", toward.text, shortened(witness))
+}
+
+/// An edit of at most so many flips as a line holds.
+fn shortened(edit: &str) -> String {
+    const FLIPS: usize = 4;
+    let flips: Vec<&str> = edit.split('+').collect();
+    match flips.get(..FLIPS).filter(|_| flips.len() > FLIPS + 1) {
+        Some(first) => format!("{} and {} more (--out keeps them)", first.join("+"), flips.len() - FLIPS),
+        None => edit.to_owned(),
+    }
+}
+
+/// A text in quotes, cut to what a column holds.
+fn quoted(text: &str) -> String {
+    let quoted = format!("{text:?}");
+    if quoted.chars().count() <= 16 {
+        return quoted;
+    }
+    let start: String = quoted.chars().take(14).collect();
+    format!("{start}~\"")
+}
+
+fn grouped(number: usize) -> String {
+    super::text::grouped(number as i64)
+}
