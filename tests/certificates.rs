@@ -2,7 +2,11 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use lm_headroom::{
     certificate::{Position, Rows, census, least_flips},
@@ -10,8 +14,13 @@ use lm_headroom::{
     kernels::Kernel,
     model::{BodyError, CpuProjection, Llama, Projection, Query},
     team::Team,
-    testing::skipped,
+    testing::{brute_force::SmallHead, skipped},
     trial::{Task, Trials, Tying},
+};
+use proptest::{
+    collection::vec,
+    prelude::any,
+    test_runner::{Config, TestCaseError, TestRunner},
 };
 use serde::Deserialize;
 
@@ -131,8 +140,13 @@ fn compare(folder: &PathBuf, trajectories: &str, least: &str, critical: &str) {
             let found = least_flips(position, &[]).expect("it can be changed");
             assert_eq!((position.token(), found.flips), (reference.token, reference.flips), "{what}");
             assert_eq!(found.executed_at_least, found.flips, "{what}");
-            if found.rival != reference.rival || (found.slack - reference.slack).abs() > 1e-3 {
-                println!("{what}: {found:?} {} {}", reference.rival, reference.slack);
+            assert!((f64::from(logits[index * layout.rows() + position.token()]) - reference.logit).abs() < 1e-3);
+            if found.rival == reference.rival {
+                assert!((found.margin - reference.margin).abs() < 1e-3, "{what}: {found:?}");
+                assert!((found.slack - reference.slack).abs() < 1e-3, "{what}: {found:?}");
+            } else {
+                // Of the rivals that so many flips suffice for, the one with the most slack is taken here.
+                assert!(found.slack > reference.slack - 1e-3, "{what}: {found:?}");
             }
             fewest = fewest.min(found.flips);
             compared += 1;
@@ -144,17 +158,20 @@ fn compare(folder: &PathBuf, trajectories: &str, least: &str, critical: &str) {
         for (index, (census, reference)) in censuses.iter().zip(&critical.positions).enumerate() {
             let found = census.critical().count();
             let what = format!("{:?}, position {index}: {found}, {}", critical.prompt, reference.critical);
-            println!("{what} near {} undecided {} looked {}", reference.within_1e4, census.undecided().count(), census.looked_at);
+            assert_eq!(positions[index].token(), reference.token, "{what}");
             assert!(found.abs_diff(reference.critical) <= reference.within_1e4, "{what}");
             union.extend(census.critical().map(|hit| hit.flip));
             near += reference.within_1e4;
             counted += found;
             undecided += census.undecided().count();
         }
-        println!("{} {}", union.len(), critical.critical_union);
         assert!(union.len().abs_diff(critical.critical_union) <= near);
     }
-    println!("{}: {compared} positions equal, {counted} critical bits, {undecided} undecided, kernel {}", folder.display(), clean.kernel.name());
+    println!(
+        "{}: {compared} positions equal, {counted} critical bits, {undecided} undecided, kernel {}",
+        folder.display(),
+        clean.kernel.name()
+    );
 }
 
 const G64: &str = include_str!("fixtures/reference/smollm2-g64.jsonl");
@@ -163,6 +180,36 @@ const G64_LEAST: &str = include_str!("fixtures/reference/smollm2-g64.least_flips
 const G64_CRITICAL: &str = include_str!("fixtures/reference/smollm2-g64.critical_bits.jsonl");
 const G32_LEAST: &str = include_str!("fixtures/reference/smollm2-g32-eos.least_flips.jsonl");
 const G32_CRITICAL: &str = include_str!("fixtures/reference/smollm2-g32-eos.critical_bits.jsonl");
+
+/// Cases for the property below; `PROPTEST_CASES` asks for more.
+const CASES: u32 = 300;
+
+#[test]
+fn no_fewer_flips_change_a_token_and_every_witness_does() {
+    let reached: Mutex<BTreeMap<Option<usize>, usize>> = Mutex::default();
+    let mut config = Config::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+    }
+    let mut runner = TestRunner::new(Config { failure_persistence: None, ..config });
+    let tried = Mutex::new((0_u64, 0_usize));
+    runner
+        .run(&vec(any::<u8>(), 24..40), |bytes| {
+            let checked = SmallHead::from_bytes(&bytes).check().map_err(TestCaseError::fail)?;
+            let mut tried = tried.lock().expect("no panic");
+            *tried = (tried.0 + checked.tried, tried.1 + checked.critical);
+            if checked.exhausted {
+                *reached.lock().expect("no panic").entry(checked.least.map(|least| least.min(6))).or_default() += 1;
+            }
+            Ok(())
+        })
+        .expect("no counterexample");
+    let reached = reached.into_inner().expect("no panic");
+    println!("cases by least flips (6: or more), all sets of fewer tried: {reached:?}; sets tried, critical bits: {tried:?}");
+    for flips in 1..=6 {
+        assert!(reached.get(&Some(flips)).is_some_and(|&cases| cases > 0), "no case of {flips} flips: {reached:?}");
+    }
+}
 
 #[test]
 fn group_64_has_the_least_flips_and_critical_bits_of_the_reference() {

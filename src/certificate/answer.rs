@@ -8,7 +8,7 @@ use super::{
     CertificateError, Outcome,
     census::{Census, Hit, census},
     confined::{Within, least_flips_within},
-    least_flips::{LeastFlips, largest_gains, least_flips},
+    least_flips::{LeastFlips, all_least_flips, largest_gains},
     position::{Flip, Position, Rows},
     protection::{Protection, RowCount, Union, WordCount},
     scales::{ScaleCensus, scale_census},
@@ -347,8 +347,7 @@ impl<'a> Certifier<'a> {
         lap(&mut times.logits);
 
         watch(Stage::LeastFlips)?;
-        let mut least: Vec<Option<LeastFlips>> = vec![None; positions.len()];
-        team.for_each_chunk(&mut least, 1, |i, least| least[0] = least_flips(&positions[i], &[]));
+        let least = all_least_flips(&positions, &[], team);
         lap(&mut times.least_flips);
         watch(Stage::Census)?;
         let censuses = census(&positions, team);

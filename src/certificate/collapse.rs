@@ -25,7 +25,7 @@ use super::{
     position::{Flip, Gain, Position, Rows},
 };
 use crate::{
-    coherence::{Evidence, Thresholds, Verdict, judge, right},
+    coherence::{Evidence, Verdict, judge, right},
     edit::{Amount, Change, Edit, Plan, Random, Tensor},
     model::{Llama, Projection},
     search::{RunError, Settings},
@@ -128,11 +128,6 @@ fn collapsed(verdict: Verdict) -> bool {
     verdict >= Verdict::Dead
 }
 
-/// The one place that says how answers are judged here.
-fn thresholds(settings: &Settings) -> Thresholds {
-    settings.calibration.as_ref().map_or(Thresholds::single(settings.threshold), |found| found.thresholds())
-}
-
 /// Edits run on all prompts.
 struct Field<'a> {
     subject: &'a Subject,
@@ -192,7 +187,8 @@ impl<'a> Field<'a> {
                 clean_finish: clean.finish,
                 surprise: &answer.surprise,
                 divergence: Some(mean),
-                thresholds: thresholds(settings),
+                threshold: settings.threshold,
+                ordinary: settings.ordinary(),
                 prompt: &prompt.text,
                 text: &text,
                 clean_text,

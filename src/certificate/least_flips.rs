@@ -17,6 +17,7 @@
 //! and bisection.
 
 use super::position::{Flip, Gain, Position, by_size};
+use crate::team::Team;
 
 /// The least flips of a position, with what shows them.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +86,13 @@ pub fn least_flips(position: &Position<'_>, excluded: &[u32]) -> Option<LeastFli
     units.sort_unstable_by(|a, b| b.total_cmp(a));
     let search = Search { position, lost: sums(losses.iter().map(|gain| gain.size)), losses, units: sums(units.into_iter()), excluded };
     search.least()
+}
+
+/// [`least_flips`] of each position.
+pub fn all_least_flips(positions: &[Position<'_>], excluded: &[u32], team: &Team) -> Vec<Option<LeastFlips>> {
+    let mut least = vec![None; positions.len()];
+    team.for_each_chunk(&mut least, 1, |i, least| least[0] = least_flips(&positions[i], excluded));
+    least
 }
 
 /// The certificate of a position whose executed token is not the winner in real arithmetic: no flip is needed.

@@ -20,7 +20,7 @@ pub use answer::{
 pub use census::{Census, Hit, census};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::{Within, least_flips_within};
-pub use least_flips::{LeastFlips, largest_gains, least_flips};
+pub use least_flips::{LeastFlips, all_least_flips, largest_gains, least_flips};
 pub use position::{Flip, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, Union, WordCount};
 pub use scales::{ScaleCensus, scale_census};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CertificateError,
     answer::{Ground, Stage, Watch, logits, run},
-    least_flips::{LeastFlips, least_flips},
+    least_flips::{all_least_flips, least_flips},
     position::{Flip, Position, Rows},
 };
 use crate::{
@@ -67,8 +67,7 @@ pub(super) fn silence_eos(
         return Ok(Silence { steps, at_least: none, executed_at_least: none, at_most: none, exact: true, witness, text });
     }
     let eos = ground.subject.eos();
-    let mut least: Vec<Option<LeastFlips>> = vec![None; ground.positions.len()];
-    ground.subject.team().for_each_chunk(&mut least, 1, |i, least| least[0] = least_flips(&ground.positions[i], eos));
+    let least = all_least_flips(ground.positions, eos, ground.subject.team());
     let at_least = least.iter().flatten().map(|least| least.flips).min();
     let executed_at_least = least.iter().flatten().map(|least| least.executed_at_least).min();
     watch(Stage::Running)?;

@@ -92,12 +92,14 @@ impl Search<'_> {
             Some(n) => (n, n),
             None => (self.flips(&sizes, usize::MAX, claim)?, sizes.len()),
         };
-        let mut n = 0;
-        while n < best.0.min(best.1) {
+        // With as many flips spent on raising as the best needs in all, nothing is gained.
+        for n in 0..=sizes.len() {
+            if n >= best.0 {
+                break;
+            }
             if let Some(flips) = self.flips(&sizes[..n], best.0, claim) {
                 best = (flips, n);
             }
-            n += 1;
         }
         Some(best)
     }

@@ -139,8 +139,7 @@ pub struct BoundArgs {
 /// When a step counts as coherent.
 #[derive(Args, Clone, Debug)]
 pub struct ThresholdArgs {
-    /// Surprise up to which each step by itself counts as coherent, instead of thresholds that are calibrated on
-    /// the model's own answers
+    /// Surprise up to which a step counts as coherent, instead of calibrating it on the model's own answers
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Prompts to calibrate on, one a line, instead of the program's own; every third is held out
@@ -245,17 +244,25 @@ pub struct SweepArgs {
 
 /// Options of `bisect`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "What is searched for is where --at-least VERDICT (on the median verdict over the prompts) or \
---kl NATS (on the
-mean divergence) begins or ceases to hold; --at-least WOBBLING if neither is given. First the ends and some
-values between are run, then every change that they show is narrowed down to neighbouring values, both run.
-All changes that were seen are reported. Only edits of flips:SEED contain the smaller ones; in every other
-family a change that was found is one of perhaps many. The exit code does not depend on what is found.
+#[command(
+    mut_arg("at_least", |arg| arg.help(
+        "What is searched for: where the median verdict over the prompts is at least this good [default: WOBBLING]"
+    )),
+    mut_arg("kl", |arg| {
+        arg.help("What is searched for: where the mean divergence is at most so many nats").conflicts_with("at_least")
+    }),
+    // Each step depends on what the ones before it found.
+    mut_arg("shard", |arg| arg.hide(true)),
+    after_help = "First the two ends and some values between are run, then every change that they show is narrowed down \
+to neighbouring values, both run. All changes that were seen are reported. Only edits of flips:SEED contain the \
+smaller ones; in every other family a change that was found is one of perhaps many. The exit code does not depend on \
+what is found.
 
 Examples:
   headroom bisect --family shift --from 0 --to 1000000
   headroom bisect --family flips:7 --from 0 --to 4096 --kl 0.5
-  headroom bisect --family rate:7 --from 0 --to 1e-3 --at-least DYING --prompts suite.jsonl")]
+  headroom bisect --family rate:7 --from 0 --to 1e-3 --at-least DYING --prompts suite.jsonl"
+)]
 pub struct BisectArgs {
     /// shift; digit:K (value x 16^K); flips:SEED (first of one random order); rate:SEED (each bit by chance)
     #[arg(long, value_name = "FAMILY")]
@@ -275,8 +282,7 @@ pub struct BisectArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "A packed word has eight hexadecimal digits. Each cell of the map is a shift of one of them, by \
-value x 16^digit,
-on every prompt: 8 x 16 cells. With 4-bit codes a digit is a code; with 8-bit codes two digits are one.
+value x 16^digit, on every prompt: 8 x 16 cells. With 4-bit codes a digit is a code; with 8-bit codes two digits are one.
 
 Examples:
   headroom map
@@ -292,7 +298,7 @@ pub struct MapArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Each trial flips its own random bits, drawn from --seed, the row's number and the trial's, and \
-asks one of the
+asks one of the \
 prompts, in turn: so trials are independent, and Wilson's interval is that of their number.
 
 Examples:
@@ -325,10 +331,9 @@ pub struct CampaignArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "A recipe is {\"schema\":1,\"recipe\":[{\"edit\":\"shift:1\",\"prompt\":\"...\",\"note\":\"...\"}]}; an \
-entry without a prompt is run on
-\"What is 2+2?\". A journal's edits are run on the prompts that they were run on: by their ids where this is the model
-of the journal (and neither --system nor --raw is given), else by their text. Prompts that are given here take the
-place of all of them.
+entry without a prompt is run on \"What is 2+2?\". A journal's edits are run on the prompts that they were run on: by \
+their ids where this is the model of the journal (and neither --system nor --raw is given), else by their text. \
+Prompts that are given here take the place of all of them.
 
 Examples:
   headroom replay found.json --model ./smollm2
@@ -347,8 +352,7 @@ pub struct ReplayArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Trials are matched by prompt and edit. Exit code 1: a verdict is worse in the second run; 3: the \
-runs have no trial
-in common.
+runs have no trial in common.
 
 Examples:
   headroom compare old.jsonl new.jsonl
@@ -375,7 +379,7 @@ pub struct RelabelArgs {
     /// Journal of a run, as --out writes it
     #[arg(value_name = "RUN")]
     pub journal: PathBuf,
-    /// Surprise up to which each step by itself counts as coherent [default: the records' own thresholds]
+    /// Surprise up to which a step counts as coherent [default: the records' own]
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Bounds.

@@ -47,7 +47,7 @@ fn is_journal(path: &Path, bytes: &[u8]) -> bool {
     }
 }
 
-fn steps(path: &Path) -> Result<Vec<Step>> {
+fn steps(path: &Path, max_tokens: usize) -> Result<Vec<Step>> {
     let place = || path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !is_journal(path, &bytes) {
@@ -61,6 +61,12 @@ fn steps(path: &Path) -> Result<Vec<Step>> {
     }
     let mut records: Vec<(usize, Record)> = stored::finished(journal::parse(&bytes, path)?, path).records;
     records.sort_by_key(|(_, record)| record.trial);
+    if let Some((_, first)) = records.first().filter(|(_, record)| record.run.max_tokens != max_tokens) {
+        let theirs = first.run.max_tokens;
+        message(&format!(
+            "answers of the journal have up to {theirs} tokens, these up to {max_tokens}; --max-tokens {theirs} makes them alike"
+        ));
+    }
     records
         .into_iter()
         .map(|(line, record)| {
@@ -104,7 +110,7 @@ fn own_prompts(subject: &Subject, steps: &[Step], args: &PromptArgs) -> Result<(
 }
 
 pub(super) fn replay(args: &ReplayArgs) -> Result<u8> {
-    let steps = steps(&args.file)?;
+    let steps = steps(&args.file, args.run.prompts.max_tokens as usize)?;
     if steps.is_empty() {
         message(&format!("{} holds no edit, so nothing was checked", args.file.display()));
         return Ok(exit_code::NOTHING);

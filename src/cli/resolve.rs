@@ -179,19 +179,6 @@ pub(super) fn settings(subject: &Subject, args: &RunArgs, prompts: &[Prompt], si
     Ok(Settings::calibrated(calibration, max_tokens))
 }
 
-/// When a step counts as coherent, and how that was found.
-pub(super) fn rule(settings: &Settings) -> String {
-    let threshold = settings.threshold;
-    match &settings.calibration {
-        None => format!("a step is coherent up to a surprise of {threshold} nats (given)\n"),
-        Some(calibration) => format!(
-            "coherent up to a surprise of {threshold:.1} nats a step, {:.1} over two, {:.1} over three: 99 % of {} answers \
-             of the clean model's own are; of {} others the rule condemns {}\n",
-            calibration.pair, calibration.triple, calibration.samples, calibration.held_out, calibration.false_alarms
-        ),
-    }
-}
-
 /// What stands above the results: the model, its head, and what runs it.
 pub(super) fn introduction(subject: &Subject) -> String {
     let (config, layout) = (subject.checkpoint().config(), subject.head().layout());

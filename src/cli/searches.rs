@@ -160,8 +160,7 @@ fn show<T: Serialize>(
 
 pub(super) fn bisect(args: &BisectArgs) -> Result<u8> {
     let predicate = match (args.run.bounds.at_least, args.run.bounds.kl) {
-        (Some(_), Some(_)) => bail!("bisect searches for one thing: give --at-least or --kl, not both"),
-        (Some(verdict), None) => Predicate::AtLeast(verdict),
+        (Some(verdict), _) => Predicate::AtLeast(verdict),
         (None, Some(nats)) => Predicate::Kl(nats),
         (None, None) => Predicate::AtLeast(Verdict::Wobbling),
     };

@@ -67,7 +67,7 @@ pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
     for record in &mut records {
         let before = (record.verdict, record.tags.clone());
         if let Some(threshold) = args.threshold {
-            // One that is given takes the place of all that were calibrated.
+            // One that is given takes the place of what was calibrated.
             record.run.calibration = None;
             record.threshold = threshold;
         }

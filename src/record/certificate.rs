@@ -26,7 +26,7 @@ pub fn answer(answer: &Answer, look: Look) -> String {
     {
         let at = &answer.positions[position];
         let rival = at.rival_text.as_deref().unwrap_or("");
-        line("", &format!("{witness}: at position {position}, {:?} loses to {rival:?}", at.text));
+        line("", &format!("{}: at position {position}, {:?} loses to {rival:?}", shortened(witness), at.text));
         let did = if run.changed { "run, it says" } else { "RUN, IT CHANGES NOTHING:" };
         line("", &format!("{did} {:?}", run.text));
     }
@@ -147,6 +147,7 @@ fn least_flips(answer: &Answer) -> String {
         (Some(exact), Some(executed)) if executed < exact => {
             format!("{exact}: no fewer change a token in real arithmetic, no fewer than {executed} when executed")
         }
+        (Some(2), _) => "2: no single flip of a code bit, anywhere in the head, changes a token".to_owned(),
         (Some(exact), _) => format!("{exact}: no {} flips of code bits, anywhere in the head, change a token", exact - 1),
     }
 }
@@ -188,7 +189,7 @@ fn confined(confined: &Confined) -> String {
         return format!("no flips within one {} change a token", confined.unit);
     };
     let did = if confined.witness_changes == Some(true) { "run, it does" } else { "RUN, IT DOES NOT" };
-    format!("{flips} within one {} change a token: {witness} ({did})", confined.unit)
+    format!("{flips} within one {} change a token: {} ({did})", confined.unit, shortened(witness))
 }
 
 fn silence_eos(silence: &Silence) -> String {
@@ -198,7 +199,7 @@ fn silence_eos(silence: &Silence) -> String {
         (Some(least), Some(most), Some(witness)) => {
             let bound = if least == most { format!("{least}, exactly") } else { format!("{least} to {most}") };
             let says = silence.text.as_deref().unwrap_or("");
-            format!("{bound}, for {steps} steps without an end: {witness} says {says:?}")
+            format!("{bound}, for {steps} steps without an end: {} says {says:?}", shortened(witness))
         }
         (Some(least), ..) => format!("at least {least} for {steps} steps without an end; none were found that do it"),
         _ => "no flips of code bits keep it from ending".to_owned(),
@@ -210,13 +211,21 @@ fn toward_token(toward: &TowardReport) -> String {
         return format!("no flips make {:?} the first token", toward.text);
     };
     let did = if toward.witness_works == Some(true) { "run, they do" } else { "RUN, THEY DO NOT" };
-    format!(
-        "{flips} make {:?} the first token, {} of them raising it and {} lowering {} others: {witness} ({did})",
-        toward.text,
-        toward.raising,
-        flips - toward.raising,
-        toward.lowered_rows,
-    )
+    let lowering = match toward.lowered_rows {
+        0 => "all of them raising it".to_owned(),
+        rows => format!("{} of them raising it, the others lowering {rows} rivals", toward.raising),
+    };
+    format!("{flips} make {:?} the first token, {lowering}: {} ({did})", toward.text, shortened(witness))
+}
+
+/// An edit of at most so many flips as a line holds.
+fn shortened(edit: &str) -> String {
+    const FLIPS: usize = 4;
+    let flips: Vec<&str> = edit.split('+').collect();
+    match flips.get(..FLIPS).filter(|_| flips.len() > FLIPS + 1) {
+        Some(first) => format!("{} and {} more (--out keeps them)", first.join("+"), flips.len() - FLIPS),
+        None => edit.to_owned(),
+    }
 }
 
 /// A text in quotes, cut to what a column holds.

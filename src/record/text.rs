@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use anstyle::{AnsiColor, Color, Style};
 
-use super::{Expected, Record, Restored, summary::Summary};
+use super::{Calibration, Expected, Record, Restored, summary::Summary};
 use crate::coherence::Verdict;
 
 /// How a text is drawn, decided by whoever knows where it goes.
@@ -121,6 +121,18 @@ pub fn summaries(summaries: &[Summary], look: Look) -> String {
         out.push('\n');
     }
     out
+}
+
+/// When a step counts as coherent, and how that was found: a line.
+pub fn rule(threshold: f64, calibration: Option<&Calibration>) -> String {
+    match calibration {
+        None => format!("a step is coherent up to a surprise of {threshold} nats, as was given\n"),
+        Some(calibration) => format!(
+            "a step is coherent up to a surprise of {threshold:.2} nats: 99 % of {} answers of the clean model's own stay \
+             within; of {} others it condemns {}\n",
+            calibration.samples, calibration.held_out, calibration.false_alarms
+        ),
+    }
 }
 
 /// The heading over the records of one prompt.

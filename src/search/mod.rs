@@ -41,6 +41,11 @@ impl Settings {
     pub const fn calibrated(calibration: Calibration, max_tokens: usize) -> Self {
         Self { max_tokens, threshold: calibration.threshold, calibration: Some(calibration) }
     }
+
+    /// The model's ordinary surprise, where that is known.
+    pub fn ordinary(&self) -> Option<f64> {
+        self.calibration.as_ref().map(|calibration| calibration.ordinary)
+    }
 }
 
 /// Why a run ended early. What was finished has been handed over.

@@ -1,5 +1,6 @@
 //! What tests, fuzz targets and benchmarks share.
 
+pub mod brute_force;
 pub mod fixture;
 pub mod records;
 

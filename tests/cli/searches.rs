@@ -241,6 +241,8 @@ fn a_journal_is_replayed_and_compared() {
     // Given prompts take the place of the journal's; each edit is run once on each.
     let elsewhere = lines_of(&["replay", &old, "--prompt", "Hi"]);
     assert_eq!(elsewhere.len(), 3);
+    let longer = run(&["replay", &old, "--threshold", "9", "--prompt", "Hi", "--max-tokens", "5"]).exits(0);
+    assert!(longer.stderr.contains("--max-tokens 4 makes them alike"), "{}", longer.stderr);
     assert!(elsewhere.iter().all(|record| record["prompt"] == json!("Hi")));
 }
 
@@ -315,7 +317,7 @@ fn what_cannot_be_searched_is_refused_before_anything_is_run() {
         (&[&bisect[..], &["0.5"]].concat(), "takes integers"),
         (&[&bisect[..], &["1,2"]].concat(), "--to: \"1,2\" is no value"),
         (&[&bisect[..], &["9", "--shard", "1/2"]].concat(), "cannot be run in parts"),
-        (&[&bisect[..], &["9", "--kl", "1", "--at-least", "DEAD"]].concat(), "not both"),
+        (&[&bisect[..], &["9", "--kl", "1", "--at-least", "DEAD"]].concat(), "cannot be used with '--at-least"),
         (&["bisect", "--family", "rate:1", "--from", "0", "--to", "1.5"], "no bisection of rate:1 from 1.5"),
         (&["campaign", "--trials", "5"], "--flips <LIST>"),
         (&["campaign", "--flips", "-1"], "no number of flips"),

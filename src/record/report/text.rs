@@ -70,17 +70,7 @@ fn one(out: &mut String, run: &Run<'_>, look: Look) {
     let counts: Vec<String> =
         run.verdicts.iter().map(|(&verdict, count)| format!("{} {count}", look.verdict(verdict, 0))).collect();
     _ = writeln!(out, "{}", counts.join(", "));
-    match &run.facts.calibration {
-        None => _ = writeln!(out, "a step is coherent up to {} nats of surprise, as was given", run.threshold),
-        Some(c) => {
-            _ = writeln!(
-                out,
-                "coherent up to a surprise of {:.1} nats a step, {:.1} over two, {:.1} over three: 99 % of {} answers of the \
-                 clean model's own are; of {} others the rule condemns {}",
-                c.threshold, c.pair, c.triple, c.samples, c.held_out, c.false_alarms,
-            );
-        }
-    }
+    out.push_str(&text::rule(run.threshold, run.facts.calibration.as_ref()));
     let trials = match &run.found {
         Found::Map(cells) => {
             out.push_str(&search::text::map(cells, look));
