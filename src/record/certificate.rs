@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::Look;
+use super::text::{Look, plain};
 use crate::{
     certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, Suite, TowardReport},
     coherence::Verdict,
@@ -18,11 +18,12 @@ const NAME: usize = 14;
 /// One answer.
 pub fn answer(answer: &Answer, look: Look) -> String {
     let mut out = format!("\n{} -> {:?}\n", look.bold(&format!("{:?}", answer.prompt)), answer.text);
-    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let mut line = |name: &str, text: &str| {
+        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+    };
 
     line("least flips", &least_flips(answer));
-    if let (Some(witness), Some(run), Some(position)) =
-        (&answer.witness, &answer.witness_run, answer.witness_position)
+    if let (Some(witness), Some(run), Some(position)) = (&answer.witness, &answer.witness_run, answer.witness_position)
     {
         let at = &answer.positions[position];
         let rival = at.rival_text.as_deref().unwrap_or("");
@@ -44,12 +45,8 @@ pub fn answer(answer: &Answer, look: Look) -> String {
         );
     }
     line("", &by_bit(&answer.by_bit_position));
-    let rows: Vec<String> = answer
-        .rows
-        .iter()
-        .take(4)
-        .map(|row| format!("{} {:?} {}", row.row, row.text, grouped(row.critical)))
-        .collect();
+    let rows: Vec<String> =
+        answer.rows.iter().take(4).map(|row| format!("{} {:?} {}", row.row, row.text, grouped(row.critical))).collect();
     if !rows.is_empty() {
         line("", &format!("most in rows {}", rows.join(", ")));
     }
@@ -90,14 +87,14 @@ pub fn answer(answer: &Answer, look: Look) -> String {
     }
     for weak in answer.weakest.iter().take(SHOWN) {
         let positions = format!("{} of {}", weak.positions.len(), answer.positions.len());
-        _ = writeln!(out, "{:<30}  {positions:>7}  {:?}", weak.edit, weak.ran.text);
+        _ = writeln!(out, "{:<30}  {positions:>7}  {:?}", plain(&weak.edit), weak.ran.text);
     }
     if answer.weakest.len() > SHOWN {
         let more = format!("{} more in --format json and --out", answer.weakest.len() - SHOWN);
         _ = writeln!(out, "{}", look.dim(&more));
     }
     for failure in &answer.failures {
-        _ = writeln!(out, "{} {failure}", look.bold("FAILED"));
+        _ = writeln!(out, "{} {}", look.bold("FAILED"), plain(failure));
     }
     out
 }
@@ -105,7 +102,9 @@ pub fn answer(answer: &Answer, look: Look) -> String {
 /// What several answers have in common.
 pub fn suite(suite: &Suite, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold(&format!("all {} answers together", suite.answers)));
-    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let mut line = |name: &str, text: &str| {
+        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+    };
     line("single flips", &vulnerability(suite.critical_bits, suite.total_bits, "change at least one answer"));
     line("", &by_bit(&suite.by_bit_position));
     line("protection", &protection(&suite.protection));
@@ -124,7 +123,7 @@ pub fn collapse(collapse: &Collapse, look: Look) -> String {
     let found = if collapse.reached { "bring" } else { "were tried, and bring only" };
     line("found", &format!("{} flips {found} the median verdict to {}", collapse.flips, collapse.median));
     for taken in &collapse.path {
-        line("", &format!("{:<30} median {}", taken.edit, taken.median));
+        line("", &format!("{:<30} median {}", plain(&taken.edit), taken.median));
     }
     for fate in &collapse.prompts {
         line("", &format!("{} {:?} -> {:?}", look.verdict(fate.verdict, 10), fate.prompt, fate.text));
@@ -134,7 +133,8 @@ pub fn collapse(collapse: &Collapse, look: Look) -> String {
         .iter()
         .filter_map(|verdict| Some(format!("{verdict} {}", grouped(*random.verdicts.get(verdict)?))))
         .collect();
-    let what = format!("{} edits of {} random flips: {} collapse the suite", random.trials, random.flips, random.collapsed);
+    let what =
+        format!("{} edits of {} random flips: {} collapse the suite", random.trials, random.flips, random.collapsed);
     line("random", &format!("{what}; answers: {}", verdicts.join(", ")));
     out
 }
@@ -148,7 +148,9 @@ fn least_flips(answer: &Answer) -> String {
             format!("{exact}: no fewer change a token in real arithmetic, no fewer than {executed} when executed")
         }
         (Some(2), _) => "2: no single flip of a code bit, anywhere in the head, changes a token".to_owned(),
-        (Some(exact), _) => format!("{exact}: no {} flips of code bits, anywhere in the head, change a token", exact - 1),
+        (Some(exact), _) => {
+            format!("{exact}: no {} flips of code bits, anywhere in the head, change a token", exact - 1)
+        }
     }
 }
 

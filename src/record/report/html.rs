@@ -344,7 +344,8 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             part.summaries = summaries.iter().map(|of| Pooled { of, stack: stack(&of.spread.verdicts) }).collect();
             part.judged = summaries.iter().any(|summary| summary.spread.right + summary.spread.wrong > 0);
             let crossings = bisection.iter().flat_map(|bisection| &bisection.crossings);
-            let crossings: Vec<Crossing> = crossings.map(|crossing| (number(crossing.lo), number(crossing.hi))).collect();
+            let crossings: Vec<Crossing> =
+                crossings.map(|crossing| (number(crossing.lo), number(crossing.hi))).collect();
             for curve in curves {
                 part.figures.extend(curve_figures(curve, &crossings)?);
             }
@@ -423,7 +424,10 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
                     interval: row.changed_wilson,
                     title: format!(
                         "{}: {} of {} answers changed, {} ({lo} to {hi})",
-                        row.rate.map_or_else(|| format!("{} flips", row.flips.unwrap_or(0)), |rate| format!("rate {rate:e}")),
+                        row.rate.map_or_else(
+                            || format!("{} flips", row.flips.unwrap_or(0)),
+                            |rate| format!("rate {rate:e}")
+                        ),
                         row.spread.changed,
                         row.spread.trials,
                         percent(row.changed_rate),
@@ -434,9 +438,10 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
         let x = if this.0 { "probability of a flip for each bit" } else { "bits flipped" };
         Ok(Figure {
             title: format!("How often random flips in {} change an answer", this.1),
-            caption: "A point is the share of the trials whose answer is not the clean one, a bar the interval of 95 % \
+            caption:
+                "A point is the share of the trials whose answer is not the clean one, a bar the interval of 95 % \
                       (Wilson) of its probability."
-                .to_owned(),
+                    .to_owned(),
             svg: Value::from_safe_string(plots::estimates(&estimates, x, "changed answers")?),
         })
     };
@@ -444,11 +449,7 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
 }
 
 fn row<'a>(record: &'a Record) -> Row<'a> {
-    Row {
-        record,
-        steps: steps(record),
-        tag_names: tags(record),
-    }
+    Row { record, steps: steps(record), tag_names: tags(record) }
 }
 
 /// The plot of one family, and one for each part of it that is too crowded to be read there.
@@ -558,7 +559,18 @@ mod tests {
         assert_eq!(visible("2+2 is 4.", CHARACTERS), "<bdi>2+2 is 4.</bdi>");
         assert_eq!(visible("a\nb", CHARACTERS), "<bdi>a<span class=\"esc\">\\n</span>b</bdi>");
         assert_eq!(visible("a\\nb", CHARACTERS), "<bdi>a\\nb</bdi>");
-        for hidden in ['\u{0}', '\u{1b}', '\u{7f}', '\u{85}', '\u{ad}', '\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}', '\u{e0041}'] {
+        for hidden in [
+            '\u{0}',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{ad}',
+            '\u{200b}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
             assert!(!visible(&hidden.to_string(), CHARACTERS).contains(hidden), "{hidden:?}");
             assert!(!escaped(&hidden.to_string()).contains(hidden), "{hidden:?}");
         }

@@ -36,16 +36,21 @@ fn shifted(command: &str, number: usize, shift: i64, verdict: Verdict, kl_mean: 
 fn runs() -> Vec<Record> {
     use Verdict::{Dead, Gone, Healthy, Wobbling};
     let mut records = Vec::new();
-    let shifts = [(0, Healthy, 0.0), (1, Wobbling, 0.2), (1_000_000, Dead, 9.0), (1_000_001, Gone, 12.0), (1_000_003, Gone, 15.0)];
+    let shifts = [
+        (0, Healthy, 0.0),
+        (1, Wobbling, 0.2),
+        (1_000_000, Dead, 9.0),
+        (1_000_001, Gone, 12.0),
+        (1_000_003, Gone, 15.0),
+    ];
     for (i, (shift, verdict, kl)) in shifts.into_iter().enumerate() {
         let mut rung = shifted("ladder", i, shift, verdict, Some(kl));
         rung.documented = Some(Healthy);
         rung.run.trials = Some(6);
         rung.run.calibration = Some(Calibration {
             threshold: 9.0,
-            pair: 7.0,
-            triple: 6.0,
             ordinary: 1.0,
+            temperature: 1.0,
             max_tokens: 2,
             samples: 256,
             prompts: 32,
@@ -63,7 +68,8 @@ fn runs() -> Vec<Record> {
     }
     for cell in 0..128 {
         let (digit, value) = (cell / 16, cell % 16);
-        let mut cell = shifted("map", cell, (value as i64) << (4 * digit), Wobbling, Some(0.01 * (cell * value) as f64));
+        let mut cell =
+            shifted("map", cell, (value as i64) << (4 * digit), Wobbling, Some(0.01 * (cell * value) as f64));
         (cell.family, cell.value) = (Some(format!("digit:{digit}")), Some(Value::Integer(value as i64)));
         records.push(cell);
     }
@@ -164,7 +170,10 @@ fn a_page_has_a_section_for_each_run_and_is_well_formed() {
     ] {
         assert!(page.contains(expected), "{expected}");
     }
-    assert!(!page.contains("threshold of the family") && !page.contains("the threshold is"), "one crossing is not the threshold");
+    assert!(
+        !page.contains("threshold of the family") && !page.contains("the threshold is"),
+        "one crossing is not the threshold"
+    );
 }
 
 #[test]
@@ -270,8 +279,15 @@ fn parts_of_a_run_are_one_section_and_a_trial_that_is_there_twice_counts_once() 
     let gathered = Gathered::of(files);
     let report = Report::of(&gathered);
     let [run] = &report.models[0].runs[..] else { panic!("{:?}", report.models[0].runs.len()) };
-    assert_eq!((run.finished, run.files, run.is_partial()), (5, &["b.jsonl".to_owned(), "a.jsonl".to_owned()][..], true));
-    assert!(gathered.notes[0].contains("again 1 times") && gathered.notes[0].contains("count once"), "{:?}", gathered.notes);
+    assert_eq!(
+        (run.finished, run.files, run.is_partial()),
+        (5, &["b.jsonl".to_owned(), "a.jsonl".to_owned()][..], true)
+    );
+    assert!(
+        gathered.notes[0].contains("again 1 times") && gathered.notes[0].contains("count once"),
+        "{:?}",
+        gathered.notes
+    );
     // Another result of the same trial is not passed over in silence.
     let mut other = ladder[0].clone();
     other.text.push('!');
