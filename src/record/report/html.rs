@@ -87,7 +87,7 @@ pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
         models: report.models.iter().map(|model| section(model)).collect::<Result<_, _>>()?,
         verdicts: Verdict::ALL.map(Verdict::name),
     };
-    Ok(env.get_template("report")?.render(Serde(page))?)
+    Ok(env.get_template("report")?.render(Serde(page))? + "\n")
 }
 
 fn verdict(name: &str) -> Result<Verdict, Error> {
