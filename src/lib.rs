@@ -52,6 +52,7 @@ pub mod search;
 pub mod seed;
 pub mod subject;
 pub mod team;
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;
 pub mod trial;

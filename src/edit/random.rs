@@ -10,6 +10,7 @@ use super::{Change, Edit, EditError, Tensor};
 use crate::quant::Layout;
 
 /// How many bits a random family flips.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// So many, all different.
@@ -19,6 +20,7 @@ pub enum Amount {
 }
 
 /// Random flips in one tensor.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Random {
     /// Where.

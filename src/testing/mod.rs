@@ -1,6 +1,19 @@
-//! What tests, fuzz targets and benchmarks share.
+//! The harness: what tests, fuzz targets and benchmarks share, and what any crate can hold its own model against.
+//!
+//! [`oracles`] are the laws. [`strategies`] draw their inputs from bytes, whoever gives those: [`property`] draws them
+//! at random and shrinks what fails, a fuzz target passes on libFuzzer's, and [`regressions`] keeps what once failed
+//! as values. [`comparators`] say what counts as equal, [`heads`] what an edit means, [`fixture`] makes small
+//! checkpoints, [`model`] is a whole one as the thing under test.
 
+pub mod comparators;
+pub mod entropy;
 pub mod fixture;
+pub mod heads;
+pub mod model;
+pub mod oracles;
+pub mod property;
+pub mod regressions;
+pub mod strategies;
 
 use std::io::Write;
 
