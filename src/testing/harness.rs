@@ -130,7 +130,8 @@ impl UnderTest {
 
     /// The model; `None` where it is not here, which is said.
     fn open(&self, what: &str) -> Option<Subject> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // The tests of a model run beside one another.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).div_ceil(4);
         let (name, required) = match &self.model {
             Named::Absent(why) => {
                 skipped(what, why);
@@ -193,13 +194,13 @@ impl UnderTest {
     pub fn waves(&self) {
         let Some(subject) = self.open("trials in waves") else { return };
         let ids = [self.asked(&subject)[0].ids.clone()];
-        let edits = ["clean", "shift:1000001", "shift:1+set:word[0,0]=0x0"];
+        let edits = ["shift:1000001", "shift:1+set:word[0,0]=0x0"];
         let edits = edits.map(|text| text.parse::<Edit>().expect("an edit"));
         let setting = trie::Setting { eos: subject.eos(), max_tokens: 3, shared: false };
         let mut reached = Reached::default();
         trie::waves(&Arc::clone(subject.checkpoint()), subject.kernel(), &ids, &edits, &setting, &mut reached)
             .unwrap_or_else(|violation| panic!("{}: {violation}", subject.name()));
-        assert!(reached.total() >= 3, "{reached}");
+        assert!(reached.total() >= 2, "{reached}");
     }
 
     /// The answers at each documented shift, for `assert` to hold against the snapshot of this name.
