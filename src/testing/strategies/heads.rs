@@ -58,7 +58,7 @@ fn special(float_type: FloatType, which: usize) -> Vec<u8> {
         FloatType::F32 => (0x7f80_0000, 0x8000_0000),
     };
     let positive = [0, 1, infinity - 1, infinity, infinity + 1][which / 2];
-    let bits = if which % 2 == 0 { positive } else { positive | sign };
+    let bits = if which.is_multiple_of(2) { positive } else { positive | sign };
     bits.to_le_bytes()[..float_type.size()].to_vec()
 }
 
