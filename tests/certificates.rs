@@ -205,7 +205,9 @@ fn no_fewer_flips_change_a_token_and_every_witness_does() {
         })
         .expect("no counterexample");
     let reached = reached.into_inner().expect("no panic");
-    println!("cases by least flips (6: or more), all sets of fewer tried: {reached:?}; sets tried, critical bits: {tried:?}");
+    println!(
+        "cases by least flips (6: or more), all sets of fewer tried: {reached:?}; sets tried, critical bits: {tried:?}"
+    );
     for flips in 1..=6 {
         assert!(reached.get(&Some(flips)).is_some_and(|&cases| cases > 0), "no case of {flips} flips: {reached:?}");
     }

@@ -15,7 +15,8 @@ mod suite;
 mod toward;
 
 pub use answer::{
-    Answer, Certifier, Confined, ExecutedCensus, Options, PositionReport, Ran, Stage, Times, TowardReport, Watch, WeakBit,
+    Answer, Certifier, Confined, ExecutedCensus, Options, PositionReport, Ran, Stage, Times, TowardReport, Watch,
+    WeakBit,
 };
 pub use census::{Census, Hit, census};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};

@@ -86,8 +86,10 @@ pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2]
                 }
                 let q = positions.iter().map(|at| dot(&codes, &at.hidden[columns.clone()], |q, h| q * h));
                 let largest = codes.iter().copied().fold(0.0, f64::max);
-                let of_scales: Vec<Basis> = q.zip(&sums).map(|(q, sums)| Basis { sum: q, size: largest * sums[group].1 }).collect();
-                let of_biases: Vec<Basis> = sums.iter().map(|sums| Basis { sum: sums[group].0, size: sums[group].1 }).collect();
+                let of_scales: Vec<Basis> =
+                    q.zip(&sums).map(|(q, sums)| Basis { sum: q, size: largest * sums[group].1 }).collect();
+                let of_biases: Vec<Basis> =
+                    sums.iter().map(|sums| Basis { sum: sums[group].0, size: sums[group].1 }).collect();
                 look(row, group, Tensor::Scales, &mut of_row, &of_scales, &mut part[0]);
                 look(row, group, Tensor::Biases, &mut of_row, &of_biases, &mut part[1]);
             }

@@ -62,7 +62,10 @@ impl Opened {
         session.set_shard(args.shard);
         sink.begin(&mut session, args.output.resume)?;
         if args.output.format == Format::Text {
-            output::stdout((resolve::introduction(subject) + &text::rule(settings.threshold, settings.calibration.as_ref())).as_bytes())?;
+            output::stdout(
+                (resolve::introduction(subject) + &text::rule(settings.threshold, settings.calibration.as_ref()))
+                    .as_bytes(),
+            )?;
         }
         Ok((session, sink))
     }

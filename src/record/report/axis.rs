@@ -135,8 +135,10 @@ impl Axis {
         };
         let first = unit.log10().floor() as i32;
         let last = self.high.max(-self.low).log10().ceil() as i32;
-        let decades: Vec<f64> =
-            (first..=last).map(|k| 10_f64.powi(k)).filter(|&x| x >= 0.999 * unit && x <= self.high.max(-self.low)).collect();
+        let decades: Vec<f64> = (first..=last)
+            .map(|k| 10_f64.powi(k))
+            .filter(|&x| x >= 0.999 * unit && x <= self.high.max(-self.low))
+            .collect();
         let sides = usize::from(self.low < 0.0) + usize::from(self.high > 0.0);
         let step = (decades.len() * sides + 1).div_ceil(many.max(2)).max(1);
         // Counted from the largest, which says most about the axis, down to where there is room beside the 0.

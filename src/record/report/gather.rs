@@ -44,7 +44,8 @@ impl Gathered {
             gathered.certificates.extend(source.certificates.map(|certificates| (source.name.clone(), certificates)));
             let mut restored = source.restored;
             for record in source.records {
-                let key = [&record.model_digest, &record.head_digest, &record.run.id, &record.run.command].map(Clone::clone);
+                let key =
+                    [&record.model_digest, &record.head_digest, &record.run.id, &record.run.command].map(Clone::clone);
                 let number = *numbers.entry(key).or_insert(gathered.runs.len());
                 if number == gathered.runs.len() {
                     gathered.runs.push(Stored { files: Vec::new(), records: Vec::new(), restored: None });
@@ -65,7 +66,8 @@ impl Gathered {
             run.records.dedup_by_key(|record| record.trial);
             if run.records.len() < given {
                 let (times, files) = (given - run.records.len(), run.files.join(", "));
-                let how = if contradiction { "NOT always with the same result; the first counts" } else { "and count once" };
+                let how =
+                    if contradiction { "NOT always with the same result; the first counts" } else { "and count once" };
                 gathered.notes.push(format!("trials are given again {times} times in {files}, {how}"));
             }
         }

@@ -254,9 +254,10 @@ fn answer_figures(answer: &Answer) -> Result<Vec<Figure>, DrawError> {
     let mut figures = vec![
         Figure {
             title: "Fewest flips that change the token, by position".to_owned(),
-            caption: "A bar is the least number of flips of code bits, anywhere in the head, that makes the token at this \
+            caption:
+                "A bar is the least number of flips of code bits, anywhere in the head, that makes the token at this \
                       position of the clean answer lose. The lowest bar certifies the whole answer."
-                .to_owned(),
+                    .to_owned(),
             svg: Value::from_safe_string(plots::bars(&least, "position in the answer", "flips")?),
         },
         Figure {
@@ -343,7 +344,8 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             part.summaries = summaries.iter().map(|of| Pooled { of, stack: stack(&of.spread.verdicts) }).collect();
             part.judged = summaries.iter().any(|summary| summary.spread.right + summary.spread.wrong > 0);
             let crossings = bisection.iter().flat_map(|bisection| &bisection.crossings);
-            let crossings: Vec<Crossing> = crossings.map(|crossing| (number(crossing.lo), number(crossing.hi))).collect();
+            let crossings: Vec<Crossing> =
+                crossings.map(|crossing| (number(crossing.lo), number(crossing.hi))).collect();
             for curve in curves {
                 part.figures.extend(curve_figures(curve, &crossings)?);
             }
@@ -422,7 +424,10 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
                     interval: row.changed_wilson,
                     title: format!(
                         "{}: {} of {} answers changed, {} ({lo} to {hi})",
-                        row.rate.map_or_else(|| format!("{} flips", row.flips.unwrap_or(0)), |rate| format!("rate {rate:e}")),
+                        row.rate.map_or_else(
+                            || format!("{} flips", row.flips.unwrap_or(0)),
+                            |rate| format!("rate {rate:e}")
+                        ),
                         row.spread.changed,
                         row.spread.trials,
                         percent(row.changed_rate),
@@ -433,9 +438,10 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
         let x = if this.0 { "probability of a flip for each bit" } else { "bits flipped" };
         Ok(Figure {
             title: format!("How often random flips in {} change an answer", this.1),
-            caption: "A point is the share of the trials whose answer is not the clean one, a bar the interval of 95 % \
+            caption:
+                "A point is the share of the trials whose answer is not the clean one, a bar the interval of 95 % \
                       (Wilson) of its probability."
-                .to_owned(),
+                    .to_owned(),
             svg: Value::from_safe_string(plots::estimates(&estimates, x, "changed answers")?),
         })
     };
@@ -443,11 +449,7 @@ fn campaign_figures(rows: &[campaign::Row]) -> Result<Vec<Figure>, DrawError> {
 }
 
 fn row<'a>(record: &'a Record) -> Row<'a> {
-    Row {
-        record,
-        steps: steps(record),
-        tag_names: tags(record),
-    }
+    Row { record, steps: steps(record), tag_names: tags(record) }
 }
 
 /// The plot of one family, and one for each part of it that is too crowded to be read there.
@@ -557,7 +559,18 @@ mod tests {
         assert_eq!(visible("2+2 is 4.", CHARACTERS), "<bdi>2+2 is 4.</bdi>");
         assert_eq!(visible("a\nb", CHARACTERS), "<bdi>a<span class=\"esc\">\\n</span>b</bdi>");
         assert_eq!(visible("a\\nb", CHARACTERS), "<bdi>a\\nb</bdi>");
-        for hidden in ['\u{0}', '\u{1b}', '\u{7f}', '\u{85}', '\u{ad}', '\u{200b}', '\u{202e}', '\u{2066}', '\u{feff}', '\u{e0041}'] {
+        for hidden in [
+            '\u{0}',
+            '\u{1b}',
+            '\u{7f}',
+            '\u{85}',
+            '\u{ad}',
+            '\u{200b}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
             assert!(!visible(&hidden.to_string(), CHARACTERS).contains(hidden), "{hidden:?}");
             assert!(!escaped(&hidden.to_string()).contains(hidden), "{hidden:?}");
         }

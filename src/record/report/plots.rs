@@ -71,9 +71,7 @@ pub(super) const fn shape(verdict: Verdict) -> &'static str {
         Verdict::Dying => "M0,-5.5L5.5,4.5H-5.5z",
         Verdict::Collapsing => "M0,-6L6,0L0,6L-6,0z",
         Verdict::Dead => "M0,5.5L5.5,-4.5H-5.5z",
-        Verdict::Gone => {
-            "M-5,-2.5L-2.5,-5L0,-2.5L2.5,-5L5,-2.5L2.5,0L5,2.5L2.5,5L0,2.5L-2.5,5L-5,2.5L-2.5,0z"
-        }
+        Verdict::Gone => "M-5,-2.5L-2.5,-5L0,-2.5L2.5,-5L5,-2.5L2.5,0L5,2.5L2.5,5L0,2.5L-2.5,5L-5,2.5L-2.5,0z",
     }
 }
 
@@ -95,7 +93,11 @@ pub(super) fn letters(verdict: Verdict) -> &'static str {
 }
 
 /// One plot: what `draw` draws with plotters, and below the marks that it returns.
-fn plot(height: u32, alt: &str, draw: impl FnOnce(&Area<'_>) -> Result<String, DrawError>) -> Result<String, DrawError> {
+fn plot(
+    height: u32,
+    alt: &str,
+    draw: impl FnOnce(&Area<'_>) -> Result<String, DrawError>,
+) -> Result<String, DrawError> {
     let mut drawn = String::new();
     let root = SVGBackend::with_string(&mut drawn, (WIDTH, height)).into_drawing_area();
     let marks = draw(&root)?;
@@ -159,7 +161,12 @@ fn mark(out: &mut String, verdict: Verdict, (x, y): (i32, i32), extra: &str, tit
 pub(super) type Crossing = (f64, f64);
 
 /// Divergence and coherent share along one family, one above the other.
-pub(super) fn curve(points: &[Point], axis: &Axis, axis_title: &str, crossings: &[Crossing]) -> Result<String, DrawError> {
+pub(super) fn curve(
+    points: &[Point],
+    axis: &Axis,
+    axis_title: &str,
+    crossings: &[Crossing],
+) -> Result<String, DrawError> {
     let greatest = points.iter().filter_map(|point| point.kl_range[1].or(point.spread.kl_mean)).fold(0.1, f64::max);
     // Even below the divergence at which a coherent answer stops being healthy, by decades above.
     let nats = Axis::new(Scale::Symlog { unit: 0.01 }, 0.0, 1.6 * greatest, Ticks::Number);
@@ -223,7 +230,11 @@ fn tooltip(point: &Point) -> String {
         String::new()
     };
     let (value, coherent) = (written(point.value), 100.0 * point.coherent);
-    format!("{value}: {}, D {}, {coherent:.0}% of the steps coherent{over}", point.spread.median, nats(point.spread.kl_mean))
+    format!(
+        "{value}: {}, D {}, {coherent:.0}% of the steps coherent{over}",
+        point.spread.median,
+        nats(point.spread.kl_mean)
+    )
 }
 
 /// What a plot shows, for those who do not see it.
@@ -362,11 +373,13 @@ pub(super) fn estimates(estimates: &[Estimate], x_title: &str, y_title: &str) ->
     let y = Axis::new(scale, 0.0, (1.15 * most).min(1.0), Ticks::Percent);
     let alt = format!("{y_title} against {x_title}: {} estimates. The table below has the numbers.", estimates.len());
     plot(300, &alt, |root| {
-        let chart = chart(root, (&axis, Some(&format!("{x_title}{}", axis.note()))), (&y, &format!("{y_title}{}", y.note())))?;
+        let chart =
+            chart(root, (&axis, Some(&format!("{x_title}{}", axis.note()))), (&y, &format!("{y_title}{}", y.note())))?;
         let mut marks = String::new();
         for estimate in estimates {
             let place = |p: f64| chart.backend_coord(&(estimate.x, p));
-            let ((x, at), (_, low), (_, high)) = (place(estimate.rate), place(estimate.interval[0]), place(estimate.interval[1]));
+            let ((x, at), (_, low), (_, high)) =
+                (place(estimate.rate), place(estimate.interval[0]), place(estimate.interval[1]));
             _ = writeln!(
                 marks,
                 "<g class=\"estimate\"><title>{}</title><path class=\"whisker\" d=\"M{x},{low}V{high}M{},{low}h12M{},{high}h12\"/>\
@@ -395,7 +408,8 @@ pub(super) fn bars(bars: &[Bar], x_title: &str, y_title: &str) -> Result<String,
         Axis::new(Scale::Linear, 0.0, 1.12 * most, if most >= 2.0 { Ticks::Whole } else { Ticks::Number })
     };
     let x = Axis::new(Scale::Linear, -0.5, bars.len().max(1) as f64 - 0.5, Ticks::Whole);
-    let alt = format!("{y_title} by {x_title}: {} bars, the highest {most}. The table below has the numbers.", bars.len());
+    let alt =
+        format!("{y_title} by {x_title}: {} bars, the highest {most}. The table below has the numbers.", bars.len());
     plot(240, &alt, |root| {
         let chart = chart(root, (&x, Some(x_title)), (&y, &format!("{y_title}{}", y.note())))?;
         let mut marks = String::new();
@@ -419,7 +433,9 @@ pub(super) fn protection(curve: &[Protection]) -> Result<String, DrawError> {
     let x = Axis::of(curve.iter().map(|point| point.words as f64));
     let y = Axis::new(Scale::Linear, 0.0, 1.0, Ticks::Percent);
     let last = curve.last().map_or(0, |point| point.words);
-    let alt = format!("Share of the critical bits that the first words carry: all of them lie in {last} words. The table below has the numbers.");
+    let alt = format!(
+        "Share of the critical bits that the first words carry: all of them lie in {last} words. The table below has the numbers."
+    );
     plot(300, &alt, |root| {
         let x_title = format!("packed words, those with the most critical bits first{}", x.note());
         let chart = chart(root, (&x, Some(&x_title)), (&y, "share of the critical bits"))?;

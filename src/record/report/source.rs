@@ -132,7 +132,8 @@ impl Source {
 
     fn object(object: Named, bytes: &[u8], path: &Path) -> Result<Self, SourceError> {
         let name = path.display().to_string();
-        let bad = |line, what| SourceError::Object { path: path.to_owned(), line, command: object.command.clone(), what };
+        let bad =
+            |line, what| SourceError::Object { path: path.to_owned(), line, command: object.command.clone(), what };
         let json = |error: serde_json::Error| bad(error.line(), error.to_string());
         if let Some(schema) = object.schema.filter(|&schema| schema != u64::from(SCHEMA)) {
             return Err(bad(1, format!("it has schema {schema}, and this program reads {SCHEMA}")));

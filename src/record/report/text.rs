@@ -57,7 +57,8 @@ pub fn text(report: &Report<'_>, look: Look) -> String {
 
 fn one(out: &mut String, run: &Run<'_>, look: Look) {
     let files: Vec<String> = run.files.iter().map(|file| text::plain(file)).collect();
-    let of = run.facts.trials.filter(|_| run.is_partial()).map_or(String::new(), |of| format!(" of {}", grouped(of as i64)));
+    let of =
+        run.facts.trials.filter(|_| run.is_partial()).map_or(String::new(), |of| format!(" of {}", grouped(of as i64)));
     _ = writeln!(
         out,
         "\n{}: {}{of} trials, {} {}, from {}",
