@@ -60,6 +60,7 @@ pub mod seed;
 pub mod stats;
 pub mod subject;
 pub mod team;
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;
 pub mod trial;

@@ -19,6 +19,7 @@ pub use write::{MatrixMut, Undo};
 use crate::quant::{Layout, MatrixRef};
 
 /// One of the three arrays of a quantized matrix.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tensor {
     /// The packed codes.
@@ -58,6 +59,7 @@ impl Tensor {
 }
 
 /// One change. Rows, columns and bits are counted from 0, bit 0 is the least.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Every packed word `u` becomes the low 32 bits of `u as i64 - shift`.
@@ -114,6 +116,7 @@ pub enum Change {
 }
 
 /// A change, or several applied left to right; none at all is `clean`.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Edit {
     changes: Vec<Change>,

@@ -15,6 +15,7 @@ use crate::quant::Layout;
 pub const MOST_FLIPS: u64 = 2_000_000;
 
 /// How many bits a random family flips.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// So many, all different.
@@ -24,6 +25,7 @@ pub enum Amount {
 }
 
 /// Random flips in one tensor.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Random {
     /// Where.

@@ -27,7 +27,7 @@ const BATCH: usize = 512;
 const BATCH_ROWS: usize = 1 << 20;
 
 /// What is run and why, as far as it decides the results and is not in [`Settings`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Spec {
     /// The command.
     pub command: &'static str,

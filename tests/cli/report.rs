@@ -10,7 +10,8 @@ use super::{bad_input::refused, file, program, run};
 fn stored() -> (tempfile::TempDir, String, String) {
     let (folder, journal) = file("run.jsonl", "");
     let object = folder.path().join("run.json");
-    let args = ["--shifts", "0,1,10000000", "--max-tokens", "4", "--threshold", "9", "--format", "json", "--out", &journal];
+    let args =
+        ["--shifts", "0,1,10000000", "--max-tokens", "4", "--threshold", "9", "--format", "json", "--out", &journal];
     fs::write(&object, run(&args).exits(0).stdout).expect("a writable folder");
     let object = object.to_str().expect("Unicode").to_owned();
     (folder, journal, object)
