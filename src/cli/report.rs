@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     cache::write_whole,
-    record::report::{Gathered, Report, Source, html, text},
+    record::{
+        report::{self, Gathered, Report, Source, html},
+        text,
+    },
 };
 
 pub(super) fn report(args: &ReportArgs) -> Result<u8> {
@@ -30,10 +33,10 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
         (Some(page), _) => {
             write(page, html(&report)?.as_bytes()).with_context(|| format!("cannot write {}", page.display()))?;
             for note in report.notes {
-                output::message(note);
+                output::message(&text::plain(note));
             }
         }
-        (None, Format::Text) => output::stdout(text(&report, output::look()).as_bytes())?,
+        (None, Format::Text) => output::stdout(report::text(&report, output::look()).as_bytes())?,
         (None, Format::Json | Format::Jsonl) => output::json(&report)?,
     }
     if report.trials() + report.certified() == 0 {

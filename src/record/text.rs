@@ -97,7 +97,7 @@ pub fn summaries(summaries: &[Summary], look: Look) -> String {
     let columns = "shift or edit  median      interval                KL nats  agree  changed  verdicts";
     let mut out = format!("\n{}\n{}\n", look.bold(&format!("over {most} prompts")), look.dim(columns));
     for Summary { edit, shift, spread, .. } in summaries {
-        let edit = shift.map_or_else(|| edit.clone(), grouped);
+        let edit = shift.map_or_else(|| plain(edit), grouped);
         let edit = if edit.len() > 13 { format!("{edit}\n{:>13}", "") } else { format!("{edit:>13}") };
         let interval = match spread.median_interval {
             [best, worst] if best == worst => best.to_string(),
@@ -143,7 +143,7 @@ pub fn heading(prompt: &str, look: Look) -> String {
 
 /// One record, two lines: what was found, and what the head's first words were.
 pub fn record(record: &Record, look: Look) -> String {
-    let edit = record.shift.map_or_else(|| record.edit.clone(), grouped);
+    let edit = record.shift.map_or_else(|| plain(&record.edit), grouped);
     let steps = record.surprise.len();
     let agreement = agreement(record.agreement);
     let documented = record.documented.map_or("-", Verdict::name);

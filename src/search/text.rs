@@ -10,7 +10,7 @@ use super::{
 use crate::{
     coherence::Verdict,
     edit::Value,
-    record::text::{Look, grouped, kl, percent, tally},
+    record::text::{Look, grouped, kl, percent, plain, tally},
 };
 
 /// A value of a family: integers with their thousands apart, rates as they parse.
@@ -147,7 +147,7 @@ pub fn campaign(rows: &[Row], look: Look) -> String {
         _ = writeln!(
             out,
             "{amount:>13}  {:<7}  {:>6}  {:>7}  {:>7}  {interval:<17}  {}{early}",
-            row.tensor,
+            plain(&row.tensor),
             row.spread.trials,
             row.spread.changed,
             percent(row.changed_rate),

@@ -11,6 +11,7 @@ mod help;
 mod interruption;
 mod journal;
 mod prompts;
+mod report;
 mod searches;
 mod streams;
 

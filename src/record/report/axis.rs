@@ -126,8 +126,8 @@ impl Axis {
         let Scale::Symlog { unit } = self.scale else {
             let whole = matches!(self.ticks, Ticks::Offset(_) | Ticks::Whole | Ticks::Hexadecimal);
             // Few integers have a tick each; between two of them there is nothing that a tick could stand for.
-            let count = (self.high - self.low).floor() as usize + 1;
-            let most = if whole && count <= 18 { count.max(2) } else { many };
+            let steps = (self.high - self.low).floor();
+            let most = if whole && steps < 18.0 { (steps as usize + 1).max(2) } else { many };
             let base = if let Ticks::Offset(base) = self.ticks { base as f64 } else { 0.0 };
             let even = RangedCoordf64::from(self.low - base..self.high - base);
             let points = even.key_points(most).into_iter().filter(|x| !whole || x.fract() == 0.0);

@@ -87,7 +87,7 @@ pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
         models: report.models.iter().map(|model| section(model)).collect::<Result<_, _>>()?,
         verdicts: Verdict::ALL.map(Verdict::name),
     };
-    Ok(env.get_template("report")?.render(Serde(page))?)
+    Ok(env.get_template("report")?.render(Serde(page))? + "\n")
 }
 
 fn verdict(name: &str) -> Result<Verdict, Error> {
@@ -242,22 +242,22 @@ fn proven<'a>(of: &'a Certified<'_>) -> Result<Proven<'a>, DrawError> {
 }
 
 fn answer_figures(answer: &Answer) -> Result<Vec<Figure>, DrawError> {
-    let bars = |height: &dyn Fn(&PositionReport) -> usize, what: &str| -> Vec<Bar> {
+    let bars = |height: &dyn Fn(&PositionReport) -> Option<usize>, what: &str| -> Vec<Bar> {
         let title = |at: &PositionReport| {
+            let number = height(at).map_or("no".to_owned(), |height| grouped(height as i64));
             let margin = at.margin.map_or(String::new(), |margin| format!(", margin {margin:.3}"));
-            format!("position {}, {:?}: {} {what}{margin}", at.index, at.text, grouped(height(at) as i64))
+            format!("position {}, {:?}: {number} {what}{margin}", at.index, at.text)
         };
-        answer.positions.iter().map(|at| Bar { height: height(at), title: title(at) }).collect()
+        answer.positions.iter().map(|at| Bar { height: height(at).unwrap_or(0), title: title(at) }).collect()
     };
-    let least = bars(&|at| at.least_flips.unwrap_or(0), "flips at least");
-    let critical = bars(&|at| at.critical, "single flips change it");
+    let least = bars(&|at| at.least_flips, "flips make it lose");
+    let critical = bars(&|at| Some(at.critical), "single flips make it lose");
     let mut figures = vec![
         Figure {
             title: "Fewest flips that change the token, by position".to_owned(),
-            caption:
-                "A bar is the least number of flips of code bits, anywhere in the head, that makes the token at this \
-                      position of the clean answer lose. The lowest bar certifies the whole answer."
-                    .to_owned(),
+            caption: "A bar is the least number of flips of code bits, anywhere in the head, that makes the token at this \
+                      position of the clean answer lose. The lowest bar certifies the whole answer; none means that no flips do."
+                .to_owned(),
             svg: Value::from_safe_string(plots::bars(&least, "position in the answer", "flips")?),
         },
         Figure {
@@ -495,11 +495,11 @@ fn curve_figures(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, D
 /// What a family's values are.
 fn axis_name(family: &str) -> String {
     match family.split_once(':') {
-        Some(("digit", k)) => format!("value of hexadecimal digit {k} of the shift"),
-        Some(("flips", seed)) => format!("flips, of the random order {seed}"),
+        Some(("digit", k)) => format!("value of hexadecimal digit {} of the shift", plain(k)),
+        Some(("flips", seed)) => format!("flips, of the random order {}", plain(seed)),
         Some(("rate", _)) => "probability of a flip for each bit".to_owned(),
         _ if family == "shift" => "shift".to_owned(),
-        _ => family.to_owned(),
+        _ => plain(family),
     }
 }
 

@@ -10,6 +10,8 @@ mod gather;
 mod html;
 mod plots;
 mod source;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::collections::{BTreeMap, HashMap};

@@ -323,7 +323,7 @@ pub(super) fn map(cells: &[Cell]) -> Result<String, DrawError> {
                 middle - 2,
                 letters(*median),
                 middle + 12,
-                brief(*kl_mean),
+                escaped(&brief(*kl_mean)),
             );
         }
         legend(&mut marks);
@@ -340,7 +340,7 @@ fn legend(out: &mut String) {
     let (width, top) = (76, 398);
     for i in 0..=LEVELS.len() {
         let label = match i {
-            0 => format!("D < {}", LEVELS[0]),
+            0 => format!("below {}", LEVELS[0]),
             _ if i == LEVELS.len() => format!("{} or more", LEVELS[i - 1]),
             _ => format!("{} to {}", LEVELS[i - 1], LEVELS[i]),
         };
@@ -405,7 +405,7 @@ pub(super) fn bars(bars: &[Bar], x_title: &str, y_title: &str) -> Result<String,
     let y = if most > 64.0 {
         Axis::new(Scale::Symlog { unit: 1.0 }, 0.0, 1.6 * most, Ticks::Number)
     } else {
-        Axis::new(Scale::Linear, 0.0, 1.12 * most, if most >= 2.0 { Ticks::Whole } else { Ticks::Number })
+        Axis::new(Scale::Linear, 0.0, 1.12 * most, Ticks::Whole)
     };
     let x = Axis::new(Scale::Linear, -0.5, bars.len().max(1) as f64 - 0.5, Ticks::Whole);
     let alt =

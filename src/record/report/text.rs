@@ -15,7 +15,7 @@ use crate::{
 pub fn text(report: &Report<'_>, look: Look) -> String {
     let mut out = String::new();
     for note in report.notes {
-        _ = writeln!(out, "note: {note}");
+        _ = writeln!(out, "note: {}", text::plain(note));
     }
     for model in &report.models {
         let revision = model.revision.map_or(String::new(), |revision| format!(" at {revision}"));
