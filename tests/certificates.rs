@@ -10,8 +10,8 @@ use std::{
 
 use lm_headroom::{
     certificate::{
-        CertificateError, Certifier, Flip, LeastFlips, Options, Outcome, Position, Rows, Within, all_least_flips, census,
-        least_flips,
+        CertificateError, Certifier, Flip, LeastFlips, Options, Outcome, Position, Rows, Within, all_least_flips,
+        census, least_flips,
     },
     checkpoint::Checkpoint,
     edit::{Edit, Plan},
@@ -156,7 +156,13 @@ fn furthest(head: &MatrixRef<'_>, hidden: &[f32], row: usize, raise: bool, count
 /// Where a position's least count is two or more: every single flip of the whole head, one by one, and for every
 /// rival the sets of one flip fewer that gain the most, leave its token alone, in real arithmetic; those that come
 /// closest leave it alone in the program, too. How many single flips were looked at.
-fn nothing_less_changes_it(clean: &mut Clean<'_>, position: &Position<'_>, hidden: &[f32], logits: &[f32], least: usize) -> usize {
+fn nothing_less_changes_it(
+    clean: &mut Clean<'_>,
+    position: &Position<'_>,
+    hidden: &[f32],
+    logits: &[f32],
+    least: usize,
+) -> usize {
     let (head, token) = (clean.head, position.token());
     let layout = head.layout();
     let rows: Vec<usize> = (0..layout.rows()).filter(|&row| row != token).collect();
@@ -214,9 +220,12 @@ fn compare(folder: &PathBuf, trajectories: &str, least: &str, critical: &str) {
             .map(|(hidden, logits)| Position::new(&rows, hidden, logits).expect("finite"))
             .collect();
         assert_eq!((positions.len(), positions.len()), (least.positions.len(), critical.positions.len()));
-        let found: Vec<LeastFlips> =
-            all_least_flips(&positions, &[], &team).into_iter().map(|found| found.expect("it can be changed")).collect();
-        for (index, (position, (found, reference))) in positions.iter().zip(found.iter().zip(&least.positions)).enumerate()
+        let found: Vec<LeastFlips> = all_least_flips(&positions, &[], &team)
+            .into_iter()
+            .map(|found| found.expect("it can be changed"))
+            .collect();
+        for (index, (position, (found, reference))) in
+            positions.iter().zip(found.iter().zip(&least.positions)).enumerate()
         {
             let what = format!("{:?}, position {index}", least.prompt);
             assert_eq!((position.token(), found.flips), (reference.token, reference.flips), "{what}");
@@ -309,7 +318,9 @@ fn no_fewer_flips_change_a_token_and_every_witness_does() {
         })
         .expect("no counterexample");
     let reached = reached.into_inner().expect("no panic");
-    println!("cases by least flips (6: or more), all sets of fewer tried: {reached:?}; sets tried, critical bits: {tried:?}");
+    println!(
+        "cases by least flips (6: or more), all sets of fewer tried: {reached:?}; sets tried, critical bits: {tried:?}"
+    );
     for flips in 1..=6 {
         assert!(reached.get(&Some(flips)).is_some_and(|&cases| cases > 0), "no case of {flips} flips: {reached:?}");
     }
@@ -456,7 +467,9 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
         let token = Kernel::best().top(&executed).expect("finite").token;
         let mut logits = executed.clone();
         for row in 0..layout.rows() as u32 {
-            for (column, bit) in (0..layout.cols() as u32).flat_map(|c| (0..layout.bits().get() as u8).map(move |b| (c, b))) {
+            for (column, bit) in
+                (0..layout.cols() as u32).flat_map(|c| (0..layout.bits().get() as u8).map(move |b| (c, b)))
+            {
                 // Every bit of the first rows, and some of all.
                 if row > 8 && row as usize != token && (column + u32::from(bit)) % 7 != 0 {
                     continue;

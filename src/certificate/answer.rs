@@ -669,7 +669,8 @@ pub(super) fn run<B: Body>(
     watch: Watch<'_>,
 ) -> Result<Vec<Ran>, CertificateError> {
     let matrix = ground.subject.head().view();
-    let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&matrix)).collect::<Result<_, _>>().map_err(RunError::from)?;
+    let plans: Vec<Plan> =
+        edits.iter().map(|edit| edit.plan(&matrix)).collect::<Result<_, _>>().map_err(RunError::from)?;
     let mut ran = Vec::with_capacity(edits.len());
     if plans.is_empty() {
         return Ok(ran);

@@ -429,8 +429,13 @@ fn random_flips(
         let random = Random { tensor: Tensor::Weight, amount: Amount::Flips(flips as u64), seed };
         Edit::new(vec![Change::Random(random)])
     };
-    let mut found =
-        RandomFlips { flips, trials: options.trials, verdicts: BTreeMap::new(), medians: BTreeMap::new(), collapsed: 0 };
+    let mut found = RandomFlips {
+        flips,
+        trials: options.trials,
+        verdicts: BTreeMap::new(),
+        medians: BTreeMap::new(),
+        collapsed: 0,
+    };
     let edits: Vec<Edit> = (0..options.trials).map(random).collect();
     for fates in field.run(&edits, watch)? {
         let median = median(&fates);

@@ -98,7 +98,8 @@ pub fn least_flips_within(position: &Position<'_>, within: Within) -> Option<Lea
         let losses = search.gains(token.row, columns, false);
         search.try_rival(&second, &losses);
         for rival in within.rows(layout, unit).filter(|&row| row != token.row) {
-            let columns = within.units(layout, rival).find(|(other, _)| *other == unit).expect("the row is in the unit").1;
+            let columns =
+                within.units(layout, rival).find(|(other, _)| *other == unit).expect("the row is in the unit").1;
             let mut gains = search.gains(rival, columns, true);
             gains.extend_from_slice(&losses);
             gains.sort_unstable_by(by_size);
@@ -165,13 +166,21 @@ impl Search<'_> {
         let gained: f64 = gains[..flips].iter().map(|gain| gain.size).sum();
         let margin = token.value - rival.value;
         let slack = gained - margin;
-        let better = self.best.as_ref().is_none_or(|best| flips < best.flips || (flips == best.flips && slack > best.slack));
+        let better =
+            self.best.as_ref().is_none_or(|best| flips < best.flips || (flips == best.flips && slack > best.slack));
         if better {
             let of_rounding = position.bound.largest * gained + token.of_f64 + rival.of_f64;
             let witness: Vec<Flip> = gains[..flips].iter().map(|gain| gain.flip).collect();
             let float_error = token.executed + rival.executed + of_rounding;
-            self.best =
-                Some(LeastFlips { flips, executed_at_least: flips, rival: rival.row, margin, slack, float_error, witness });
+            self.best = Some(LeastFlips {
+                flips,
+                executed_at_least: flips,
+                rival: rival.row,
+                margin,
+                slack,
+                float_error,
+                witness,
+            });
         }
     }
 }

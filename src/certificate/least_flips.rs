@@ -84,7 +84,13 @@ pub fn least_flips(position: &Position<'_>, excluded: &[u32]) -> Option<LeastFli
         .flat_map(|h| (0..bits).map(move |bit| f64::from(1_u32 << bit) * h.abs()))
         .collect();
     units.sort_unstable_by(|a, b| b.total_cmp(a));
-    let search = Search { position, lost: sums(losses.iter().map(|gain| gain.size)), losses, units: sums(units.into_iter()), excluded };
+    let search = Search {
+        position,
+        lost: sums(losses.iter().map(|gain| gain.size)),
+        losses,
+        units: sums(units.into_iter()),
+        excluded,
+    };
     search.least()
 }
 
@@ -107,7 +113,12 @@ pub(super) fn no_flips(position: &Position<'_>) -> Option<LeastFlips> {
 /// Sums of the first 0, 1, 2, ... numbers.
 pub(super) fn sums(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
     let start = std::iter::once(0.0);
-    start.chain(numbers.scan(0.0, |sum, x| { *sum += x; Some(*sum) })).collect()
+    start
+        .chain(numbers.scan(0.0, |sum, x| {
+            *sum += x;
+            Some(*sum)
+        }))
+        .collect()
 }
 
 impl Search<'_> {

@@ -222,8 +222,16 @@ impl<'a> Position<'a> {
         let token = executed.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
         let bound = Bound::new(&hidden);
         let none = Logit { row: token, value: 0.0, executed: 0.0, of_f64: 0.0 };
-        let mut position =
-            Self { rows, hidden, columns, bound, executed, token: none, second: None, executed_second: f64::NEG_INFINITY };
+        let mut position = Self {
+            rows,
+            hidden,
+            columns,
+            bound,
+            executed,
+            token: none,
+            second: None,
+            executed_second: f64::NEG_INFINITY,
+        };
         position.token = position.logit(token);
         position.find_second();
         Ok(position)

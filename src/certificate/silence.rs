@@ -64,7 +64,15 @@ pub(super) fn silence_eos(
         let none = Some(0);
         let text = Some(ground.subject.decode(&ground.clean.tokens).map_err(RunError::from)?);
         let witness = Some(Edit::clean().to_string());
-        return Ok(Silence { steps, at_least: none, executed_at_least: none, at_most: none, exact: true, witness, text });
+        return Ok(Silence {
+            steps,
+            at_least: none,
+            executed_at_least: none,
+            at_most: none,
+            exact: true,
+            witness,
+            text,
+        });
     }
     let eos = ground.subject.eos();
     let least = all_least_flips(ground.positions, eos, ground.subject.team());
@@ -164,4 +172,3 @@ fn thinned(
     }
     Ok((flips, text))
 }
-

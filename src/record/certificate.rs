@@ -21,8 +21,7 @@ pub fn answer(answer: &Answer, look: Look) -> String {
     let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
 
     line("least flips", &least_flips(answer));
-    if let (Some(witness), Some(run), Some(position)) =
-        (&answer.witness, &answer.witness_run, answer.witness_position)
+    if let (Some(witness), Some(run), Some(position)) = (&answer.witness, &answer.witness_run, answer.witness_position)
     {
         let at = &answer.positions[position];
         let rival = at.rival_text.as_deref().unwrap_or("");
@@ -44,12 +43,8 @@ pub fn answer(answer: &Answer, look: Look) -> String {
         );
     }
     line("", &by_bit(&answer.by_bit_position));
-    let rows: Vec<String> = answer
-        .rows
-        .iter()
-        .take(4)
-        .map(|row| format!("{} {:?} {}", row.row, row.text, grouped(row.critical)))
-        .collect();
+    let rows: Vec<String> =
+        answer.rows.iter().take(4).map(|row| format!("{} {:?} {}", row.row, row.text, grouped(row.critical))).collect();
     if !rows.is_empty() {
         line("", &format!("most in rows {}", rows.join(", ")));
     }
@@ -134,7 +129,8 @@ pub fn collapse(collapse: &Collapse, look: Look) -> String {
         .iter()
         .filter_map(|verdict| Some(format!("{verdict} {}", grouped(*random.verdicts.get(verdict)?))))
         .collect();
-    let what = format!("{} edits of {} random flips: {} collapse the suite", random.trials, random.flips, random.collapsed);
+    let what =
+        format!("{} edits of {} random flips: {} collapse the suite", random.trials, random.flips, random.collapsed);
     line("random", &format!("{what}; answers: {}", verdicts.join(", ")));
     out
 }
@@ -148,7 +144,9 @@ fn least_flips(answer: &Answer) -> String {
             format!("{exact}: no fewer change a token in real arithmetic, no fewer than {executed} when executed")
         }
         (Some(2), _) => "2: no single flip of a code bit, anywhere in the head, changes a token".to_owned(),
-        (Some(exact), _) => format!("{exact}: no {} flips of code bits, anywhere in the head, change a token", exact - 1),
+        (Some(exact), _) => {
+            format!("{exact}: no {} flips of code bits, anywhere in the head, change a token", exact - 1)
+        }
     }
 }
 

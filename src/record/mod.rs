@@ -5,9 +5,9 @@
 //! before it. What the searches find (crossings, the cells of a map, the rows of a campaign) is computed from
 //! records, whether they come from a run or from a file.
 
-mod label;
 pub mod certificate;
 pub mod journal;
+mod label;
 pub mod merge;
 pub mod recipe;
 pub mod text;

@@ -105,9 +105,8 @@ impl Recipe {
     /// # Errors
     /// [`RecipeError::Edit`], naming the entry.
     pub fn edits(&self) -> Result<Vec<Edit>, RecipeError> {
-        let parse = |(i, step): (usize, &Step)| {
-            step.edit.parse().map_err(|source| RecipeError::Edit { entry: i + 1, source })
-        };
+        let parse =
+            |(i, step): (usize, &Step)| step.edit.parse().map_err(|source| RecipeError::Edit { entry: i + 1, source });
         self.recipe.iter().enumerate().map(parse).collect()
     }
 }

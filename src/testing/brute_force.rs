@@ -95,7 +95,9 @@ impl SmallHead {
                 row[column] = next() as u32 & bits.mask();
             }
             // The other columns do not matter, which is a claim of its own.
-            (0..COLS).filter(|c| hidden.iter().all(|(used, _)| used != c)).for_each(|c| row[c] = c as u32 & bits.mask());
+            (0..COLS)
+                .filter(|c| hidden.iter().all(|(used, _)| used != c))
+                .for_each(|c| row[c] = c as u32 & bits.mask());
             codes.push(row);
             scales.push([next(), next()].map(|byte| (byte as f32 - 96.0).trunc() / 16.0 / step * 2.0));
             biases.push([next(), next()].map(|byte| (byte as f32 - 128.0) / 16.0));
@@ -304,7 +306,8 @@ impl SmallHead {
             }
         }
         critical.sort_unstable();
-        let certified: Vec<Flip> = census(std::slice::from_ref(&position), &team)[0].critical().map(|hit| hit.flip).collect();
+        let certified: Vec<Flip> =
+            census(std::slice::from_ref(&position), &team)[0].critical().map(|hit| hit.flip).collect();
         checked.critical = critical.len();
         if certified != critical {
             return Err(differ("critical bits", &certified, &critical));
@@ -322,7 +325,8 @@ impl SmallHead {
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 let value = f64::from(self.scale_type.get(&bytes, 0));
                 not_finite += usize::from(!value.is_finite());
-                critical += usize::from(!value.is_finite() || self.top_with(element / 2, element % 2, tensor, value) != token);
+                critical +=
+                    usize::from(!value.is_finite() || self.top_with(element / 2, element % 2, tensor, value) != token);
             }
             if (certified.critical_bits, certified.nonfinite_bits) != (critical, not_finite) {
                 return Err(differ(tensor.name(), &certified, &(critical, not_finite)));
