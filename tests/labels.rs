@@ -35,7 +35,8 @@ fn measured(model: &str, folder: Option<PathBuf>) -> Vec<(Labelled, Verdict)> {
     let team = Arc::new(Team::of_this_machine());
     let checkpoint = subject::open(folder.as_deref()).expect("a model");
     let subject = Subject::new(model.to_owned(), None, checkpoint, Kernel::best(), team).expect("its tokenizer");
-    let texts: Vec<&str> = labels.iter().map(|label| label.prompt.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
+    let texts: Vec<&str> =
+        labels.iter().map(|label| label.prompt.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
     let prompts: Vec<_> =
         texts.iter().map(|text| subject.prompt(text, Vec::new(), &Default::default()).expect("a prompt")).collect();
     let ids = calibrate::prompts(&subject, &[], &Default::default(), &prompts).expect("prompts");
