@@ -92,11 +92,16 @@ impl Bound {
         fine * (self.factors.len() + 8) as f64 * 2.0_f64.powi(-31)
     }
 
+    /// Weights below this overflow no operation on a row.
+    pub(super) fn overflow_limit(&self) -> f64 {
+        let limit = f64::from(f32::MAX) - self.absolute;
+        limit / (1.0 + U).max(self.norm * (1.0 + self.largest)) / SAFE
+    }
+
     /// Whether an operation on a row could overflow whose weights are at most `weight` in magnitude.
     pub(super) fn may_overflow(&self, weight: f64) -> bool {
-        let limit = f64::from(f32::MAX);
-        let finite = weight * (1.0 + U) < limit && weight * self.norm * (1.0 + self.largest) + self.absolute < limit;
-        !finite
+        // A weight that is not a number, too.
+        !matches!(weight.partial_cmp(&self.overflow_limit()), Some(std::cmp::Ordering::Less))
     }
 }
 

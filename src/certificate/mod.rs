@@ -1,4 +1,102 @@
-//! Certificates.
+//! Certificates: the fewest flips that change an answer, and how many single flips do, exactly.
+//!
+//! Attacks on a model's weights search, for hours, and prove nothing about what they did not find. For the head no search
+//! is needed. With a prefix of tokens fixed, its hidden state is fixed, since no flip in the head reaches the body; the
+//! logits are a linear function of the codes; and so the worst that `k` flips can do is found by sorting.
+//!
+//! # Symbols
+//!
+//! ```text
+//! h[c]               hidden state at a position, c a column; the body's own f32 values, as stored
+//! q[r,c]             code of row r: an integer of 4 or 8 bits; g = c / group_size its group
+//! s[r,g], b[r,g]     scale and bias, as stored, widened exactly
+//! w[r,c] = s[r,g] q[r,c] + b[r,g]
+//! z_r    = sum over c of w[r,c] h[c]       the exact logit, a real number
+//! zx_r                                     the executed logit, an f32
+//! t                  the token chosen at the position: the first largest zx
+//! j                  a rival: any other row;   m_j = z_t - z_j its margin
+//! ```
+//!
+//! `j` *wins* over `t` if `z_j > z_t`, or `z_j = z_t` and `j < t`: greedy decoding takes the first largest.
+//!
+//! # The claims
+//!
+//! - *Exact*: about `z`, in real arithmetic. Evaluated in `f64`, and where that is too close to call, by sums that do not
+//!   round (`exact.rs`), so that nothing is left undecided.
+//! - *Executed*: about `zx`, the program that really runs. `bound.rs` derives how far `zx` can be from `z`; a flip that
+//!   the bound does not decide counts as *undecided*, and is run as well. A least count has a lower bound of its own
+//!   there (`executed_at_least`).
+//!
+//! Both are about all positions of a clean answer; the step at which an eos ends it is a position like the others. The
+//! first position whose token an edit changes is reached over the clean prefix, so an edit changes the answer if and only
+//! if it changes some position's token *there*. If `k` is the least over the positions, no `k - 1` flips of code bits,
+//! anywhere in the head, change a single token of the answer. What follows the first change is not certified: it has
+//! to be run.
+//!
+//! # Why sorting is enough
+//!
+//! Flipping bit `i` of code `(r, c)` changes `q[r,c]` by `+2^i` if the bit was 0, by `-2^i` if it was 1, whatever the
+//! other bits are. So it moves `z_r` by
+//!
+//! ```text
+//! d = +-2^i s[r,g] h[c]
+//! ```
+//!
+//! and no other logit, and the moves of several flips add up. (In `f64` each `d` is exact: two `f32` have at most 48
+//! significant bits together.) Let `F` be any set of flips after which `t` loses, to `j` say. Its flips in rows other than
+//! `t` and `j` move neither `z_t` nor `z_j`: without them `j` still wins over `t`. So do those that raise `z_t` or lower
+//! `z_j`: without them `j` wins by more. What is left are *gains*, flips that lower `z_t` or raise `z_j`, and their sizes
+//! `|d|` add up to more than `m_j` (or to `m_j`, where `j < t`). Put the largest gains of the two rows in the place of
+//! those in `F`, as many: their sum is no smaller, so `j` still wins. Hence
+//!
+//! ```text
+//! k_j = length of the shortest prefix of the gains of rows t and j, merged and sorted, whose sum passes m_j
+//! ```
+//!
+//! is the least number of flips after which `j` wins over `t`; `k = min over j of k_j` is the least after which `t`
+//! loses, whoever then wins; and the prefix is a witness. Sums are compared as the order of tokens compares logits.
+//!
+//! # Why rows may be passed over
+//!
+//! Reading a row costs as much as a logit. But the executed logits of all rows are there, and `|zx_j - z_j| <= E_j` with
+//! an `E_j` that needs only the largest weight that a code of the row could give. So `m_j >= z_t - zx_j - E_j`, unread.
+//! On the other side the gains in row `j` are at most `2^i S_j |h[c]|`, `S_j` the largest magnitude of the row's scales:
+//! a sorted list that is the same for all rows, but for a factor. A row, or a (row, column) pair, is passed over only
+//! where the lower bound of the margin, less the float error of both rows for the executed claim, is beyond the upper
+//! bound of what its gains can reach. `least_flips.rs`, `census.rs`, `confined.rs` and `scales.rs` say which bound each
+//! uses; all of them are of this form, so that nothing passed over can belong to what is counted.
+//!
+//! # How float error enters
+//!
+//! *Exact claims* meet rounding only in the `f64` value of a logit, of which Higham's bound is kept beside it
+//! ([`Position::exact_logit`] gives both), and in sums of gains. A comparison whose sides are closer than these is made
+//! again without rounding.
+//!
+//! *Executed claims* take `E` off on the side where it hurts. Logits of rows without a flip are known to the bit, since
+//! they were executed; those of rows with flips lie within `E'` of the exact ones, `E'` grown by the flips. If a logit is
+//! not finite, the program ends the step as NONFINITE: that changes the token as well, so a flip that must push a logit
+//! to another finite value *or* out of range counts as changing it. Where an operation could overflow at all, nothing is
+//! said to stay unless that is impossible. A flip of a scale's or bias's bit may make the value itself infinite or not a
+//! number: that counts as critical in both claims, and is counted apart ([`ScaleCensus::nonfinite_bits`]).
+//!
+//! Where float error made the executed token another than the exact winner, no flip is needed in real arithmetic: the
+//! position's least count is 0, and it has no critical bits of its own; the executed claim goes on to hold of it.
+//!
+//! # Files
+//!
+//! | | |
+//! | --- | --- |
+//! | `position.rs` | hidden state, token, logits of all rows; gains; both comparisons |
+//! | `bound.rs`, `exact.rs` | the bound of the kernel's rounding; sums that do not round |
+//! | `least_flips.rs`, `confined.rs` | fewest flips anywhere, or in one word, row or line |
+//! | `census.rs`, `scales.rs` | every single flip: of codes, of scales and biases |
+//! | `toward.rs`, `silence.rs` | fewest flips to a chosen token; so that no eos comes |
+//! | `protection.rs`, `suite.rs` | where critical bits lie, for an answer and for a suite |
+//! | `answer.rs` | the certificate of an answer: all of it, every witness run |
+//! | `collapse.rs` | a search, and no certificate: few flips that ruin a whole suite |
+//!
+//! A head whose edits reach the embedding, too, has no certificate ([`CertificateError::Tied`]): its hidden states are
+//! not fixed.
 
 mod answer;
 mod bound;

@@ -242,6 +242,13 @@ impl<'a> Position<'a> {
         self.token.row
     }
 
+    /// The row's logit in real arithmetic, evaluated in `f64`, and how far the executed one can be from it (see
+    /// [`super`]).
+    pub fn exact_logit(&self, row: usize) -> (f64, f64) {
+        let logit = self.logit(row);
+        (logit.value, logit.executed + logit.of_f64)
+    }
+
     fn find_second(&mut self) {
         let token = self.token.row;
         let rivals = || (0..self.rows.len()).filter(|&row| row != token);

@@ -20,7 +20,11 @@ use super::{
     census::least_gain,
     position::{Logit, Outcome, Position},
 };
-use crate::{edit::Tensor, quant::FloatType, team::Team};
+use crate::{
+    edit::Tensor,
+    quant::{FloatType, MatrixRef, packed},
+    team::Team,
+};
 
 /// Rows of one work item.
 const CHUNK: usize = 256;
@@ -57,41 +61,38 @@ pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2]
         ..ScaleCensus::default()
     };
     let group_size = layout.group_size();
-    // `H`, and the sum of magnitudes, of each group at each position.
-    let sums: Vec<Vec<(f64, f64)>> = positions
-        .iter()
-        .map(|position| {
-            let groups = position.hidden.chunks_exact(group_size);
-            groups.map(|h| (h.iter().sum(), h.iter().map(|h| h.abs()).sum())).collect()
+    // `H` of each group at each position, with its magnitude.
+    let of_biases: Vec<Bases> = (0..layout.groups_per_row())
+        .map(|group| {
+            let mut bases = Bases::default();
+            for position in positions {
+                let hidden = &position.hidden[group * group_size..(group + 1) * group_size];
+                bases.sums.push(hidden.iter().sum());
+                bases.sizes.push(hidden.iter().map(|h| h.abs()).sum());
+            }
+            bases
         })
         .collect();
     let agree: Vec<bool> = positions.iter().map(Position::agrees).collect();
     let found = Mutex::new([empty(), empty()]);
     team.for_each(layout.rows().div_ceil(CHUNK), |chunk| {
         let mut part = [empty(), empty()];
-        let mut codes = vec![0.0; group_size];
+        let mut codes = Vec::with_capacity(group_size);
+        let mut of_scales = Bases::default();
         for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(layout.rows()) {
-            let mut of_row: Vec<OfRow<'_>> = positions
-                .iter()
-                .zip(&agree)
-                .map(|(position, &agrees)| {
-                    let is_token = row == position.token.row;
-                    OfRow { position, is_token, agrees, least: least_gain(position, row, is_token), own: None }
-                })
-                .collect();
-            for group in 0..layout.groups_per_row() {
-                let columns = group * group_size..(group + 1) * group_size;
-                for (code, column) in codes.iter_mut().zip(columns.clone()) {
-                    *code = f64::from(first.rows.head().code(row, column));
-                }
-                let q = positions.iter().map(|at| dot(&codes, &at.hidden[columns.clone()], |q, h| q * h));
+            let mut of_row = OfRow::new(positions, &agree, row);
+            for (group, of_biases) in of_biases.iter().enumerate() {
+                let first_column = group * group_size;
+                unpack(first.rows.head(), row, group, &mut codes);
                 let largest = codes.iter().copied().fold(0.0, f64::max);
-                let of_scales: Vec<Basis> =
-                    q.zip(&sums).map(|(q, sums)| Basis { sum: q, size: largest * sums[group].1 }).collect();
-                let of_biases: Vec<Basis> =
-                    sums.iter().map(|sums| Basis { sum: sums[group].0, size: sums[group].1 }).collect();
-                look(row, group, Tensor::Scales, &mut of_row, &of_scales, &mut part[0]);
-                look(row, group, Tensor::Biases, &mut of_row, &of_biases, &mut part[1]);
+                of_scales.sums.clear();
+                of_scales.sums.extend(
+                    positions.iter().map(|at| dot(&codes, &at.hidden[first_column..][..group_size], |q, h| q * h)),
+                );
+                of_scales.sizes.clear();
+                of_scales.sizes.extend(of_biases.sizes.iter().map(|size| largest * size));
+                look(&mut of_row, group, Tensor::Scales, &of_scales, &mut part[0]);
+                look(&mut of_row, group, Tensor::Biases, of_biases, &mut part[1]);
             }
         }
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,27 +109,47 @@ pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2]
     found
 }
 
-/// One row at one position.
-struct OfRow<'a> {
-    position: &'a Position<'a>,
-    is_token: bool,
-    /// Whether the position's token is the winner in real arithmetic.
-    agrees: bool,
-    /// A move of the logit that is smaller changes nothing.
-    least: f64,
-    /// Its logit, once it was needed.
-    own: Option<Logit>,
-}
-
-/// What a change of a group's scale or bias is multiplied by at one position.
-struct Basis {
+/// What a change of a group's scale or bias is multiplied by, by position.
+#[derive(Default)]
+struct Bases {
     /// `Q` or `H`.
-    sum: f64,
+    sums: Vec<f64>,
     /// At least the sum of the magnitudes.
-    size: f64,
+    sizes: Vec<f64>,
 }
 
-/// Element `i` of `data` with one bit inverted, and as it is.
+/// The codes of a group.
+fn unpack(head: &MatrixRef<'_>, row: usize, group: usize, codes: &mut Vec<f64>) {
+    let (bits, group_size) = (head.layout().bits(), head.layout().group_size());
+    let words = group_size / bits.per_word();
+    codes.clear();
+    for word in group * words..(group + 1) * words {
+        let word = head.word(row, word);
+        codes.extend((0..bits.per_word()).map(|i| f64::from(packed::code(word, i, bits))));
+    }
+}
+
+/// One row at all positions.
+struct OfRow<'a> {
+    positions: &'a [Position<'a>],
+    /// Whether a position's token is the winner in real arithmetic.
+    agree: &'a [bool],
+    row: usize,
+    /// By how much the row is ahead of the token, from its executed logit, which is there; and by how much that may
+    /// be wrong in either claim before a flip. Infinite where it is the token itself, which is decided one by one.
+    ahead: Vec<f64>,
+    error: Vec<f64>,
+    /// A move of the logit that is smaller changes nothing.
+    least: Vec<f64>,
+    /// By how much the error grows with a move, relative to the sum of its magnitudes.
+    growth: Vec<f64>,
+    /// Its exact logit, once it was needed.
+    own: Vec<Option<Logit>>,
+    /// Weights below this overflow at no position.
+    overflow_limit: f64,
+}
+
+/// Element `i` of `data` with one bit inverted.
 fn flipped(float_type: FloatType, data: &[u8], i: usize, bit: usize) -> f32 {
     let size = float_type.size();
     let mut bytes = [0; 4];
@@ -138,17 +159,17 @@ fn flipped(float_type: FloatType, data: &[u8], i: usize, bit: usize) -> f32 {
 }
 
 /// All bits of one value.
-fn look(row: usize, group: usize, tensor: Tensor, of_row: &mut [OfRow<'_>], bases: &[Basis], part: &mut ScaleCensus) {
-    let head = of_row[0].position.rows.head();
+fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, part: &mut ScaleCensus) {
+    let row = of_row.row;
+    let rows = of_row.positions[0].rows;
+    let head = rows.head();
     let layout = head.layout();
     let data = if tensor == Tensor::Scales { head.scales() } else { head.biases() };
     let (scale, bias) = (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
     let old = if tensor == Tensor::Scales { scale } else { bias };
     // The least change that could matter at some position.
-    let least = of_row
-        .iter()
-        .zip(bases)
-        .map(|(at, basis)| at.least / (basis.sum.abs() + at.position.bound.largest * basis.size))
+    let least = (0..of_row.least.len())
+        .map(|at| of_row.least[at] / (bases.sums[at].abs() + of_row.growth[at] * bases.sizes[at]))
         .fold(f64::INFINITY, f64::min);
     for bit in 0..8 * layout.scale_type().size() {
         let new = flipped(layout.scale_type(), data, row * layout.groups_per_row() + group, bit);
@@ -160,69 +181,119 @@ fn look(row: usize, group: usize, tensor: Tensor, of_row: &mut [OfRow<'_>], base
             continue;
         }
         let new = f64::from(new);
-        // Where the new value could overflow the kernel, nothing is passed over.
         let values = if tensor == Tensor::Scales { (new, bias) } else { (scale, new) };
         let weight = values.1.abs().max((f64::from(layout.bits().mask()) * values.0 + values.1).abs());
+        let weight = weight.max(rows.weight(row));
         let change = new - old;
-        let weight = weight.max(of_row[0].position.rows.weight(row));
-        let overflow = || of_row.iter().any(|at| at.position.bound.may_overflow(weight));
-        if change == 0.0 || (change.abs() < least && !overflow()) {
+        // Where the new value could overflow the kernel, nothing is passed over.
+        let fits = weight < of_row.overflow_limit;
+        if change == 0.0 || (change.abs() < least && fits) {
             continue;
         }
-        let (mut critical, mut decided, mut undecided) = (false, false, false);
-        for (i, (at, basis)) in of_row.iter_mut().zip(bases).enumerate() {
-            let (exact, executed) = at.outcome(row, group, change, values, weight, basis);
-            critical |= exact;
-            part.by_position[i] += usize::from(exact);
-            decided |= executed == Outcome::Changes;
-            undecided |= executed == Outcome::Undecided;
-        }
+        let (critical, undecided) = match of_row.at_a_glance(change, bases).filter(|_| fits) {
+            Some(changed) => {
+                let mut critical = false;
+                for at in 0..of_row.positions.len() {
+                    let exact = changed && of_row.agree[at] && of_row.passes(at, change, bases);
+                    critical |= exact;
+                    part.by_position[at] += usize::from(exact);
+                }
+                (critical, false)
+            }
+            None => {
+                let (mut critical, mut decided, mut undecided) = (false, false, false);
+                for at in 0..of_row.positions.len() {
+                    let basis = (bases.sums[at], bases.sizes[at]);
+                    let (exact, executed) = of_row.outcome(at, group, change, values, weight, basis);
+                    critical |= exact;
+                    part.by_position[at] += usize::from(exact);
+                    decided |= executed == Outcome::Changes;
+                    undecided |= executed == Outcome::Undecided;
+                }
+                (critical, undecided && !decided)
+            }
+        };
         part.critical_bits += usize::from(critical);
         part.by_bit_position[bit] += usize::from(critical);
-        part.undecided_bits += usize::from(undecided && !decided);
+        part.undecided_bits += usize::from(undecided);
     }
 }
 
-impl OfRow<'_> {
-    /// What a change of one scale or bias does, in real arithmetic and in the executed program.
+impl<'a> OfRow<'a> {
+    fn new(positions: &'a [Position<'a>], agree: &'a [bool], row: usize) -> Self {
+        let of = |f: &dyn Fn(&Position<'_>) -> f64| positions.iter().map(f).collect::<Vec<f64>>();
+        let error = |at: &Position<'_>| {
+            let error = 2.0 * at.coarse(row) + at.token.executed + at.token.of_f64;
+            if row == at.token.row { f64::INFINITY } else { error }
+        };
+        Self {
+            positions,
+            agree,
+            row,
+            ahead: of(&|at| at.executed(row) - at.token.value),
+            error: of(&error),
+            least: of(&|at| least_gain(at, row, row == at.token.row)),
+            // `Q` and its product are rounded in `f64`, a term at a time.
+            growth: of(&|at| at.bound.largest + (at.hidden.len() + 8) as f64 * 2.0_f64.powi(-51)),
+            own: vec![None; positions.len()],
+            overflow_limit: of(&|at| at.bound.overflow_limit()).into_iter().fold(f64::INFINITY, f64::min),
+        }
+    }
+
+    /// Whether the row is ahead at some position after a change, if the executed logits decide that at all of them for
+    /// both claims, and no operation overflows.
+    fn at_a_glance(&self, change: f64, bases: &Bases) -> Option<bool> {
+        let (mut passes, mut decided) = (false, true);
+        for at in 0..self.ahead.len() {
+            let ahead = self.ahead[at] + change * bases.sums[at];
+            let error = self.error[at] + change.abs() * bases.sizes[at] * self.growth[at];
+            passes |= ahead > error;
+            decided &= ahead.abs() > error;
+        }
+        decided.then_some(passes)
+    }
+
+    /// Whether the row is ahead at one position, where that was decided at a glance.
+    fn passes(&self, at: usize, change: f64, bases: &Bases) -> bool {
+        self.ahead[at] + change * bases.sums[at] > 0.0
+    }
+
+    /// What a change of one scale or bias does at one position, in real arithmetic and in the executed program.
     fn outcome(
         &mut self,
-        row: usize,
+        at: usize,
         group: usize,
         change: f64,
         values: (f64, f64),
         weight: f64,
-        basis: &Basis,
+        (sum, size): (f64, f64),
     ) -> (bool, Outcome) {
-        let position = self.position;
-        let token = position.token;
-        if basis.size == 0.0 && !position.bound.may_overflow(weight) {
+        let position = &self.positions[at];
+        let (row, token, agrees) = (self.row, position.token, self.agree[at]);
+        let fits = !position.bound.may_overflow(weight);
+        if size == 0.0 && fits {
             return (false, Outcome::Stays);
         }
-        let (delta, size) = (change * basis.sum, change.abs() * basis.size);
-        // `Q` and its product are rounded, a term at a time.
-        let of_f64 = size * (position.hidden.len() + 8) as f64 * 2.0_f64.powi(-51);
-        let by_kernel = position.bound.largest * size + of_f64;
-        if !self.is_token && self.own.is_none() {
-            // By the executed logit, which is there. If that decides, it decides both claims.
-            let error = 2.0 * position.coarse(row) + token.executed + token.of_f64 + by_kernel;
-            let ahead = position.executed(row) + delta - token.value;
+        let (delta, size) = (change * sum, change.abs() * size);
+        let grown = size * self.growth[at];
+        if self.own[at].is_none() {
+            let (ahead, error) = (self.ahead[at] + delta, self.error[at] + grown);
             if ahead > error {
-                return (self.agrees, Outcome::Changes);
+                return (agrees, Outcome::Changes);
             }
-            if ahead < -error && !position.bound.may_overflow(weight) {
+            if ahead < -error && fits {
                 return (false, Outcome::Stays);
             }
         }
-        let own = *self.own.get_or_insert_with(|| position.logit(row));
-        let executed = position.outcome_at(row, own.value + delta, own.executed + own.of_f64 + by_kernel, weight);
-        if !self.agrees {
+        let own = *self.own[at].get_or_insert_with(|| position.logit(row));
+        let executed = position.outcome_at(row, own.value + delta, own.executed + own.of_f64 + grown, weight);
+        let is_token = row == token.row;
+        let Some(rival) = (if is_token { position.second } else { Some(token) }).filter(|_| agrees) else {
             return (false, executed);
-        }
-        let Some(rival) = (if self.is_token { position.second } else { Some(token) }) else { return (false, executed) };
+        };
         let ahead = own.value + delta - rival.value;
-        let error = own.of_f64 + rival.of_f64 + of_f64;
+        let error = own.of_f64 + rival.of_f64 + size * (self.growth[at] - position.bound.largest);
         let wins = if ahead.abs() > error { ahead > 0.0 } else { position.beats_with(row, group, values, rival.row) };
-        (wins != self.is_token, executed)
+        (wins != is_token, executed)
     }
 }

@@ -324,18 +324,36 @@ impl SmallHead {
                 let mut bytes = data[element * size..][..size].to_vec();
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 let value = f64::from(self.scale_type.get(&bytes, 0));
-                let wide = |values: &[[f32; 2]]| values.iter().map(|row| row.map(f64::from)).collect::<Vec<_>>();
-                let (mut s, mut b) = (wide(&self.scales), wide(&self.biases));
-                let values = if tensor == Tensor::Scales { &mut s } else { &mut b };
-                values[element / 2][element % 2] = value;
                 not_finite += usize::from(!value.is_finite());
-                critical += usize::from(!value.is_finite() || top(&self.logits(&self.codes, &s, &b)) != token);
+                critical +=
+                    usize::from(!value.is_finite() || self.top_with(element / 2, element % 2, tensor, value) != token);
             }
             if (certified.critical_bits, certified.nonfinite_bits) != (critical, not_finite) {
                 return Err(differ(tensor.name(), &certified, &(critical, not_finite)));
             }
         }
         Ok(checked)
+    }
+
+    /// The token after one scale or bias has become `value`, which may be so small or so large that the sum is not
+    /// exact any more; the sign of a sum of two numbers is.
+    fn top_with(&self, row: usize, group: usize, tensor: Tensor, value: f64) -> usize {
+        let wide = |values: &[[f32; 2]]| values.iter().map(|row| row.map(f64::from)).collect::<Vec<_>>();
+        let (mut scales, mut biases) = (wide(&self.scales), wide(&self.biases));
+        if tensor == Tensor::Scales {
+            scales[row][group] = 0.0;
+        } else {
+            biases[row][group] = 0.0;
+        }
+        let logits = self.logits(&self.codes, &scales, &biases);
+        let columns = group * GROUP..(group + 1) * GROUP;
+        let of = |c: usize| if tensor == Tensor::Scales { f64::from(self.codes[row][c]) } else { 1.0 };
+        let added = value * columns.map(|c| of(c) * self.hidden_at(c)).sum::<f64>();
+        let mut others: Vec<f64> = logits.clone();
+        others[row] = f64::NEG_INFINITY;
+        let best = top(&others);
+        let ahead = (logits[row] - logits[best]) + added;
+        if ahead > 0.0 || (ahead == 0.0 && row < best) { row } else { best }
     }
 
     /// The token after flips, by the kernel.

@@ -33,7 +33,7 @@ use crate::{
     subject::{Prompt, Subject},
 };
 
-/// Tests of one model, in the module where this stands; see [`crate::testing::harness`].
+/// Tests of one model, in the module where this stands; see [`mod@crate::testing::harness`].
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __harness {

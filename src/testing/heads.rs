@@ -15,7 +15,6 @@ use crate::{
     checkpoint::{Bytes, Part, Quantized},
     edit::{Change, Edit, Tensor},
     head::Head,
-    kernels::scalar,
     quant::{Bits, FloatType, Layout, MatrixRef},
     team::Team,
 };
@@ -275,14 +274,6 @@ impl Plain {
             float(row.scales[group]).mul_add(code as f32, float(row.biases[group]))
         };
         (0..self.layout.cols()).map(weight).collect()
-    }
-
-    /// The product of a row and a vector, in the order of the specification.
-    ///
-    /// # Panics
-    /// If that row was not taken.
-    pub fn dot(&self, row: usize, x: &[f32]) -> f32 {
-        scalar::dot(&self.weights(row), x)
     }
 
     /// Does all changes of `edit`, left to right.

@@ -5,6 +5,7 @@
 
 mod bad_checkpoints;
 mod bad_input;
+mod certify;
 mod contract;
 mod determinism;
 mod help;
