@@ -127,7 +127,7 @@ impl Axis {
             let whole = matches!(self.ticks, Ticks::Offset(_) | Ticks::Whole | Ticks::Hexadecimal);
             // Few integers have a tick each; between two of them there is nothing that a tick could stand for.
             let steps = (self.high - self.low).floor();
-            let most = if whole && steps < 18.0 { (steps as usize + 1).max(2) } else { many };
+            let most = if whole && 2.0 * steps < 3.0 * many as f64 { (steps as usize + 1).max(2) } else { many };
             let base = if let Ticks::Offset(base) = self.ticks { base as f64 } else { 0.0 };
             let even = RangedCoordf64::from(self.low - base..self.high - base);
             let points = even.key_points(most).into_iter().filter(|x| !whole || x.fract() == 0.0);
@@ -178,7 +178,7 @@ fn number(x: f64) -> String {
     let size = x.abs();
     match size {
         0.0 => "0".to_owned(),
-        _ if size < 0.999e-3 || size >= 0.999e12 => format!("{x:e}"),
+        _ if !(0.999e-3..0.999e12).contains(&size) => format!("{x:e}"),
         _ if size >= 0.999e9 => format!("{}G", short(x / 1e9)),
         _ if size >= 0.999e6 => format!("{}M", short(x / 1e6)),
         _ if size >= 0.999e4 => format!("{}k", short(x / 1e3)),
@@ -232,9 +232,9 @@ mod tests {
     #[test]
     fn few_integers_have_a_tick_each() {
         let axis = Axis::new(Scale::Linear, -0.5, 15.5, Ticks::Hexadecimal);
-        assert_eq!(labels(&axis, 6).concat(), "0123456789ABCDEF");
+        assert_eq!(labels(&axis, 12).concat(), "0123456789ABCDEF");
         let axis = Axis::new(Scale::Linear, -0.5, 9.5, Ticks::Whole);
-        assert_eq!(labels(&axis, 6).concat(), "0123456789");
+        assert_eq!(labels(&axis, 12).concat(), "0123456789");
         let axis = Axis::new(Scale::Linear, -0.5, 499.5, Ticks::Whole);
         assert!((4..=12).contains(&labels(&axis, 10).len()));
     }

@@ -81,7 +81,7 @@ pub fn html(report: &Report<'_>) -> Result<String, HtmlError> {
     env.add_template("report", include_str!("report.html.jinja"))?;
     let page = Page {
         version: report.version,
-        notes: &report.notes,
+        notes: report.notes,
         trials: report.trials(),
         style: Value::from_safe_string([include_str!("plot.css"), include_str!("report.css")].concat()),
         models: report.models.iter().map(|model| section(model)).collect::<Result<_, _>>()?,
@@ -252,21 +252,19 @@ fn answer_figures(answer: &Answer) -> Result<Vec<Figure>, DrawError> {
     };
     let least = bars(&|at| at.least_flips, "flips make it lose");
     let critical = bars(&|at| Some(at.critical), "single flips make it lose");
-    let mut figures = vec![
-        Figure {
-            title: "Fewest flips that change the token, by position".to_owned(),
-            caption: "A bar is the least number of flips of code bits, anywhere in the head, that makes the token at this \
-                      position of the clean answer lose. The lowest bar certifies the whole answer; none means that no flips do."
-                .to_owned(),
-            svg: Value::from_safe_string(plots::bars(&least, "position in the answer", "flips")?),
-        },
-        Figure {
+    let mut figures = vec![Figure {
+        title: "Fewest flips that change the token, by position".to_owned(),
+        caption: "A bar is the least number of flips of code bits, anywhere in the head, that makes the token at this \
+                  position of the clean answer lose. The lowest bar certifies the whole answer; none means that no flips do."
+            .to_owned(),
+        svg: Value::from_safe_string(plots::bars(&least, "position in the answer", "flips")?),
+    }];
+    if answer.critical_bits > 0 {
+        figures.push(Figure {
             title: "Single flips that change the token, by position".to_owned(),
             caption: "Counted exactly, over every code bit of the head.".to_owned(),
             svg: Value::from_safe_string(plots::bars(&critical, "position in the answer", "critical bits")?),
-        },
-    ];
-    if answer.critical_bits > 0 {
+        });
         figures.push(bits_figure(&answer.by_bit_position)?);
         figures.push(protection_figure(&answer.protection)?);
     }
@@ -332,7 +330,7 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             part.figures = campaign_figures(rows)?;
             part.campaign = rows.iter().map(|row| Pooled { of: row, stack: stack(&row.spread.verdicts) }).collect();
             part.selection = Some("The trials that changed the answer most, by D");
-            part.tables = tables(run, |record| changed(record), Some(WORST));
+            part.tables = tables(run, changed, Some(WORST));
         }
         Found::Along { curves, bisection, summaries } => {
             if part.plots_first {
@@ -341,7 +339,13 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             }
             part.curves = curves;
             part.bisection = bisection.as_ref();
-            part.summaries = summaries.iter().map(|of| Pooled { of, stack: stack(&of.spread.verdicts) }).collect();
+            let mut rows: Vec<&Summary> = summaries.iter().collect();
+            if bisection.is_some() {
+                // Not in the order in which halving came to them.
+                let value = |row: &Summary| row.value.map_or(0.0, number);
+                rows.sort_by(|a, b| value(a).total_cmp(&value(b)));
+            }
+            part.summaries = rows.into_iter().map(|of| Pooled { of, stack: stack(&of.spread.verdicts) }).collect();
             part.judged = summaries.iter().any(|summary| summary.spread.right + summary.spread.wrong > 0);
             let crossings = bisection.iter().flat_map(|bisection| &bisection.crossings);
             let crossings: Vec<Crossing> =
