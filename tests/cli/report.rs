@@ -72,3 +72,26 @@ fn a_report_of_nothing_says_that_nothing_was_checked() {
     let nothing = program(&["report"]).output().expect("the program starts");
     assert_eq!(nothing.status.code(), Some(2));
 }
+
+#[test]
+fn certificates_are_reported_as_they_were_printed() {
+    let (folder, certificates) = file("certificates.json", "");
+    let args = ["certify", "--prompt", "Name a color.", "--prompt", "Say hello.", "--within", "word", "--silence-eos"];
+    let printed = run(&[&args[..], &["--format", "json"]].concat()).exits(0).stdout;
+    fs::write(&certificates, &printed).expect("a writable folder");
+    let report = run(&["report", &certificates, "--format", "json"]).exits(0).json();
+    let again = &report["models"][0]["certificates"][0];
+    let printed: Value = serde_json::from_str(&printed).expect("an object");
+    // Nothing is lost on the way through a file.
+    assert_eq!((&again["answers"], &again["suite"]), (&printed["answers"], &printed["suite"]));
+    let text = run(&["report", &certificates]).exits(0).stdout;
+    assert!(text.contains("least flips") && text.contains("all 2 answers together"), "{text}");
+    let page = folder.path().join("page.html");
+    run(&["report", &certificates, "--output", page.to_str().expect("Unicode")]).exits(0);
+    let page = fs::read_to_string(page).expect("a page");
+    for expected in
+        ["The weakest bits", "least flips within one <bdi>word", "How much of the vulnerability the first words carry"]
+    {
+        assert!(page.contains(expected), "{expected}");
+    }
+}

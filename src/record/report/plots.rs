@@ -440,7 +440,7 @@ pub(super) fn protection(curve: &[Protection]) -> Result<String, DrawError> {
         let x_title = format!("packed words, those with the most critical bits first{}", x.note());
         let chart = chart(root, (&x, Some(&x_title)), (&y, "share of the critical bits"))?;
         let place = |point: &Protection| chart.backend_coord(&(point.words as f64, point.share));
-        let line: Vec<String> = curve.iter().map(|point| place(point)).map(|(x, y)| format!("{x},{y}")).collect();
+        let line: Vec<String> = curve.iter().map(place).map(|(x, y)| format!("{x},{y}")).collect();
         let mut marks = format!("<polyline class=\"line\" points=\"{}\"/>\n", line.join(" "));
         for point in curve {
             let (x, y) = place(point);
