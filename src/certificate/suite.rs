@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    answer::Answer,
     protection::{Protection, RowCount, Union, WordCount},
+    report::Answer,
 };
 
 /// Words and rows that are listed.
