@@ -34,7 +34,12 @@ fn forced(bencher: Bencher<'_, '_>, edits: impl Fn(i64) -> Edit) {
     let plans = plans(&model, (0..1000).map(|i| edits(i * 7_654_321 + 1)));
     let mut body = model.body();
     let mut head = model.projection(model.head().view());
-    let task = Task { prompts: ids.iter().map(Vec::as_slice).collect(), eos: model.eos(), max_tokens: 10, tying: model.tying() };
+    let task = Task {
+        prompts: ids.iter().map(Vec::as_slice).collect(),
+        eos: model.eos(),
+        max_tokens: 10,
+        tying: model.tying(),
+    };
     let mut trials = Trials::new(&mut body, model.kernel(), model.team(), task);
     // The clean answer, once.
     let steps = trials.forced(&mut head, &plans[..1]).expect("measurements")[0].0.len();

@@ -3,26 +3,20 @@
 //! # The rule
 //!
 //! `T` steps were generated, the eos step included. Step `i` (from 0) has surprise `s_i = -ln p` under the
-//! *clean* model given the edited model's own prefix. A run of `w` steps, `w` = 1, 2 or 3, is *too surprising* if
+//! *clean* model given the edited model's own prefix, and is *surprising* if not `s_i <= theta`. With `loop` the
+//! number of steps up to the end of the first repetition, where the answer falls into a loop and the clean answer falls
+//! into none (else `T`):
 //!
 //! ```text
-//! (s_i + ... + s_(i+w-1)) / w > theta_w
+//! c = min(loop, first i with not (s_i <= theta), T)
 //! ```
 //!
-//! and it begins to be at its first step whose own surprise is more than ordinary, `s > mu`. With `surprised` the
-//! first step at which a too surprising run begins to be (else `T`), and `loop` the number of steps up to the end of
-//! the first repetition, where the answer falls into a loop and the clean answer falls into none (else `T`):
+//! is the *coherent prefix*. A loop is a block of `n` tokens, 1 <= n <= 8, that stands at least three times in a row; of
+//! several, the one whose first repetition ends first counts.
 //!
-//! ```text
-//! c = min(loop, surprised, T)
-//! ```
-//!
-//! is the *coherent prefix*. The thresholds belong to a model and a length of answers:
-//! [`crate::search::calibrate`] takes them from the clean model's own answers. (One threshold for single steps does
-//! not see the commonest kind of nonsense: a small model's own answers, drawn at random, hold a word of 15 nats now
-//! and then, but not three words of 10 in a row. With a threshold that was given, `theta_w` and `mu` are all that
-//! number, and the rule is that of single steps.) A loop is a block of `n` tokens, 1 <= n <= 8, that stands at least
-//! three times in a row; of several, the one whose first repetition ends first counts.
+//! A wrong word need not be the end: "Greece is the opposite of early." An answer *recovers* if it is in no loop, at
+//! least half of its steps are not surprising, and what follows the last surprising one has a mean surprise not above
+//! the ordinary, `mu`.
 //!
 //! With `D` the mean divergence over the clean trajectory, in nats, the first line that holds is the verdict:
 //!
@@ -30,13 +24,15 @@
 //! GONE        T = 0, or a logit that is not finite at the first step
 //! HEALTHY     tokens and finish as clean; or c = T and D < 0.01
 //! WOBBLING    c = T
-//! DYING       2 c >= T
+//! DYING       2 c >= T; or it recovers
 //! COLLAPSING  c > 2
 //! DEAD        c >= 1
 //! GONE        otherwise
 //! ```
 //!
-//! An answer that a non-finite logit cut short counts that step as one more, which is not coherent.
+//! An answer that a non-finite logit cut short counts that step as one more, which is surprising.
+//! `theta` and `mu` belong to a model and a length of answers: [`crate::search::calibrate`] takes them from the clean
+//! model's own answers. Where a threshold was given instead, there is no `mu`, and nothing recovers.
 //! (0.01 nats is less than going from 6 to 5 bits costs on llama.cpp's scale of divergences.)
 
 use serde::{Deserialize, Serialize};
@@ -112,6 +108,8 @@ pub enum Finish {
 pub enum Tag {
     /// It repeats itself where the clean answer does not.
     Loop,
+    /// Surprising from early on, but not to its end: it goes on as if nothing had been.
+    Recovers,
     /// The clean answer ends in an eos, this one does not.
     NeverEnds,
     /// Coherent to its end, but not what was expected.
@@ -128,39 +126,6 @@ pub const HEALTHY_DIVERGENCE: f64 = 0.01;
 /// Longest block of tokens whose repetition is looked for.
 const LONGEST_BLOCK: usize = 8;
 
-/// When steps are too surprising; see the rule above. All in nats.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Thresholds {
-    /// `theta_1`: for one step.
-    pub step: f64,
-    /// `theta_2`: for the mean of two steps in a row.
-    pub pair: f64,
-    /// `theta_3`: for the mean of three.
-    pub triple: f64,
-    /// `mu`: what is ordinary.
-    pub ordinary: f64,
-}
-
-impl Thresholds {
-    /// One number for all, which makes each step count by itself.
-    pub const fn single(nats: f64) -> Self {
-        Self { step: nats, pair: nats, triple: nats, ordinary: nats }
-    }
-
-    /// The first step at which the answer begins to be too surprising.
-    fn exceeded(&self, surprise: &[f64]) -> Option<usize> {
-        // A surprise that is not a number is above every threshold.
-        let above = |surprise: f64, threshold: f64| surprise.is_nan() || surprise > threshold;
-        let begins = |(w, threshold): (usize, f64)| {
-            let run = |run: &[f64]| above(run.iter().sum::<f64>() / w as f64, threshold);
-            let start = surprise.windows(w).position(run)?;
-            let odd = surprise[start..start + w].iter().position(|&s| above(s, self.ordinary));
-            Some(start + odd.unwrap_or(0))
-        };
-        [(1, self.step), (2, self.pair), (3, self.triple)].into_iter().filter_map(begins).min()
-    }
-}
-
 /// What was measured of one answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
@@ -176,8 +141,10 @@ pub struct Evidence<'a> {
     pub surprise: &'a [f64],
     /// Mean divergence over the clean trajectory, in nats; `None` or NaN where it is not finite.
     pub divergence: Option<f64>,
-    /// When steps are too surprising.
-    pub thresholds: Thresholds,
+    /// `theta`, in nats.
+    pub threshold: f64,
+    /// `mu`, in nats; `None` where nothing recovers.
+    pub ordinary: Option<f64>,
     /// The prompt.
     pub prompt: &'a str,
     /// The response.
@@ -203,8 +170,9 @@ pub struct Judgement {
 pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     let cut_short = evidence.finish == Finish::Nonfinite;
     let steps = evidence.surprise.len() + usize::from(cut_short);
-    let surprised = evidence.thresholds.exceeded(evidence.surprise);
+    let surprised = evidence.surprise.iter().position(|&surprise| !within(surprise, evidence.threshold));
     let looped = first_loop(evidence.tokens, evidence.clean_tokens);
+    let recovers = looped.is_none() && !cut_short && recovers(evidence);
     let coherent = surprised.unwrap_or(evidence.surprise.len()).min(looped.unwrap_or(usize::MAX));
 
     let as_clean = (evidence.tokens, evidence.finish) == (evidence.clean_tokens, evidence.clean_finish);
@@ -215,7 +183,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
         Verdict::Healthy
     } else if coherent == steps {
         Verdict::Wobbling
-    } else if 2 * coherent >= steps {
+    } else if 2 * coherent >= steps || recovers {
         Verdict::Dying
     } else if coherent > 2 {
         Verdict::Collapsing
@@ -228,6 +196,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     let fluent = coherent == steps && steps > 0;
     let tags = [
         (Tag::Loop, looped.is_some()),
+        (Tag::Recovers, verdict == Verdict::Dying && 2 * coherent < steps),
         (Tag::NeverEnds, evidence.clean_finish == Finish::Stop && evidence.finish == Finish::Length),
         (Tag::WrongButFluent, fluent && evidence.right == Some(false)),
         (Tag::ScriptSwitch, switches_script(evidence.text, [evidence.prompt, evidence.clean_text])),
@@ -235,6 +204,22 @@ pub fn judge(evidence: &Evidence<'_>) -> Judgement {
     ];
     let tags = tags.into_iter().filter_map(|(tag, holds)| holds.then_some(tag)).collect();
     Judgement { verdict, coherent_steps: coherent, tags }
+}
+
+/// Whether a surprise does not exceed a threshold; one that is not a number exceeds every one.
+fn within(surprise: f64, threshold: f64) -> bool {
+    surprise <= threshold
+}
+
+/// Whether an answer finds back after its surprising steps.
+fn recovers(evidence: &Evidence<'_>) -> bool {
+    let Some(ordinary) = evidence.ordinary else { return false };
+    let surprising = |surprise: &f64| !within(*surprise, evidence.threshold);
+    let Some(last) = evidence.surprise.iter().rposition(surprising) else { return false };
+    let (count, after) = (evidence.surprise.iter().filter(|s| surprising(s)).count(), &evidence.surprise[last + 1..]);
+    2 * (evidence.surprise.len() - count) >= evidence.surprise.len()
+        && !after.is_empty()
+        && within(after.iter().sum::<f64>() / after.len() as f64, ordinary)
 }
 
 /// Steps up to the end of the first repetition of a loop in `tokens`, if it has one and `clean` has none.
@@ -296,7 +281,8 @@ mod tests {
             clean_finish: Finish::Length,
             surprise,
             divergence: Some(0.5),
-            thresholds: Thresholds::single(9.0),
+            threshold: 9.0,
+            ordinary: None,
             prompt: "What?",
             text: "That.",
             clean_text: "This.",
@@ -391,22 +377,28 @@ mod tests {
     }
 
     #[test]
-    fn steps_in_a_row_can_be_too_surprising_together() {
-        let thresholds = Thresholds { step: 15.0, pair: 11.0, triple: 9.0, ordinary: 3.0 };
-        let first = |surprise: &[f64]| thresholds.exceeded(surprise);
-        assert_eq!(first(&[15.0, 1.0, 15.0, 1.0]), None);
-        assert_eq!(first(&[1.0, 15.1]), Some(1));
-        // The mean of two is 11.5, of three 9.1; what is ordinary before them does not count.
-        assert_eq!(first(&[1.0, 9.0, 14.0, 0.0]), Some(1));
-        assert_eq!(first(&[1.0, 9.5, 9.5, 8.5, 0.0]), Some(1));
-        assert_eq!(first(&[2.9, 10.5, 13.7]), Some(1));
-        assert_eq!(first(&[3.1, 10.5, 13.7]), Some(0));
-        // Exactly at the thresholds is within them, and fewer steps than a run have no mean of it.
-        assert_eq!(first(&[11.0, 11.0]), None);
-        assert_eq!(first(&[9.0, 9.0, 9.0]), None);
-        assert_eq!(first(&[]), None);
-        assert_eq!(first(&[0.0, f64::NAN, 0.0]), Some(1));
-        assert_eq!(first(&[0.0, 0.0, f64::INFINITY]), Some(2));
+    fn an_answer_that_finds_back_is_not_worse_than_dying() {
+        let judged = |surprise: &[f64], ordinary| judge(&Evidence { ordinary, ..evidence(surprise) });
+        let back = [12.0, 12.0, 0.5, 0.5, 0.5, 0.5];
+        let found = judged(&back, Some(0.5));
+        assert_eq!((found.verdict, found.coherent_steps, found.tags), (Verdict::Dying, 0, vec![Tag::Recovers]));
+        // Not where nothing is known to be ordinary, nor where the rest is less ordinary than that.
+        assert_eq!(judged(&back, None).verdict, Verdict::Gone);
+        assert_eq!(judged(&back, Some(0.499)).verdict, Verdict::Gone);
+        // At least half of the steps, and not at the last one.
+        assert_eq!(judged(&[12.0, 12.0, 0.0, 0.0], Some(1.0)).verdict, Verdict::Dying);
+        assert_eq!(judged(&[12.0, 12.0, 12.0, 0.0, 0.0], Some(1.0)).verdict, Verdict::Gone);
+        assert_eq!(judged(&[0.0, 12.0, 0.0, 12.0, 0.0, 0.0], Some(1.0)).verdict, Verdict::Dying);
+        assert_eq!(judged(&[12.0, 0.0, 0.0, 12.0, 0.0], Some(1.0)).verdict, Verdict::Dying);
+        assert_eq!(judged(&[12.0, 0.0, 0.0, 0.0, 12.0], Some(1.0)).verdict, Verdict::Gone);
+        // Nor out of a loop, nor before a logit that is not finite.
+        let looping = Evidence { tokens: &[1, 2, 2, 2, 2, 2], ordinary: Some(1.0), ..evidence(&back) };
+        assert_eq!(judge(&looping).verdict, Verdict::Gone);
+        let cut = Evidence { finish: Finish::Nonfinite, ordinary: Some(1.0), ..evidence(&back) };
+        assert_eq!(judge(&cut).verdict, Verdict::Gone);
+        // What is coherent for half of its steps anyway has no need of it.
+        assert_eq!(judged(&[0.0, 0.0, 12.0, 0.0, 0.0], Some(1.0)).tags, [Tag::Recovers]);
+        assert_eq!(judged(&[0.0, 0.0, 0.0, 12.0, 0.0, 0.0], Some(1.0)).tags, []);
     }
 
     #[test]

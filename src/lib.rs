@@ -29,7 +29,8 @@
 //! let model = Subject::new("demo".to_owned(), None, checkpoint, Kernel::best(), team)?;
 //! let prompts = [model.prompt("What is 2+2?", vec!["4".to_owned()], &Default::default())?];
 //! let settings = Settings::given(10, 9.0);
-//! let spec = Spec { command: "ladder", predicate: None, trials: Some(2), seed: 0, edits: "two shifts".to_owned() };
+//! let edits = "two shifts".to_owned();
+//! let spec = Spec { command: "ladder", predicate: None, campaign: None, trials: Some(2), seed: 0, edits };
 //! let run = ladder(&mut Session::new(&model, &prompts, &settings, spec), &[0, 10_000_000], |_| Ok(()))?;
 //! assert!(run.records[0].text.contains('4') && !run.records[1].text.contains('4'));
 //! assert!(run.restored.identical && run.restored.same_as_clean);
@@ -56,8 +57,10 @@ pub mod quant;
 pub mod record;
 pub mod search;
 pub mod seed;
+pub mod stats;
 pub mod subject;
 pub mod team;
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;
 pub mod trial;

@@ -47,7 +47,12 @@ fn suite(model: &Subject) -> Vec<Prompt> {
 fn run(model: &Subject, prompts: &[Vec<u32>], shifts: &[i64], max_tokens: usize) -> (Vec<Trajectory>, Vec<Trial>) {
     let mut body = model.body();
     let mut head = model.projection(model.head().view());
-    let task = Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: model.eos(), max_tokens, tying: model.tying() };
+    let task = Task {
+        prompts: prompts.iter().map(Vec::as_slice).collect(),
+        eos: model.eos(),
+        max_tokens,
+        tying: model.tying(),
+    };
     let edit = |&shift: &i64| lm_headroom::edit::Edit::shift(shift).plan(&model.head().view()).expect("a plan");
     let plans: Vec<_> = shifts.iter().map(edit).collect();
     let (mut clean, mut trials) = (Vec::new(), Vec::new());
@@ -149,7 +154,7 @@ fn shifts_break_it_by_degrees_and_restoring_brings_the_clean_answers_back() {
     let digits = (0..8).flat_map(|digit| (1..16).map(move |value: i64| value << (4 * digit)));
     let shifts: Vec<i64> = seed::SHIFTS.into_iter().chain(digits).collect();
     let mut verdicts: BTreeMap<(bool, Verdict), usize> = BTreeMap::new();
-    let spec = Spec { command: "ladder", predicate: None, trials: None, seed: 0, edits: String::new() };
+    let spec = Spec { command: "ladder", predicate: None, campaign: None, trials: None, seed: 0, edits: String::new() };
     let mut session = Session::new(&model, &prompts, &settings, spec);
     let run = ladder(&mut session, &shifts, |progress| {
         if let Progress::Record { record, .. } = progress {

@@ -1,23 +1,24 @@
-//! Every kernel gives the bits of the scalar specification, and the specification gives the same bits on
-//! every instruction set: those whose digests stand here.
+//! Every kernel gives the bits of the scalar specification (law 4, a property of `tests/laws.rs`), and the
+//! specification gives the same bits on every instruction set: those whose digests stand here.
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
 use lm_headroom::{
     checkpoint::Checkpoint,
     edit::Plan,
-    kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+    kernels::{Activations, Job, Kernel, Pass, multiply},
     model::{BodyError, CpuProjection, Llama},
-    quant::{Bits, DenseRef, FloatType, Layout, MatrixRef, WeightsRef},
+    quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
-    testing::{fixture::Fixture, skipped},
+    testing::{
+        fixture::Fixture,
+        heads::encode,
+        oracles::{Reached, kernel as oracle},
+        skipped,
+    },
     trial::{Event, Task, Trial, Trials, Tying},
 };
-use proptest::prelude::*;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 /// A small random generator, so that a failing case is its parameters and nothing else.
 struct Random(u64);
@@ -35,14 +36,6 @@ impl Random {
     }
 }
 
-fn encode(float_type: FloatType, x: f32) -> Vec<u8> {
-    match float_type {
-        FloatType::F16 => half::f16::from_f32(x).to_le_bytes().to_vec(),
-        FloatType::Bf16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
-        FloatType::F32 => x.to_le_bytes().to_vec(),
-    }
-}
-
 #[derive(Debug, Clone)]
 struct Case {
     rows: usize,
@@ -57,29 +50,6 @@ struct Case {
     seed: u64,
 }
 
-fn cases() -> impl Strategy<Value = Case> {
-    (
-        (1..70_usize, 1..4_usize, prop::sample::select(vec![32, 64, 128_usize])),
-        prop::sample::select(vec![Bits::Four, Bits::Eight]),
-        prop::sample::select(vec![FloatType::F16, FloatType::Bf16, FloatType::F32]),
-        1..20_usize,
-        prop::collection::vec(prop_oneof![Just(0_u32), Just(1), Just(1 << 31), Just(u32::MAX), any::<u32>()], 1..3),
-        (any::<bool>(), prop::bool::weighted(0.2), any::<u64>()),
-    )
-        .prop_map(|((rows, groups, group_size), bits, float_type, vectors, shifts, (odd, special, seed))| Case {
-            rows,
-            groups,
-            group_size,
-            bits,
-            float_type,
-            vectors,
-            shifts,
-            odd,
-            special,
-            seed,
-        })
-}
-
 /// Scales and biases that a checkpoint may hold, however unlikely.
 fn scale(random: &mut Random, special: bool) -> f32 {
     const SPECIAL: [f32; 8] = [0.0, -0.0, 1e-7, -3e-8, 65504.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
@@ -87,10 +57,6 @@ fn scale(random: &mut Random, special: bool) -> f32 {
         i @ 0..8 if special => SPECIAL[i as usize],
         _ => random.float() * 0.1,
     }
-}
-
-fn same_bits(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
 }
 
 /// The kernels of this processor, as the tests compare them: a test that quietly ran without the one that
@@ -115,8 +81,6 @@ fn kernels() -> Vec<Kernel> {
     assert!(names.contains(&"neon"), "{names:?}");
     kernels
 }
-
-static REACHED: AtomicUsize = AtomicUsize::new(0);
 
 /// The parts of a case's matrix, and its vectors.
 struct Drawn {
@@ -153,128 +117,32 @@ impl Drawn {
     }
 }
 
-fn check(case: &Case) -> Result<(), TestCaseError> {
-    let drawn = Drawn::new(case);
-    let (matrix, x, cols) = (drawn.matrix(), &drawn.x, drawn.layout.cols());
-
-    let mut expected = Vec::new();
-    let mut row = vec![0.0; cols];
-    for &shift in &case.shifts {
-        let mut out = vec![0.0; case.vectors * case.rows];
-        for r in 0..case.rows {
-            scalar::dequantize_row(&matrix, shift, r, &mut row);
-            for v in 0..case.vectors {
-                out[v * case.rows + r] = scalar::dot(&row, &x[v * cols..][..cols]);
-            }
-        }
-        expected.push(out);
-    }
-    for kernel in Kernel::available() {
-        for threads in [1, 2] {
-            let team = Team::new(threads);
-            let prepared = Activations::from_rows(kernel, cols, x);
-            // Poisoned, so that an output that is never written is seen.
-            let poison = f32::from_bits(0x7fc0_dead);
-            let mut outs = vec![vec![poison; case.vectors * case.rows]; case.shifts.len()];
-            let jobs =
-                case.shifts.iter().zip(&mut outs).map(|(&shift, out)| Job { shift, x: &prepared, out }).collect();
-            multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
-            for (shift, (out, expected)) in case.shifts.iter().zip(outs.iter().zip(&expected)) {
-                prop_assert!(!out.iter().any(|y| y.to_bits() == poison.to_bits()), "{}: unwritten", kernel.name());
-                prop_assert!(same_bits(out, expected), "{} differs under shift {shift}", kernel.name());
-            }
-            REACHED.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn every_kernel_gives_the_bits_of_the_specification() {
-    let kernels = kernels();
-    let mut runner = proptest::test_runner::TestRunner::default();
-    runner.run(&cases(), |case| check(&case)).unwrap();
-    let reached = REACHED.load(Ordering::Relaxed);
-    println!("{reached} comparisons");
-    assert!(reached >= 2 * kernels.len(), "{reached}");
-}
-
 #[test]
 fn unquantized_rows_of_any_width_give_the_bits_of_the_specification() {
-    let kernels = kernels();
-    let mut random = Random(5);
+    let (kernels, mut reached) = (kernels(), Reached::default());
     for float_type in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
         for (rows, cols, vectors) in [(1, 1, 1), (5, 15, 2), (33, 16, 7), (40, 100, 13), (3, 576, 1)] {
-            let mut data = vec![0];
-            (0..rows * cols).for_each(|_| data.extend(encode(float_type, random.float())));
-            let matrix = DenseRef::new(rows, cols, float_type, &data[1..]).expect("a matrix");
-            let x: Vec<f32> = (0..vectors * cols).map(|_| random.float()).collect();
-            let mut row = vec![0.0; cols];
-            for &kernel in &kernels {
-                let mut out = vec![f32::NAN; vectors * rows];
-                let prepared = Activations::from_rows(kernel, cols, &x);
-                let jobs = vec![Job { shift: 0, x: &prepared, out: &mut out }];
-                multiply(kernel, &Team::new(2), &mut [Pass { weights: WeightsRef::Dense(matrix), jobs }]);
-                for r in 0..rows {
-                    scalar::widen_row(&matrix, r, &mut row);
-                    for v in 0..vectors {
-                        let expected = scalar::dot(&row, &x[v * cols..][..cols]);
-                        assert_eq!(out[v * rows + r].to_bits(), expected.to_bits(), "{} {rows}x{cols}", kernel.name());
-                    }
-                }
-            }
+            let x = oracle::vectors(vectors * cols, 5);
+            oracle::dense((rows, cols), float_type, &x, 5, &mut reached).unwrap_or_else(|wrong| panic!("{wrong}"));
         }
     }
+    assert_eq!(reached.count("dense"), 15, "by each of {kernels:?}");
 }
 
-/// Outputs of everything that is not a product, on `n` columns.
+/// As the specification of it, on numbers of `random`.
 fn rest_of_a_forward_pass(kernel: Kernel, n: usize, random: &mut Random) -> (Vec<f32>, Vec<f64>) {
-    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| random.float() * 3.0).collect() };
-    let (x, w, up) = (floats(n), floats(n), floats(n));
-    let (cos, sin) = (floats(n / 4), floats(n / 4));
-    let (keys, values): (Vec<_>, Vec<_>) = (0..37).map(|_| (floats(n), floats(n))).unzip();
-    let mut all = Vec::new();
-    let mut out = vec![0.0; n];
-    kernel.rms_norm(&x, &w, 1e-5, &mut out);
-    all.extend_from_slice(&out);
-    let mut gate = x.clone();
-    kernel.swiglu(&mut gate, &up);
-    all.extend_from_slice(&gate);
-    let mut sum = x.clone();
-    kernel.add(&mut sum, &up);
-    all.extend_from_slice(&sum);
-    let mut turned = x.clone();
-    kernel.rope(&mut turned, &cos, &sin);
-    all.extend_from_slice(&turned);
-    let mut scores = vec![0.0; keys.len()];
-    kernel.attend(&x, 0.125, |j| &keys[j], |j| &values[j], &mut scores, &mut out);
-    all.extend_from_slice(&out);
-    let top = kernel.top(&x).expect("finite");
-    all.extend([top.token as f32, top.best, top.second]);
-    let log_sum = kernel.log_sum_exp(&x);
-    let mut wide = vec![0.0; n];
-    kernel.probabilities(&x, log_sum, &mut wide);
-    let difference = kernel.mean_difference(&wide, &x, &w);
-    wide.extend([log_sum, difference]);
-    (all, wide)
+    oracle::rest_of_a_forward_pass(kernel, n, || random.float())
 }
 
 const WIDTHS: [usize; 4] = [16, 64, 100, 576];
 
 #[test]
 fn the_rest_of_a_forward_pass_has_one_result_on_every_kernel() {
-    let run = |kernel: Kernel, n: usize| {
-        let (all, wide) = rest_of_a_forward_pass(kernel, n, &mut Random(9));
-        let all: Vec<_> = all.iter().map(|y| y.to_bits()).collect();
-        (all, wide.iter().map(|y| y.to_bits()).collect::<Vec<_>>())
-    };
-    let kernels = kernels();
+    let (kernels, mut reached) = (kernels(), Reached::default());
     for n in WIDTHS {
-        let expected = run(Kernel::SCALAR, n);
-        for &kernel in &kernels {
-            assert_eq!(run(kernel, n), expected, "{} with {n} columns", kernel.name());
-        }
+        oracle::rest(n, 9, &mut reached).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
+    assert_eq!(reached.count("rest of a forward pass"), 4, "by each of {kernels:?}");
 }
 
 /// BLAKE3 over the bits of results, in order.
@@ -366,14 +234,19 @@ fn trials(kernel: Kernel, tied: bool) -> Vec<Trial> {
     let prompts = [vec![1, 7, 9, 30], vec![60], (0..40).map(|i| (i * 7 + 3) % 90).collect()];
     let plans = [0, 1, 0x10, 0x100, 0x8000_0000, 0x1234_5678].map(|shift| Plan { shift, ..Plan::default() });
     let mut trials = Vec::new();
-    Trials::new(&mut body, kernel, &team, Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2, 5], max_tokens: 16, tying })
-        .run(&mut projection, &plans, |event| {
-            if let Event::Trial(trial) = event {
-                trials.push(trial);
-            }
-            Ok::<_, BodyError>(())
-        })
-        .expect("trials");
+    Trials::new(
+        &mut body,
+        kernel,
+        &team,
+        Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2, 5], max_tokens: 16, tying },
+    )
+    .run(&mut projection, &plans, |event| {
+        if let Event::Trial(trial) = event {
+            trials.push(trial);
+        }
+        Ok::<_, BodyError>(())
+    })
+    .expect("trials");
     trials
 }
 

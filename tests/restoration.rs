@@ -1,15 +1,15 @@
-//! Law 2: whatever ends an edit, the head is what it was, to the bit, and the checkpoint's files never change.
+//! Law 2: whatever ends an edit, the head is what it was, to the bit, and the checkpoint's files never change. That
+//! guards restore however they are left is a property of `tests/laws.rs`; here are heads of many chunks, files, and
+//! processes that die.
 //!
 //! A process cannot watch itself being killed, so for that this program starts itself again: the test
 //! [`child`] does nothing unless [`FOLDER`] names a checkpoint, and is otherwise the process that dies with an
 //! edit applied.
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     env, fs,
     io::{BufRead, BufReader, Read, Write},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -18,14 +18,16 @@ use std::{
 
 use blake3::Hash;
 use lm_headroom::{
-    checkpoint::{Checkpoint, Part, Quantized, bytes::Bytes},
-    edit::{Change, Edit, Tensor},
-    head::{Applied, Head, HeadError, Restoration},
+    checkpoint::{Checkpoint, Quantized},
+    edit::Edit,
+    head::{Head, HeadError, Restoration},
     quant::{Bits, FloatType, Layout, MatrixRef},
     team::Team,
-    testing::fixture::Fixture,
+    testing::{
+        fixture::Fixture,
+        heads::{Plain, SmallHead},
+    },
 };
-use proptest::{prelude::*, sample::select};
 use tempfile::TempDir;
 
 /// BLAKE3 over weight, scales and biases, computed here.
@@ -33,254 +35,25 @@ fn digest_of(matrix: &MatrixRef<'_>) -> Hash {
     blake3::hash(&[matrix.weight(), matrix.scales(), matrix.biases()].concat())
 }
 
-/// The digest of `matrix` after `edit`, from the plan, which `tests/edits.rs` holds against the contract.
+/// The digest of `matrix` after `edit`, worked out on paper.
 fn digest_after(matrix: &MatrixRef<'_>, edit: &Edit) -> Hash {
-    let layout = matrix.layout();
-    let plan = edit.plan(matrix).expect("it fits");
-    let (mut weight, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
-    for row in 0..layout.rows() {
-        let (of_row, shift) = match plan.rows.get(&row) {
-            Some(patch) => (patch.view(layout), 0),
-            None => (matrix.row(row), plan.shift),
-        };
-        weight.extend(
-            (0..layout.words_per_row()).flat_map(|word| of_row.word(0, word).wrapping_sub(shift).to_le_bytes()),
-        );
-        scales.extend(of_row.scales());
-        biases.extend(of_row.biases());
-    }
-    blake3::hash(&[weight, scales, biases].concat())
+    let mut plain = Plain::of(matrix);
+    plain.apply(edit);
+    blake3::hash(&plain.parts().concat())
 }
 
 fn edit(text: &str) -> Edit {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Counts the cases that reached an assertion: a property that reaches none shows nothing.
-#[derive(Default)]
-struct Reached(Cell<usize>);
-
-impl Reached {
-    fn one(&self) {
-        self.0.set(self.0.get() + 1);
-    }
-    #[track_caller]
-    fn at_least(&self, count: usize) {
-        assert!(self.0.get() >= count, "only {} cases got there", self.0.get());
-    }
-}
-
-/// A head in memory, of bytes drawn from `seed`.
-fn quantized(layout: Layout, seed: u64) -> Quantized {
-    let mut stream = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
-    let mut part = |row_bytes: usize| {
-        let mut bytes = vec![0; layout.rows() * row_bytes];
-        stream.fill(&mut bytes);
-        Part { bytes: Bytes::new(bytes), origin: None }
-    };
-    let (weight, scales) = (part(layout.weight_row_bytes()), part(layout.scale_row_bytes()));
-    Quantized::new(layout, weight, scales, part(layout.scale_row_bytes())).expect("a head")
-}
-
 fn private(head: &Quantized, threads: usize) -> Head {
     Head::private(head, Arc::new(Team::new(threads))).expect("a private copy")
 }
 
-fn layouts() -> impl Strategy<Value = Layout> {
-    (
-        prop_oneof![Just(1), 2..24_usize],
-        prop_oneof![Just(1), 2..4_usize],
-        select([Bits::Four, Bits::Eight].as_slice()),
-        select([32, 64, 128_usize].as_slice()),
-        select([FloatType::F16, FloatType::Bf16, FloatType::F32].as_slice()),
-    )
-        .prop_map(|(rows, groups, bits, group_size, scale_type)| {
-            Layout::new(rows, groups * group_size, bits, group_size, scale_type).expect("a layout")
-        })
-}
-
-fn shifts() -> impl Strategy<Value = i64> {
-    const EDGES: [i64; 9] = [0, 1, -1, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, i64::MIN, i64::MAX];
-    prop_oneof![2 => select(EDGES.as_slice()), 1 => any::<i64>()]
-}
-
-/// Edits of any kinds that fit `layout`, most of them within the first row, so that changes meet.
-fn edits(layout: Layout) -> impl Strategy<Value = Edit> {
-    let rows = move || prop_oneof![2 => Just(0), 1 => 0..layout.rows()];
-    let (columns, words, groups) = (0..layout.cols(), 0..layout.words_per_row(), 0..layout.groups_per_row());
-    let (bits, scale_bits) = (layout.bits().get() as u32, 8 * layout.scale_type().size() as u32);
-    let scale_or_bias = select([Tensor::Scales, Tensor::Biases].as_slice());
-    let random = (select(["weight", "scales", "biases"].as_slice()), 0..=16_u64, any::<u64>());
-    let change = prop_oneof![
-        3 => shifts().prop_map(Change::Shift),
-        1 => (rows(), columns.clone(), 0..bits)
-            .prop_map(|(row, column, bit)| Change::Flip { tensor: Tensor::Weight, row, column, bit }),
-        1 => (scale_or_bias, rows(), groups, 0..scale_bits)
-            .prop_map(|(tensor, row, column, bit)| Change::Flip { tensor, row, column, bit }),
-        1 => (rows(), columns.clone(), 0..=layout.bits().mask())
-            .prop_map(|(row, column, value)| Change::SetCode { row, column, value }),
-        1 => (rows(), columns, any::<i64>()).prop_map(|(row, column, amount)| Change::AddCode { row, column, amount }),
-        1 => (rows(), words.clone(), any::<u32>()).prop_map(|(row, word, mask)| Change::XorWord { row, word, mask }),
-        1 => (rows(), words, any::<u32>()).prop_map(|(row, word, value)| Change::SetWord { row, word, value }),
-        1 => random.prop_map(|(tensor, flips, seed)| {
-            edit(&format!("random:flips={flips},seed={seed},tensor={tensor}")).changes()[0].clone()
-        }),
-    ];
-    prop::collection::vec(change, 0..7).prop_map(Edit::new)
-}
-
-/// A head and `count` edits that fit it.
-fn heads_and_edits(count: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = (Quantized, Vec<Edit>)> {
-    let count = count.into();
-    (layouts(), any::<u64>()).prop_flat_map(move |(layout, seed)| {
-        (Just(quantized(layout, seed)), prop::collection::vec(edits(layout), count.clone()))
-    })
-}
-
-#[test]
-fn an_edit_is_there_while_it_is_applied_and_gone_to_the_bit_when_its_guard_is_dropped() {
-    let (changed, unchanged) = (Reached::default(), Reached::default());
-    proptest!(|((stored, edits) in heads_and_edits(1..4), threads in 1..3_usize)| {
-        let clean = digest_of(&stored.view());
-        let mut head = private(&stored, threads);
-        for edit in &edits {
-            let expected = digest_after(&stored.view(), edit);
-            {
-                let mut applied = head.apply(edit).unwrap();
-                prop_assert_eq!(digest_of(&applied.view()), expected, "{}", edit);
-                prop_assert_eq!(applied.digest(), expected, "{}", edit);
-            }
-            prop_assert_eq!(digest_of(&head.view()), clean, "{}", edit);
-            prop_assert_eq!(head.digest(), clean, "{}", edit);
-            if expected == clean { unchanged.one() } else { changed.one() }
-        }
-        prop_assert_eq!(digest_of(&stored.view()), clean, "the head that it was copied from");
-    });
-    changed.at_least(1);
-    unchanged.at_least(1);
-}
-
-#[test]
-fn restoring_proves_that_the_head_is_the_checkpoints_own() {
-    let reached = Reached::default();
-    proptest!(|((stored, edits) in heads_and_edits(1..4))| {
-        let clean = digest_of(&stored.view());
-        let mut head = private(&stored, 1);
-        for edit in &edits {
-            let applied = head.apply(edit).unwrap();
-            prop_assert_eq!(applied.restore().unwrap(), Restoration { before: clean, after: clean }, "{}", edit);
-            prop_assert_eq!(digest_of(&head.view()), clean, "{}", edit);
-            reached.one();
-        }
-    });
-    reached.at_least(1);
-}
-
-/// Applies `edits` one upon the other, calls `innermost` on top of all, and checks on the way back that each
-/// guard leaves what it found.
-fn nest(
-    applied: &mut Applied<'_>,
-    edits: &[Edit],
-    innermost: &dyn Fn(&mut Applied<'_>),
-    levels: &Reached,
-) -> Result<(), TestCaseError> {
-    let found = digest_of(&applied.view());
-    prop_assert_eq!(applied.digest(), found);
-    let [edit, rest @ ..] = edits else {
-        innermost(applied);
-        return Ok(());
-    };
-    let expected = digest_after(&applied.view(), edit);
-    {
-        let mut inner = applied.apply(edit).unwrap();
-        prop_assert_eq!(digest_of(&inner.view()), expected, "{}", edit);
-        nest(&mut inner, rest, innermost, levels)?;
-        // Every other one by `restore`, which says what it found.
-        if rest.len() % 2 == 1 {
-            prop_assert_eq!(inner.restore().unwrap(), Restoration { before: found, after: found }, "{}", edit);
-        }
-    }
-    prop_assert_eq!(digest_of(&applied.view()), found, "{}", edit);
-    prop_assert_eq!(applied.digest(), found, "{}", edit);
-    levels.one();
-    Ok(())
-}
-
-#[test]
-fn nested_edits_are_taken_back_the_last_first_each_to_what_it_found() {
-    let levels = Reached::default();
-    proptest!(|((stored, edits) in heads_and_edits(1..6))| {
-        let clean = digest_of(&stored.view());
-        let mut head = private(&stored, 1);
-        let mut outermost = head.apply(&edits[0]).unwrap();
-        nest(&mut outermost, &edits[1..], &|_| (), &levels)?;
-        prop_assert_eq!(outermost.restore().unwrap(), Restoration { before: clean, after: clean });
-        prop_assert_eq!(digest_of(&head.view()), clean);
-    });
-    levels.at_least(1);
-}
-
-#[test]
-fn a_panic_at_any_depth_leaves_the_head_as_it_was_and_fit_for_the_next_edit() {
-    let (levels, panicked, edited) = (Reached::default(), Reached::default(), Reached::default());
-    proptest!(|((stored, edits) in heads_and_edits(1..5))| {
-        let clean = digest_of(&stored.view());
-        let mut head = private(&stored, 1);
-        let unwound = catch_unwind(AssertUnwindSafe(|| {
-            let mut outermost = head.apply(&edits[0]).unwrap();
-            nest(&mut outermost, &edits[1..], &|innermost| {
-                if innermost.digest() != clean {
-                    edited.one();
-                }
-                // Unlike `panic!`, it does not call the hook, which would print a message for each case.
-                std::panic::resume_unwind(Box::new("half-way"));
-            }, &levels)
-        }));
-        let payload = unwound.expect_err("it panicked");
-        prop_assert_eq!(payload.downcast_ref::<&str>(), Some(&"half-way"));
-        panicked.one();
-        prop_assert_eq!(digest_of(&head.view()), clean);
-        prop_assert_eq!(head.digest(), clean);
-        let restored = head.apply(&edits[0]).unwrap().restore();
-        prop_assert_eq!(restored.unwrap(), Restoration { before: clean, after: clean });
-    });
-    panicked.at_least(1);
-    edited.at_least(1);
-}
-
-#[test]
-fn an_early_return_leaves_the_head_as_it_was() {
-    fn measure(head: &mut Head, edits: &[Edit], seen: &mut Vec<Hash>) -> Result<(), HeadError> {
-        let mut outer = head.apply(&edits[0])?;
-        seen.push(outer.digest());
-        let mut inner = outer.apply(&edits[1])?;
-        seen.push(inner.digest());
-        // A place that no head has, so that this returns.
-        inner.apply(&edit("flip:weight[18446744073709551615,0].0"))?;
-        unreachable!("it does not fit");
-    }
-    let (reached, changed) = (Reached::default(), Reached::default());
-    proptest!(|((stored, edits) in heads_and_edits(2))| {
-        let clean = digest_of(&stored.view());
-        let mut head = private(&stored, 1);
-        let mut seen = Vec::new();
-        let refused = measure(&mut head, &edits, &mut seen);
-        prop_assert!(matches!(refused, Err(HeadError::Edit(_))));
-        let both = edits[0].clone().then(&edits[1]);
-        prop_assert_eq!(&seen, &[digest_after(&stored.view(), &edits[0]), digest_after(&stored.view(), &both)]);
-        prop_assert_eq!(digest_of(&head.view()), clean);
-        reached.one();
-        if seen.iter().all(|&digest| digest != clean) {
-            changed.one();
-        }
-    });
-    reached.at_least(1);
-    changed.at_least(1);
-}
-
 #[test]
 fn an_edit_that_does_not_fit_is_refused_before_a_byte_is_written() {
-    let stored = quantized(Layout::new(3, 32, Bits::Four, 32, FloatType::F16).expect("a layout"), 1);
+    let stored =
+        SmallHead::new(Layout::new(3, 32, Bits::Four, 32, FloatType::F16).expect("a layout"), None, 1).quantized();
     let mut head = private(&stored, 1);
     // The first changes fit.
     let refused = head.apply(&edit("shift:1+set:word[0,0]=0x0+flip:weight[3,0].0"));
@@ -293,7 +66,7 @@ fn an_edit_that_does_not_fit_is_refused_before_a_byte_is_written() {
 fn a_shift_of_many_chunks_by_many_threads_is_whole_and_taken_back_whole() {
     // 301 rows of 1,024 bytes: four chunks of work and a part of one.
     let layout = Layout::new(301, 2048, Bits::Four, 64, FloatType::Bf16).expect("a layout");
-    let stored = quantized(layout, 5);
+    let stored = SmallHead::new(layout, None, 5).quantized();
     let clean = digest_of(&stored.view());
     for threads in [1, 2, 7] {
         let mut head = private(&stored, threads);

@@ -8,36 +8,23 @@ use std::sync::Arc;
 
 use lm_headroom::{
     checkpoint::Checkpoint,
-    coherence::Finish,
     edit::{Edit, Plan},
-    head::Head,
     kernels::Kernel,
-    model::{Body, BodyError, CpuProjection, Llama, Parent, Projection, Query, Step},
+    model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
     team::Team,
-    testing::fixture::Fixture,
+    testing::oracles::{Reached, trie as oracle},
     trial::{Event, Task, Trial, Trials, Tying},
 };
-
-fn fixture(seed: u64, tied: bool) -> Arc<Checkpoint> {
-    let fixture = Fixture { seed, tie_word_embeddings: Some(tied), num_hidden_layers: 3, ..Fixture::default() };
-    Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"))
-}
 
 fn edit(text: &str) -> Edit {
     text.parse().expect("an edit")
 }
 
-/// Flips of those exponent bits of a float16 scale that are zero: it becomes infinite or NaN.
+/// Stands for flips that make a scale infinite or NaN.
 const BREAK_A_SCALE: &str = "(break a scale)";
 
 fn edit_of(checkpoint: &Checkpoint, text: &str) -> Edit {
-    if text != BREAK_A_SCALE {
-        return edit(text);
-    }
-    let scales = checkpoint.weights().head().view().scales().to_vec();
-    let scale = u16::from_le_bytes([scales[0], scales[1]]);
-    let flips = (10..15).filter(|bit| scale >> bit & 1 == 0).map(|bit| format!("flip:scales[0,0].{bit}"));
-    edit(&flips.collect::<Vec<_>>().join("+"))
+    if text == BREAK_A_SCALE { oracle::break_a_scale(&checkpoint.weights().head().view(), 0) } else { edit(text) }
 }
 
 fn plans(checkpoint: &Checkpoint, edits: &[&str]) -> Vec<Plan> {
@@ -65,7 +52,12 @@ fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setti
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, setting.kernel, &team);
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
-    let task = Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &setting.eos, max_tokens: setting.max_tokens, tying };
+    let task = Task {
+        prompts: prompts.iter().map(Vec::as_slice).collect(),
+        eos: &setting.eos,
+        max_tokens: setting.max_tokens,
+        tying,
+    };
     let mut trials = Vec::new();
     Trials::new(&mut body, setting.kernel, &team, task)
         .run(&mut projection, plans, |event| {
@@ -76,51 +68,6 @@ fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setti
         })
         .expect("trials");
     trials
-}
-
-/// Tokens and margins of one trial, alone, one position at a time, through a head that was written.
-fn alone(checkpoint: &Arc<Checkpoint>, prompt: &[u32], by: &str, setting: &Setting) -> (Vec<u32>, Vec<f32>, Finish) {
-    let team = Arc::new(Team::new(1));
-    let mut body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
-    let mut head = Head::private(checkpoint.weights().head(), Arc::clone(&team)).expect("a head");
-    let applied = head.apply(&edit_of(checkpoint, by)).expect("it fits");
-    let edited = applied.view();
-    let mut projection = CpuProjection::new(edited, setting.kernel, &team);
-    let embed = |token: u32| {
-        setting.shared.then(|| {
-            let mut row = vec![0.0; edited.layout().cols()];
-            lm_headroom::kernels::scalar::dequantize_row(&edited, 0, token as usize, &mut row);
-            row
-        })
-    };
-    let mut parent = Parent::Start;
-    let mut hidden = Vec::new();
-    let push = |body: &mut Llama, token: u32, parent: &mut Parent| {
-        let embedding = embed(token);
-        let step = Step { token, parent: *parent, hidden: true, embedding: embedding.as_deref() };
-        let extension = body.extend(&[step]).expect("a step");
-        *parent = Parent::Slot(extension.slots[0]);
-        extension.hidden
-    };
-    for &token in prompt {
-        hidden = push(&mut body, token, &mut parent);
-    }
-    let (mut tokens, mut margins) = (Vec::new(), Vec::new());
-    let mut logits = vec![0.0; projection.vocab_size()];
-    loop {
-        projection.logits(vec![Query { shift: 0, hidden: vec![&hidden], out: &mut logits }]).expect("logits");
-        let Some(top) = setting.kernel.top(&logits) else { return (tokens, margins, Finish::Nonfinite) };
-        margins.push(top.best - top.second);
-        let token = top.token as u32;
-        if setting.eos.contains(&token) {
-            return (tokens, margins, Finish::Stop);
-        }
-        tokens.push(token);
-        if tokens.len() == setting.max_tokens {
-            return (tokens, margins, Finish::Length);
-        }
-        hidden = push(&mut body, token, &mut parent);
-    }
 }
 
 /// Prompts that share prefixes, one inside another, and one longer than a batch of the body.
@@ -145,26 +92,18 @@ const EDITS: [&str; 11] = [
 ];
 
 fn law_6(shared: bool) {
-    let (mut compared, mut stopped, mut full, mut nonfinite) = (0, 0, 0, 0);
+    let mut reached = Reached::default();
     for seed in 0..6 {
-        let checkpoint = fixture(seed, shared);
-        let setting = Setting { shared, ..Setting::default() };
-        let prompts = prompts();
-        for trial in run(&checkpoint, &prompts, &plans(&checkpoint, &EDITS), &setting) {
-            let (tokens, margins, finish) = alone(&checkpoint, &prompts[trial.prompt], EDITS[trial.edit], &setting);
-            let what = format!("seed {seed}, prompt {}, {}", trial.prompt, EDITS[trial.edit]);
-            assert_eq!(trial.trajectory.tokens, tokens, "{what}");
-            assert_eq!(trial.trajectory.finish, finish, "{what}");
-            let bits = |margins: &[f32]| margins.iter().map(|m| m.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&trial.trajectory.margin), bits(&margins), "{what}");
-            compared += 1;
-            stopped += usize::from(finish == Finish::Stop);
-            full += usize::from(finish == Finish::Length);
-            nonfinite += usize::from(finish == Finish::Nonfinite);
-        }
+        let checkpoint = oracle::model(seed, shared);
+        let edits = EDITS.map(|text| edit_of(&checkpoint, text));
+        let setting = oracle::Setting { eos: &[2, 5], max_tokens: 12, shared };
+        oracle::waves(&checkpoint, Kernel::best(), &prompts(), &edits, &setting, &mut reached)
+            .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
-    println!("{compared} trials compared: {stopped} ended in an eos, {full} at full length, {nonfinite} not finite");
-    assert!(compared == 6 * 5 * EDITS.len() && stopped > 0 && full > 0 && nonfinite > 0);
+    println!("{reached}");
+    let ends = ["stop", "length", "nonfinite"];
+    reached.require(&ends).expect("each end");
+    assert_eq!(ends.map(|end| reached.count(end)).iter().sum::<u64>(), 6 * 5 * EDITS.len() as u64);
 }
 
 #[test]
@@ -179,7 +118,7 @@ fn trials_of_a_shared_tied_matrix_are_trials_alone_to_the_bit() {
 
 #[test]
 fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
-    let checkpoint = fixture(3, false);
+    let checkpoint = oracle::model(3, false);
     let tokens: Vec<u32> = (0..301).map(|i| (i * 11 + 5) % 96).collect();
     let hidden = |cuts: &[usize]| {
         let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::new(Team::new(2)));
@@ -209,7 +148,7 @@ fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
 
 #[test]
 fn results_do_not_depend_on_threads_kernel_or_company() {
-    let checkpoint = fixture(1, false);
+    let checkpoint = oracle::model(1, false);
     let prompts = prompts();
     let plans = plans(&checkpoint, &EDITS);
     let text = |trials: &[Trial]| format!("{trials:?}");
@@ -237,7 +176,7 @@ fn results_do_not_depend_on_threads_kernel_or_company() {
 #[test]
 fn teacher_forced_alone_is_what_whole_trials_measure() {
     for shared in [false, true] {
-        let checkpoint = fixture(1, shared);
+        let checkpoint = oracle::model(1, shared);
         let setting = Setting { shared, ..Setting::default() };
         let (prompts, plans) = (prompts(), plans(&checkpoint, &EDITS));
         let whole = run(&checkpoint, &prompts, &plans, &setting);
@@ -246,7 +185,12 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
         let head = checkpoint.weights().head().view();
         let mut projection = CpuProjection::new(head, setting.kernel, &team);
         let tying = if shared { Tying::Shared(head) } else { Tying::Separate };
-        let task = Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &setting.eos, max_tokens: setting.max_tokens, tying };
+        let task = Task {
+            prompts: prompts.iter().map(Vec::as_slice).collect(),
+            eos: &setting.eos,
+            max_tokens: setting.max_tokens,
+            tying,
+        };
         let mut trials = Trials::new(&mut body, setting.kernel, &team, task);
         let forced = trials.forced(&mut projection, &plans).expect("measurements");
         assert_eq!(forced.len(), whole.len());
@@ -262,7 +206,7 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
 
 #[test]
 fn measurements_agree_with_their_definitions() {
-    let checkpoint = fixture(2, false);
+    let checkpoint = oracle::model(2, false);
     let setting = Setting::default();
     let prompts = vec![vec![1, 7, 9, 30]];
     let shifts = [0_u32, 1, 0x1111_1111];

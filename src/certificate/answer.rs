@@ -241,7 +241,7 @@ impl<'a> Certifier<'a> {
             toward: None,
             failures: Vec::new(),
             ms: Times::default(),
-            critical,
+            critical: Some(critical),
         })
     }
 
@@ -368,7 +368,7 @@ impl<'a> Certifier<'a> {
                 answer.failures.push(format!("the witness within one {} does not change the answer", within.name()));
             }
             answer.within = Some(Confined {
-                unit: within.name(),
+                unit: within.name().into(),
                 least_flips: confined_witness.map(|(_, least)| least.flips),
                 executed_at_least: confined.iter().flatten().map(|least| least.executed_at_least).min(),
                 witness: confined_witness.map(|(_, least)| Flip::edit(&least.witness).to_string()),

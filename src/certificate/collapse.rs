@@ -17,9 +17,9 @@
 //!
 //! Beside it stands what as many random flips do, as in a campaign.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CertificateError,
@@ -27,7 +27,7 @@ use super::{
     position::{Flip, Gain, Position, Rows},
 };
 use crate::{
-    coherence::{Evidence, Thresholds, Verdict, judge, right},
+    coherence::{Evidence, Verdict, judge, right},
     edit::{Amount, Change, Edit, Plan, Random, Tensor},
     model::{Llama, Projection},
     search::{RunError, Settings},
@@ -62,10 +62,10 @@ pub struct CollapseOptions {
 }
 
 /// Few flips that leave most answers DEAD or GONE, or as bad as was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Collapse {
     /// How it was found: not by a proof.
-    pub method: &'static str,
+    pub method: Cow<'static, str>,
     /// Whether the median verdict is DEAD or GONE.
     pub reached: bool,
     /// Flips of the edit.
@@ -83,7 +83,7 @@ pub struct Collapse {
 }
 
 /// An answer under the edit.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fate {
     /// The prompt.
     pub prompt: String,
@@ -96,7 +96,7 @@ pub struct Fate {
 }
 
 /// A move that was made.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Taken {
     /// Its flips.
     pub edit: String,
@@ -107,7 +107,7 @@ pub struct Taken {
 }
 
 /// Random edits.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RandomFlips {
     /// Flips of each.
     pub flips: usize,
@@ -130,11 +130,6 @@ fn median(fates: &[Fate]) -> Verdict {
 
 fn collapsed(verdict: Verdict) -> bool {
     verdict >= Verdict::Dead
-}
-
-/// The one place that says how answers are judged here.
-fn thresholds(settings: &Settings) -> Thresholds {
-    settings.calibration.as_ref().map_or(Thresholds::single(settings.threshold), |found| found.thresholds())
 }
 
 /// Edits run on all prompts.
@@ -196,7 +191,8 @@ impl<'a> Field<'a> {
                 clean_finish: clean.finish,
                 surprise: &answer.surprise,
                 divergence: Some(mean),
-                thresholds: thresholds(settings),
+                threshold: settings.threshold,
+                ordinary: settings.ordinary(),
                 prompt: &prompt.text,
                 text: &text,
                 clean_text,
@@ -450,7 +446,7 @@ pub fn collapse(
     }
     let random = random_flips(&mut field, flips.len(), options, watch)?;
     Ok(Collapse {
-        method: "greedy search; fewer flips may do it, too",
+        method: "greedy search; fewer flips may do it, too".into(),
         reached: collapsed(median(&fates)),
         flips: flips.len(),
         edit: Flip::edit(&flips).to_string(),

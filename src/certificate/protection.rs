@@ -1,6 +1,6 @@
 //! Where the critical bits lie, and how few words carry them: what is worth protecting.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::position::Flip;
 use crate::quant::Layout;
@@ -14,7 +14,7 @@ pub struct Union {
 }
 
 /// A packed word with critical bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WordCount {
     /// Its row.
     pub row: usize,
@@ -25,7 +25,7 @@ pub struct WordCount {
 }
 
 /// A row with critical bits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCount {
     /// The row.
     pub row: usize,
@@ -36,7 +36,7 @@ pub struct RowCount {
 }
 
 /// A point of the curve: protecting so many words takes away so much of the vulnerability.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Protection {
     /// Words, those with the most critical bits.
     pub words: usize,

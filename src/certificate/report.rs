@@ -1,6 +1,8 @@
 //! What a certificate says: plain data, as it is written in JSON.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     protection::{Protection, RowCount, Union, WordCount},
@@ -10,7 +12,7 @@ use super::{
 use crate::trial::Finish;
 
 /// The certificate of one answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// The prompt as given.
     pub prompt: String,
@@ -72,13 +74,13 @@ pub struct Answer {
     pub failures: Vec<String>,
     /// Milliseconds.
     pub ms: Times,
-    /// All critical bits.
+    /// All critical bits; an answer that was stored does not list them.
     #[serde(skip)]
-    pub critical: Union,
+    pub critical: Option<Union>,
 }
 
 /// One position of the answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct PositionReport {
     /// Counted from 0.
     pub index: usize,
@@ -123,7 +125,7 @@ pub struct PositionReport {
 }
 
 /// The census of the executed program.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct ExecutedCensus {
     /// Bits that are certain to change a token.
     pub certain_bits: usize,
@@ -134,7 +136,7 @@ pub struct ExecutedCensus {
 }
 
 /// A critical bit.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct WeakBit {
     /// The flip.
     pub edit: String,
@@ -150,7 +152,7 @@ pub struct WeakBit {
 }
 
 /// What a model said under an edit, on its own.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ran {
     /// Its answer.
     pub text: String,
@@ -165,10 +167,10 @@ pub struct Ran {
 }
 
 /// The certificate of flips confined to one unit.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Confined {
     /// `word`, `row` or `line`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// As for flips anywhere; `None` where no unit has flips that do.
     pub least_flips: Option<usize>,
     /// As for flips anywhere.
@@ -184,7 +186,7 @@ pub struct Confined {
 }
 
 /// The certificate of flips toward a token.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct TowardReport {
     /// The token.
     pub token: u32,
@@ -207,7 +209,7 @@ pub struct TowardReport {
 }
 
 /// Milliseconds of each part.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
     /// The clean answer.
     pub clean: f64,

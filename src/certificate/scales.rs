@@ -13,7 +13,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     bound::dot,
@@ -30,7 +30,7 @@ use crate::{
 const CHUNK: usize = 256;
 
 /// How many single bits of `scales`, or of `biases`, change an answer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScaleCensus {
     /// Bits that change some position's token in real arithmetic, each counted once.
     pub critical_bits: usize,

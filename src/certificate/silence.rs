@@ -13,7 +13,7 @@
 //! most slack; and step by step, an edit that gains the fewest flips each time an eos still comes, computed on the
 //! edited head at the very prefix where it came, from which flips that are not needed are taken out again.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CertificateError,
@@ -35,7 +35,7 @@ const SINGLE: usize = 24;
 const ROUNDS: usize = 24;
 
 /// How many flips keep an answer from ending.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Silence {
     /// Steps that are to go by without an eos.
     pub steps: usize,

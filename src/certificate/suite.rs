@@ -1,9 +1,9 @@
 //! What the answers of a prompt suite have in common: the words that are worth protecting for all of them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    protection::{Protection, RowCount, Union, WordCount},
+    protection::{Protection, RowCount, WordCount},
     report::Answer,
 };
 
@@ -11,7 +11,7 @@ use super::{
 const LISTED: usize = 100;
 
 /// The union of the critical bits of several answers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Suite {
     /// Answers.
     pub answers: usize,
@@ -41,9 +41,10 @@ impl Suite {
     /// # Errors
     /// What `text` returns.
     pub fn of<E>(answers: &[Answer], text: impl Fn(usize) -> Result<String, E>) -> Result<Option<Self>, E> {
-        let Some((first, others)) = answers.split_first() else { return Ok(None) };
-        let mut union: Union = first.critical.clone();
-        others.iter().for_each(|answer| union.join(&answer.critical));
+        let Some(first) = answers.first() else { return Ok(None) };
+        let mut unions = answers.iter().filter_map(|answer| answer.critical.as_ref());
+        let Some(mut union) = unions.next().cloned() else { return Ok(None) };
+        unions.for_each(|other| union.join(other));
         let words = union.words();
         Ok(Some(Self {
             answers: answers.len(),

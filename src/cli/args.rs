@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::{coherence::Verdict, edit::Edit, record::journal::Shard};
+use crate::{
+    coherence::Verdict,
+    edit::{Edit, Family},
+    record::journal::Shard,
+};
 
 /// How far can the packed weights of a quantized lm_head be disturbed before the answers fall apart?
 #[derive(Debug, Parser)]
@@ -20,6 +24,9 @@ use crate::{coherence::Verdict, edit::Edit, record::journal::Shard};
   headroom ladder --model mlx-community/Meta-Llama-3-8B-Instruct-4bit
   headroom ladder --model ./smollm2 --shifts 0,1,16,256 --prompt 'Name a color.'
   headroom probe shift:-5 'flip:weight[34,7].3' --model ./smollm2
+  headroom bisect --family shift --from 0 --to 1000000 --model ./smollm2
+  headroom map --prompts suite.jsonl --model ./smollm2
+  headroom campaign --flips 1,10,100 --trials 1000 --model ./smollm2
   headroom certify --model ./smollm2 --within word
   headroom verify --model ./smollm2
 
@@ -42,6 +49,18 @@ pub enum Command {
     Ladder(Box<LadderArgs>),
     /// Run the given edits on each prompt
     Probe(Box<ProbeArgs>),
+    /// Run many edits of one family on each prompt
+    Sweep(Box<SweepArgs>),
+    /// Find where answers break between two edits of a family, down to neighbouring ones
+    Bisect(Box<BisectArgs>),
+    /// Try every value of every hexadecimal digit of a shift: which digits hurt
+    Map(Box<MapArgs>),
+    /// Flip random bits many times: how often the answer changes, and into what
+    Campaign(Box<CampaignArgs>),
+    /// Run the edits of a recipe or of a journal on this model
+    Replay(Box<ReplayArgs>),
+    /// Show what changed between two stored runs, trial by trial
+    Compare(CompareArgs),
     /// The fewest flips that change each answer, and how many single flips do: exactly, with witnesses that are run
     Certify(Box<CertifyArgs>),
     /// Judge the answers of a stored run anew, without the model
@@ -52,6 +71,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Exercise every way of restoring the head, on this model
     Verify(VerifyArgs),
+    /// Show what stored runs found, as text or as one self-contained page
+    Report(ReportArgs),
     /// Download a model from the Hugging Face hub
     Pull(PullArgs),
     /// Print a completion script for a shell
@@ -118,8 +139,7 @@ pub struct BoundArgs {
 /// When a step counts as coherent.
 #[derive(Args, Clone, Debug)]
 pub struct ThresholdArgs {
-    /// Surprise up to which each step by itself counts as coherent, instead of thresholds that are calibrated on
-    /// the model's own answers
+    /// Surprise up to which a step counts as coherent, instead of calibrating it on the model's own answers
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Prompts to calibrate on, one a line, instead of the program's own; every third is held out
@@ -193,13 +213,173 @@ pub struct ProbeArgs {
     pub run: RunArgs,
 }
 
+/// Options of `sweep`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Values, comma-separated:
+  0,1,-5,0xff            integers of 64 bits; 1_000_000 may have underscores
+  1000000..1000010       every integer between, both ends included
+  2^0..2^31              powers of one base, exponents running
+  1..1000:log            doubling: 1, 2, 4, ... 512, and 1000 itself
+  1e-6,1e-5              rates (family rate); 1e-6..1e-3:log doubles
+  @FILE                  a file of such lists, one or more a line; # begins a comment
+A value that occurs twice is run once.
+
+Examples:
+  headroom sweep --family shift --values 1000000..1000010
+  headroom sweep --family shift --values 2^0..2^31 --prompts suite.jsonl
+  headroom sweep --family digit:5 --values 0..15
+  headroom sweep --family flips:7 --values 1..4096:log
+  headroom sweep --family rate:7 --values 1e-6..1e-3:log")]
+pub struct SweepArgs {
+    /// shift; digit:K (value x 16^K); flips:SEED (first of one random order); rate:SEED (each bit by chance)
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Family,
+    /// Values of the family, in the order in which they are run; see below
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub values: String,
+    /// Run options.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `bisect`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    mut_arg("at_least", |arg| arg.help(
+        "What is searched for: where the median verdict over the prompts is at least this good [default: WOBBLING]"
+    )),
+    mut_arg("kl", |arg| {
+        arg.help("What is searched for: where the mean divergence is at most so many nats").conflicts_with("at_least")
+    }),
+    // Each step depends on what the ones before it found.
+    mut_arg("shard", |arg| arg.hide(true)),
+    after_help = "First the two ends and some values between are run, then every change that they show is narrowed down \
+to neighbouring values, both run. All changes that were seen are reported. Only edits of flips:SEED contain the \
+smaller ones; in every other family a change that was found is one of perhaps many. The exit code does not depend on \
+what is found.
+
+Examples:
+  headroom bisect --family shift --from 0 --to 1000000
+  headroom bisect --family flips:7 --from 0 --to 4096 --kl 0.5
+  headroom bisect --family rate:7 --from 0 --to 1e-3 --at-least DYING --prompts suite.jsonl"
+)]
+pub struct BisectArgs {
+    /// shift; digit:K (value x 16^K); flips:SEED (first of one random order); rate:SEED (each bit by chance)
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Family,
+    /// One end: an integer, a power such as 2^20, or a rate
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub from: String,
+    /// The other end, greater or smaller
+    #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
+    pub to: String,
+    /// Run options.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `map`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "A packed word has eight hexadecimal digits. Each cell of the map is a shift of one of them, by \
+value x 16^digit, on every prompt: 8 x 16 cells. With 4-bit codes a digit is a code; with 8-bit codes two digits are one.
+
+Examples:
+  headroom map
+  headroom map --prompts suite.jsonl --model ./smollm2 --out map.jsonl"
+)]
+pub struct MapArgs {
+    /// Run options.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `campaign`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Each trial flips its own random bits, drawn from --seed, the row's number and the trial's, and \
+asks one of the \
+prompts, in turn: so trials are independent, and Wilson's interval is that of their number.
+
+Examples:
+  headroom campaign --flips 1,10,100 --trials 1000
+  headroom campaign --rate 1e-6,1e-5 --trials 500 --prompts suite.jsonl --model ./smollm2
+  headroom campaign --flips 1 --tensor scales --trials 100000 --half-width 0.01"
+)]
+pub struct CampaignArgs {
+    /// Bits to flip in each trial; a row for each number (lists as for sweep --values)
+    #[arg(long, value_name = "LIST", required_unless_present = "rate", allow_hyphen_values = true)]
+    pub flips: Option<String>,
+    /// Probability of each bit to be flipped; a row for each
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub rate: Option<String>,
+    /// Trials of each row
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub trials: u32,
+    /// Where bits are flipped
+    #[arg(long, value_enum, default_value_t)]
+    pub tensor: TensorName,
+    /// End a row once its interval of a changed answer is as narrow as +- W; looked at after 100, 200, 400, ... trials
+    #[arg(long, value_name = "W", value_parser = half_width, conflicts_with = "shard")]
+    pub half_width: Option<f64>,
+    /// Run options.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `replay`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "A recipe is {\"schema\":1,\"recipe\":[{\"edit\":\"shift:1\",\"prompt\":\"...\",\"note\":\"...\"}]}; an \
+entry without a prompt is run on \"What is 2+2?\". A journal's edits are run on the prompts that they were run on: by \
+their ids where this is the model of the journal (and neither --system nor --raw is given), else by their text. \
+Prompts that are given here take the place of all of them.
+
+Examples:
+  headroom replay found.json --model ./smollm2
+  headroom replay old.jsonl --model ./smollm2-new --out new.jsonl && headroom compare old.jsonl new.jsonl"
+)]
+pub struct ReplayArgs {
+    /// A recipe, or a journal as --out writes it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Run options.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `compare`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Trials are matched by prompt and edit. Exit code 1: a verdict is worse in the second run; 3: the \
+runs have no trial in common.
+
+Examples:
+  headroom compare old.jsonl new.jsonl
+  headroom compare cpu.jsonl mlx.jsonl --tolerance 1e-3 --format json"
+)]
+pub struct CompareArgs {
+    /// Journal of the first run
+    #[arg(value_name = "RUN_A")]
+    pub a: PathBuf,
+    /// Journal of the second run
+    #[arg(value_name = "RUN_B")]
+    pub b: PathBuf,
+    /// Numbers may differ by T times the greater of the two, or times 1 if that is more; for runs of two backends
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = tolerance)]
+    pub tolerance: f64,
+    /// Form of the result on stdout; jsonl is a changed trial a line
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
 /// Options of `relabel`.
 #[derive(Args, Clone, Debug)]
 pub struct RelabelArgs {
     /// Journal of a run, as --out writes it
     #[arg(value_name = "RUN")]
     pub journal: PathBuf,
-    /// Surprise up to which each step by itself counts as coherent [default: the records' own thresholds]
+    /// Surprise up to which a step counts as coherent [default: the records' own]
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Bounds.
@@ -310,6 +490,20 @@ pub struct VerifyArgs {
     pub format: Format,
 }
 
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Journals of --out, and objects of --format json
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Write a self-contained page in HTML to this file, instead of text to stdout
+    #[arg(long, short, value_name = "PAGE.html", conflicts_with = "format")]
+    pub output: Option<PathBuf>,
+    /// Form of the report on stdout; jsonl is json, of which a report is one object
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
 /// Options of `pull`.
 #[derive(Args, Clone, Debug)]
 pub struct PullArgs {
@@ -351,6 +545,32 @@ pub enum Format {
     Json,
     /// One record a line, as each is finished
     Jsonl,
+}
+
+/// Where random bits are flipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TensorName {
+    /// The codes
+    #[default]
+    Weight,
+    /// The groups' factors
+    Scales,
+    /// The groups' offsets
+    Biases,
+}
+
+fn half_width(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(half) if half > 0.0 && half <= 0.5 => Ok(half),
+        _ => Err("half the width of an interval of probabilities is more than 0 and at most 0.5".to_owned()),
+    }
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(tolerance) if tolerance >= 0.0 && tolerance.is_finite() => Ok(tolerance),
+        _ => Err("a tolerance is a number, 0 or more".to_owned()),
+    }
 }
 
 fn nats(text: &str) -> Result<f64, String> {

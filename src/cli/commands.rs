@@ -15,6 +15,7 @@ use crate::{
     edit::Edit,
     record::{
         Record, Restored, SCHEMA,
+        summary::{self, Summary},
         text::{self, Look},
     },
     search::{self, Job, RunError, Session, Settings, Spec},
@@ -39,9 +40,16 @@ impl Opened {
 
     /// As [`Opened::new`], with a check of the command's own as soon as the model is open.
     pub(super) fn after(args: &RunArgs, check: impl FnOnce(&Subject) -> Result<()>) -> Result<Self> {
+        Self::asking(args, |subject| {
+            check(subject)?;
+            resolve::prompts(subject, &args.prompts)
+        })
+    }
+
+    /// As [`Opened::new`], with prompts that come from elsewhere.
+    pub(super) fn asking(args: &RunArgs, prompts: impl FnOnce(&Subject) -> Result<Vec<Prompt>>) -> Result<Self> {
         let subject = resolve::subject(&args.model)?;
-        check(&subject)?;
-        let prompts = resolve::prompts(&subject, &args.prompts)?;
+        let prompts = prompts(&subject)?;
         let mut sink = Sink::new(&args.output, &subject)?;
         let settings = resolve::settings(&subject, args, &prompts, &mut sink)?;
         Ok(Self { subject, prompts, settings, sink })
@@ -54,14 +62,24 @@ impl Opened {
         session.set_shard(args.shard);
         sink.begin(&mut session, args.output.resume)?;
         if args.output.format == Format::Text {
-            output::stdout((resolve::introduction(subject) + &resolve::rule(settings)).as_bytes())?;
+            output::stdout(
+                (resolve::introduction(subject) + &text::rule(settings.threshold, settings.calibration.as_ref()))
+                    .as_bytes(),
+            )?;
         }
         Ok((session, sink))
     }
 }
 
+/// Fails where an edit does not fit the model's head.
+pub(super) fn check(subject: &Subject, edit: &Edit) -> Result<()> {
+    let layout = subject.head().layout();
+    // A random edit fits if it can be drawn, and need not be: that takes as long as it has flips.
+    Ok(edit.check(layout)?)
+}
+
 /// Edits as they are part of what decides a run.
-pub(super) fn listed(edits: &[Edit]) -> String {
+fn listed(edits: &[Edit]) -> String {
     edits.iter().map(Edit::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -102,6 +120,7 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let spec = Spec {
         command: "ladder",
         predicate: None,
+        campaign: None,
         trials: Some(trials),
         seed: args.run.seed,
         edits: listed(&edits),
@@ -109,6 +128,7 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     let ladder = search::ladder::ladder(&mut session, &shifts, |progress| sink.watch(&progress));
     let ladder = keep_finished("ladder", sink, ladder)?;
+    summary(args.run.output.format, &ladder.records)?;
     match args.run.output.format {
         Format::Text => output::stdout(text::restored(&ladder.restored, output::look()).as_bytes())?,
         Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
@@ -122,6 +142,14 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     judged(&args.run.bounds, &ladder.records)
 }
 
+/// What each edit does over several prompts, for people; nothing over one.
+pub(super) fn summary(format: Format, records: &[Record]) -> Result<()> {
+    match format {
+        Format::Text => output::stdout(text::summaries(&summary::summaries(records), output::look()).as_bytes()),
+        Format::Json | Format::Jsonl => Ok(()),
+    }
+}
+
 /// A run as one object. Not a `Value`, in which records would lose the order of their keys, and their `f32` would
 /// turn into other decimals than those of the same record on a line of its own.
 #[derive(Serialize)]
@@ -129,13 +157,15 @@ pub(super) struct Run<'a> {
     command: &'static str,
     schema: u32,
     records: &'a [Record],
+    /// Each edit over its prompts.
+    summary: Vec<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restored: Option<&'a Restored>,
 }
 
 impl<'a> Run<'a> {
-    pub(super) const fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
-        Self { command, schema: SCHEMA, records, restored }
+    pub(super) fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
+        Self { command, schema: SCHEMA, records, summary: summary::summaries(records), restored }
     }
 }
 
@@ -178,6 +208,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     let spec = Spec {
         command: "probe",
         predicate: None,
+        campaign: None,
         trials: Some(jobs.len()),
         seed: args.run.seed,
         edits: listed(&edits),
@@ -185,6 +216,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     let records = session.run(&jobs, |progress| sink.watch(&progress));
     let records = keep_finished("probe", sink, records)?;
+    summary(args.run.output.format, &records)?;
     if args.run.output.format == Format::Json {
         output::json(&Run::of("probe", &records, None))?;
     }

@@ -5,9 +5,13 @@
 pub mod args;
 mod certify;
 mod commands;
+mod compare;
 mod inspect;
 mod output;
+mod replay;
+mod report;
 mod resolve;
+mod searches;
 mod stored;
 
 use clap::{CommandFactory, Parser};
@@ -43,11 +47,18 @@ pub fn run() -> u8 {
         None => commands::ladder(&cli.ladder),
         Some(Command::Ladder(args)) => commands::ladder(&args),
         Some(Command::Probe(args)) => commands::probe(&args),
+        Some(Command::Sweep(args)) => searches::sweep(&args),
+        Some(Command::Bisect(args)) => searches::bisect(&args),
+        Some(Command::Map(args)) => searches::map(&args),
+        Some(Command::Campaign(args)) => searches::campaign(&args),
+        Some(Command::Replay(args)) => replay::replay(&args),
+        Some(Command::Compare(args)) => compare::compare(&args),
         Some(Command::Certify(args)) => certify::certify(&args),
         Some(Command::Relabel(args)) => stored::relabel(&args),
         Some(Command::Merge(args)) => stored::merge(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
         Some(Command::Verify(args)) => commands::verify(&args),
+        Some(Command::Report(args)) => report::report(&args),
         Some(Command::Pull(args)) => commands::pull(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

@@ -166,7 +166,8 @@ impl Sink {
         })
     }
 
-    /// Shows no records one by one where the results are for people: what they add up to is shown at the end.
+    /// Shows and keeps no records one by one, but as lines of JSON where those are asked for: what they add up to is
+    /// shown at the end.
     pub(super) fn without_lines(&mut self) {
         self.lines = self.format == Format::Jsonl;
     }
@@ -212,13 +213,15 @@ impl Sink {
             journal.append(&line)?;
         }
         self.status.done += 1;
+        if !self.lines {
+            return Ok(());
+        }
         let shown = match self.format {
             Format::Json => {
                 self.kept.push(record.clone());
                 return Ok(());
             }
             Format::Jsonl => line,
-            Format::Text if !self.lines => return Ok(()),
             Format::Text => self.text(record).into_bytes(),
         };
         Ok(self.status.aside(|| to_stdout(&shown))?)

@@ -96,6 +96,11 @@ struct Line {
     expected: Vec<String>,
 }
 
+/// How a prompt's text becomes ids.
+pub(super) fn encoding(args: &PromptArgs) -> Encoding {
+    Encoding { system: args.system.clone(), raw: args.raw }
+}
+
 /// Encodes what is to be asked: the prompts given, in order, then those of the file.
 pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt>> {
     if let Some(ids) = &args.prompt_ids {
@@ -106,7 +111,7 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
         let ids = ids.split(',').filter(|id| !id.trim().is_empty()).map(parse).collect::<Result<Vec<u32>>>()?;
         return Ok(vec![subject.prompt_of_ids(ids).context("--prompt-ids")?]);
     }
-    let encoding = Encoding { system: args.system.clone(), raw: args.raw };
+    let encoding = encoding(args);
     let mut lines: Vec<(String, Line)> = args
         .prompt
         .iter()
@@ -168,23 +173,10 @@ pub(super) fn settings(subject: &Subject, args: &RunArgs, prompts: &[Prompt], si
         Some(file) => prompts_of(file)?.into_iter().map(|(_, line)| line.prompt).collect(),
         None => Vec::new(),
     };
-    let encoding = Encoding { system: args.prompts.system.clone(), raw: args.prompts.raw };
+    let encoding = encoding(&args.prompts);
     let ids = calibrate::prompts(subject, &own, &encoding, prompts).context("cannot encode a calibration prompt")?;
     let calibration = calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(&progress))?;
     Ok(Settings::calibrated(calibration, max_tokens))
-}
-
-/// When a step counts as coherent, and how that was found.
-pub(super) fn rule(settings: &Settings) -> String {
-    let threshold = settings.threshold;
-    match &settings.calibration {
-        None => format!("a step is coherent up to a surprise of {threshold} nats (given)\n"),
-        Some(calibration) => format!(
-            "coherent up to a surprise of {threshold:.1} nats a step, {:.1} over two, {:.1} over three: 99 % of {} answers \
-             of the clean model's own are; of {} others the rule condemns {}\n",
-            calibration.pair, calibration.triple, calibration.samples, calibration.held_out, calibration.false_alarms
-        ),
-    }
 }
 
 /// What stands above the results: the model, its head, and what runs it.

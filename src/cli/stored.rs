@@ -15,17 +15,21 @@ use crate::{
     record::{
         Record,
         journal::{self, Finished},
-        merge, text,
+        merge, summary, text,
     },
 };
 
 /// Reads a journal. One that was cut short is read as far as it goes, and that is said.
 pub(super) fn journal(path: &Path) -> Result<Finished> {
-    let finished = journal::read(path)?;
+    Ok(finished(journal::read(path)?, path))
+}
+
+/// What was read of a journal, with a word about what was not.
+pub(super) fn finished(finished: Finished, path: &Path) -> Finished {
     if finished.cut > 0 {
         message(&format!("{} ends in the middle of a record, which is left out", path.display()));
     }
-    Ok(finished)
+    finished
 }
 
 /// Records onto stdout in the form asked for, and into a file.
@@ -51,19 +55,19 @@ fn show(command: &'static str, records: &[Record], format: Format, out: Option<&
                 }
                 shown.push_str(&text::record(record, look));
             }
+            shown.push_str(&text::summaries(&summary::summaries(records), look));
             output::stdout(shown.as_bytes())
         }
     }
 }
 
 pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
-    let mut records: Vec<Record> =
-        journal(&args.journal)?.records.into_iter().map(|(_, record)| record).collect();
+    let mut records: Vec<Record> = journal(&args.journal)?.records.into_iter().map(|(_, record)| record).collect();
     let mut changed = 0;
     for record in &mut records {
         let before = (record.verdict, record.tags.clone());
         if let Some(threshold) = args.threshold {
-            // One that is given takes the place of all that were calibrated.
+            // One that is given takes the place of what was calibrated.
             record.run.calibration = None;
             record.threshold = threshold;
         }

@@ -11,14 +11,15 @@ mod write;
 
 use std::collections::BTreeMap;
 
-pub(crate) use random::Generator;
-pub use random::{Amount, Family, Random, Value};
+pub use random::{Amount, Family, MOST_FLIPS, Random, Value};
+pub(crate) use random::{Generator, mix};
 pub use text::ParseError;
 pub use write::{MatrixMut, Undo};
 
 use crate::quant::{Layout, MatrixRef};
 
 /// One of the three arrays of a quantized matrix.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tensor {
     /// The packed codes.
@@ -58,6 +59,7 @@ impl Tensor {
 }
 
 /// One change. Rows, columns and bits are counted from 0, bit 0 is the least.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// Every packed word `u` becomes the low 32 bits of `u as i64 - shift`.
@@ -114,6 +116,7 @@ pub enum Change {
 }
 
 /// A change, or several applied left to right; none at all is `clean`.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Edit {
     changes: Vec<Change>,
@@ -153,6 +156,14 @@ pub enum EditError {
         found: u64,
         /// Bits there are.
         limit: u64,
+    },
+    /// More random flips than an edit may stand for.
+    #[error("{edit}: about {expected} flips are more than the {MOST_FLIPS} that an edit can hold")]
+    Many {
+        /// The change in its text form.
+        edit: String,
+        /// Flips that it stands for.
+        expected: u64,
     },
     /// A rate of random flips below 0, above 1 or not a number.
     #[error("{edit}: the rate is no probability (0 to 1)")]
@@ -266,7 +277,7 @@ impl Edit {
     /// always expanded, so that it can be replayed without the generator.
     ///
     /// # Errors
-    /// [`EditError::Flips`] or [`EditError::Rate`].
+    /// [`EditError::Flips`], [`EditError::Many`] or [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Self, EditError> {
         let mut changes = Vec::with_capacity(self.changes.len());
         for change in &self.changes {

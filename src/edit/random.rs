@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Edit, EditError, Tensor};
 use crate::quant::Layout;
 
+/// Flips that a random edit may stand for: it is stored as a list of them, some twenty bytes each.
+pub const MOST_FLIPS: u64 = 2_000_000;
+
 /// How many bits a random family flips.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
     /// So many, all different.
@@ -21,6 +25,7 @@ pub enum Amount {
 }
 
 /// Random flips in one tensor.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Random {
     /// Where.
@@ -98,13 +103,20 @@ impl Generator {
     }
 }
 
+/// A number that looks drawn at random and is always the same for `x`: SplitMix64's first from that state. Chained
+/// by exclusive or, as in `mix(mix(a) ^ b)`, it makes one seed of several numbers.
+pub(crate) fn mix(x: u64) -> u64 {
+    Generator(x).next()
+}
+
 impl Random {
     /// The flips that this stands for, in the order in which they are drawn: for [`Amount::Flips`] the first
     /// flips of one random order of all bits of the tensor, so that fewer flips of the same seed are a
     /// prefix; for [`Amount::Rate`] ascending.
     ///
     /// # Errors
-    /// [`EditError::Flips`], where there are fewer bits; [`EditError::Rate`].
+    /// [`EditError::Flips`], where there are fewer bits; [`EditError::Many`], where it would be more than
+    /// [`MOST_FLIPS`]; [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
         self.check(layout)?;
         let (columns, bits) = (self.tensor.columns(layout) as u64, self.tensor.bits(layout) as u64);
@@ -157,7 +169,18 @@ impl Random {
         match self.amount {
             Amount::Flips(found) if found > limit => Err(EditError::Flips { edit: edit(), found, limit }),
             Amount::Rate(rate) if !(0.0..=1.0).contains(&rate) => Err(EditError::Rate { edit: edit() }),
+            Amount::Flips(_) | Amount::Rate(_) if self.expected(layout) > MOST_FLIPS as f64 => {
+                Err(EditError::Many { edit: edit(), expected: self.expected(layout).round() as u64 })
+            }
             Amount::Flips(_) | Amount::Rate(_) => Ok(()),
+        }
+    }
+
+    /// Flips that this stands for: their number, or its mean where each bit has a probability.
+    pub fn expected(&self, layout: &Layout) -> f64 {
+        match self.amount {
+            Amount::Flips(flips) => flips as f64,
+            Amount::Rate(rate) => rate * self.total_bits(layout) as f64,
         }
     }
 
@@ -264,6 +287,16 @@ mod tests {
         assert!(matches!(one_more.expand(&layout()), Err(EditError::Flips { .. })));
         assert_eq!(flips(Amount::Rate(1.0), 1).len() as u64, total);
         assert_eq!(flips(Amount::Rate(0.0), 1), []);
+    }
+
+    #[test]
+    fn more_flips_than_an_edit_can_hold_are_refused_before_they_are_drawn() {
+        let large = Layout::new(49_152, 576, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let draw = |amount| Random { tensor: Tensor::Weight, amount, seed: 1 }.check(&large);
+        assert_eq!(draw(Amount::Flips(MOST_FLIPS)), Ok(()));
+        assert!(matches!(draw(Amount::Flips(MOST_FLIPS + 1)), Err(EditError::Many { expected: 2_000_001, .. })));
+        assert_eq!(draw(Amount::Rate(0.01)), Ok(()));
+        assert!(matches!(draw(Amount::Rate(0.02)), Err(EditError::Many { expected: 2_264_924, .. })));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::Look;
+use super::text::{Look, plain};
 use crate::{
     certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, Suite, TowardReport},
     coherence::Verdict,
@@ -18,7 +18,9 @@ const NAME: usize = 14;
 /// One answer.
 pub fn answer(answer: &Answer, look: Look) -> String {
     let mut out = format!("\n{} -> {:?}\n", look.bold(&format!("{:?}", answer.prompt)), answer.text);
-    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let mut line = |name: &str, text: &str| {
+        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+    };
 
     line("least flips", &least_flips(answer));
     if let (Some(witness), Some(run), Some(position)) = (&answer.witness, &answer.witness_run, answer.witness_position)
@@ -85,14 +87,14 @@ pub fn answer(answer: &Answer, look: Look) -> String {
     }
     for weak in answer.weakest.iter().take(SHOWN) {
         let positions = format!("{} of {}", weak.positions.len(), answer.positions.len());
-        _ = writeln!(out, "{:<30}  {positions:>7}  {:?}", weak.edit, weak.ran.text);
+        _ = writeln!(out, "{:<30}  {positions:>7}  {:?}", plain(&weak.edit), weak.ran.text);
     }
     if answer.weakest.len() > SHOWN {
         let more = format!("{} more in --format json and --out", answer.weakest.len() - SHOWN);
         _ = writeln!(out, "{}", look.dim(&more));
     }
     for failure in &answer.failures {
-        _ = writeln!(out, "{} {failure}", look.bold("FAILED"));
+        _ = writeln!(out, "{} {}", look.bold("FAILED"), plain(failure));
     }
     out
 }
@@ -100,7 +102,9 @@ pub fn answer(answer: &Answer, look: Look) -> String {
 /// What several answers have in common.
 pub fn suite(suite: &Suite, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold(&format!("all {} answers together", suite.answers)));
-    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let mut line = |name: &str, text: &str| {
+        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+    };
     line("single flips", &vulnerability(suite.critical_bits, suite.total_bits, "change at least one answer"));
     line("", &by_bit(&suite.by_bit_position));
     line("protection", &protection(&suite.protection));
@@ -115,7 +119,9 @@ pub fn suite(suite: &Suite, look: Look) -> String {
 /// What a search for collapse found.
 pub fn collapse(collapse: &Collapse, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold("collapse, by a greedy search (fewer flips may do it, too)"));
-    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let mut line = |name: &str, text: &str| {
+        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+    };
     let found = if collapse.reached { "bring" } else { "were tried, and bring only" };
     line("found", &format!("{} flips {found} the median verdict to {}", collapse.flips, collapse.median));
     for taken in &collapse.path {

@@ -264,9 +264,7 @@ impl Expectation<'_> {
         }
         let trial = record.trial;
         match self.shard {
-            Some(shard) if !shard.has(trial) => {
-                Err(JournalError::Shard { path: path.to_owned(), line, trial, shard })
-            }
+            Some(shard) if !shard.has(trial) => Err(JournalError::Shard { path: path.to_owned(), line, trial, shard }),
             _ => Ok(()),
         }
     }

@@ -2,16 +2,12 @@
 //! is computed anew from a file is what the run itself would have said.
 
 use super::{Expected, Record};
-use crate::coherence::{Evidence, Thresholds, judge, right};
+use crate::coherence::{Evidence, judge, right};
 
 impl Record {
-    /// Sets verdict, tags, length of the coherent prefix and whether the response is right, under the thresholds that
-    /// the record holds.
+    /// Sets verdict, tags, length of the coherent prefix and whether the response is right, under the threshold and the
+    /// calibration that the record holds.
     pub fn label(&mut self) {
-        let thresholds = match &self.run.calibration {
-            Some(calibration) => calibration.thresholds(),
-            None => Thresholds::single(self.threshold),
-        };
         // What was not finite is `null`, and stays without a number.
         let surprise: Vec<f64> = self.surprise.iter().map(|surprise| surprise.unwrap_or(f64::NAN)).collect();
         let right = right(&self.text, &self.expected_texts);
@@ -22,7 +18,8 @@ impl Record {
             clean_finish: self.clean.finish,
             surprise: &surprise,
             divergence: self.kl_mean,
-            thresholds,
+            threshold: self.threshold,
+            ordinary: self.run.calibration.as_ref().map(|calibration| calibration.ordinary),
             prompt: &self.prompt,
             text: &self.text,
             clean_text: &self.clean.text,

@@ -6,16 +6,19 @@
 //! records, whether they come from a run or from a file.
 
 pub mod certificate;
+pub mod compare;
 pub mod journal;
 mod label;
 pub mod merge;
 pub mod recipe;
+pub mod report;
+pub mod summary;
 pub mod text;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    coherence::{Finish, Tag, Thresholds, Verdict},
+    coherence::{Finish, Tag, Verdict},
     edit::Value,
 };
 
@@ -32,21 +35,19 @@ pub enum Expected {
     Wrong,
 }
 
-/// Where the surprise thresholds of a run come from. All of them are in nats, and 99th percentiles (nearest rank)
-/// over the clean model's own answers but for `ordinary`.
+/// Where the surprise threshold of a run comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Of the largest surprise in each answer.
+    /// The threshold, in nats: the 99th percentile (nearest rank) of the largest surprise in each of the clean
+    /// model's own answers.
     pub threshold: f64,
-    /// Of the largest mean of two steps in a row.
-    pub pair: f64,
-    /// Of the largest mean of three steps in a row.
-    pub triple: f64,
-    /// The mean over all steps.
+    /// What is ordinary, in nats: the mean surprise of all their steps.
     pub ordinary: f64,
+    /// At which they were drawn.
+    pub temperature: f64,
     /// Answers of at most so many tokens: as many as the run's, up to 128.
     pub max_tokens: usize,
-    /// Answers that the percentile was taken of, drawn at temperature 1.
+    /// Answers that the percentile was taken of.
     pub samples: usize,
     /// Prompts that they answer, none of which is measured in the run.
     pub prompts: usize,
@@ -57,13 +58,6 @@ pub struct Calibration {
     pub false_alarms: usize,
     /// Of the generator.
     pub seed: u64,
-}
-
-impl Calibration {
-    /// As the rule takes them.
-    pub const fn thresholds(&self) -> Thresholds {
-        Thresholds { step: self.threshold, pair: self.pair, triple: self.triple, ordinary: self.ordinary }
-    }
 }
 
 /// The model that a run is about.
@@ -85,6 +79,17 @@ pub struct ModelFacts {
     pub tied: bool,
 }
 
+/// How a campaign draws its edits, and when a row of it ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CampaignFacts {
+    /// Trials of each row, where it does not end early.
+    pub trials: usize,
+    /// Half the width of the interval of `changed` at which a row ends early, where it may.
+    pub half_width: Option<f64>,
+    /// `weight`, `scales` or `biases`: where bits are flipped.
+    pub tensor: String,
+}
+
 /// What all records of a run have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFacts {
@@ -98,13 +103,16 @@ pub struct RunFacts {
     /// What a bisection asks of each point: `at-least WOBBLING` or `kl 0.05`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
+    /// How a campaign draws its edits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<CampaignFacts>,
     /// `--seed`.
     pub seed: u64,
     /// `--max-tokens`.
     pub max_tokens: usize,
     /// `separate` or `shared`: what an edit of a tied matrix reaches.
     pub tied: String,
-    /// Where the thresholds come from; `null` if one was given, which then holds for each step by itself.
+    /// Where the threshold comes from; `null` if it was given.
     pub calibration: Option<Calibration>,
     /// The model's shape.
     pub model: ModelFacts,
@@ -173,8 +181,7 @@ pub struct Record {
     pub tags: Vec<Tag>,
     /// Length of the coherent prefix, in steps.
     pub coherent_tokens: usize,
-    /// Surprise, in nats, up to which a single step counts as coherent; those for steps in a row are in
-    /// [`RunFacts::calibration`].
+    /// Surprise, in nats, up to which a step counts as coherent.
     pub threshold: f64,
     /// `-ln p` of each step under the clean model, in nats.
     pub surprise: Vec<Option<f64>>,
@@ -202,7 +209,7 @@ pub struct Record {
 }
 
 /// Proof that the head is what it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// BLAKE3 over the head before the first shift was written.
     pub head_digest_before: String,

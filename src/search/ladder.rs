@@ -53,8 +53,10 @@ fn restore(session: &mut Session<'_>, edits: &[Edit]) -> Result<Restored, RunErr
     let after = head.digest();
     let clean = session.clean()?.to_vec();
     let answers = session.trials().answers(&mut subject.projection(head.view()))?;
-    let same_as_clean =
-        answers.iter().zip(&clean).all(|(answer, clean)| (&answer.tokens, answer.finish) == (&clean.tokens, clean.finish));
+    let same_as_clean = answers
+        .iter()
+        .zip(&clean)
+        .all(|(answer, clean)| (&answer.tokens, answer.finish) == (&clean.tokens, clean.finish));
     Ok(Restored {
         head_digest_before: before.to_hex().to_string(),
         head_digest_after: after.to_hex().to_string(),

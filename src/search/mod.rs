@@ -1,8 +1,13 @@
 //! What is run to find something out: edits on prompts, measured, judged and recorded.
 
+pub mod bisect;
 pub mod calibrate;
+pub mod campaign;
 pub mod ladder;
+pub mod map;
 mod session;
+pub mod text;
+pub mod values;
 pub mod verify;
 
 use crate::{
@@ -35,6 +40,11 @@ impl Settings {
     /// A threshold that was calibrated.
     pub const fn calibrated(calibration: Calibration, max_tokens: usize) -> Self {
         Self { max_tokens, threshold: calibration.threshold, calibration: Some(calibration) }
+    }
+
+    /// The model's ordinary surprise, where that is known.
+    pub fn ordinary(&self) -> Option<f64> {
+        self.calibration.as_ref().map(|calibration| calibration.ordinary)
     }
 }
 

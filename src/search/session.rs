@@ -12,7 +12,7 @@ use crate::{
     edit::{Edit, Plan, Value},
     model::{CpuProjection, Llama},
     record::{
-        CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA,
+        CampaignFacts, CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA,
         journal::{Expectation, Shard},
     },
     seed,
@@ -27,12 +27,14 @@ const BATCH: usize = 512;
 const BATCH_ROWS: usize = 1 << 20;
 
 /// What is run and why, as far as it decides the results and is not in [`Settings`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Spec {
     /// The command.
     pub command: &'static str,
     /// What a bisection asks of each point.
     pub predicate: Option<String>,
+    /// How a campaign draws its edits.
+    pub campaign: Option<CampaignFacts>,
     /// Trials in all; `None` where the run decides as it goes.
     pub trials: Option<usize>,
     /// Of all that is random in the run.
@@ -157,7 +159,8 @@ impl<'a> Session<'a> {
     pub fn clean(&mut self) -> Result<&[CleanAnswer], RunError> {
         if self.clean.is_empty() {
             self.trials.run(&mut self.head, &[], |_| Ok::<_, RunError>(()))?;
-            self.clean = self.trials.clean().map(|answer| clean_answer(self.subject, answer)).collect::<Result<_, _>>()?;
+            self.clean =
+                self.trials.clean().map(|answer| clean_answer(self.subject, answer)).collect::<Result<_, _>>()?;
         }
         Ok(&self.clean)
     }
@@ -237,7 +240,8 @@ impl<'a> Session<'a> {
         batch: Batch<'_>,
         mut done: impl FnMut(Done) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        let Self { subject, prompts, settings, trials, head, model_digest, head_digest, run, clean, finished, .. } = self;
+        let Self { subject, prompts, settings, trials, head, model_digest, head_digest, run, clean, finished, .. } =
+            self;
         let new: Vec<(usize, usize)> =
             batch.queue.iter().filter_map(|&(job, plan)| Some((job.prompt, plan?))).collect();
         let mut queue = batch.queue.into_iter();
@@ -365,6 +369,7 @@ fn facts(subject: &Subject, prompts: &[Prompt], settings: &Settings, spec: Spec,
         SCHEMA,
         spec.command,
         spec.predicate,
+        spec.campaign,
         spec.trials,
         spec.seed,
         spec.edits,
@@ -381,6 +386,7 @@ fn facts(subject: &Subject, prompts: &[Prompt], settings: &Settings, spec: Spec,
         command: spec.command.to_owned(),
         trials: spec.trials,
         predicate: spec.predicate,
+        campaign: spec.campaign,
         seed: spec.seed,
         max_tokens: settings.max_tokens,
         tied: tied.to_owned(),

@@ -24,6 +24,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use safetensors::{Dtype, View};
 use serde_json::{Value, json};
 
+use super::heads::encode;
 use crate::{
     checkpoint::{
         bytes::Bytes,
@@ -351,20 +352,20 @@ impl View for &FixtureTensor {
 
 /// `values`, rounded to `float_type`.
 fn float_tensor(float_type: FloatType, shape: Vec<usize>, values: impl Iterator<Item = f32>) -> FixtureTensor {
-    let (dtype, data) = match float_type {
-        FloatType::F16 => (Dtype::F16, values.flat_map(|value| half::f16::from_f32(value).to_le_bytes()).collect()),
-        FloatType::Bf16 => (Dtype::BF16, values.flat_map(|value| half::bf16::from_f32(value).to_le_bytes()).collect()),
-        FloatType::F32 => (Dtype::F32, values.flat_map(f32::to_le_bytes).collect()),
+    let dtype = match float_type {
+        FloatType::F16 => Dtype::F16,
+        FloatType::Bf16 => Dtype::BF16,
+        FloatType::F32 => Dtype::F32,
     };
-    FixtureTensor { dtype, shape, data }
+    FixtureTensor { dtype, shape, data: values.flat_map(|value| encode(float_type, value)).collect() }
 }
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 #[derive(Clone, Debug)]
-struct SplitMix64(u64);
+pub(super) struct SplitMix64(pub(super) u64);
 
 impl SplitMix64 {
-    fn next_u64(&mut self) -> u64 {
+    pub(super) fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -373,7 +374,7 @@ impl SplitMix64 {
     }
 
     /// In `[0, 1)`, in steps of 2^-24.
-    fn unit(&mut self) -> f32 {
+    pub(super) fn unit(&mut self) -> f32 {
         (self.next_u64() >> 40) as f32 / (1u32 << 24) as f32
     }
 }

@@ -17,10 +17,19 @@ pub struct Draw {
     pub seed: u64,
 }
 
+/// What an answer draws at one step.
+struct Drawn {
+    /// In (0, 1].
+    uniform: f64,
+    /// The token and its surprise; none where the logits are not finite.
+    token: Option<(u32, f64)>,
+}
+
 impl<B: Body> Trials<'_, B> {
-    /// Draws answers at temperature 1 through `head` as it is, all of them together, one token a wave: each token with
-    /// its probability, the first whose cumulative sum (in f64, in the order of the vocabulary) reaches a number drawn
-    /// from (0, 1]. Gives their tokens, finish and surprise; margins stay empty. `wave` is told the waves done.
+    /// Draws answers through `head` as it is, all of them together, one token a wave: each token with the probability that
+    /// it has at `temperature`, the first whose cumulative sum (in f64, in the order of the vocabulary) reaches a number drawn
+    /// from (0, 1]. Gives their tokens, finish and surprise, which is that of temperature 1; margins stay empty. `wave`
+    /// is told the waves done.
     ///
     /// # Errors
     /// What the body or the head reports, or `wave` returns.
@@ -28,6 +37,7 @@ impl<B: Body> Trials<'_, B> {
         &mut self,
         head: &mut impl Projection,
         draws: &[Draw],
+        temperature: f32,
         mut wave: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Vec<Trajectory>, E> {
         let mut waves = 0;
@@ -37,7 +47,7 @@ impl<B: Body> Trials<'_, B> {
                 part.iter().map(|draw| Running::new(draw.prompt, None, self.root)).collect();
             let mut generators: Vec<Generator> = part.iter().map(|draw| Generator::new(draw.seed)).collect();
             self.start(&[], &mut running, &mut HashMap::new())?;
-            while self.draw(head, &mut running, &mut generators)? {
+            while self.draw(head, &mut running, &mut generators, temperature)? {
                 waves += 1;
                 wave(waves)?;
             }
@@ -53,6 +63,7 @@ impl<B: Body> Trials<'_, B> {
         head: &mut impl Projection,
         running: &mut [Running],
         generators: &mut [Generator],
+        temperature: f32,
     ) -> Result<bool, BodyError> {
         let mut wanted: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
         for (i, run) in running.iter().enumerate().filter(|(_, run)| !run.finished) {
@@ -67,25 +78,26 @@ impl<B: Body> Trials<'_, B> {
         for part in wanted.chunks(vectors_at_once(head)) {
             let items: Vec<(u32, NodeId)> = part.iter().map(|&(node, _)| (0, node)).collect();
             let logits = self.logits(head, &items)?;
-            // What each answer draws: (uniform number, token and surprise), prefix by prefix.
-            let mut drawn: Vec<Vec<(f64, Option<(u32, f64)>)>> =
-                part.iter().map(|(_, runs)| runs.iter().map(|&run| (generators[run].unit(), None)).collect()).collect();
+            let mut draw = |&run: &usize| Drawn { uniform: generators[run].unit(), token: None };
+            let mut drawn: Vec<Vec<Drawn>> =
+                part.iter().map(|(_, runs)| runs.iter().map(&mut draw).collect()).collect();
             team.for_each_chunk(&mut drawn, 1, |i, drawn| {
                 let logits = &logits[i * vocab..][..vocab];
                 let log_sum = kernel.log_sum_exp(logits);
                 if !log_sum.is_finite() {
                     return;
                 }
+                let tempered: Vec<f32> = logits.iter().map(|logit| logit / temperature).collect();
                 let mut probabilities = vec![0.0; vocab];
-                kernel.probabilities(logits, log_sum, &mut probabilities);
-                for (uniform, token) in &mut drawn[0] {
-                    let chosen = reach(&probabilities, *uniform);
-                    *token = Some((chosen as u32, log_sum - f64::from(logits[chosen])));
+                kernel.probabilities(&tempered, kernel.log_sum_exp(&tempered), &mut probabilities);
+                for drawn in &mut drawn[0] {
+                    let chosen = reach(&probabilities, drawn.uniform);
+                    drawn.token = Some((chosen as u32, log_sum - f64::from(logits[chosen])));
                 }
             });
             for ((_, runs), drawn) in part.iter().zip(drawn) {
-                for (&run, (_, token)) in runs.iter().zip(drawn) {
-                    self.take(&mut running[run], token, &mut pending);
+                for (&run, drawn) in runs.iter().zip(drawn) {
+                    self.take(&mut running[run], drawn.token, &mut pending);
                 }
             }
             self.buffers.push(logits);

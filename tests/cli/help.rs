@@ -2,9 +2,26 @@
 
 use super::run;
 
+const COMMANDS: [&str; 14] = [
+    "ladder",
+    "probe",
+    "sweep",
+    "bisect",
+    "map",
+    "campaign",
+    "replay",
+    "compare",
+    "relabel",
+    "merge",
+    "inspect",
+    "verify",
+    "pull",
+    "completions",
+];
+
 #[test]
 fn help_of_every_command_is_printed_on_stdout() {
-    for command in ["ladder", "probe", "inspect", "verify", "pull", "completions"] {
+    for command in COMMANDS {
         for flag in ["--help", "-h"] {
             let help = run(&[command, flag]).exits(0);
             assert!(help.stdout.contains(&format!("Usage: headroom {command}")), "{}", help.stdout);
@@ -20,7 +37,7 @@ fn help_names_every_command_with_examples_and_exit_codes() {
         for expected in ["Examples:", "headroom verify --model", "Exit codes: 0 done"] {
             assert!(help.contains(expected), "{args:?} lacks {expected:?}: {help}");
         }
-        for command in ["ladder", "probe", "inspect", "verify", "pull", "completions"] {
+        for command in COMMANDS {
             assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
         }
     }

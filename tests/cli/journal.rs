@@ -61,7 +61,8 @@ fn a_killed_run_resumes_to_the_same_result() {
     let (killed, whole) = (file(&place, "killed.jsonl"), file(&place, "whole.jsonl"));
     let long = |journal| -> Vec<String> {
         let shifts = (0..3000).map(|shift: i32| (shift * 40_503).to_string()).collect::<Vec<_>>().join(",");
-        let args = ["ladder", "--shifts", &shifts, "--model", path(&model), "--prompt-ids", "5,9,3", "--max-tokens", "6"];
+        let args =
+            ["ladder", "--shifts", &shifts, "--model", path(&model), "--prompt-ids", "5,9,3", "--max-tokens", "6"];
         args.iter().chain(&["--threshold", "9", "--out", journal]).map(|&arg| arg.to_owned()).collect()
     };
     let expected = long(&whole);
@@ -132,7 +133,10 @@ fn a_journal_of_something_else_is_refused_and_left_as_it_is() {
         (replaced("4", "5"), "--max-tokens"),
         (replaced("9", "8"), "threshold"),
         (replaced("shift:7", "shift:8"), "list of edits"),
-        (replaced("probe", "ladder").into_iter().filter(|arg| !arg.contains(':') && arg != "clean").collect(), "command"),
+        (
+            replaced("probe", "ladder").into_iter().filter(|arg| !arg.contains(':') && arg != "clean").collect(),
+            "command",
+        ),
         (shard(replaced("", "")), "does not belong to shard 1/2"),
     ] {
         let args: Vec<&str> = args.iter().map(String::as_str).chain(["--resume"]).collect();

@@ -12,6 +12,8 @@ mod help;
 mod interruption;
 mod journal;
 mod prompts;
+mod report;
+mod searches;
 mod streams;
 
 use std::{

@@ -1,0 +1,145 @@
+//! The laws, one function each.
+//!
+//! An oracle takes a plain value and says whether its law holds for it. It knows nobody who calls it: a property,
+//! a fuzz target and a stored counterexample call the same function. And it counts: every assertion that is worth
+//! something is reached under a name, since a run that never reached one shows nothing.
+//!
+//! | law | | |
+//! | --- | --- | --- |
+//! | 1 | shifts: there and back, their sums, 2^32, the cast | [`shift`] |
+//! | 2 | guards restore, however they end | [`guard`] |
+//! | 3 | measured without writing = after writing | [`measure`], on a whole model [`perturb`] |
+//! | 4 | every kernel gives the bits of `scalar.rs` | [`kernel`] |
+//! | 5 | packing and unpacking are inverse | [`packing`] |
+//! | 6 | trials in waves = alone = prefill | [`trie`] |
+//! | 8 | text: printed parses, refused is pointed at | [`text`] |
+//! | 9 | any bytes as a checkpoint | [`checkpoint`] |
+
+pub mod checkpoint;
+pub mod guard;
+pub mod kernel;
+pub mod measure;
+pub mod packing;
+pub mod perturb;
+pub mod shift;
+pub mod text;
+pub mod trie;
+
+use std::{collections::BTreeMap, fmt};
+
+use arbitrary::Arbitrary;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A law that does not hold, and what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its number in the list of laws.
+    pub law: u8,
+    /// What is claimed.
+    pub claim: &'static str,
+    /// What was seen instead, and where.
+    pub seen: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "law {} does not hold: {}; seen: {}", self.law, self.claim, self.seen)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// What an oracle gives.
+pub type Verdict = Result<(), Violation>;
+
+/// How often assertions were reached, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reached(BTreeMap<&'static str, u64>);
+
+impl Reached {
+    /// Counts one.
+    pub fn one(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    /// Counts one if `seen`.
+    pub fn one_if(&mut self, seen: bool, what: &'static str) {
+        if seen {
+            self.one(what);
+        }
+    }
+
+    /// How often `what` was reached.
+    pub fn count(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
+
+    /// All counts together.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// That each of `classes` was reached.
+    ///
+    /// # Errors
+    /// A message that names those that were not.
+    pub fn require(&self, classes: &[&str]) -> Result<(), String> {
+        let never: Vec<&str> = classes.iter().copied().filter(|class| self.count(class) == 0).collect();
+        if never.is_empty() && self.total() > 0 {
+            return Ok(());
+        }
+        Err(format!("never reached: {}; reached: {self}", never.join(", ")))
+    }
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (i, (what, count)) in self.0.iter().enumerate() {
+            write!(f, "{}{what} {count}", if i > 0 { ", " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// The input of a law, with the law.
+pub trait Case: fmt::Debug + Serialize + DeserializeOwned + for<'a> Arbitrary<'a> {
+    /// Names its file of counterexamples.
+    const NAME: &'static str;
+    /// What a run of many cases must reach.
+    const CLASSES: &'static [&'static str];
+    /// Bytes from which most inputs can be drawn.
+    const ENTROPY: usize;
+
+    /// Holds the law against this input.
+    ///
+    /// # Errors
+    /// The [`Violation`], where it does not hold.
+    fn check(&self, reached: &mut Reached) -> Verdict;
+}
+
+/// Returns a [`Violation`] of `$law` unless `$holds`.
+macro_rules! claim {
+    ($law:expr, $holds:expr, $claim:expr, $($seen:tt)+) => {
+        if !$holds {
+            return Err($crate::testing::oracles::Violation { law: $law, claim: $claim, seen: format!($($seen)+) });
+        }
+    };
+}
+use claim;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_reached_nothing_fails_even_if_nothing_was_asked_for() {
+        let mut reached = Reached::default();
+        assert!(reached.require(&[]).is_err());
+        reached.one("a");
+        assert_eq!(reached.require(&["a"]), Ok(()));
+        assert_eq!(reached.require(&["a", "b"]), Err("never reached: b; reached: a 1".to_owned()));
+    }
+}

@@ -1,0 +1,331 @@
+//! Law 6: trials through the trie in waves = each trial alone from scratch = prefill of the whole text, to the bit.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use serde::{Deserialize, Serialize};
+
+use super::{Case, Reached, Verdict, claim};
+use crate::{
+    checkpoint::Checkpoint,
+    coherence::Finish,
+    edit::{Change, Edit, Plan, Tensor},
+    head::Head,
+    kernels::{Kernel, Top, scalar},
+    model::{Body, BodyError, CpuProjection, Llama, Parent, Projection, Query, Step},
+    quant::{FloatType, MatrixRef},
+    testing::{
+        comparators::same_bits,
+        fixture::Fixture,
+        heads::team,
+        strategies::{
+            choose,
+            edits::{as_text, edit},
+            one_in, some,
+        },
+    },
+    trial::{Event, Task, Trial, Trials, Tying},
+};
+
+const LAW: u8 = 6;
+
+/// Prompts and edits that are run together on a small random Llama.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Waves {
+    /// Seed of the model.
+    pub model: u64,
+    /// Whether its head is its embedding, and edits reach both.
+    pub shared: bool,
+    /// Token ids, below 96.
+    pub prompts: Vec<Vec<u32>>,
+    /// Each on each prompt.
+    #[serde(with = "as_text")]
+    pub edits: Vec<Edit>,
+    /// Tokens that end an answer.
+    pub eos: Vec<u32>,
+    /// Tokens to generate at most, at least 1.
+    pub max_tokens: usize,
+}
+
+/// The model of a [`Waves`]. Few different ones are asked for, and each is made once.
+///
+/// # Panics
+/// Never: the fixture is a possible model.
+pub fn model(seed: u64, tied: bool) -> Arc<Checkpoint> {
+    static MODELS: Mutex<BTreeMap<(u64, bool), Arc<Checkpoint>>> = Mutex::new(BTreeMap::new());
+    let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = || {
+        let fixture = Fixture { seed, tie_word_embeddings: Some(tied), num_hidden_layers: 3, ..Fixture::default() };
+        Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"))
+    };
+    Arc::clone(models.entry((seed, tied)).or_insert_with(open))
+}
+
+impl<'a> Arbitrary<'a> for Waves {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let (seed, shared) = (u.int_in_range(0..=5)?, one_in(u, 3)?);
+        let max_tokens = u.int_in_range(1..=8)?;
+        let eos = choose(u, &[&[2, 5][..], &[], &[2, 5, 7, 9, 11, 13, 17, 19, 23, 29]])?.to_vec();
+        let checkpoint = model(seed, shared);
+        let head = checkpoint.weights().head().view();
+        let edits = some(u, 1, 4, |u| {
+            let edit = edit(u, head.layout(), 4)?;
+            if !one_in(u, 8)? {
+                return Ok(edit);
+            }
+            let row = u.int_in_range(0..=head.layout().rows() - 1)?;
+            Ok(edit.then(&break_a_scale(&head, row)))
+        })?;
+        // Few tokens, so that prompts share prefixes, and one token follows several.
+        let prompts = some(u, 1, 3, |u| some(u, 1, 7, |u| choose(u, &[1, 7, 9, 30])))?;
+        Ok(Self { model: seed, shared, prompts, edits, eos, max_tokens })
+    }
+}
+
+/// Flips of those exponent bits of the first scale of a row that are zero: it becomes infinite or NaN, which random
+/// flips hardly ever make of it.
+///
+/// # Panics
+/// If the head's scales are not float16, or it has no such row.
+pub fn break_a_scale(head: &MatrixRef<'_>, row: usize) -> Edit {
+    assert_eq!(head.layout().scale_type(), FloatType::F16, "bits 10 to 14 are the exponent");
+    let at = row * head.layout().scale_row_bytes();
+    let scale = u16::from_le_bytes([head.scales()[at], head.scales()[at + 1]]);
+    let flip = |bit| Change::Flip { tensor: Tensor::Scales, row, column: 0, bit };
+    Edit::new((10..15).filter(|bit| scale >> bit & 1 == 0).map(flip).collect())
+}
+
+impl Case for Waves {
+    const NAME: &'static str = "trie";
+    const CLASSES: &'static [&'static str] = &["stop", "length", "nonfinite", "prefill", "shared embedding"];
+    const ENTROPY: usize = 192;
+
+    fn check(&self, reached: &mut Reached) -> Verdict {
+        let checkpoint = model(self.model, self.shared);
+        let setting = Setting { eos: &self.eos, max_tokens: self.max_tokens, shared: self.shared };
+        waves(&checkpoint, Kernel::best(), &self.prompts, &self.edits, &setting, reached)
+    }
+}
+
+/// How answers are generated.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Tokens that end an answer.
+    pub eos: &'a [u32],
+    /// Tokens to generate at most, at least 1.
+    pub max_tokens: usize,
+    /// Whether edits reach the embedding, too.
+    pub shared: bool,
+}
+
+/// What was chosen at each step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Generated tokens, without the eos.
+    pub tokens: Vec<u32>,
+    /// Best minus second logit, one a step, the eos step included.
+    pub margin: Vec<f32>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// The law for every edit on every prompt.
+///
+/// # Errors
+/// The violation.
+///
+/// # Panics
+/// If an edit does not fit the head, or a token is beyond the vocabulary.
+pub fn waves(
+    checkpoint: &Arc<Checkpoint>,
+    kernel: Kernel,
+    prompts: &[Vec<u32>],
+    edits: &[Edit],
+    setting: &Setting<'_>,
+    reached: &mut Reached,
+) -> Verdict {
+    let trials = together(checkpoint, kernel, prompts, edits, setting);
+    claim!(
+        LAW,
+        trials.len() == prompts.len() * edits.len(),
+        "every edit is run on every prompt",
+        "{} trials",
+        trials.len()
+    );
+    for trial in trials {
+        let (prompt, edit) = (&prompts[trial.prompt], &edits[trial.edit]);
+        let found = Answer {
+            tokens: trial.trajectory.tokens,
+            margin: trial.trajectory.margin,
+            finish: trial.trajectory.finish,
+        };
+        let mut alone = Alone::new(checkpoint, kernel, edit, setting.shared);
+        let expected = alone.answer(prompt, setting);
+        let same = |a: &Answer, b: &Answer| {
+            (&a.tokens, a.finish) == (&b.tokens, b.finish) && same_bits(&a.margin, &b.margin).is_ok()
+        };
+        claim!(
+            LAW,
+            same(&found, &expected),
+            "a trial in waves is the trial alone, to the bit",
+            "{edit} on {prompt:?}: {found:?}, not {expected:?}"
+        );
+        let prefilled = alone.prefill(prompt, &found, setting);
+        claim!(
+            LAW,
+            same(&prefilled, &found),
+            "a trial is the prefill of its whole text, to the bit",
+            "{edit} on {prompt:?}: {found:?}, not {prefilled:?}"
+        );
+        reached.one_if(found.tokens.len() > 1, "prefill");
+        reached.one_if(setting.shared, "shared embedding");
+        reached.one(match found.finish {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Nonfinite => "nonfinite",
+        });
+    }
+    Ok(())
+}
+
+/// All trials in one run, measured without writing.
+fn together(
+    checkpoint: &Arc<Checkpoint>,
+    kernel: Kernel,
+    prompts: &[Vec<u32>],
+    edits: &[Edit],
+    setting: &Setting<'_>,
+) -> Vec<Trial> {
+    let team = team(2);
+    let mut body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
+    let head = checkpoint.weights().head().view();
+    let mut projection = CpuProjection::new(head, kernel, team);
+    let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&head).expect("it fits")).collect();
+    let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
+    let prompts = prompts.iter().map(Vec::as_slice).collect();
+    let task = Task { prompts, eos: setting.eos, max_tokens: setting.max_tokens, tying };
+    let mut trials = Vec::new();
+    Trials::new(&mut body, kernel, team, task)
+        .run(&mut projection, &plans, |event| {
+            if let Event::Trial(trial) = event {
+                trials.push(trial);
+            }
+            Ok::<_, BodyError>(())
+        })
+        .expect("tokens of the vocabulary");
+    trials
+}
+
+/// One edit written into a head, and a body that shares nothing with any other.
+struct Alone {
+    body: Llama,
+    kernel: Kernel,
+    head: Head,
+    edit: Edit,
+    shared: bool,
+}
+
+impl Alone {
+    fn new(checkpoint: &Arc<Checkpoint>, kernel: Kernel, edit: &Edit, shared: bool) -> Self {
+        let body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team(1)));
+        let head = Head::private(checkpoint.weights().head(), Arc::clone(team(1))).expect("memory is always mapped");
+        Self { body, kernel, head, edit: edit.clone(), shared }
+    }
+
+    /// One position at a time.
+    fn answer(&mut self, prompt: &[u32], setting: &Setting<'_>) -> Answer {
+        let applied = self.head.apply(&self.edit).expect("it fits");
+        let mut stage = Stage { matrix: applied.view(), kernel: self.kernel, shared: self.shared };
+        let (mut parent, mut hidden) = (Parent::Start, Vec::new());
+        for &token in prompt {
+            (parent, hidden) = stage.push(&mut self.body, token, parent);
+        }
+        let mut answer = Answer { tokens: Vec::new(), margin: Vec::new(), finish: Finish::Length };
+        while answer.take(stage.top(&hidden), setting) {
+            let token = *answer.tokens.last().expect("a token was taken");
+            (parent, hidden) = stage.push(&mut self.body, token, parent);
+        }
+        answer
+    }
+
+    /// Prompt and answer in one call; what would have been chosen after each prefix.
+    fn prefill(&mut self, prompt: &[u32], found: &Answer, setting: &Setting<'_>) -> Answer {
+        let applied = self.head.apply(&self.edit).expect("it fits");
+        let mut stage = Stage { matrix: applied.view(), kernel: self.kernel, shared: self.shared };
+        let text: Vec<u32> = prompt.iter().chain(&found.tokens).copied().collect();
+        let embeddings: Vec<Option<Vec<f32>>> = text.iter().map(|&token| stage.embedding(token)).collect();
+        let steps: Vec<Step<'_>> = text
+            .iter()
+            .zip(&embeddings)
+            .enumerate()
+            .map(|(i, (&token, embedding))| Step {
+                token,
+                parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
+                hidden: i + 1 >= prompt.len(),
+                embedding: embedding.as_deref(),
+            })
+            .collect();
+        let hidden = self.body.extend(&steps).expect("tokens of the vocabulary").hidden;
+        let mut answer = Answer { tokens: Vec::new(), margin: Vec::new(), finish: Finish::Length };
+        for hidden in hidden.chunks_exact(stage.matrix.layout().cols()) {
+            if !answer.take(stage.top(hidden), setting) {
+                break;
+            }
+        }
+        answer
+    }
+}
+
+/// An edited head, and how it is used.
+struct Stage<'a> {
+    matrix: MatrixRef<'a>,
+    kernel: Kernel,
+    shared: bool,
+}
+
+impl Stage<'_> {
+    fn embedding(&self, token: u32) -> Option<Vec<f32>> {
+        self.shared.then(|| {
+            let mut row = vec![0.0; self.matrix.layout().cols()];
+            scalar::dequantize_row(&self.matrix, 0, token as usize, &mut row);
+            row
+        })
+    }
+
+    fn push(&self, body: &mut Llama, token: u32, parent: Parent) -> (Parent, Vec<f32>) {
+        let embedding = self.embedding(token);
+        let step = Step { token, parent, hidden: true, embedding: embedding.as_deref() };
+        let extension = body.extend(&[step]).expect("a token of the vocabulary");
+        (Parent::Slot(extension.slots[0]), extension.hidden)
+    }
+
+    fn top(&mut self, hidden: &[f32]) -> Option<Top> {
+        let mut logits = vec![0.0; self.matrix.layout().rows()];
+        CpuProjection::new(self.matrix, self.kernel, team(1))
+            .logits(vec![Query { shift: 0, hidden: vec![hidden], out: &mut logits }])
+            .expect("a head on the CPU does not fail");
+        self.kernel.top(&logits)
+    }
+}
+
+impl Answer {
+    /// Takes the choice of a step; false where the answer ends with it.
+    fn take(&mut self, top: Option<Top>, setting: &Setting<'_>) -> bool {
+        let Some(top) = top else {
+            self.finish = Finish::Nonfinite;
+            return false;
+        };
+        self.margin.push(top.best - top.second);
+        let token = top.token as u32;
+        if setting.eos.contains(&token) {
+            self.finish = Finish::Stop;
+            return false;
+        }
+        self.tokens.push(token);
+        self.tokens.len() < setting.max_tokens
+    }
+}

@@ -1,0 +1,70 @@
+//! Laws as properties: stored counterexamples first, then as many random cases as asked for, each failure shrunk and
+//! printed as a value.
+
+use std::{cell::RefCell, fmt};
+
+use arbitrary::Unstructured;
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    entropy::Entropy,
+    oracles::{Case, Reached, Verdict},
+    regressions,
+};
+
+/// Cases of a property: `PROPTEST_CASES` where it is set, else what the property asks for.
+fn cases(own: u32) -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { own }
+}
+
+/// Holds a law against what once broke it and against `own` random inputs (`PROPTEST_CASES` of them where that is
+/// set); gives what was reached.
+///
+/// # Panics
+/// If the law does not hold, with the smallest input found in JSON; if a class that the law names was never
+/// reached; if a stored counterexample cannot be read.
+pub fn property<C: Case>(own: u32) -> Reached {
+    let draw = |bytes: &[u8]| Unstructured::new(bytes).arbitrary::<C>().expect("all bytes are a value");
+    property_of(C::NAME, own, C::ENTROPY, C::CLASSES, draw, C::check)
+}
+
+/// As [`property`], where inputs need more than bytes to be drawn.
+///
+/// # Panics
+/// As [`property`].
+pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
+    name: &str,
+    own: u32,
+    entropy: usize,
+    classes: &[&str],
+    draw: impl Fn(&[u8]) -> C,
+    law: impl Fn(&C, &mut Reached) -> Verdict,
+) -> Reached {
+    let reached = RefCell::new(Reached::default());
+    for case in regressions::stored::<C>(name) {
+        if let Err(violation) = law(&case, &mut reached.borrow_mut()) {
+            panic!("{violation}\nThis broke before: {}", regressions::text(&case));
+        }
+    }
+    let cases = cases(own);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
+    let run = TestRunner::new(config).run(&Entropy(entropy), |bytes| {
+        law(&draw(&bytes), &mut reached.borrow_mut()).map_err(|violation| TestCaseError::fail(violation.to_string()))
+    });
+    match run {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, bytes)) => {
+            let case = regressions::text(&draw(&bytes));
+            panic!("{reason}\nThe smallest case found; keep it in {}:\n{case}", regressions::path(name).display());
+        }
+        Err(TestError::Abort(reason)) => panic!("{name}: {reason}"),
+    }
+    let reached = reached.into_inner();
+    // Few cases, as a mutation test or a slow machine asks for, need not reach every corner.
+    let classes = if cases < own { &[] } else { classes };
+    if let Err(never) = reached.require(classes) {
+        panic!("{name}: {cases} cases show too little: {never}");
+    }
+    reached
+}

@@ -1,0 +1,66 @@
+//! A record made by hand, for tests of what is computed from records.
+
+use crate::{
+    coherence::{Finish, Verdict},
+    record::{CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA},
+};
+
+/// A trial that wobbles, of a model that is not; a test changes what it is about.
+pub fn record() -> Record {
+    Record {
+        schema: SCHEMA,
+        trial: 0,
+        model: "made-up".to_owned(),
+        revision: None,
+        model_digest: "00".repeat(32),
+        head_digest: "11".repeat(32),
+        backend: "cpu".to_owned(),
+        kernel: "scalar".to_owned(),
+        prompt: "What is 2+2?".to_owned(),
+        prompt_ids: vec![7, 8, 9],
+        edit: "shift:1".to_owned(),
+        shift: Some(1),
+        family: None,
+        value: None,
+        first_words: vec![0, 1, 2, 3, 4],
+        tokens: vec![5, 6],
+        text: "five".to_owned(),
+        finish: Finish::Length,
+        verdict: Verdict::Wobbling,
+        tags: Vec::new(),
+        coherent_tokens: 2,
+        threshold: 9.0,
+        surprise: vec![Some(0.25), Some(0.5)],
+        margin: vec![Some(1.0), Some(2.0)],
+        kl_mean: Some(0.5),
+        kl_p99: Some(0.75),
+        agreement: Some(0.5),
+        expected: None,
+        expected_texts: Vec::new(),
+        documented: None,
+        clean: CleanAnswer { tokens: vec![4, 6], text: "four".to_owned(), finish: Finish::Length },
+        run: RunFacts {
+            id: String::new(),
+            command: "probe".to_owned(),
+            trials: None,
+            predicate: None,
+            campaign: None,
+            seed: 0,
+            max_tokens: 2,
+            tied: "separate".to_owned(),
+            calibration: None,
+            model: ModelFacts {
+                model_type: "llama".to_owned(),
+                num_hidden_layers: 2,
+                hidden_size: 64,
+                vocab_size: 96,
+                bits: 4,
+                group_size: 32,
+                tied: false,
+            },
+            machine: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        ms: 1.0,
+    }
+}

@@ -1,0 +1,96 @@
+//! Heads of every format, one row and one group as likely as many, with scales and biases that no trained
+//! model has.
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+
+use super::{choose, one_in};
+use crate::{
+    quant::{Bits, FloatType, Layout},
+    testing::{
+        fixture::SplitMix64,
+        heads::{SmallHead, encode},
+    },
+};
+
+/// Widths of codes that a head may have.
+pub const BITS: [Bits; 2] = [Bits::Four, Bits::Eight];
+/// Group sizes that a head may have.
+pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
+/// Types of scales and biases that a head may have.
+pub const SCALE_TYPES: [FloatType; 3] = [FloatType::F16, FloatType::Bf16, FloatType::F32];
+
+/// Packed words at which borrowing and wrapping begin.
+pub const WORDS: [u32; 10] =
+    [0, 1, 0xf, 0x10, 0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_fff0, u32::MAX - 1, u32::MAX];
+
+/// A packed word, an edge half of the times.
+///
+/// # Errors
+/// None: bytes that end go on as zeros.
+pub fn word(u: &mut Unstructured<'_>) -> Result<u32> {
+    if one_in(u, 2)? { u.arbitrary() } else { choose(u, &WORDS) }
+}
+
+/// A layout of 1 to 70 rows (a kernel's block of work is 32) and 1 to 3 groups.
+///
+/// # Errors
+/// As [`word`].
+///
+/// # Panics
+/// Never: the sizes are those of a layout.
+pub fn layout(u: &mut Unstructured<'_>) -> Result<Layout> {
+    let rows = match u.int_in_range(0..=5_u8)? {
+        0..=2 => 1,
+        3 | 4 => u.int_in_range(2..=24)?,
+        _ => u.int_in_range(25..=70)?,
+    };
+    let groups = if one_in(u, 2)? { u.int_in_range(2..=3)? } else { 1 };
+    let (bits, group_size, scale_type) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?, choose(u, &SCALE_TYPES)?);
+    Ok(Layout::new(rows, groups * group_size, bits, group_size, scale_type).expect("a layout"))
+}
+
+/// Bits of a float of `float_type` that arithmetic treats in its own way: zeros, the smallest subnormal numbers,
+/// the largest finite ones, infinities, NaN.
+fn special(float_type: FloatType, which: usize) -> Vec<u8> {
+    let (infinity, sign): (u32, u32) = match float_type {
+        FloatType::F16 => (0x7c00, 0x8000),
+        FloatType::Bf16 => (0x7f80, 0x8000),
+        FloatType::F32 => (0x7f80_0000, 0x8000_0000),
+    };
+    let positive = [0, 1, infinity - 1, infinity, infinity + 1][which / 2];
+    let bits = if which.is_multiple_of(2) { positive } else { positive | sign };
+    bits.to_le_bytes()[..float_type.size()].to_vec()
+}
+
+/// A scale or bias: the size that trained ones have, of either sign.
+fn ordinary(random: &mut SplitMix64) -> f32 {
+    (random.unit() - 0.5) * 0.2
+}
+
+impl<'a> Arbitrary<'a> for SmallHead {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let layout = layout(u)?;
+        let fill = choose(u, &[Some(0), Some(0xff), None, None, None])?;
+        // Scales and biases: zeros, of the usual size, of the usual size with special ones among them, any bits.
+        let numbers = u.int_in_range(0..=3_u8)?;
+        let seed = if fill.is_none() || numbers > 0 { u.arbitrary()? } else { 0 };
+        let mut head = Self::new(layout, None, seed);
+        if let Some(byte) = fill {
+            head.parts[0].fill(byte);
+        }
+        let (mut random, scale_type) = (SplitMix64(seed), layout.scale_type());
+        for part in &mut head.parts[1..] {
+            for number in part.chunks_exact_mut(scale_type.size()) {
+                match numbers {
+                    0 => number.fill(0),
+                    2 if random.next_u64().is_multiple_of(4) => {
+                        number.copy_from_slice(&special(scale_type, (random.next_u64() % 10) as usize));
+                    }
+                    1 | 2 => number.copy_from_slice(&encode(scale_type, ordinary(&mut random))),
+                    _ => {}
+                }
+            }
+        }
+        Ok(head)
+    }
+}

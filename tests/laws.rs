@@ -1,0 +1,97 @@
+//! The laws as properties, on inputs as wide as the contract: `PROPTEST_CASES=10000 cargo test --test laws` for more
+//! of them. What once broke a law lies in `tests/regressions/` and is replayed first.
+//!
+//! Law 7 stands where certificates are tested, law 10 where journals are.
+
+#![expect(clippy::print_stdout, reason = "a test says what it looked at")]
+
+use lm_headroom::testing::{
+    heads::SmallHead,
+    model::with_demo,
+    oracles::{
+        self, Case, Reached, checkpoint::Damaged, guard::Guards, kernel::Products, measure::Measurement,
+        packing::Packing, perturb::Perturbations, shift::Shifts, text::Texts, trie::Waves,
+    },
+    property::property,
+    strategies::edits::SHIFTS,
+    strategies::heads::WORDS,
+};
+
+fn holds<C: Case>(cases: u32) {
+    println!("{}: {}", C::NAME, property::<C>(cases));
+}
+
+#[test]
+fn law_1_shifts_are_undone_and_add_up_and_wrap_as_the_cast_of_64_bits_does() {
+    holds::<Shifts>(256);
+}
+
+#[test]
+fn law_1_every_extreme_word_under_every_extreme_shift() {
+    let mut reached = Reached::default();
+    for word in WORDS {
+        for shift in SHIFTS {
+            oracles::shift::word(word, shift, &mut reached).unwrap_or_else(|violation| panic!("{violation}"));
+        }
+    }
+    assert_eq!(reached.count("word"), 190);
+}
+
+#[test]
+fn law_1_on_the_real_head_of_the_model_inside() {
+    let head = with_demo(|model| {
+        let view = model.subject.head().view();
+        SmallHead { layout: *view.layout(), parts: [view.weight(), view.scales(), view.biases()].map(<[u8]>::to_vec) }
+    });
+    let mut reached = Reached::default();
+    // Each edge with the next, and the first of all with the last.
+    for (i, &a) in SHIFTS.iter().enumerate() {
+        let b = SHIFTS[(i + 1) % SHIFTS.len()];
+        oracles::shift::head(&head, a, b, a, &mut reached).unwrap_or_else(|violation| panic!("{violation}"));
+        for word in head.parts[0].chunks_exact(4).take(4096).map(|word| [word[0], word[1], word[2], word[3]]) {
+            oracles::shift::word(u32::from_le_bytes(word), a, &mut reached).unwrap_or_else(|v| panic!("{v}"));
+        }
+    }
+    println!("{reached}");
+    reached.require(&["word", "moved every word", "moved none", "sum wrapped", "two texts"]).expect("all of them");
+}
+
+#[test]
+fn law_2_guards_restore_to_the_bit_however_they_end() {
+    holds::<Guards>(256);
+}
+
+#[test]
+fn law_3_measured_without_writing_is_measured_after_writing() {
+    holds::<Measurement>(192);
+}
+
+#[test]
+fn laws_2_and_3_on_the_whole_model_inside() {
+    holds::<Perturbations>(64);
+}
+
+#[test]
+fn law_4_every_kernel_gives_the_bits_of_the_specification() {
+    holds::<Products>(128);
+}
+
+#[test]
+fn law_5_packing_and_unpacking_are_inverse() {
+    holds::<Packing>(256);
+}
+
+#[test]
+fn law_6_trials_in_waves_are_trials_alone_are_the_prefill_of_the_whole_text() {
+    holds::<Waves>(96);
+}
+
+#[test]
+fn law_8_what_is_printed_parses_and_what_does_not_parse_is_pointed_at() {
+    holds::<Texts>(256);
+}
+
+#[test]
+fn law_9_any_bytes_as_a_checkpoint_are_an_error_or_a_model() {
+    holds::<Damaged>(2000);
+}
