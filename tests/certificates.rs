@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -194,7 +194,7 @@ fn nothing_less_changes_it(
 
 /// Least flips and census equal the reference: the first at every position, counts up to the bits that the reference
 /// found within 1e-4 of the boundary. Witnesses change what they claim to; nothing less does.
-fn compare(folder: &PathBuf, trajectories: &str, least: &str, critical: &str) {
+fn compare(folder: &Path, trajectories: &str, least: &str, critical: &str) {
     let trajectories: Vec<Trajectory> = lines(trajectories);
     let (least, critical): (Vec<LeastFlipsReference>, Vec<CensusReference>) = (lines(least), lines(critical));
     let ids = |prompt: &str| {

@@ -14,7 +14,9 @@ use lm_headroom::testing::{
     fuzz::{decoded, replay},
     oracles::{
         Case, Reached,
+        certificate::Certified,
         checkpoint::{Damaged, valid},
+        journal::Torn,
         kernel::Products,
         perturb::Perturbations,
         shift::Shifts,
@@ -65,13 +67,23 @@ fn edit_text() {
 }
 
 #[test]
+fn journal() {
+    replayed::<Torn>("journal");
+}
+
+#[test]
+fn certificate() {
+    replayed::<Certified>("certificate");
+}
+
+#[test]
 fn every_target_of_the_fuzz_crate_is_replayed_here() {
     let targets = fs::read_dir(folder("fuzz_targets", "")).expect("targets");
     let mut names: Vec<String> = targets
         .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["checkpoint", "edit_text", "kernels", "perturb", "shift"]);
+    assert_eq!(names, ["certificate", "checkpoint", "edit_text", "journal", "kernels", "perturb", "shift"]);
 }
 
 fn write(target: &str, seeds: &[Vec<u8>]) {
@@ -111,6 +123,8 @@ fn seeds_are_written() {
     write("perturb", &drawn::<Perturbations>());
     write("shift", &drawn::<Shifts>());
     write("kernels", &drawn::<Products>());
+    write("journal", &drawn::<Torn>());
+    write("certificate", &drawn::<Certified>());
 
     let mut damaged = drawn::<Damaged>();
     for (base, files) in valid().iter().enumerate() {

@@ -1,7 +1,5 @@
 //! The laws as properties, on inputs as wide as the contract: `PROPTEST_CASES=10000 cargo test --test laws` for more
 //! of them. What once broke a law lies in `tests/regressions/` and is replayed first.
-//!
-//! Law 7 stands where certificates are tested, law 10 where journals are.
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
@@ -9,8 +7,18 @@ use lm_headroom::testing::{
     heads::SmallHead,
     model::with_demo,
     oracles::{
-        self, Case, Reached, checkpoint::Damaged, guard::Guards, kernel::Products, measure::Measurement,
-        packing::Packing, perturb::Perturbations, shift::Shifts, text::Texts, trie::Waves,
+        self, Case, Reached,
+        certificate::Certified,
+        checkpoint::Damaged,
+        guard::Guards,
+        journal::{Torn, length},
+        kernel::Products,
+        measure::Measurement,
+        packing::Packing,
+        perturb::Perturbations,
+        shift::Shifts,
+        text::Texts,
+        trie::Waves,
     },
     property::property,
     strategies::edits::SHIFTS,
@@ -87,6 +95,11 @@ fn law_6_trials_in_waves_are_trials_alone_are_the_prefill_of_the_whole_text() {
 }
 
 #[test]
+fn law_7_certificates_are_what_trying_every_set_of_flips_finds() {
+    holds::<Certified>(60);
+}
+
+#[test]
 fn law_8_what_is_printed_parses_and_what_does_not_parse_is_pointed_at() {
     holds::<Texts>(256);
 }
@@ -94,4 +107,17 @@ fn law_8_what_is_printed_parses_and_what_does_not_parse_is_pointed_at() {
 #[test]
 fn law_9_any_bytes_as_a_checkpoint_are_an_error_or_a_model() {
     holds::<Damaged>(2000);
+}
+
+#[test]
+fn law_10_a_journal_cut_at_any_byte_resumes_to_the_same_result() {
+    holds::<Torn>(200);
+    // And at every byte there is.
+    let mut reached = Reached::default();
+    let length = u16::try_from(length()).expect("a small journal");
+    for left in 0..=length {
+        Torn::cut(left).check(&mut reached).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+    println!("a journal of {length} bytes cut at each of them: {reached}");
+    assert_eq!(reached.total(), u64::from(length) + 1);
 }

@@ -68,7 +68,7 @@ impl Census {
 pub fn census(positions: &[Position<'_>], team: &Team) -> Vec<Census> {
     let Some(first) = positions.first() else { return Vec::new() };
     let chunks = first.rows.len().div_ceil(CHUNK);
-    let found = Mutex::new(vec![(0, Census::default()); 0]);
+    let found: Mutex<Vec<(usize, Census)>> = Mutex::default();
     team.for_each(positions.len() * chunks, |item| {
         let (index, chunk) = (item / chunks, item % chunks);
         let position = &positions[index];

@@ -1,17 +1,19 @@
 //! A worst case of collapse: few flips after which most answers of a prompt suite are DEAD or GONE.
 //!
 //! This is a search, not a certificate: it shows that so many flips suffice, and says nothing of fewer. It is greedy.
-//! Each round scores one flip more on all that was flipped before:
+//! Each round considers *moves*: one or several flips in one row, those that move its logit most on average over the
+//! positions of all clean answers (some hundred at most, spread evenly). One flip at a time would not do, since a row that
+//! is far behind shows nothing of the first of the flips that bring it ahead. A move is scored by
 //!
 //! ```text
 //! score = sum over positions of max(log p(token), -16)
 //! ```
 //!
-//! over the positions of all clean answers (at most some hundred, spread evenly), with `p` the edited distribution, which
-//! one row's new logits give exactly: `log p` changes by what the row adds to the sum of exponentials. It is cut at 16
-//! nats, so that a position that is lost counts once, however far it is lost, and the search goes on to others. For each
-//! row only the flips are scored that move its logit most on average; those with the lowest scores are then run, on
-//! their own, on all prompts, and the one that leaves the worst verdicts is kept.
+//! with `p` the edited distribution, which one row's new logits give exactly: `log p` changes by what the row adds to the
+//! sum of exponentials. It is cut at 16 nats, so that a position that is lost counts once, however far it is lost. Rows are
+//! chosen for scoring by their mean logit after the move. The moves with the lowest scores of their size are run, on their
+//! own, on all prompts. If one of them collapses the suite, the smallest such is taken, and flips that turn out not to be
+//! needed are taken out again; else the one that lowers the score most for a flip, and the next round goes on from there.
 //!
 //! Beside it stands what as many random flips do, as in a campaign.
 
@@ -38,11 +40,13 @@ const POSITIONS: usize = 96;
 /// Nats at which a position's loss is cut.
 const LOST: f64 = 16.0;
 /// Columns in which flips are looked for.
-const COLUMNS: usize = 48;
-/// Flips of each row that are scored.
-const OF_ROW: usize = 2;
-/// Flips that are run in each round.
-const RUN: usize = 12;
+const COLUMNS: usize = 64;
+/// Flips of a move.
+const SIZES: [usize; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48];
+/// Rows that are scored for each size.
+const SCORED: usize = 64;
+/// Moves that are run for each size, those with the lowest scores.
+const RUN: usize = 2;
 /// Rows of one work item.
 const CHUNK: usize = 1024;
 
@@ -72,7 +76,7 @@ pub struct Collapse {
     pub median: Verdict,
     /// What became of each prompt.
     pub prompts: Vec<Fate>,
-    /// Flip by flip.
+    /// Move by move, before flips that were not needed were taken out.
     pub path: Vec<Taken>,
     /// What as many random flips do.
     pub random: RandomFlips,
@@ -91,12 +95,12 @@ pub struct Fate {
     pub text: String,
 }
 
-/// A flip that was taken.
+/// A move that was made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Taken {
-    /// The flip.
+    /// Its flips.
     pub edit: String,
-    /// The median verdict with it.
+    /// The median verdict after it.
     pub median: Verdict,
     /// Mean log-probability of the clean tokens with it, each cut as in the score, in nats.
     pub score: f64,
@@ -237,16 +241,17 @@ impl<'a> Scores<'a> {
         self.edited.get(&row).map_or_else(|| self.positions[at].executed(row), |logits| logits[at])
     }
 
-    /// How far a flip moves its row's logit at a position. A bit that was flipped moves it back.
-    fn delta(&self, flip: Flip, at: usize) -> f64 {
-        let delta = self.positions[at].delta(flip.row as usize, flip.column as usize, usize::from(flip.bit));
-        if self.taken.contains(&flip) { -delta } else { delta }
+    /// How far flips of one row move its logit at a position. None of them was taken before.
+    fn delta(&self, flips: &[Flip], at: usize) -> f64 {
+        let delta =
+            |flip: &Flip| self.positions[at].delta(flip.row as usize, flip.column as usize, usize::from(flip.bit));
+        flips.iter().map(delta).sum()
     }
 
-    /// The token's logit and the logarithm of the sum once a flip is made.
-    fn moved(&self, flip: Flip, at: usize) -> (f64, f64) {
-        let row = flip.row as usize;
-        let (old, delta) = (self.logit(row, at), self.delta(flip, at));
+    /// The token's logit and the logarithm of the sum once flips of one row are made.
+    fn moved(&self, flips: &[Flip], at: usize) -> (f64, f64) {
+        let row = flips[0].row as usize;
+        let (old, delta) = (self.logit(row, at), self.delta(flips, at));
         let sum = self.log_sums[at];
         let added = ((old + delta - sum).exp() - (old - sum).exp()).max(-1.0);
         let token = self.tokens[at] + if row == self.positions[at].token() { delta } else { 0.0 };
@@ -254,27 +259,31 @@ impl<'a> Scores<'a> {
         (token, (sum + added.ln_1p()).max(old + delta))
     }
 
-    /// The score with a flip more.
-    fn score(&self, flip: Flip) -> f64 {
-        (0..self.positions.len())
-            .map(|at| {
-                let (token, sum) = self.moved(flip, at);
-                (token - sum).max(-LOST)
-            })
-            .sum()
+    /// The score as it is.
+    fn now(&self) -> f64 {
+        self.tokens.iter().zip(&self.log_sums).map(|(token, sum)| (token - sum).max(-LOST)).sum()
     }
 
-    fn take(&mut self, flip: Flip) {
-        let row = flip.row as usize;
-        let moved: Vec<(f64, f64)> = (0..self.positions.len()).map(|at| self.moved(flip, at)).collect();
-        let logits = (0..moved.len()).map(|at| self.logit(row, at) + self.delta(flip, at)).collect();
+    /// The score with flips of one row more.
+    fn score(&self, flips: &[Flip]) -> f64 {
+        let after = |at| {
+            let (token, sum) = self.moved(flips, at);
+            (token - sum).max(-LOST)
+        };
+        (0..self.positions.len()).map(after).sum()
+    }
+
+    fn take(&mut self, flips: &[Flip]) {
+        let row = flips[0].row as usize;
+        let moved: Vec<(f64, f64)> = (0..self.positions.len()).map(|at| self.moved(flips, at)).collect();
+        let logits = (0..moved.len()).map(|at| self.logit(row, at) + self.delta(flips, at)).collect();
         (self.tokens, self.log_sums) = moved.into_iter().unzip();
         self.edited.insert(row, logits);
-        self.taken.push(flip);
+        self.taken.extend_from_slice(flips);
     }
 
-    /// Flips with the lowest scores, at most one of a row.
-    fn best(&self, rows: &Rows<'_>, subject: &Subject) -> Vec<(f64, Flip)> {
+    /// Moves of at most `flips` flips, for each size those with the lowest scores.
+    fn moves(&self, rows: &Rows<'_>, subject: &Subject, flips: usize) -> Vec<Move> {
         let cols = rows.head().layout().cols();
         let sums = |of: &dyn Fn(&Position<'_>) -> bool| -> Vec<f64> {
             let mut sums = vec![0.0; cols];
@@ -283,33 +292,64 @@ impl<'a> Scores<'a> {
             }
             sums
         };
+        let sizes: Vec<usize> = SIZES.iter().copied().filter(|&size| size <= flips).collect();
+        let Some(&most) = sizes.last() else { return Vec::new() };
         let all = Columns::new(sums(&|_| true));
+        // By chunk of rows and size: sum of a row's logits over the positions after the move, and the row.
+        let mut found = vec![vec![Vec::new(); sizes.len()]; rows.len().div_ceil(CHUNK)];
+        subject.team().for_each_chunk(&mut found, 1, |chunk, found| {
+            for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows.len()) {
+                let logits: f64 = (0..self.positions.len()).map(|at| self.logit(row, at)).sum();
+                let gains = all.largest(rows, row, true, &self.taken, most);
+                let mut sum = logits;
+                let mut next = 0;
+                for (size, found) in sizes.iter().zip(&mut found[0]) {
+                    let end = (*size).min(gains.len());
+                    sum += gains[next..end].iter().map(|gain| gain.size).sum::<f64>();
+                    next = end;
+                    found.push((sum, row));
+                }
+            }
+            for found in &mut found[0] {
+                found.sort_by(|a, b| b.0.total_cmp(&a.0));
+                found.truncate(SCORED);
+            }
+        });
         // A token's own row is better lowered, where it is the token.
         let mut own: BTreeMap<usize, Columns> = BTreeMap::new();
         for position in self.positions {
             let token = position.token();
             own.entry(token).or_insert_with(|| Columns::new(sums(&|other| other.token() == token)));
         }
-        let mut found = vec![Vec::new(); rows.len().div_ceil(CHUNK)];
-        subject.team().for_each_chunk(&mut found, 1, |chunk, found| {
-            let mut best: Vec<(f64, Flip)> = Vec::new();
-            for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows.len()) {
-                let mut flips = all.largest(rows, row, true, &self.taken);
-                if let Some(own) = own.get(&row) {
-                    flips.extend(own.largest(rows, row, false, &self.taken));
-                }
-                let scored = flips.into_iter().map(|flip| (self.score(flip), flip));
-                best.extend(scored.min_by(|a, b| a.0.total_cmp(&b.0)));
-            }
-            best.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            best.truncate(RUN);
-            found[0] = best;
-        });
-        let mut best = found.concat();
-        best.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        best.truncate(RUN);
-        best
+        let mut moves = Vec::new();
+        for (i, &size) in sizes.iter().enumerate() {
+            let mut chosen: Vec<(f64, usize)> = found.iter().flat_map(|found| found[i].iter().copied()).collect();
+            chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            let raised = chosen.iter().take(SCORED).map(|&(_, row)| (&all, row, true));
+            let lowered = own.iter().map(|(&row, columns)| (columns, row, false));
+            let mut flips: Vec<Vec<Flip>> = raised
+                .chain(lowered)
+                .map(|(columns, row, raise)| {
+                    let gains = columns.largest(rows, row, raise, &self.taken, size);
+                    gains.into_iter().map(|gain| gain.flip).collect()
+                })
+                .collect();
+            flips.retain(|flips| flips.len() == size);
+            let mut scored: Vec<Move> =
+                flips.into_iter().map(|flips| Move { score: self.score(&flips), flips }).collect();
+            scored.sort_by(|a, b| a.score.total_cmp(&b.score).then(a.flips.cmp(&b.flips)));
+            scored.truncate(RUN);
+            moves.extend(scored);
+        }
+        moves
     }
+}
+
+/// Flips in one row.
+#[derive(Clone, Debug)]
+struct Move {
+    score: f64,
+    flips: Vec<Flip>,
 }
 
 /// Sums of hidden states over positions, the columns with the largest first.
@@ -326,12 +366,12 @@ impl Columns {
         Self { sums, order }
     }
 
-    /// Flips that raise the row's logit most on average, or lower it.
-    fn largest(&self, rows: &Rows<'_>, row: usize, raise: bool, taken: &[Flip]) -> Vec<Flip> {
+    /// The `count` flips that raise the row's logit most on average, or lower it; sizes are sums over positions.
+    fn largest(&self, rows: &Rows<'_>, row: usize, raise: bool, taken: &[Flip], count: usize) -> Vec<Gain> {
         let reach = rows.top_bit() * rows.scale(row);
         let mut best: Vec<Gain> = Vec::new();
         for &column in &self.order {
-            let least = best.get(OF_ROW - 1).map_or(0.0, |gain| gain.size);
+            let least = best.get(count - 1).map_or(0.0, |gain| gain.size);
             if reach * self.sums[column].abs() <= least {
                 break;
             }
@@ -341,9 +381,9 @@ impl Columns {
                 }
             });
             best.sort_by(super::position::by_size);
-            best.truncate(OF_ROW);
+            best.truncate(count);
         }
-        best.into_iter().map(|gain| gain.flip).collect()
+        best
     }
 }
 
@@ -381,37 +421,61 @@ pub fn collapse(
     let mut path = Vec::new();
     while !collapsed(median(&fates)) && scores.taken.len() < options.flips {
         watch(Stage::Census)?;
-        let best = scores.best(&rows, subject);
-        let edit = |flip: Flip| Flip::edit(&[scores.taken.as_slice(), &[flip]].concat());
-        let edits: Vec<Edit> = best.iter().map(|&(_, flip)| edit(flip)).collect();
-        if edits.is_empty() {
+        let moves = scores.moves(&rows, subject, options.flips - scores.taken.len());
+        let edits: Vec<Edit> =
+            moves.iter().map(|made| Flip::edit(&[scores.taken.as_slice(), &made.flips].concat())).collect();
+        let ran = field.run(&edits, watch)?;
+        let now = scores.now();
+        let each = |i: usize| (moves[i].score - now) / moves[i].flips.len() as f64;
+        let by_score = |&a: &usize, &b: &usize| each(a).total_cmp(&each(b));
+        let done = (0..moves.len()).filter(|&i| collapsed(median(&ran[i])));
+        let done = done.min_by(|a, b| moves[*a].flips.len().cmp(&moves[*b].flips.len()).then(by_score(a, b)));
+        let Some(made) = done.or_else(|| (0..moves.len()).min_by(by_score)) else { break };
+        if done.is_none() && each(made) >= 0.0 {
+            // Nothing is left that makes it worse.
             break;
         }
-        let ran = field.run(&edits, watch)?;
-        // The worst verdicts: by how many prompts are lost, then by all verdicts, then by the score.
-        let badness = |fates: &[Fate]| {
-            let lost = fates.iter().filter(|fate| collapsed(fate.verdict)).count();
-            (lost, fates.iter().map(|fate| fate.verdict as usize).sum::<usize>())
-        };
-        // The first of equals has the lowest score.
-        let worst = (0..ran.len()).rev().max_by_key(|&i| badness(&ran[i])).expect("there are some");
-        let (score, flip) = best[worst];
-        scores.take(flip);
-        fates.clone_from(&ran[worst]);
-        let edit = Flip::edit(&[flip]).to_string();
-        path.push(Taken { edit, median: median(&fates), score: score / positions.len() as f64 });
+        scores.take(&moves[made].flips);
+        fates.clone_from(&ran[made]);
+        let score = moves[made].score / positions.len() as f64;
+        path.push(Taken { edit: Flip::edit(&moves[made].flips).to_string(), median: median(&fates), score });
     }
-    let random = random_flips(&mut field, scores.taken.len(), options, watch)?;
+    let mut flips = scores.taken;
+    if collapsed(median(&fates)) {
+        (flips, fates) = thinned(&mut field, flips, fates, watch)?;
+    }
+    let random = random_flips(&mut field, flips.len(), options, watch)?;
     Ok(Collapse {
         method: "greedy search; fewer flips may do it, too".into(),
         reached: collapsed(median(&fates)),
-        flips: scores.taken.len(),
-        edit: Flip::edit(&scores.taken).to_string(),
+        flips: flips.len(),
+        edit: Flip::edit(&flips).to_string(),
         median: median(&fates),
         prompts: fates,
         path,
         random,
     })
+}
+
+/// Takes out flips without which the suite collapses as well: all that could go are run at once, and the first that can
+/// is taken out.
+fn thinned(
+    field: &mut Field<'_>,
+    mut flips: Vec<Flip>,
+    mut fates: Vec<Fate>,
+    watch: Watch<'_>,
+) -> Result<(Vec<Flip>, Vec<Fate>), CertificateError> {
+    while flips.len() > 1 {
+        let fewer: Vec<Vec<Flip>> = (0..flips.len())
+            .map(|i| flips.iter().enumerate().filter(|&(j, _)| j != i).map(|(_, flip)| *flip).collect())
+            .collect();
+        let edits: Vec<Edit> = fewer.iter().map(|flips| Flip::edit(flips)).collect();
+        let ran = field.run(&edits, watch)?;
+        let Some(i) = (0..ran.len()).rev().find(|&i| collapsed(median(&ran[i]))) else { break };
+        flips.clone_from(&fewer[i]);
+        fates.clone_from(&ran[i]);
+    }
+    Ok((flips, fates))
 }
 
 fn random_flips(

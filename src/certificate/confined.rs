@@ -7,7 +7,7 @@
 //! one that is next anyway. The least over all units is the certificate. Lines are counted from the tensor's start, so
 //! that one may hold the end of a row and the start of the next.
 //!
-//! Rows are passed over as in [`super::least_flips`]: a rival whose margin is beyond what as many flips as the best unit
+//! Rows are passed over as in [`mod@super::least_flips`]: a rival whose margin is beyond what as many flips as the best unit
 //! so far needs could give it, wherever they lie in its row, is not read.
 
 use std::ops::Range;

@@ -75,13 +75,13 @@ mod tests {
     #[test]
     fn products_are_exact() {
         let third = f64::from(1.0_f32 / 3.0);
-        let wide = 15.0 * third;
+        let wide = 255.0 * third;
         let mut sum = Sum::default();
         sum.add_product(wide, third);
         sum.add(-(wide * third));
-        // The product has more digits than an f64, so its rounded value is another number.
+        // The product has 56 bits, three more than an f64, so its rounded value is another number.
         assert_ne!(sum.sign(), Ordering::Equal);
-        (0..15).for_each(|_| sum.add(-(third * third)));
+        (0..255).for_each(|_| sum.add(-(third * third)));
         sum.add(wide * third);
         assert_eq!(sum.sign(), Ordering::Equal);
     }

@@ -92,7 +92,7 @@
 //! | `census.rs`, `scales.rs` | every single flip: of codes, of scales and biases |
 //! | `toward.rs`, `silence.rs` | fewest flips to a chosen token; so that no eos comes |
 //! | `protection.rs`, `suite.rs` | where critical bits lie, for an answer and for a suite |
-//! | `answer.rs` | the certificate of an answer: all of it, every witness run |
+//! | `answer.rs`, `report.rs` | the certificate of an answer: all of it, every witness run; and as data |
 //! | `collapse.rs` | a search, and no certificate: few flips that ruin a whole suite |
 //!
 //! A head whose edits reach the embedding, too, has no certificate ([`CertificateError::Tied`]): its hidden states are
@@ -107,21 +107,20 @@ mod exact;
 mod least_flips;
 mod position;
 mod protection;
+mod report;
 mod scales;
 mod silence;
 mod suite;
 mod toward;
 
-pub use answer::{
-    Answer, Certifier, Confined, ExecutedCensus, Options, PositionReport, Ran, Stage, Times, TowardReport, Watch,
-    WeakBit,
-};
+pub use answer::{Certifier, Options, Stage, Watch};
 pub use census::{Census, Hit, census};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::{Within, least_flips_within};
 pub use least_flips::{LeastFlips, all_least_flips, largest_gains, least_flips};
 pub use position::{Flip, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, Union, WordCount};
+pub use report::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Times, TowardReport, WeakBit};
 pub use scales::{ScaleCensus, scale_census};
 pub use silence::Silence;
 pub use suite::Suite;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    answer::Answer,
     protection::{Protection, RowCount, WordCount},
+    report::Answer,
 };
 
 /// Words and rows that are listed.

@@ -119,11 +119,13 @@ pub fn suite(suite: &Suite, look: Look) -> String {
 /// What a search for collapse found.
 pub fn collapse(collapse: &Collapse, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold("collapse, by a greedy search (fewer flips may do it, too)"));
-    let mut line = |name: &str, text: &str| _ = writeln!(out, "{}{text}", look.bold(&format!("{name:<NAME$}")));
+    let mut line = |name: &str, text: &str| {
+        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+    };
     let found = if collapse.reached { "bring" } else { "were tried, and bring only" };
     line("found", &format!("{} flips {found} the median verdict to {}", collapse.flips, collapse.median));
     for taken in &collapse.path {
-        line("", &format!("{:<30} median {}", plain(&taken.edit), taken.median));
+        line("", &format!("{}: median {}", shortened(&taken.edit), taken.median));
     }
     for fate in &collapse.prompts {
         line("", &format!("{} {:?} -> {:?}", look.verdict(fate.verdict, 10), fate.prompt, fate.text));
@@ -156,7 +158,7 @@ fn least_flips(answer: &Answer) -> String {
 
 fn vulnerability(critical: usize, total: usize, what: &str) -> String {
     let share = critical as f64 / total as f64;
-    let one_in = if critical == 0 { String::new() } else { format!(", 1 in {}", grouped(total / critical)) };
+    let one_in = total.checked_div(critical).map_or(String::new(), |each| format!(", 1 in {}", grouped(each)));
     format!("{} of {} {what} ({share:.3e}{one_in})", grouped(critical), grouped(total))
 }
 
@@ -167,12 +169,10 @@ fn by_bit(counts: &[usize]) -> String {
 }
 
 fn protection(curve: &[Protection]) -> String {
-    let points: Vec<String> = curve
-        .iter()
-        .step_by(curve.len().div_ceil(POINTS).max(1))
-        .chain(curve.last().filter(|_| (curve.len() - 1) % curve.len().div_ceil(POINTS).max(1) != 0))
-        .map(|point| format!("{} {:.3}", grouped(point.words), point.share))
-        .collect();
+    let step = curve.len().div_ceil(POINTS).max(1);
+    // Some of the points, and the last.
+    let shown = curve.iter().enumerate().filter(|(i, _)| i % step == 0 || i + 1 == curve.len());
+    let points: Vec<String> = shown.map(|(_, point)| format!("{} {:.3}", grouped(point.words), point.share)).collect();
     if points.is_empty() { "nothing to protect".to_owned() } else { format!("words, share: {}", points.join(" | ")) }
 }
 

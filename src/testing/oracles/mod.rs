@@ -12,11 +12,15 @@
 //! | 4 | every kernel gives the bits of `scalar.rs` | [`kernel`] |
 //! | 5 | packing and unpacking are inverse | [`packing`] |
 //! | 6 | trials in waves = alone = prefill | [`trie`] |
+//! | 7 | least flips: fewer change nothing, the witness does | [`certificate`] |
 //! | 8 | text: printed parses, refused is pointed at | [`text`] |
 //! | 9 | any bytes as a checkpoint | [`checkpoint`] |
+//! | 10 | a journal cut at any byte | [`journal`] |
 
+pub mod certificate;
 pub mod checkpoint;
 pub mod guard;
+pub mod journal;
 pub mod kernel;
 pub mod measure;
 pub mod packing;
