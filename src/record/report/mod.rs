@@ -2,10 +2,12 @@
 //!
 //! A report comes from records alone, which may lie in several files and be of several commands and models.
 //! [`Gathered`] puts together what belongs together, [`Report`] says what each run found, by the same functions that the
-//! commands use while they run, and [`text`] and [`html`] only write it down. `--format json` is the [`Report`] itself.
+//! commands use while they run, and [`text()`] and [`html()`] only write it down. `--format json` is the [`Report`] itself.
 
 mod axis;
 mod curve;
+mod escape;
+mod figures;
 mod gather;
 mod html;
 mod plots;

@@ -18,7 +18,7 @@ use plotters::{
 use super::{
     axis::{Axis, Scale, Ticks},
     curve::{Point, number, written},
-    html::escaped,
+    escape::escaped,
 };
 use crate::{
     certificate::Protection,
