@@ -123,6 +123,7 @@ fn chart<'a, 'b>(
 ) -> Result<Chart<'a, 'b>, DrawError> {
     let mut chart = ChartBuilder::on(area)
         .margin_top(10)
+        .margin_left(6)
         .margin_right(16)
         .y_label_area_size(LEFT)
         .x_label_area_size(if x_title.is_some() { BELOW } else { 6 })
