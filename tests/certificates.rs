@@ -304,6 +304,7 @@ fn no_fewer_flips_change_a_token_and_every_witness_does() {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
     }
+    let cases = config.cases;
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..config });
     let tried = Mutex::new((0_u64, 0_usize));
     runner
@@ -321,7 +322,8 @@ fn no_fewer_flips_change_a_token_and_every_witness_does() {
     println!(
         "cases by least flips (6: or more), all sets of fewer tried: {reached:?}; sets tried, critical bits: {tried:?}"
     );
-    for flips in 1..=6 {
+    // Fewer cases than these may hold no case of some count.
+    for flips in (1..=6).filter(|_| cases >= CASES) {
         assert!(reached.get(&Some(flips)).is_some_and(|&cases| cases > 0), "no case of {flips} flips: {reached:?}");
     }
 }
