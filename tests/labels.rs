@@ -1,6 +1,8 @@
 //! Verdicts against readers: responses that were labelled by hand, by readers who saw the prompt, the clean response
 //! and the response and nothing that was measured. `docs/verdicts.md` says how, and what came of it.
 
+#![expect(clippy::print_stdout, reason = "the tables are a result")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
