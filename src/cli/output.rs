@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io::{self, IsTerminal, Write},
     path::Path,
     time::{Duration, Instant},
@@ -17,6 +18,7 @@ use super::{
     resolve,
 };
 use crate::{
+    cache::write_whole,
     checkpoint::{Source, hub},
     record::{
         Record,
@@ -47,6 +49,17 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_vec(value)?;
     text.push(b'\n');
     stdout(&text)
+}
+
+/// Puts a result into its place, whole: whoever opens it finds the old one or the new one.
+pub(super) fn to_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match path.canonicalize() {
+        // A pipe or a device is written to as it is; renaming something over it would take it away.
+        Ok(found) if !found.is_file() => File::options().write(true).open(found)?.write_all(bytes),
+        // What a link leads to, not the link.
+        Ok(found) => write_whole(&found, bytes),
+        Err(_) => write_whole(path, bytes),
+    }
 }
 
 /// A line on stderr.

@@ -1,10 +1,6 @@
 //! `report`: what stored runs found, without a model.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::Path,
-};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -12,12 +8,9 @@ use super::{
     args::{Format, ReportArgs},
     exit_code, output,
 };
-use crate::{
-    cache::write_whole,
-    record::{
-        report::{self, Gathered, Report, Source, html},
-        text,
-    },
+use crate::record::{
+    report::{self, Gathered, Report, Source, html},
+    text,
 };
 
 pub(super) fn report(args: &ReportArgs) -> Result<u8> {
@@ -31,7 +24,8 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
     let report = Report::of(&gathered);
     match (&args.output, args.format) {
         (Some(page), _) => {
-            write(page, html(&report)?.as_bytes()).with_context(|| format!("cannot write {}", page.display()))?;
+            output::to_file(page, html(&report)?.as_bytes())
+                .with_context(|| format!("cannot write {}", page.display()))?;
             for note in report.notes {
                 output::message(&text::plain(note));
             }
@@ -48,15 +42,4 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
 
 fn is_same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Puts a page into its place, whole: whoever opens it finds the old one or the new one.
-fn write(page: &Path, bytes: &[u8]) -> io::Result<()> {
-    match page.canonicalize() {
-        // A pipe or a device is written to as it is; renaming something over it would take it away.
-        Ok(found) if !found.is_file() => File::options().write(true).open(found)?.write_all(bytes),
-        // What a link leads to, not the link.
-        Ok(found) => write_whole(&found, bytes),
-        Err(_) => write_whole(page, bytes),
-    }
 }

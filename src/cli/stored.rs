@@ -10,13 +10,10 @@ use super::{
     exit_code,
     output::{self, message},
 };
-use crate::{
-    cache::write_whole,
-    record::{
-        Record,
-        journal::{self, Finished},
-        merge, summary, text,
-    },
+use crate::record::{
+    Record,
+    journal::{self, Finished},
+    merge, summary, text,
 };
 
 /// Reads a journal. One that was cut short is read as far as it goes, and that is said.
@@ -41,7 +38,7 @@ fn show(command: &'static str, records: &[Record], format: Format, out: Option<&
     }
     if let Some(out) = out {
         // Whole or not at all: the file may be one of those that were read.
-        write_whole(out, &lines).with_context(|| format!("cannot write {}", out.display()))?;
+        output::to_file(out, &lines).with_context(|| format!("cannot write {}", out.display()))?;
     }
     match format {
         Format::Jsonl => output::stdout(&lines),
