@@ -154,7 +154,7 @@ fn shifts_break_it_by_degrees_and_restoring_brings_the_clean_answers_back() {
     let digits = (0..8).flat_map(|digit| (1..16).map(move |value: i64| value << (4 * digit)));
     let shifts: Vec<i64> = seed::SHIFTS.into_iter().chain(digits).collect();
     let mut verdicts: BTreeMap<(bool, Verdict), usize> = BTreeMap::new();
-    let spec = Spec { command: "ladder", predicate: None, campaign: None, trials: None, seed: 0, edits: String::new() };
+    let spec = Spec { command: "ladder", ..Spec::default() };
     let mut session = Session::new(&model, &prompts, &settings, spec);
     let run = ladder(&mut session, &shifts, |progress| {
         if let Progress::Record { record, .. } = progress {

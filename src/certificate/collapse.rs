@@ -27,12 +27,13 @@ use super::{
     position::{Flip, Gain, Position, Rows},
 };
 use crate::{
-    coherence::{Evidence, Verdict, judge, right},
-    edit::{Amount, Change, Edit, Plan, Random, Tensor},
-    model::{Llama, Projection},
-    search::{RunError, Settings},
+    coherence::{Finish, Verdict},
+    edit::{Amount, Change, Edit, Random, Tensor},
+    model::Projection,
+    record::Record,
+    search::{Job, Progress, Session, Settings, Spec},
+    stats,
     subject::{Prompt, Subject},
-    trial::{Event, Finish, Task, Trajectory, Trials},
 };
 
 /// Positions that are scored, at most.
@@ -121,92 +122,39 @@ pub struct RandomFlips {
     pub collapsed: usize,
 }
 
-/// The verdict of the middle answer; of two, the worse.
 fn median(fates: &[Fate]) -> Verdict {
-    let mut verdicts: Vec<Verdict> = fates.iter().map(|fate| fate.verdict).collect();
-    verdicts.sort_unstable();
-    verdicts[verdicts.len() / 2]
+    let verdicts: Vec<Verdict> = fates.iter().map(|fate| fate.verdict).collect();
+    stats::median(&verdicts).expect("a prompt")
 }
 
 fn collapsed(verdict: Verdict) -> bool {
     verdict >= Verdict::Dead
 }
 
-/// Edits run on all prompts.
-struct Field<'a> {
-    subject: &'a Subject,
-    prompts: &'a [Prompt],
-    settings: &'a Settings,
-    trials: Trials<'a, Llama>,
-    clean: Vec<(Trajectory, String)>,
-}
+/// Runs edits on all prompts, judged as in every run.
+struct Field<'a>(Session<'a>);
 
-impl<'a> Field<'a> {
-    fn new(
-        subject: &'a Subject,
-        prompts: &'a [Prompt],
-        settings: &'a Settings,
-        watch: Watch<'_>,
-    ) -> Result<Self, CertificateError> {
-        let task = Task {
-            prompts: prompts.iter().map(|prompt| prompt.ids.as_slice()).collect(),
-            eos: subject.eos(),
-            max_tokens: settings.max_tokens,
-            tying: subject.tying(),
-        };
-        let mut trials = Trials::new(subject.body(), subject.kernel(), subject.team(), task);
-        let mut clean = Vec::new();
-        trials.run(&mut subject.projection(subject.head().view()), &[], |event| match event {
-            Event::Clean(trajectory) => {
-                let text = subject.decode(&trajectory.tokens)?;
-                clean.push((trajectory, text));
-                Ok(())
-            }
-            Event::Wave { step, .. } => watch(Stage::Clean(step)),
-            Event::Trial(_) => Ok(()),
-        })?;
-        if let Some((answer, _)) = clean.iter().find(|(answer, _)| answer.finish == Finish::Nonfinite) {
-            return Err(CertificateError::NotFinite { step: Some(answer.tokens.len()) });
-        }
-        Ok(Self { subject, prompts, settings, trials, clean })
-    }
-
+impl Field<'_> {
     /// What becomes of each prompt under each edit.
     fn run(&mut self, edits: &[Edit], watch: Watch<'_>) -> Result<Vec<Vec<Fate>>, CertificateError> {
-        let Self { subject, prompts, settings, trials, clean } = self;
-        let matrix = subject.head().view();
-        let plan = |edit: &Edit| edit.plan(&matrix).map_err(RunError::from);
-        let plans: Vec<Plan> = edits.iter().map(plan).collect::<Result<_, _>>()?;
-        let mut fates = vec![Vec::new(); edits.len()];
-        trials.run(&mut subject.projection(matrix), &plans, |event| {
-            let Event::Trial(trial) = event else { return watch(Stage::Running) };
-            let (prompt, (clean, clean_text)) = (&prompts[trial.prompt], &clean[trial.prompt]);
-            let answer = &trial.trajectory;
-            let text = subject.decode(&answer.tokens)?;
-            let mean = trial.divergence.iter().sum::<f64>() / trial.divergence.len() as f64;
-            let judgement = judge(&Evidence {
-                tokens: &answer.tokens,
-                finish: answer.finish,
-                clean_tokens: &clean.tokens,
-                clean_finish: clean.finish,
-                surprise: &answer.surprise,
-                divergence: Some(mean),
-                threshold: settings.threshold,
-                ordinary: settings.ordinary(),
-                prompt: &prompt.text,
-                text: &text,
-                clean_text,
-                right: right(&text, &prompt.expected),
-            });
-            fates[trial.edit].push(Fate {
-                prompt: prompt.text.clone(),
-                verdict: judgement.verdict,
-                coherent_tokens: judgement.coherent_steps,
-                text,
-            });
-            Ok(())
+        let prompts = self.0.prompts().len();
+        let jobs: Vec<Job> = edits
+            .iter()
+            .flat_map(|edit| (0..prompts).map(move |prompt| (prompt, edit.clone())))
+            .enumerate()
+            .map(|(trial, (prompt, edit))| Job { trial, prompt, edit, family: None, value: None })
+            .collect();
+        let records = self.0.run(&jobs, |progress| match progress {
+            Progress::Record { .. } => Ok(()),
+            Progress::Calibrating { .. } | Progress::Wave { .. } => watch(Stage::Running),
         })?;
-        Ok(fates)
+        let fate = |record: &Record| Fate {
+            prompt: record.prompt.clone(),
+            verdict: record.verdict,
+            coherent_tokens: record.coherent_tokens,
+            text: record.text.clone(),
+        };
+        Ok(records.chunks(prompts).map(|records| records.iter().map(fate).collect()).collect())
     }
 }
 
@@ -404,10 +352,16 @@ pub fn collapse(
     if subject.shared() {
         return Err(CertificateError::Tied);
     }
-    let mut field = Field::new(subject, prompts, settings, watch)?;
+    let spec = Spec { command: "certify", seed: options.seed, edits: "collapse".to_owned(), ..Spec::default() };
+    let mut field = Field(Session::new(subject, prompts, settings, spec));
+    let mut fates = field.run(&[Edit::clean()], watch)?.remove(0);
+    if let Some(answer) = field.0.clean()?.iter().find(|answer| answer.finish == Finish::Nonfinite) {
+        return Err(CertificateError::NotFinite { step: Some(answer.tokens.len()) });
+    }
     let rows = Rows::new(subject.head().view(), subject.team());
+    let trials = field.0.trials();
     let hidden: Vec<Vec<f32>> =
-        (0..prompts.len()).flat_map(|prompt| field.trials.clean_hidden(prompt).map(<[f32]>::to_vec)).collect();
+        (0..prompts.len()).flat_map(|prompt| trials.clean_hidden(prompt).map(<[f32]>::to_vec)).collect();
     let hidden: Vec<Vec<f32>> = hidden.iter().step_by(hidden.len().div_ceil(POSITIONS)).cloned().collect();
     let mut head = subject.projection(subject.head().view());
     let executed = logits(&mut head, &hidden)?;
@@ -417,7 +371,6 @@ pub fn collapse(
         .map(|(hidden, executed)| Position::new(&rows, hidden, executed))
         .collect::<Result<_, _>>()?;
     let mut scores = Scores::new(&positions);
-    let mut fates = field.run(&[Edit::clean()], watch)?.remove(0);
     let mut path = Vec::new();
     while !collapsed(median(&fates)) && scores.taken.len() < options.flips {
         watch(Stage::Census)?;

@@ -18,6 +18,7 @@ use crate::{
     record::{
         SCHEMA, certificate,
         recipe::{Recipe, Step},
+        report::{Certificates, Refused},
     },
     search::{RunError, Settings},
     subject::{Prompt, Subject},
@@ -25,26 +26,11 @@ use crate::{
 
 /// Everything as one object.
 #[derive(Serialize)]
-struct Certificates<'a> {
+struct Object {
     command: &'static str,
     schema: u32,
-    model: &'a str,
-    revision: Option<&'a str>,
-    head_digest: String,
-    kernel: &'static str,
-    answers: &'a [Answer],
-    suite: Option<Suite>,
-    /// Prompts without a certificate.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    refused: Vec<Refused>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    collapse: Option<Collapse>,
-}
-
-#[derive(Serialize)]
-struct Refused {
-    prompt: String,
-    error: String,
+    #[serde(flatten)]
+    certificates: Certificates,
 }
 
 pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
@@ -122,22 +108,22 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
         save(path, &subject, &recipe(&answers, collapsed.as_ref()))?;
     }
     let code = code(&answers, &refused);
-    let all = Certificates {
-        command: "certify",
-        schema: SCHEMA,
-        model: subject.name(),
-        revision: subject.revision(),
-        head_digest: subject.head_digest(),
-        kernel: subject.kernel().name(),
-        answers: if args.format == Format::Json { &answers } else { &[] },
-        suite,
-        refused,
-        collapse: collapsed,
-    };
-    match args.format {
-        Format::Text => {}
-        // The last line: what the answers have in common.
-        Format::Json | Format::Jsonl => output::json(&all)?,
+    if args.format == Format::Jsonl {
+        // The last line: what the answers, each on a line of its own, have in common.
+        answers.clear();
+    }
+    if args.format != Format::Text {
+        let certificates = Certificates {
+            model: subject.name().to_owned(),
+            revision: subject.revision().map(str::to_owned),
+            head_digest: subject.head_digest(),
+            kernel: subject.kernel().name().to_owned(),
+            answers,
+            suite,
+            refused,
+            collapse: collapsed,
+        };
+        output::json(&Object { command: "certify", schema: SCHEMA, certificates })?;
     }
     match interrupted {
         Some(error) => Err(error.into()),

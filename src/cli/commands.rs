@@ -117,14 +117,8 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let edits: Vec<Edit> = shifts.iter().map(|&shift| Edit::shift(shift)).collect();
     let mut opened = Opened::new(&args.run)?;
     let trials = edits.len() * opened.prompts.len();
-    let spec = Spec {
-        command: "ladder",
-        predicate: None,
-        campaign: None,
-        trials: Some(trials),
-        seed: args.run.seed,
-        edits: listed(&edits),
-    };
+    let spec =
+        Spec { command: "ladder", trials: Some(trials), seed: args.run.seed, edits: listed(&edits), ..Spec::default() };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     let ladder = search::ladder::ladder(&mut session, &shifts, |progress| sink.watch(&progress));
     let ladder = keep_finished("ladder", sink, ladder)?;
@@ -207,11 +201,10 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
     let jobs = Job::all(&edits, opened.prompts.len());
     let spec = Spec {
         command: "probe",
-        predicate: None,
-        campaign: None,
         trials: Some(jobs.len()),
         seed: args.run.seed,
         edits: listed(&edits),
+        ..Spec::default()
     };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     let records = session.run(&jobs, |progress| sink.watch(&progress));

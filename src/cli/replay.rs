@@ -150,11 +150,10 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8> {
     let edits: Vec<String> = jobs.iter().map(|job| format!("{} {}", job.prompt, job.edit)).collect();
     let spec = Spec {
         command: "replay",
-        predicate: None,
-        campaign: None,
         trials: Some(jobs.len()),
         seed: args.run.seed,
         edits: edits.join("\n"),
+        ..Spec::default()
     };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     let records = session.run(&jobs, |progress| sink.watch(&progress));

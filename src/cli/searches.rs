@@ -81,11 +81,10 @@ pub(super) fn sweep(args: &SweepArgs) -> Result<u8> {
     let texts: Vec<String> = found.iter().map(Value::to_string).collect();
     let spec = Spec {
         command: "sweep",
-        predicate: None,
-        campaign: None,
         trials: Some(jobs.len()),
         seed: args.run.seed,
         edits: format!("{} {}", args.family, texts.join(",")),
+        ..Spec::default()
     };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     let records = session.run(&jobs, |progress| sink.watch(&progress));
@@ -182,10 +181,9 @@ pub(super) fn bisect(args: &BisectArgs) -> Result<u8> {
     let spec = Spec {
         command: "bisect",
         predicate: Some(predicate.to_string()),
-        campaign: None,
-        trials: None,
         seed: args.run.seed,
         edits: format!("{} {lo} {hi}", args.family),
+        ..Spec::default()
     };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     sink.without_lines();
@@ -220,14 +218,8 @@ pub(super) fn map(args: &MapArgs) -> Result<u8> {
         .enumerate()
         .map(|(trial, (prompt, (family, value)))| job(trial, prompt, family, value))
         .collect::<Result<_>>()?;
-    let spec = Spec {
-        command: "map",
-        predicate: None,
-        campaign: None,
-        trials: Some(jobs.len()),
-        seed: args.run.seed,
-        edits: String::new(),
-    };
+    let spec =
+        Spec { command: "map", trials: Some(jobs.len()), seed: args.run.seed, edits: String::new(), ..Spec::default() };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     sink.without_lines();
     let mut records = Vec::new();
@@ -294,7 +286,6 @@ pub(super) fn campaign(args: &CampaignArgs) -> Result<u8> {
         .collect();
     let spec = Spec {
         command: "campaign",
-        predicate: None,
         campaign: Some(CampaignFacts {
             trials: campaign.trials,
             half_width: campaign.half_width,
@@ -304,6 +295,7 @@ pub(super) fn campaign(args: &CampaignArgs) -> Result<u8> {
         trials: campaign.half_width.is_none().then_some(campaign.rows.len() * campaign.trials),
         seed: args.run.seed,
         edits: listed.join("\n"),
+        ..Spec::default()
     };
     let (mut session, sink) = opened.begin(&args.run, spec)?;
     sink.without_lines();

@@ -85,7 +85,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
     for path in &args.journals {
         journals.push((path.clone(), journal(path)?));
     }
-    let merged = merge::merge(journals)?;
+    let merged = merge::merge(&journals)?;
     if merged.records.is_empty() {
         bail!("the journals hold no trial");
     }

@@ -7,6 +7,7 @@
 //! byte of it is changed.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -334,7 +335,7 @@ impl Journal {
         for (line, record) in &finished.records {
             expected.check(&self.path, *line, record)?;
         }
-        let records = unique(finished.records, &self.path)?;
+        let records = unique(finished.records.into_iter().map(|(line, record)| (&*self.path, line, record)))?;
         if finished.cut > 0 {
             // Opened for appending, a file cannot be cut on every system.
             let file = OpenOptions::new().write(true).open(&self.path).map_err(io("write"))?;
@@ -357,21 +358,21 @@ impl Journal {
     }
 }
 
-/// Each trial once, ordered by number. A trial may be there again with the same result, as after a copy of a journal
-/// was resumed; times and the machine apart.
+/// Each trial once, ordered by number; records come with their file and line. A trial may be there again with the
+/// same result, as after a copy of a journal was resumed; times and the machine apart.
 ///
 /// # Errors
 /// [`JournalError::Contradiction`].
-pub fn unique(records: Vec<(usize, Record)>, path: &Path) -> Result<Vec<Record>, JournalError> {
-    let mut of_trial = std::collections::BTreeMap::new();
-    for (line, record) in records {
-        if let Some(known) = of_trial.get(&record.trial) {
-            if !same_result(known, &record) {
+pub fn unique<'a>(records: impl IntoIterator<Item = (&'a Path, usize, Record)>) -> Result<Vec<Record>, JournalError> {
+    let mut of_trial: BTreeMap<usize, Record> = BTreeMap::new();
+    for (path, line, record) in records {
+        match of_trial.get(&record.trial) {
+            Some(known) if !same_result(known, &record) => {
                 return Err(JournalError::Contradiction { path: path.to_owned(), line, trial: record.trial });
             }
-            continue;
+            Some(_) => {}
+            None => drop(of_trial.insert(record.trial, record)),
         }
-        of_trial.insert(record.trial, record);
     }
     Ok(of_trial.into_values().collect())
 }

@@ -2,7 +2,7 @@
 //! that an earlier part of the same run has finished.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     time::Instant,
 };
 
@@ -217,17 +217,16 @@ impl<'a> Session<'a> {
                 continue;
             }
             // Many prompts have an edit in common.
-            let index = match known.get(&job.edit.to_string()) {
-                Some(&index) => index,
-                None => {
+            let index = match known.entry(job.edit.to_string()) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
                     // What is recorded is expanded, so that it can be replayed without a generator.
                     let edit = job.edit.expand(matrix.layout())?;
                     let plan = edit.plan(&matrix)?;
                     rows += plan.rows.len();
                     batch.edits.push((edit, plan.first_words(&matrix, 5)));
                     batch.plans.push(plan);
-                    known.insert(job.edit.to_string(), batch.plans.len() - 1);
-                    batch.plans.len() - 1
+                    *new.insert(batch.plans.len() - 1)
                 }
             };
             batch.queue.push((job, Some(index)));

@@ -46,9 +46,10 @@ pub struct Certificates {
     /// What they have in common.
     pub suite: Option<Suite>,
     /// Prompts without a certificate.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
     /// The search for a collapse, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collapse: Option<Collapse>,
 }
 
