@@ -339,6 +339,9 @@ mod tests {
         // Not even where the clean model says nothing, either.
         let both = Evidence { clean_tokens: &[], clean_finish: Finish::Nonfinite, ..none };
         assert_eq!(judge(&both).verdict, Verdict::Gone);
+        // No step is no fluent one.
+        let silent = Evidence { tokens: &[], right: Some(false), ..evidence(&[]) };
+        assert_eq!((judge(&silent).verdict, judge(&silent).tags), (Verdict::Gone, vec![]));
     }
 
     #[test]
@@ -388,6 +391,7 @@ mod tests {
         // At least half of the steps, and not at the last one.
         assert_eq!(judged(&[12.0, 12.0, 0.0, 0.0], Some(1.0)).verdict, Verdict::Dying);
         assert_eq!(judged(&[12.0, 12.0, 12.0, 0.0, 0.0], Some(1.0)).verdict, Verdict::Gone);
+        assert_eq!(judged(&[12.0, 12.0, 0.0], Some(1.0)).verdict, Verdict::Gone);
         assert_eq!(judged(&[0.0, 12.0, 0.0, 12.0, 0.0, 0.0], Some(1.0)).verdict, Verdict::Dying);
         assert_eq!(judged(&[12.0, 0.0, 0.0, 12.0, 0.0], Some(1.0)).verdict, Verdict::Dying);
         assert_eq!(judged(&[12.0, 0.0, 0.0, 0.0, 12.0], Some(1.0)).verdict, Verdict::Gone);
@@ -414,6 +418,22 @@ mod tests {
         assert_eq!(tags(Evidence { text: "2 + 2 = 4 ✓", ..evidence(&surprise) }), []);
         let gibberish = [12.0; 10];
         assert_eq!(tags(Evidence { right: Some(false), ..evidence(&gibberish) }), []);
+    }
+
+    #[test]
+    fn writing_systems_are_told_apart() {
+        let letters = ["AzéƏĀḀⱠꜢＡｚ", "αΩἀ", "яЖԯᲀⷠ", "את", "عݐࢠ", "अह", "กฮ", "あアㇰ", "한ᄀㄱ", "中㐀豈𠀀", "ԱႠ"];
+        for (i, script) in letters.iter().enumerate() {
+            for (j, other) in letters.iter().enumerate() {
+                for letter in script.chars() {
+                    assert_eq!(
+                        switches_script(letter.encode_utf8(&mut [0; 4]), [other, "1+"]),
+                        i != j,
+                        "{letter} in {other}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
