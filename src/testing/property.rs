@@ -48,7 +48,9 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
         }
     }
     let cases = cases(own);
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4096, ..Config::default() };
+    let mut config = Config { cases, failure_persistence: None, ..Config::default() };
+    // No more than `PROPTEST_MAX_SHRINK_ITERS`, where that is set.
+    config.max_shrink_iters = config.max_shrink_iters.min(4096);
     let run = TestRunner::new(config).run(&Entropy(entropy), |bytes| {
         law(&draw(&bytes), &mut reached.borrow_mut()).map_err(|violation| TestCaseError::fail(violation.to_string()))
     });
