@@ -268,6 +268,20 @@ mod tests {
     }
 
     #[test]
+    fn mixing_is_the_reference_implementation_s_first_number() {
+        // Of SplitMix64 from the states 0 and 1234567, as several published test vectors have them.
+        assert_eq!([mix(0), mix(1_234_567)], [0xe220_a839_7b1d_cdaf, 6_457_827_717_110_365_317]);
+    }
+
+    #[test]
+    fn a_value_is_printed_as_the_shortest_text_that_is_the_same_number() {
+        assert_eq!(
+            [Value::Integer(-3), Value::Rate(1e-6), Value::Rate(0.25)].map(|v| v.to_string()),
+            ["-3", "1e-6", "0.25"]
+        );
+    }
+
+    #[test]
     fn fewer_flips_of_a_seed_are_the_first_of_more() {
         let all = flips(Amount::Flips(500), 7);
         for n in [0, 1, 17, 499] {
