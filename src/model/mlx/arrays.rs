@@ -53,7 +53,10 @@ pub(super) fn shape<const N: usize>(sizes: [usize; N]) -> Result<[i32; N], BodyE
 /// alignment, and are looked at as elements there.
 pub(super) fn from_bytes(bytes: &[u8], rows: usize, dtype: Dtype) -> Result<Array, BodyError> {
     if i32::try_from(bytes.len()).is_err() {
-        return Err(failed("make an array", &format!("a tensor of {} bytes is beyond the 2 GiB of mlx-rs", bytes.len())));
+        return Err(failed(
+            "make an array",
+            &format!("a tensor of {} bytes is beyond the 2 GiB of mlx-rs", bytes.len()),
+        ));
     }
     let array = Array::from_slice(bytes, &shape([rows, bytes.len() / rows])?);
     let array = array.view_dtype(dtype).named("view")?;
@@ -185,5 +188,33 @@ impl Layer {
             (Matrix::Dense(array), None) => matmul(x, array.t()).named("matmul"),
             (Matrix::Dense(array), Some(bias)) => addmm(bias, x, array.t(), None, None).named("addmm"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{checkpoint::Checkpoint, testing::fixture::Fixture};
+
+    #[test]
+    fn what_mlx_refuses_is_an_error_with_the_operation_s_name() {
+        let checkpoint = Checkpoint::from_files(Fixture::default().files()).expect("a checkpoint");
+        let packed = Packed::of(&checkpoint.weights().head().view()).expect("arrays");
+        let narrow = from_floats(&[1.0; 63], Dtype::Float32).expect("an array");
+        let error = packed.multiply(&narrow).expect_err("a vector of another width");
+        let BodyError::Backend { backend: "mlx", operation: "quantized_matmul", message } = &error else {
+            panic!("{error:?}");
+        };
+        // MLX's own words, and not the place in somebody's sources.
+        assert!(message.contains("63") && !message.contains(".rs"), "{message}");
+    }
+
+    #[test]
+    fn bytes_at_any_alignment_become_the_elements_that_they_are() {
+        let words = [0x0403_0201_u32, 7, u32::MAX, 1 << 31];
+        let mut bytes = vec![0xaa];
+        bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        let array = from_bytes(&bytes[1..], 2, Dtype::Uint32).expect("an array");
+        assert_eq!((array.shape(), array.to_vec_exact::<u32>().expect("words")), (&[2, 2][..], words.to_vec()));
     }
 }

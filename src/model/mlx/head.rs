@@ -113,10 +113,12 @@ impl Head {
             edited.weight = shifted(&edited.weight, i64::from(plan.shift))?;
         }
         if !plan.rows.is_empty() {
-            let [mut weight, mut scales, mut biases] = [bytes(&edited.weight)?, bytes(&edited.scales)?, bytes(&edited.biases)?];
+            let [mut weight, mut scales, mut biases] =
+                [bytes(&edited.weight)?, bytes(&edited.scales)?, bytes(&edited.biases)?];
             for (&index, row) in &plan.rows {
                 let row = row.view(&self.layout);
-                for (part, row) in [(&mut weight, row.weight()), (&mut scales, row.scales()), (&mut biases, row.biases())]
+                for (part, row) in
+                    [(&mut weight, row.weight()), (&mut scales, row.scales()), (&mut biases, row.biases())]
                 {
                     part[index * row.len()..][..row.len()].copy_from_slice(row);
                 }

@@ -115,6 +115,20 @@ impl Mlx {
     }
 }
 
+impl Mlx {
+    /// `words` under a shift, as the seed notebook makes them: cast to int64, minus the shift, cast back to uint32.
+    ///
+    /// # Errors
+    /// [`BodyError::Backend`], where MLX fails.
+    pub fn shift_words(&self, words: &[u32], shift: i64) -> Result<Vec<u32>, BodyError> {
+        let words = words.to_vec();
+        self.owner.ask("shift", move |_| {
+            let array = Array::from_slice(&words, &arrays::shape([words.len()])?);
+            head::shifted(&array, shift)?.to_vec_exact().named("subtract")
+        })
+    }
+}
+
 /// `cpu` or `gpu`, after it has computed something.
 fn device() -> Result<&'static str, BodyError> {
     let nowhere = |error: &mlx_rs::error::Exception| BodyError::NoDevice { message: error.what().to_owned() };
@@ -181,13 +195,10 @@ impl State {
 
 /// How many of `steps`, the first of which has the index `first` in its call, go together: see the module.
 fn stretch(steps: &[OwnStep], first: usize) -> usize {
-    let together = |(i, step): (usize, &OwnStep)| {
-        let follows = i == 0 || step.parent == Parent::Step(first + i - 1);
-        // Embeddings of an edit go with embeddings.
-        let alike = step.embedding.is_some() == steps[0].embedding.is_some();
-        follows && alike && !step.hidden
-    };
-    steps.iter().take(STRETCH).enumerate().take_while(|&(i, step)| together((i, step))).count().max(1)
+    let follows = |i: usize| i == 0 || steps[i].parent == Parent::Step(first + i - 1);
+    // Embeddings that were given go with such ones.
+    let alike = |i: usize| steps[i].embedding.is_some() == steps[0].embedding.is_some();
+    (0..steps.len().min(STRETCH)).take_while(|&i| follows(i) && alike(i) && !steps[i].hidden).count().max(1)
 }
 
 /// Sends one stretch through the layers.
@@ -342,7 +353,8 @@ impl MlxProjection<'_> {
         let (layout, head) = (*self.head.layout(), self.head);
         let [weight, scales, biases] = [head.weight(), head.scales(), head.biases()].map(<[u8]>::to_vec);
         let number = self.mlx.owner.ask("load a head", move |state| {
-            let matrix = MatrixRef::new(layout, &weight, &scales, &biases).map_err(|error| failed("load a head", &error))?;
+            let matrix =
+                MatrixRef::new(layout, &weight, &scales, &biases).map_err(|error| failed("load a head", &error))?;
             let head = state.head.like(&matrix)?;
             let number = state.number();
             state.heads.insert(number, head);

@@ -103,7 +103,8 @@ fn bindings(sources: &Path, out: &Path) -> Result<()> {
     for header in files(&sources.join("mlx/c"), "h")? {
         builder = builder.header(header.to_string_lossy());
     }
-    let mut text = builder.generate().context("cannot generate bindings; does LIBCLANG_PATH name libclang.so?")?.to_string();
+    let mut text =
+        builder.generate().context("cannot generate bindings; does LIBCLANG_PATH name libclang.so?")?.to_string();
     if !text.contains("fn mlx_array_item_float16") {
         text.push_str(HALVES);
     }
