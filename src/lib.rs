@@ -13,7 +13,8 @@
 //! ```
 //!
 //! `kernels/` multiplies packed rows by vectors with one reduction order on every instruction set, for any
-//! number of threads and any batch, so that all of the above gives the same bits wherever it runs.
+//! number of threads and any batch, so that all of the above gives the same bits wherever it runs. With the feature
+//! `mlx`, body and head can run on Apple's MLX instead: `model::mlx` says what holds there.
 //!
 //! # Example
 //!

@@ -5,14 +5,14 @@ use std::{path::Path, sync::Arc};
 use crate::{
     checkpoint::{Checkpoint, CheckpointError, Quantized, demo, digest::head_digest},
     kernels::Kernel,
-    model::{CpuProjection, Llama},
+    model::{AnyBody, Backend, Cpu, Projection},
     quant::MatrixRef,
     team::Team,
     tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids},
     trial::Tying,
 };
 
-/// A model as it was named, ready to be run on the CPU.
+/// A model as it was named, ready to be run.
 #[derive(Debug)]
 pub struct Subject {
     name: String,
@@ -23,6 +23,7 @@ pub struct Subject {
     shared: bool,
     kernel: Kernel,
     team: Arc<Team>,
+    backend: Arc<dyn Backend>,
 }
 
 /// How a prompt's text becomes ids.
@@ -47,7 +48,8 @@ pub struct Prompt {
 
 impl Subject {
     /// Puts a checkpoint together with its tokenizer. A checkpoint without `tokenizer.json` can still be asked
-    /// with ids.
+    /// with ids. Body and head are run by `kernel` on `team`, as everything else is, unless
+    /// [`Subject::with_backend`] says otherwise.
     ///
     /// # Errors
     /// [`TokenizerError::File`], where a tokenizer's file is broken.
@@ -71,7 +73,15 @@ impl Subject {
             Some(tokenizer) => tokenizer.eos(configured, checkpoint.config().vocab_size),
             None => configured.clone(),
         };
-        Ok(Self { name, revision, checkpoint, tokenizer, eos, shared: false, kernel, team })
+        let backend = Arc::new(Cpu::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team)));
+        Ok(Self { name, revision, checkpoint, tokenizer, eos, shared: false, kernel, team, backend })
+    }
+
+    /// Has body and head run by `backend`, which was made of the same checkpoint.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.backend = backend;
+        self
     }
 
     /// Makes edits of a tied matrix reach the embedding, too. Nothing changes where the head is a matrix of its
@@ -112,7 +122,12 @@ impl Subject {
         &self.eos
     }
 
-    /// What computes.
+    /// What computes body and head.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// What computes everything else.
     pub const fn kernel(&self) -> Kernel {
         self.kernel
     }
@@ -123,13 +138,13 @@ impl Subject {
     }
 
     /// A body that has seen nothing yet.
-    pub fn body(&self) -> Llama {
-        Llama::new(Arc::clone(&self.checkpoint), self.kernel, Arc::clone(&self.team))
+    pub fn body(&self) -> AnyBody {
+        self.backend.body()
     }
 
     /// A projection through `head`, which is this subject's or an edited one of its shape.
-    pub fn projection<'a>(&'a self, head: MatrixRef<'a>) -> CpuProjection<'a> {
-        CpuProjection::new(head, self.kernel, &self.team)
+    pub fn projection<'a>(&'a self, head: MatrixRef<'a>) -> Box<dyn Projection + 'a> {
+        self.backend.projection(head)
     }
 
     /// What edits reach.

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     edit::{Edit, Plan},
     kernels::Kernel,
-    model::{Body, BodyError, Llama, Projection, Query},
+    model::{AnyBody, Body, BodyError, Projection, Query},
     search::RunError,
     subject::{Prompt, Subject},
     trial::{Event, Finish, Task, Trajectory, Trials},
@@ -86,11 +86,10 @@ impl<'a> Certifier<'a> {
     /// Reads the head's scales and biases.
     ///
     /// # Errors
-    /// [`CertificateError::Tied`], where edits reach the embedding, too.
+    /// [`CertificateError::Tied`], where edits reach the embedding, too; [`CertificateError::Backend`], where the model
+    /// does not run on the CPU.
     pub fn new(subject: &'a Subject) -> Result<Self, CertificateError> {
-        if subject.shared() {
-            return Err(CertificateError::Tied);
-        }
+        super::check(subject)?;
         let started = Instant::now();
         let rows = Rows::new(subject.head().view(), subject.team());
         Ok(Self { subject, rows, ms: ms(started) })
@@ -308,7 +307,7 @@ impl<'a> Certifier<'a> {
     fn run_freely(
         &self,
         answer: &mut Answer,
-        trials: &mut Trials<'_, Llama>,
+        trials: &mut Trials<'_, AnyBody>,
         head: &mut impl Projection,
         ground: &Ground<'_, '_>,
         least: &[Option<LeastFlips>],

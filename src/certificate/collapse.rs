@@ -349,9 +349,7 @@ pub fn collapse(
     options: &CollapseOptions,
     watch: Watch<'_>,
 ) -> Result<Collapse, CertificateError> {
-    if subject.shared() {
-        return Err(CertificateError::Tied);
-    }
+    super::check(subject)?;
     let spec = Spec { command: "certify", seed: options.seed, edits: "collapse".to_owned(), ..Spec::default() };
     let mut field = Field(Session::new(subject, prompts, settings, spec));
     let mut fates = field.run(&[Edit::clean()], watch)?.remove(0);

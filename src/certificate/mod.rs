@@ -126,7 +126,7 @@ pub use silence::Silence;
 pub use suite::Suite;
 pub use toward::{Toward, toward};
 
-use crate::search::RunError;
+use crate::{search::RunError, subject::Subject};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +137,9 @@ pub enum CertificateError {
         "there is no certificate of a head that is also the embedding: an edit of it changes every hidden state, and a logit is no longer linear in a code; use --tied separate, which edits a copy used as the head only"
     )]
     Tied,
+    /// Nothing bounds the rounding of another backend's kernels.
+    #[error("certificates rest on the rounding bound of the CPU's kernels; use --backend cpu, not {0}")]
+    Backend(&'static str),
     /// There is no winner to certify, and no arithmetic of what is not a number.
     #[error("the clean answer is not finite{}, so there is no token whose lead could be certified", .step.map_or(String::new(), |step| format!(" at step {step}")))]
     NotFinite {
@@ -146,4 +149,15 @@ pub enum CertificateError {
     /// The model could not be run.
     #[error(transparent)]
     Run(#[from] RunError),
+}
+
+/// Refuses models whose edits or arithmetic no certificate can be about.
+fn check(subject: &Subject) -> Result<(), CertificateError> {
+    if subject.shared() {
+        return Err(CertificateError::Tied);
+    }
+    match subject.backend().name() {
+        "cpu" => Ok(()),
+        other => Err(CertificateError::Backend(other)),
+    }
 }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     edit::Edit,
     head::Head,
-    model::{Llama, Projection},
+    model::{AnyBody, Projection},
     search::RunError,
     trial::{Event, Finish, Task, Trials},
 };
@@ -55,7 +55,7 @@ pub struct Silence {
 
 pub(super) fn silence_eos(
     ground: &Ground<'_, '_>,
-    trials: &mut Trials<'_, Llama>,
+    trials: &mut Trials<'_, AnyBody>,
     head: &mut impl Projection,
     watch: Watch<'_>,
 ) -> Result<Silence, CertificateError> {
@@ -108,7 +108,7 @@ pub(super) fn silence_eos(
 /// Adds the fewest flips each time an eos still comes; fewer than `limit` in all, or nothing.
 fn step_by_step(
     ground: &Ground<'_, '_>,
-    trials: &mut Trials<'_, Llama>,
+    trials: &mut Trials<'_, AnyBody>,
     projection: &mut impl Projection,
     limit: usize,
     watch: Watch<'_>,
@@ -153,7 +153,7 @@ fn step_by_step(
 /// Takes out flips, one after the other, without which no eos comes either.
 fn thinned(
     ground: &Ground<'_, '_>,
-    trials: &mut Trials<'_, Llama>,
+    trials: &mut Trials<'_, AnyBody>,
     head: &mut impl Projection,
     mut flips: Vec<Flip>,
     mut text: String,

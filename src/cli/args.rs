@@ -88,9 +88,12 @@ pub struct ModelArgs {
     /// A folder, a hub id with an optional @revision, or `demo`, the model inside the program
     #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]|demo", default_value = "demo")]
     pub model: String,
-    /// What runs the model
-    #[arg(long, value_enum, default_value_t)]
-    pub backend: Backend,
+    /// What runs the model [default: cpu; on macOS mlx, where it is built in]
+    #[arg(long, value_enum)]
+    pub backend: Option<Backend>,
+    /// In what MLX computes activations [default: native]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
     /// Where the embedding is also the head: edit a copy used as the head only, or both
     #[arg(long, value_enum, default_value_t)]
     pub tied: Tied,
@@ -516,13 +519,28 @@ pub struct PullArgs {
 }
 
 /// What runs body and head.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
     /// This program's own kernels
-    #[default]
     Cpu,
-    /// Apple's MLX
+    /// Apple's MLX, where the program is built with it
     Mlx,
+}
+
+impl Backend {
+    /// What runs the model where nothing is said.
+    pub const fn usual() -> Self {
+        if cfg!(all(feature = "mlx", target_os = "macos")) { Self::Mlx } else { Self::Cpu }
+    }
+}
+
+/// The type of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// The one that follows from the checkpoint's types, as in mlx-lm
+    Native,
+    /// float32, as the CPU backend computes
+    Float32,
 }
 
 /// What an edit of a tied matrix reaches.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use super::{
-    args::{BoundArgs, CertifyArgs, Format, OutputArgs, RunArgs, Unit},
+    args::{Backend, BoundArgs, CertifyArgs, Dtype, Format, OutputArgs, RunArgs, Unit},
     exit_code,
     output::{self, Sink},
     resolve,
@@ -34,7 +34,16 @@ struct Object {
 }
 
 pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
-    let subject = resolve::subject(&args.model)?;
+    if args.model.backend == Some(Backend::Mlx) {
+        bail!(
+            "a certificate rests on the stated rounding bound of the CPU's kernels, and MLX's have none; \
+             use --backend cpu, and replay the witnesses on MLX: certify --out FILE, then replay FILE --backend mlx"
+        );
+    }
+    if args.model.dtype == Some(Dtype::Native) {
+        bail!("--dtype native is of the MLX backend, which certifies nothing; leave it out");
+    }
+    let subject = resolve::on_cpu(&args.model)?;
     let toward = args.toward.as_deref().map(|token| self::token(&subject, token)).transpose()?;
     let prompts = resolve::prompts(&subject, &args.prompts)?;
     let certifier = Certifier::new(&subject)?;

@@ -18,7 +18,8 @@ use crate::{
 const WORDS: usize = 10;
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
-    let subject = resolve::subject(&args.model)?;
+    // Nothing is run.
+    let subject = resolve::inspected(&args.model)?;
     match args.format {
         Format::Text => output::stdout(text(&subject, args.digests).as_bytes())?,
         Format::Json | Format::Jsonl => output::json(&object(&subject, args.digests))?,

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::{
-    args::{Backend, ModelArgs, PromptArgs, RunArgs, Tied},
+    args::{Backend, Dtype, ModelArgs, PromptArgs, RunArgs, Tied},
     output::{Download, Sink},
 };
 use crate::{
@@ -46,11 +46,57 @@ pub(super) fn is_interrupted(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(RunError::Interrupted)))
 }
 
-/// Opens the model that was named.
+/// Opens the model that was named, on the backend that is to run it.
 pub(super) fn subject(args: &ModelArgs) -> Result<Subject> {
-    if args.backend == Backend::Mlx {
-        bail!("this program was built without the MLX backend; use --backend cpu");
+    let backend = args.backend.unwrap_or(Backend::usual());
+    check_backend(backend, args.dtype)?;
+    let subject = on_cpu(args)?;
+    match backend {
+        Backend::Cpu => Ok(subject),
+        Backend::Mlx => on_mlx(subject, args.dtype.unwrap_or(Dtype::Native)),
     }
+}
+
+/// Opens the model that was named to look at it; a backend that is asked for must be there all the same.
+pub(super) fn inspected(args: &ModelArgs) -> Result<Subject> {
+    check_backend(args.backend.unwrap_or(Backend::usual()), args.dtype)?;
+    on_cpu(args)
+}
+
+/// Refuses, before anything is opened, what cannot be had.
+fn check_backend(backend: Backend, dtype: Option<Dtype>) -> Result<()> {
+    match (backend, dtype) {
+        (Backend::Mlx, _) if !cfg!(feature = "mlx") => bail!(
+            "this program was built without the MLX backend; use --backend cpu, or build it with the feature `mlx` \
+             (cargo install lm-headroom --features mlx; on Linux see tools/mlx-linux in the repository)"
+        ),
+        (Backend::Cpu, Some(Dtype::Native)) => bail!(
+            "--dtype native is of the MLX backend: --backend cpu computes in float32, whatever the checkpoint's types; \
+             leave --dtype out, or add --backend mlx"
+        ),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(feature = "mlx")]
+fn on_mlx(subject: Subject, dtype: Dtype) -> Result<Subject> {
+    use crate::model::{Mlx, Precision};
+    let precision = match dtype {
+        Dtype::Native => Precision::Native,
+        Dtype::Float32 => Precision::Float32,
+    };
+    let mlx = Mlx::load(Arc::clone(subject.checkpoint()), precision)?;
+    Ok(subject.with_backend(Arc::new(mlx)))
+}
+
+#[cfg(not(feature = "mlx"))]
+fn on_mlx(subject: Subject, dtype: Dtype) -> Result<Subject> {
+    check_backend(Backend::Mlx, Some(dtype)).map(|()| subject)
+}
+
+/// Opens the model that was named for the CPU, whatever is usual: for what is about its bytes, or rests on the CPU
+/// kernels' arithmetic.
+pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     let kernel = kernel(args.kernel.as_deref())?;
     catch_interrupts();
     let (folder, revision) = match ModelName::parse(&args.model)? {
@@ -198,7 +244,7 @@ pub(super) fn introduction(subject: &Subject) -> String {
         layout.cols(),
         layout.bits().get(),
         layout.group_size(),
-        subject.kernel().name(),
+        subject.backend().kernel(),
         subject.team().threads(),
     )
 }

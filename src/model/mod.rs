@@ -4,12 +4,18 @@
 //! A [`Body`] is therefore asked for positions, not for generations: which token, after which position.
 //! Whoever asks (see [`crate::trial`]) sees to it that each distinct prefix is asked for once.
 
+pub mod backend;
 mod cache;
 pub mod llama;
+#[cfg(feature = "mlx")]
+pub mod mlx;
 pub mod projection;
 mod rope;
 
+pub use backend::{AnyBody, Backend, Cpu, HeldHead};
 pub use llama::Llama;
+#[cfg(feature = "mlx")]
+pub use mlx::{Mlx, Precision};
 pub use projection::{CpuProjection, Projection, Query};
 
 /// A position that a body has seen, with its keys and values.
@@ -63,6 +69,22 @@ pub enum BodyError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// A backend failed.
+    #[error("{backend}: {operation}: {message}")]
+    Backend {
+        /// Its name.
+        backend: &'static str,
+        /// What it was to do.
+        operation: &'static str,
+        /// What it says.
+        message: String,
+    },
+    /// A backend has nothing to compute on.
+    #[error("MLX finds no device to compute on here ({message}); use --backend cpu")]
+    NoDevice {
+        /// What MLX says.
+        message: String,
+    },
 }
 
 /// Everything of a model before its head.
@@ -74,7 +96,8 @@ pub trait Body {
     fn bytes_per_position(&self) -> usize;
 
     /// Runs new positions. The bits of a hidden state depend on the tokens up to it alone, not on what
-    /// else is in the call or how a prefix was cut into calls.
+    /// else is in the call or how a prefix was cut into calls. (On MLX they depend on the cut, too; `model/mlx`
+    /// says how.)
     ///
     /// # Errors
     /// [`BodyError`]; then no position was added.
@@ -88,6 +111,24 @@ pub trait Body {
 }
 
 impl<B: Body + ?Sized> Body for &mut B {
+    fn hidden_size(&self) -> usize {
+        (**self).hidden_size()
+    }
+
+    fn bytes_per_position(&self) -> usize {
+        (**self).bytes_per_position()
+    }
+
+    fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
+        (**self).extend(steps)
+    }
+
+    fn release(&mut self, slot: Slot) {
+        (**self).release(slot);
+    }
+}
+
+impl<B: Body + ?Sized> Body for Box<B> {
     fn hidden_size(&self) -> usize {
         (**self).hidden_size()
     }

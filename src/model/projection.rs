@@ -38,6 +38,20 @@ pub trait Projection {
     fn patch(&mut self, plan: &Plan, hidden: &[f32], logits: &mut [f32]) -> Result<(), BodyError>;
 }
 
+impl<P: Projection + ?Sized> Projection for Box<P> {
+    fn vocab_size(&self) -> usize {
+        (**self).vocab_size()
+    }
+
+    fn logits(&mut self, queries: Vec<Query<'_>>) -> Result<(), BodyError> {
+        (**self).logits(queries)
+    }
+
+    fn patch(&mut self, plan: &Plan, hidden: &[f32], logits: &mut [f32]) -> Result<(), BodyError> {
+        (**self).patch(plan, hidden, logits)
+    }
+}
+
 /// A head on the CPU: the shift is subtracted in the register, and nothing is written.
 #[derive(Debug)]
 pub struct CpuProjection<'a> {

@@ -18,11 +18,7 @@ pub(super) struct Rope {
 
 impl Rope {
     pub(super) fn new(config: &Config) -> Self {
-        let dim = config.head_dim as f64;
-        let frequencies = (0..config.head_dim / 2)
-            .map(|i| scaled(libm::pow(config.rope_theta, -2.0 * i as f64 / dim), &config.rope_scaling))
-            .collect();
-        Self { frequencies, cos: Vec::new(), sin: Vec::new() }
+        Self { frequencies: frequencies(config).collect(), cos: Vec::new(), sin: Vec::new() }
     }
 
     /// Makes positions below `count` available.
@@ -42,6 +38,13 @@ impl Rope {
         let half = self.frequencies.len();
         (&self.cos[position * half..][..half], &self.sin[position * half..][..half])
     }
+}
+
+/// Radians a position, one for each pair of columns.
+pub(super) fn frequencies(config: &Config) -> impl Iterator<Item = f64> {
+    let dim = config.head_dim as f64;
+    (0..config.head_dim / 2)
+        .map(move |i| scaled(libm::pow(config.rope_theta, -2.0 * i as f64 / dim), &config.rope_scaling))
 }
 
 /// Llama 3.1's rule, as transformers and mlx-lm state it: with wavelength `2 pi / f`, frequencies whose

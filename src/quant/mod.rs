@@ -190,6 +190,14 @@ impl<'a> MatrixRef<'a> {
         Ok(Self { layout, weight, scales, biases })
     }
 
+    /// Whether both are views of the same bytes in memory.
+    pub fn is(&self, other: &MatrixRef<'_>) -> bool {
+        self.layout == other.layout
+            && [(self.weight, other.weight), (self.scales, other.scales), (self.biases, other.biases)]
+                .iter()
+                .all(|(a, b)| std::ptr::eq::<[u8]>(*a, *b))
+    }
+
     /// Shape and format.
     #[inline]
     pub const fn layout(&self) -> &Layout {

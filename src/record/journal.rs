@@ -214,6 +214,8 @@ pub struct Expectation<'a> {
     pub threshold: f64,
     /// `cpu` or `mlx`.
     pub backend: &'a str,
+    /// The kernel, where it decides the results.
+    pub kernel: Option<&'a str>,
     /// The prompts' ids.
     pub prompts: &'a [&'a [u32]],
     /// The part of the run.
@@ -236,6 +238,9 @@ impl Expectation<'_> {
         }
         if record.backend != self.backend {
             return other("backend", record.backend.clone(), self.backend.to_owned());
+        }
+        if let Some(kernel) = self.kernel.filter(|&kernel| kernel != record.kernel) {
+            return other("kernel (--dtype and device)", record.kernel.clone(), kernel.to_owned());
         }
         if run.max_tokens != here.max_tokens {
             return other("--max-tokens", run.max_tokens.to_string(), here.max_tokens.to_string());

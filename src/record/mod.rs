@@ -150,7 +150,7 @@ pub struct Record {
     pub head_digest: String,
     /// `cpu` or `mlx`.
     pub backend: String,
-    /// Name of the kernel, e.g. `avx512`.
+    /// Name of the kernel, e.g. `avx512`; on MLX the type of activations and the device, e.g. `mlx-float16-gpu`.
     pub kernel: String,
     /// The prompt as given.
     pub prompt: String,

@@ -161,7 +161,13 @@ fn coherent(answer: &Trajectory, clean: &Trajectory, threshold: f64) -> bool {
 /// Where the cache keeps the threshold.
 fn entry(subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize) -> Option<PathBuf> {
     let digest = subject.checkpoint().model_digest();
-    let depends = serde_json::json!([VERSION, digest.to_hex().as_str(), prompts, max_tokens, SAMPLES, HELD_OUT, SEED]);
+    let mut depends =
+        serde_json::json!([VERSION, digest.to_hex().as_str(), prompts, max_tokens, SAMPLES, HELD_OUT, SEED]);
+    // Entries of the CPU are older than other backends, and stay valid.
+    let decides = subject.backend().decides();
+    if let Some(depends) = depends.as_array_mut().filter(|_| decides != "cpu") {
+        depends.push(decides.into());
+    }
     let key = blake3::hash(depends.to_string().as_bytes()).to_hex();
     Some(cache::folder()?.join("calibrations").join(key.as_str()))
 }

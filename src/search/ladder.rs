@@ -35,7 +35,8 @@ pub fn ladder(
     Ok(Ladder { records, restored })
 }
 
-/// Writes each edit into a private copy of the head, takes it back, and lets the restored head answer.
+/// Writes each edit into a private copy of the head, and into the backend's own head where it has one, takes it back, and
+/// lets the restored head answer.
 fn restore(session: &mut Session<'_>, edits: &[Edit]) -> Result<Restored, RunError> {
     let subject = session.subject();
     let original = subject.head().view();
@@ -52,7 +53,21 @@ fn restore(session: &mut Session<'_>, edits: &[Edit]) -> Result<Restored, RunErr
     }
     let after = head.digest();
     let clean = session.clean()?.to_vec();
-    let answers = session.trials().answers(&mut subject.projection(head.view()))?;
+    let answers = match subject.backend().held_head()? {
+        None => session.trials().answers(&mut subject.projection(head.view()))?,
+        // What the backend holds is edited and restored as well, and it is this head that answers again.
+        Some(mut held) => {
+            let stored = held.digest()?;
+            identical &= stored == before;
+            for edit in edits {
+                let plan = edit.plan(&original)?;
+                identical &= held.apply(&plan)? == plan.first_words(&original, 5);
+                held.restore()?;
+                identical &= held.digest()? == stored;
+            }
+            session.trials().answers(&mut held)?
+        }
+    };
     let same_as_clean = answers
         .iter()
         .zip(&clean)

@@ -10,7 +10,7 @@ use super::{Progress, RunError, Settings};
 use crate::{
     coherence::Verdict,
     edit::{Edit, Plan, Value},
-    model::{CpuProjection, Llama},
+    model::{AnyBody, Projection},
     record::{
         CampaignFacts, CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA,
         journal::{Expectation, Shard},
@@ -75,8 +75,8 @@ pub struct Session<'a> {
     subject: &'a Subject,
     prompts: &'a [Prompt],
     settings: &'a Settings,
-    trials: Trials<'a, Llama>,
-    head: CpuProjection<'a>,
+    trials: Trials<'a, AnyBody>,
+    head: Box<dyn Projection + 'a>,
     model_digest: String,
     head_digest: String,
     run: RunFacts,
@@ -112,11 +112,13 @@ impl<'a> Session<'a> {
 
     /// What a journal of this run must agree with; `prompts` are [`Session::prompt_ids`].
     pub fn expectation<'b>(&'b self, prompts: &'b [&'b [u32]]) -> Expectation<'b> {
+        let backend = self.subject.backend();
         Expectation {
             run: &self.run,
             model_digest: &self.model_digest,
             threshold: self.settings.threshold,
-            backend: BACKEND,
+            backend: backend.name(),
+            kernel: (backend.decides() == backend.kernel()).then(|| backend.kernel()),
             prompts,
             shard: self.shard,
         }
@@ -166,7 +168,7 @@ impl<'a> Session<'a> {
     }
 
     /// The trials of the clean model: its hidden states, and answers of other heads to the same prompts.
-    pub const fn trials(&mut self) -> &mut Trials<'a, Llama> {
+    pub const fn trials(&mut self) -> &mut Trials<'a, AnyBody> {
         &mut self.trials
     }
 
@@ -286,8 +288,8 @@ impl<'a> Session<'a> {
                         revision: subject.revision().map(str::to_owned),
                         model_digest: model_digest.clone(),
                         head_digest: head_digest.clone(),
-                        backend: BACKEND.to_owned(),
-                        kernel: subject.kernel().name().to_owned(),
+                        backend: subject.backend().name().to_owned(),
+                        kernel: subject.backend().kernel().to_owned(),
                         prompt: prompt.text.clone(),
                         prompt_ids: prompt.ids.clone(),
                         edit: edit.to_string(),
@@ -341,15 +343,12 @@ enum Done {
     Record { record: Box<Record>, resumed: bool },
 }
 
-/// The name of the backend in records.
-const BACKEND: &str = "cpu";
-
 /// Trials of a model on prompts.
 pub(super) fn trials<'a>(
     subject: &'a Subject,
     prompts: impl Iterator<Item = &'a [u32]>,
     max_tokens: usize,
-) -> Trials<'a, Llama> {
+) -> Trials<'a, AnyBody> {
     let task = Task { prompts: prompts.collect(), eos: subject.eos(), max_tokens, tying: subject.tying() };
     Trials::new(subject.body(), subject.kernel(), subject.team(), task)
 }
@@ -376,7 +375,7 @@ fn facts(subject: &Subject, prompts: &[Prompt], settings: &Settings, spec: Spec,
         settings.threshold.to_bits(),
         settings.calibration,
         tied,
-        BACKEND,
+        subject.backend().decides(),
         model_digest,
         asked,
     ]);

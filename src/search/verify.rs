@@ -15,7 +15,7 @@ use crate::{
     checkpoint::digest::head_digest,
     edit::{Amount, Change, Edit, Random, Tensor, shift_word},
     head::Head,
-    model::{Projection, Query},
+    model::{HeldHead, Projection, Query},
     quant::MatrixRef,
     seed,
     subject::{Prompt, Subject},
@@ -124,13 +124,23 @@ pub fn verify(
         let mut written = vec![0.0; vocab];
         let query = Query { shift: 0, hidden: vec![&hidden[0]], out: &mut written };
         subject.projection(applied.view()).logits(vec![query])?;
-        let same = fused.iter().zip(&written).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan());
-        if !same {
+        if !same(&fused, &written) {
             failed.push(edit.to_string());
         }
     }
     let cases = if hidden.is_empty() { 0 } else { edits.len() };
     check("measured without writing is measured after writing, to the bit", cases, failed);
+
+    if let Some(mut held) = subject.backend().held_head()? {
+        let failed = if held.digest()? == stored { vec![] } else { vec![held.digest()?.to_string()] };
+        check("the backend's head is the checkpoint's", 1, failed);
+        let mut failed = Vec::new();
+        for edit in edits.iter().filter(|_| !hidden.is_empty()) {
+            failed.extend(in_backend(subject, &mut *held, edit, stored, &hidden[0])?);
+        }
+        let claim = "each edit changes the backend's head, is measured as it is without, and is undone to the bit";
+        check(claim, cases, failed);
+    }
 
     let answers = trials.answers(&mut subject.projection(head.view()))?;
     let failed = answers.iter().zip(trials.clean()).zip(prompts);
@@ -163,6 +173,43 @@ fn edits(matrix: &MatrixRef<'_>, seed: u64) -> Result<Vec<Edit>, RunError> {
         Change::SetWord { row: 0, word: 0, value: 0 },
     ]));
     Ok(edits)
+}
+
+/// What does not hold of an edit that is written into the backend's own head.
+fn in_backend(
+    subject: &Subject,
+    held: &mut dyn HeldHead,
+    edit: &Edit,
+    stored: blake3::Hash,
+    hidden: &[f32],
+) -> Result<Option<String>, RunError> {
+    let original = subject.head().view();
+    let plan = edit.plan(&original)?;
+    let [mut fused, mut written] = [(); 2].map(|()| vec![0.0; original.layout().rows()]);
+    let mut projection = subject.projection(original);
+    projection.logits(vec![Query { shift: plan.shift, hidden: vec![hidden], out: &mut fused }])?;
+    projection.patch(&plan, hidden, &mut fused)?;
+    let words = held.apply(&plan)?;
+    let changed = held.digest()? != stored;
+    held.logits(vec![Query { shift: 0, hidden: vec![hidden], out: &mut written }])?;
+    held.restore()?;
+    let what = if words != plan.first_words(&original, 5) {
+        "its first words are others"
+    } else if !changed && (plan.shift != 0 || !plan.rows.is_empty()) {
+        "wrote nothing"
+    } else if !same(&fused, &written) {
+        "logits differ"
+    } else if held.digest()? != stored {
+        "was not undone"
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(format!("{edit}: {what}")))
+}
+
+/// Whether logits are equal to the bit, or both not a number.
+fn same(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
 }
 
 /// Applies edits one inside the other; the number of them.

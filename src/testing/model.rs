@@ -11,7 +11,7 @@ use crate::{
     },
     head::{Head, HeadError},
     kernels::Kernel,
-    model::{BodyError, Llama},
+    model::{AnyBody, BodyError},
     subject::{self, Encoding, Prompt, Subject},
     team::Team,
     tokenizer::TokenizerError,
@@ -89,7 +89,7 @@ pub struct Model {
     /// What is asked.
     pub prompts: &'static [Prompt],
     /// Runs edits on the prompts; the clean answers are known.
-    pub(super) trials: Trials<'static, Llama>,
+    pub(super) trials: Trials<'static, AnyBody>,
     /// Hidden states at each step of the clean answers.
     pub(super) hidden: Vec<Vec<f32>>,
     /// To be written and restored.

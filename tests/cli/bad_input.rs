@@ -149,8 +149,20 @@ fn a_template_that_raises_fails_or_is_missing_is_told_with_the_prompt() {
 #[test]
 fn the_kernel_and_the_backend_say_what_there_is() {
     refused(&["--kernel", "abacus"], &["--kernel", "\"abacus\"", "scalar"]);
-    refused(&["--backend", "mlx"], &["MLX", "--backend cpu"]);
     misused(&["--backend", "cuda"], &["cuda", "cpu, mlx"]);
+    refused(&["--backend", "cpu", "--dtype", "native"], &["--dtype", "float32", "--backend mlx"]);
+    misused(&["--dtype", "float8"], &["float8", "native, float32"]);
+    if !cfg!(feature = "mlx") {
+        for command in ["ladder", "verify", "inspect"] {
+            refused(&[command, "--backend", "mlx"], &["without the MLX backend", "--backend cpu", "--features mlx"]);
+        }
+    }
+}
+
+#[test]
+fn certificates_are_the_cpu_s_and_say_what_to_do() {
+    refused(&["certify", "--backend", "mlx"], &["rounding bound", "--backend cpu", "replay FILE --backend mlx"]);
+    refused(&["certify", "--dtype", "native"], &["--dtype"]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ pub struct Run<'a> {
     pub facts: &'a RunFacts,
     /// `cpu` or `mlx`.
     pub backend: &'a str,
-    /// The kernel.
+    /// The kernel, or type and device.
     pub kernel: &'a str,
     /// Surprise in nats up to which a step counts as coherent.
     pub threshold: f64,

@@ -84,6 +84,26 @@ pub fn word(word: u32, shift: i64, reached: &mut Reached) -> Verdict {
     Ok(())
 }
 
+/// The law for words that a backend has shifted by casts of its own: `found` of `words`.
+///
+/// # Errors
+/// The violation.
+pub fn cast(words: &[u32], shift: i64, found: &[u32], reached: &mut Reached) -> Verdict {
+    let expected: Vec<u32> = words.iter().map(|&word| shift_word(word, shift)).collect();
+    let differs = (0..words.len().max(found.len())).find(|&i| expected.get(i) != found.get(i));
+    claim!(
+        LAW,
+        differs.is_none(),
+        "a backend's shift is the wrapping difference of 32 bits",
+        "{:x?} shifted by {shift} is {:x?}, not {:x?}",
+        differs.and_then(|i| words.get(i)),
+        differs.and_then(|i| found.get(i)),
+        differs.and_then(|i| expected.get(i))
+    );
+    words.iter().for_each(|_| reached.one("cast"));
+    Ok(())
+}
+
 /// The law for all words of a head, written and planned.
 ///
 /// # Errors
