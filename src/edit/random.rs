@@ -274,6 +274,12 @@ mod tests {
     }
 
     #[test]
+    fn a_draw_of_0_to_1_is_never_0() {
+        // The highest 53 bits of the number above, and one more, so that its logarithm is finite.
+        assert_eq!(Generator::new(0).unit() * (1_u64 << 53) as f64, 7_956_156_453_446_586.0);
+    }
+
+    #[test]
     fn a_value_is_printed_as_the_shortest_text_that_is_the_same_number() {
         assert_eq!(
             [Value::Integer(-3), Value::Rate(1e-6), Value::Rate(0.25)].map(|v| v.to_string()),
