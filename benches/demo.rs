@@ -32,7 +32,6 @@ fn forced(bencher: Bencher<'_, '_>, edits: impl Fn(i64) -> Edit) {
     let prompt = model.prompt(PROMPT, Vec::new(), &Default::default()).expect("ids");
     let ids = [prompt.ids];
     let plans = plans(&model, (0..1000).map(|i| edits(i * 7_654_321 + 1)));
-    let mut body = model.body();
     let mut head = model.projection(model.head().view());
     let task = Task {
         prompts: ids.iter().map(Vec::as_slice).collect(),
@@ -40,7 +39,7 @@ fn forced(bencher: Bencher<'_, '_>, edits: impl Fn(i64) -> Edit) {
         max_tokens: 10,
         tying: model.tying(),
     };
-    let mut trials = Trials::new(&mut body, model.kernel(), model.team(), task);
+    let mut trials = Trials::new(model.body(), model.kernel(), model.team(), task);
     // The clean answer, once.
     let steps = trials.forced(&mut head, &plans[..1]).expect("measurements")[0].0.len();
     assert_eq!(steps, 10, "a ten-token answer");

@@ -38,12 +38,12 @@ fn setup() -> Setup {
 }
 
 fn generate(setup: &Setup, plans: &[Plan], max_tokens: usize) {
-    let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+    let body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
     let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
     let prompts = [PROMPT.to_vec()];
     let task =
         Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2], max_tokens, tying: Tying::Separate };
-    let mut trials = Trials::new(&mut body, setup.kernel, &setup.team, task);
+    let mut trials = Trials::new(body, setup.kernel, &setup.team, task);
     trials.run(&mut head, plans, |_| Ok::<_, BodyError>(())).expect("trials");
 }
 

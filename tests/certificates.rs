@@ -23,6 +23,7 @@ use lm_headroom::{
     testing::{
         brute_force::SmallHead,
         fixture::{Fixture, files_of},
+        model::reference_folder,
         skipped,
     },
     trial::{Event, Finish, Task, Trials, Tying},
@@ -78,12 +79,7 @@ fn lines<T: for<'a> Deserialize<'a>>(text: &str) -> Vec<T> {
 }
 
 fn model(name: &str) -> Option<PathBuf> {
-    let found = std::env::var_os("HEADROOM_MODELS").map(|folder| PathBuf::from(folder).join(name));
-    let found = found.filter(|folder| folder.join("config.json").exists());
-    if found.is_none() {
-        skipped(&format!("certificates on {name}"), "HEADROOM_MODELS names no folder that holds it");
-    }
-    found
+    reference_folder(name).map_err(|why| skipped(&format!("certificates on {name}"), &why)).ok()
 }
 
 /// The clean answers of a checkpoint to some prompts: hidden states and executed logits of each position.

@@ -8,12 +8,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use lm_headroom::{
     coherence::{Finish, Verdict},
     kernels::Kernel,
-    model::{BodyError, Projection},
+    model::Projection,
     search::{Progress, Session, Settings, Spec, calibrate, ladder::ladder},
     seed,
     subject::{self, Prompt, Subject},
     team::Team,
-    trial::{Event, Task, Trajectory, Trial, Trials},
+    testing::model::answers,
+    trial::{Trajectory, Trial},
 };
 use serde_json::Value;
 
@@ -45,28 +46,9 @@ fn suite(model: &Subject) -> Vec<Prompt> {
 
 /// Clean answers and trials of `shifts` on `prompts`.
 fn run(model: &Subject, prompts: &[Vec<u32>], shifts: &[i64], max_tokens: usize) -> (Vec<Trajectory>, Vec<Trial>) {
-    let mut body = model.body();
-    let mut head = model.projection(model.head().view());
-    let task = Task {
-        prompts: prompts.iter().map(Vec::as_slice).collect(),
-        eos: model.eos(),
-        max_tokens,
-        tying: model.tying(),
-    };
     let edit = |&shift: &i64| lm_headroom::edit::Edit::shift(shift).plan(&model.head().view()).expect("a plan");
     let plans: Vec<_> = shifts.iter().map(edit).collect();
-    let (mut clean, mut trials) = (Vec::new(), Vec::new());
-    Trials::new(&mut body, model.kernel(), model.team(), task)
-        .run(&mut head, &plans, |event| {
-            match event {
-                Event::Wave { .. } => {}
-                Event::Clean(trajectory) => clean.push(trajectory),
-                Event::Trial(trial) => trials.push(trial),
-            }
-            Ok::<_, BodyError>(())
-        })
-        .expect("trials");
-    (clean, trials)
+    answers(model, prompts, &plans, max_tokens).expect("trials")
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use lm_headroom::testing::harness;
 use lm_headroom::testing::harness::{Named, from_env};
+use lm_headroom::testing::model::reference_folder;
 
 mod demo {
     use super::harness;
@@ -15,10 +16,9 @@ mod demo {
 
 /// A reference checkpoint, where there is one.
 fn reference(name: &str) -> Named {
-    let folder = std::env::var_os("HEADROOM_MODELS").map(|folder| std::path::PathBuf::from(folder).join(name));
-    match folder.filter(|folder| folder.join("config.json").exists()) {
-        Some(folder) => Named::Required(folder.to_string_lossy().into_owned()),
-        None => Named::Absent(format!("HEADROOM_MODELS names no folder that holds {name}")),
+    match reference_folder(name) {
+        Ok(folder) => Named::Required(folder.to_string_lossy().into_owned()),
+        Err(why) => Named::Absent(why),
     }
 }
 

@@ -7,7 +7,7 @@ use lm_headroom::{
     checkpoint::Checkpoint,
     edit::Plan,
     kernels::{Activations, Job, Kernel, Pass, multiply},
-    model::{BodyError, CpuProjection, Llama},
+    model::{CpuProjection, Llama},
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
     testing::{
@@ -16,7 +16,7 @@ use lm_headroom::{
         oracles::{Reached, kernel as oracle},
         skipped,
     },
-    trial::{Event, Task, Trial, Trials, Tying},
+    trial::{Task, Trial, Trials, Tying},
 };
 use std::sync::Arc;
 
@@ -227,27 +227,14 @@ fn trials(kernel: Kernel, tied: bool) -> Vec<Trial> {
     let fixture = Fixture { seed: 1, tie_word_embeddings: Some(tied), num_hidden_layers: 3, ..Fixture::default() };
     let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
     let team = Arc::new(Team::new(2));
-    let mut body = Llama::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
+    let body = Llama::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, kernel, &team);
     let tying = if tied { Tying::Shared(head) } else { Tying::Separate };
     let prompts = [vec![1, 7, 9, 30], vec![60], (0..40).map(|i| (i * 7 + 3) % 90).collect()];
     let plans = [0, 1, 0x10, 0x100, 0x8000_0000, 0x1234_5678].map(|shift| Plan { shift, ..Plan::default() });
-    let mut trials = Vec::new();
-    Trials::new(
-        &mut body,
-        kernel,
-        &team,
-        Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2, 5], max_tokens: 16, tying },
-    )
-    .run(&mut projection, &plans, |event| {
-        if let Event::Trial(trial) = event {
-            trials.push(trial);
-        }
-        Ok::<_, BodyError>(())
-    })
-    .expect("trials");
-    trials
+    let task = Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2, 5], max_tokens: 16, tying };
+    Trials::new(body, kernel, &team, task).all(&mut projection, &plans).expect("trials")
 }
 
 #[test]

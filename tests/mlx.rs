@@ -4,8 +4,10 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
+mod mlx_lm;
+
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     sync::{Arc, OnceLock},
 };
@@ -16,7 +18,6 @@ use lm_headroom::{
         Checkpoint,
         config::{Override, Scheme},
     },
-    coherence::Finish,
     edit::{Edit, Plan},
     kernels::Kernel,
     model::{Body, BodyError, Mlx, Parent, Precision, Projection, Query, Step},
@@ -28,13 +29,13 @@ use lm_headroom::{
     team::Team,
     testing::{
         fixture::Fixture,
+        model::answers,
         oracles::{Reached, shift::cast},
-        skipped,
         strategies::{edits::SHIFTS, heads::WORDS},
     },
-    trial::{Event, Task, Trajectory, Trial, Trials},
+    trial::Trajectory,
 };
-use serde::Deserialize;
+use mlx_lm::{G32, G64, TIED, compare, folder, references};
 use serde_json::{Value, json};
 
 /// How far a logit of MLX may be from the CPU's in float32, as a part of the largest of its position.
@@ -98,25 +99,6 @@ fn logits(model: &Subject, plan: &Plan, hidden: &[f32]) -> Vec<f32> {
 
 fn plan(model: &Subject, edit: &str) -> Plan {
     edit.parse::<Edit>().expect("an edit").plan(&model.head().view()).expect("it fits")
-}
-
-/// Clean answers, and trials of every plan on every prompt.
-fn run(model: &Subject, prompts: &[Vec<u32>], plans: &[Plan], max_tokens: usize) -> (Vec<Trajectory>, Vec<Trial>) {
-    let prompts = prompts.iter().map(Vec::as_slice).collect();
-    let task = Task { prompts, eos: model.eos(), max_tokens, tying: model.tying() };
-    let mut head = model.projection(model.head().view());
-    let (mut clean, mut trials) = (Vec::new(), Vec::new());
-    Trials::new(model.body(), model.kernel(), model.team(), task)
-        .run(&mut head, plans, |event| {
-            match event {
-                Event::Wave { .. } => {}
-                Event::Clean(trajectory) => clean.push(trajectory),
-                Event::Trial(trial) => trials.push(trial),
-            }
-            Ok::<_, BodyError>(())
-        })
-        .expect("trials");
-    (clean, trials)
 }
 
 /// That two answers are one, or part where the two best logits are closer than `near`; whether they are one.
@@ -261,7 +243,8 @@ fn every_kind_of_checkpoint_gives_the_cpu_s_answers_and_keeps_its_head() {
         let edits =
             ["clean", "shift:1", "shift:1000003", "random:flips=40,seed=3", "random:flips=3,seed=4,tensor=scales"];
         let plans: Vec<Plan> = edits.map(|edit| plan(&mlx, edit)).into();
-        let (of_mlx, of_cpu) = (run(&mlx, &prompts, &plans, 8), run(&cpu, &prompts, &plans, 8));
+        let (of_mlx, of_cpu) =
+            (answers(&mlx, &prompts, &plans, 8).expect("trials"), answers(&cpu, &prompts, &plans, 8).expect("trials"));
         for (a, b) in of_mlx.1.iter().zip(&of_cpu.1) {
             assert_eq!((a.prompt, a.edit), (b.prompt, b.edit));
             equal += usize::from(same_but_for_near_ties(&a.trajectory, &b.trajectory, NEAR_TIE * scale));
@@ -285,7 +268,8 @@ fn a_tied_matrix_edited_as_embedding_too_gives_the_cpu_s_answers() {
     let mlx = on_mlx(&checkpoint, "tied", Precision::Float32).with_shared_embedding(true);
     let prompts: Vec<Vec<u32>> = (0..3).map(|i| ids(fixture.vocab_size, i)).collect();
     let plans = ["shift:1", "shift:1000003", "random:flips=40,seed=3"].map(|edit| plan(&mlx, edit));
-    let (of_mlx, of_cpu) = (run(&mlx, &prompts, &plans, 8), run(&cpu, &prompts, &plans, 8));
+    let (of_mlx, of_cpu) =
+        (answers(&mlx, &prompts, &plans, 8).expect("trials"), answers(&cpu, &prompts, &plans, 8).expect("trials"));
     let near = NEAR_TIE * largest(&logits(&cpu, &Plan::default(), &hidden(&cpu, &prompts[0], &[])[0]));
     let equal =
         of_mlx.1.iter().zip(&of_cpu.1).filter(|(a, b)| same_but_for_near_ties(&a.trajectory, &b.trajectory, near));
@@ -415,59 +399,27 @@ fn what_the_model_does_not_have_is_an_error_and_leaves_it_as_it_was() {
     assert!(matches!(Certifier::new(demo()), Err(CertificateError::Backend("mlx"))));
 }
 
-#[derive(Deserialize)]
-struct Reference {
-    prompt: String,
-    shift: i64,
-    prompt_ids: Vec<u32>,
-    tokens: Vec<u32>,
-    finish: String,
-    first_words: Vec<u32>,
-    top5: Vec<Vec<(u32, f64)>>,
-}
-
 /// The first prompt of mlx-lm's trajectories on `name` under `shifts`.
 fn as_mlx_lm(name: &str, lines: &str, shifts: &[i64], shared: bool) {
-    let found = std::env::var_os("HEADROOM_MODELS").map(|folder| PathBuf::from(folder).join(name));
-    let Some(folder) = found.filter(|folder| folder.join("config.json").exists()) else {
-        skipped(&format!("mlx-lm's trajectories on {name}, by MLX"), "HEADROOM_MODELS names no folder that holds it");
-        return;
-    };
+    let Some(folder) = folder(name, &format!("mlx-lm's trajectories on {name}, by MLX")) else { return };
     let checkpoint = Arc::new(Checkpoint::open(&folder).expect("a checkpoint"));
     let model = on_mlx(&checkpoint, name, Precision::Float32).with_shared_embedding(shared);
-    let all: Vec<Reference> = lines.lines().map(|line| serde_json::from_str(line).expect("a reference")).collect();
-    let prompt = all[0].prompt_ids.clone();
-    let plans: Vec<Plan> = shifts.iter().map(|shift| plan(&model, &format!("shift:{shift}"))).collect();
-    let (_, trials) = run(&model, std::slice::from_ref(&prompt), &plans, 10);
-    let mut most = 0.0_f64;
-    for (trial, &shift) in trials.iter().zip(shifts) {
-        let reference = all.iter().find(|r| r.shift == shift && r.prompt_ids == prompt).expect("a reference");
-        let what = format!("{:?} under shift {shift}", reference.prompt);
-        assert_eq!(trial.trajectory.tokens, reference.tokens, "{what}");
-        assert_eq!(trial.trajectory.finish == Finish::Stop, reference.finish == "stop", "{what}");
-        assert_eq!(plans[trial.edit].first_words(&model.head().view(), 5), reference.first_words, "{what}");
-        for (margin, top) in trial.trajectory.margin.iter().zip(&reference.top5) {
-            most = most.max((f64::from(*margin) - (top[0].1 - top[1].1)).abs());
-        }
-    }
-    println!("{name}: {} trajectories equal, margins apart at most {most:e}", trials.len());
-    assert!(trials.len() == shifts.len() && most < 1e-3, "{most:e}");
+    let mut some = references(lines);
+    let prompt = some[0].prompt_ids.clone();
+    some.retain(|reference| reference.prompt_ids == prompt && shifts.contains(&reference.shift));
+    assert_eq!(some.len(), shifts.len());
+    compare(&model, &some, 1e-3);
 }
 
 #[test]
 fn smollm2_answers_as_mlx_lm_does() {
-    as_mlx_lm(
-        "smollm2-g64",
-        include_str!("fixtures/reference/smollm2-g64.jsonl"),
-        &[0, 1, 1_000_003, 100_000_000],
-        false,
-    );
-    as_mlx_lm("smollm2-g32", include_str!("fixtures/reference/smollm2-g32.jsonl"), &[0, 1_000_000], false);
+    as_mlx_lm("smollm2-g64", G64, &[0, 1, 1_000_003, 100_000_000], false);
+    as_mlx_lm("smollm2-g32", G32, &[0, 1_000_000], false);
 }
 
 #[test]
 fn a_tied_smollm2_edited_as_head_and_embedding_answers_as_mlx_lm_does() {
-    as_mlx_lm("smollm2-g64-tied", include_str!("fixtures/reference/smollm2-g64-tied.jsonl"), &[1], true);
+    as_mlx_lm("smollm2-g64-tied", TIED, &[1], true);
 }
 
 fn program(args: &[&str]) -> Output {

@@ -10,10 +10,10 @@ use lm_headroom::{
     checkpoint::Checkpoint,
     edit::{Edit, Plan},
     kernels::Kernel,
-    model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
+    model::{Body, CpuProjection, Llama, Parent, Step},
     team::Team,
     testing::oracles::{Reached, trie as oracle},
-    trial::{Event, Task, Trial, Trials, Tying},
+    trial::{Task, Trial, Trials, Tying},
 };
 
 fn edit(text: &str) -> Edit {
@@ -48,7 +48,7 @@ impl Default for Setting {
 
 fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setting: &Setting) -> Vec<Trial> {
     let team = Arc::new(Team::new(setting.threads));
-    let mut body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
+    let body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, setting.kernel, &team);
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
@@ -58,16 +58,7 @@ fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setti
         max_tokens: setting.max_tokens,
         tying,
     };
-    let mut trials = Vec::new();
-    Trials::new(&mut body, setting.kernel, &team, task)
-        .run(&mut projection, plans, |event| {
-            if let Event::Trial(trial) = event {
-                trials.push(trial);
-            }
-            Ok::<_, BodyError>(())
-        })
-        .expect("trials");
-    trials
+    Trials::new(body, setting.kernel, &team, task).all(&mut projection, plans).expect("trials")
 }
 
 /// Prompts that share prefixes, one inside another, and one longer than a batch of the body.
@@ -181,7 +172,7 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
         let (prompts, plans) = (prompts(), plans(&checkpoint, &EDITS));
         let whole = run(&checkpoint, &prompts, &plans, &setting);
         let team = Arc::new(Team::new(2));
-        let mut body = Llama::new(Arc::clone(&checkpoint), setting.kernel, Arc::clone(&team));
+        let body = Llama::new(Arc::clone(&checkpoint), setting.kernel, Arc::clone(&team));
         let head = checkpoint.weights().head().view();
         let mut projection = CpuProjection::new(head, setting.kernel, &team);
         let tying = if shared { Tying::Shared(head) } else { Tying::Separate };
@@ -191,7 +182,7 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
             max_tokens: setting.max_tokens,
             tying,
         };
-        let mut trials = Trials::new(&mut body, setting.kernel, &team, task);
+        let mut trials = Trials::new(body, setting.kernel, &team, task);
         let forced = trials.forced(&mut projection, &plans).expect("measurements");
         assert_eq!(forced.len(), whole.len());
         for ((divergence, agreement), trial) in forced.iter().zip(&whole) {

@@ -110,24 +110,6 @@ pub trait Body {
     fn release(&mut self, slot: Slot);
 }
 
-impl<B: Body + ?Sized> Body for &mut B {
-    fn hidden_size(&self) -> usize {
-        (**self).hidden_size()
-    }
-
-    fn bytes_per_position(&self) -> usize {
-        (**self).bytes_per_position()
-    }
-
-    fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
-        (**self).extend(steps)
-    }
-
-    fn release(&mut self, slot: Slot) {
-        (**self).release(slot);
-    }
-}
-
 impl<B: Body + ?Sized> Body for Box<B> {
     fn hidden_size(&self) -> usize {
         (**self).hidden_size()

@@ -1,6 +1,11 @@
 //! A whole model as the thing under test: opened once, with its clean answers, for all cases of a run.
 
-use std::{cell::RefCell, fmt, path::Path, sync::Arc};
+use std::{
+    cell::RefCell,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use blake3::Hash;
 
@@ -9,13 +14,14 @@ use crate::{
         CheckpointError, demo,
         hub::{HubError, HubSettings, ModelName, ModelNameError},
     },
+    edit::Plan,
     head::{Head, HeadError},
     kernels::Kernel,
     model::{AnyBody, BodyError},
     subject::{self, Encoding, Prompt, Subject},
     team::Team,
     tokenizer::TokenizerError,
-    trial::{Task, Trials, Tying},
+    trial::{Task, Trajectory, Trial, Trials, Tying},
 };
 
 /// What is asked where nothing else is said: the notebook's prompt first.
@@ -80,6 +86,36 @@ pub fn subject(name: &str, threads: usize) -> Result<Subject, ModelError> {
     };
     let checkpoint = subject::open(folder.as_deref().map(Path::new))?;
     Ok(Subject::new(name.to_owned(), revision, checkpoint, Kernel::best(), Arc::new(Team::new(threads)))?)
+}
+
+/// The folder of one of the reference checkpoints, which are wherever `HEADROOM_MODELS` says.
+///
+/// # Errors
+/// Why there is none, for a test that is skipped.
+pub fn reference_folder(name: &str) -> Result<PathBuf, String> {
+    let folder = std::env::var_os("HEADROOM_MODELS").map(|folder| PathBuf::from(folder).join(name));
+    let found = folder.filter(|folder| folder.join("config.json").exists());
+    found.ok_or_else(|| format!("HEADROOM_MODELS names no folder that holds {name}"))
+}
+
+/// The clean answers to prompts given as ids, and the trials of every plan on each of them.
+///
+/// # Errors
+/// [`BodyError`].
+///
+/// # Panics
+/// As [`Trials::new`].
+pub fn answers(
+    subject: &Subject,
+    prompts: &[Vec<u32>],
+    plans: &[Plan],
+    max_tokens: usize,
+) -> Result<(Vec<Trajectory>, Vec<Trial>), BodyError> {
+    let prompts = prompts.iter().map(Vec::as_slice).collect();
+    let task = Task { prompts, eos: subject.eos(), max_tokens, tying: subject.tying() };
+    let mut trials = Trials::new(subject.body(), subject.kernel(), subject.team(), task);
+    let found = trials.all(&mut subject.projection(subject.head().view()), plans)?;
+    Ok((trials.clean().cloned().collect(), found))
 }
 
 /// A model, its prompts, its clean answers and a private head, which cases borrow one after the other.

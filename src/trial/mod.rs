@@ -202,6 +202,21 @@ impl<'a, B: Body> Trials<'a, B> {
         self.run_some(head, plans, &all, event)
     }
 
+    /// Every trial of [`Trials::run`], in its order.
+    ///
+    /// # Errors
+    /// What the body or the head reports.
+    pub fn all(&mut self, head: &mut impl Projection, plans: &[Plan]) -> Result<Vec<Trial>, BodyError> {
+        let mut trials = Vec::new();
+        self.run(head, plans, |event| {
+            if let Event::Trial(trial) = event {
+                trials.push(trial);
+            }
+            Ok::<_, BodyError>(())
+        })?;
+        Ok(trials)
+    }
+
     /// Runs trials, each a prompt and a plan by their indices, through `head` and hands them over with their
     /// measurements, in the order given; the clean answers first, where they are not known yet. Where the prefixes of
     /// all trials together would take more than a gigabyte, they are run in parts; a prefix that two parts share is

@@ -82,6 +82,8 @@ struct State {
     head: Head,
     next: u32,
     dtype: Dtype,
+    /// `cpu` or `gpu`.
+    device: &'static str,
 }
 
 /// A model in MLX's memory. Clones are handles of the same.
@@ -110,7 +112,7 @@ impl Mlx {
         };
         let source = Arc::clone(&checkpoint);
         let owner = Owner::start(move || State::load(&source, widen))?;
-        let kernel = owner.ask("dtype", |state| Ok(state.kernel(device()?)))?;
+        let kernel = owner.ask("dtype", |state| Ok(state.kernel()))?;
         Ok(Self { owner: Arc::new(owner), checkpoint, kernel })
     }
 }
@@ -143,23 +145,23 @@ fn device() -> Result<&'static str, BodyError> {
 
 impl State {
     fn load(checkpoint: &Checkpoint, widen: Widen) -> Result<Self, BodyError> {
-        device()?;
+        let device = device()?;
         let packed = Packed::of(&checkpoint.weights().head().view())?;
         // Of a tied matrix there is one copy.
         let tied = checkpoint.weights().lm_head.is_none().then_some(&packed);
         let llama = Llama::load(checkpoint, tied, widen)?;
         let dtype = llama.dtype()?;
         let head = Head::new(*checkpoint.weights().head().layout(), packed, widen, dtype);
-        Ok(Self { llama, bodies: BTreeMap::new(), heads: BTreeMap::new(), head, next: 0, dtype })
+        Ok(Self { llama, bodies: BTreeMap::new(), heads: BTreeMap::new(), head, next: 0, dtype, device })
     }
 
-    fn kernel(&self, device: &str) -> String {
+    fn kernel(&self) -> String {
         let dtype = match self.dtype {
             Dtype::Float16 => "float16",
             Dtype::Bfloat16 => "bfloat16",
             _ => "float32",
         };
-        format!("mlx-{dtype}-{device}")
+        format!("mlx-{dtype}-{}", self.device)
     }
 
     fn number(&mut self) -> u32 {

@@ -11,7 +11,7 @@ use crate::{
     edit::{Edit, Plan},
     head::{Applied, HeadError},
     kernels::scalar,
-    model::{BodyError, Projection, Query},
+    model::{Projection, Query},
     quant::{Layout, MatrixRef},
     subject::Subject,
     testing::{
@@ -23,7 +23,6 @@ use crate::{
             some,
         },
     },
-    trial::{Event, Trial},
 };
 
 const LAW: u8 = 3;
@@ -78,15 +77,9 @@ pub fn perturb(model: &mut Model, edits: &[Edit], reached: &mut Reached) -> Verd
     let composed = edits.iter().fold(Edit::clean(), |all, edit| all.then(edit));
     let plan = composed.plan(&original).expect("perturbations fit the head");
     let unwritten = logits(subject, original, &plan, &model.hidden)?;
-    let mut measured: Vec<Trial> = Vec::new();
-    model
+    let measured = model
         .trials
-        .run(&mut subject.projection(original), std::slice::from_ref(&plan), |event| {
-            if let Event::Trial(trial) = event {
-                measured.push(trial);
-            }
-            Ok::<_, BodyError>(())
-        })
+        .all(&mut subject.projection(original), std::slice::from_ref(&plan))
         .expect("prompts that were answered before");
 
     // The rows that are worked out on paper: those that were touched, up to a number, and some that were not.

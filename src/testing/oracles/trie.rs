@@ -15,7 +15,7 @@ use crate::{
     edit::{Change, Edit, Plan, Tensor},
     head::Head,
     kernels::{Kernel, Top, scalar},
-    model::{Body, BodyError, CpuProjection, Llama, Parent, Projection, Query, Step},
+    model::{Body, CpuProjection, Llama, Parent, Projection, Query, Step},
     quant::{FloatType, MatrixRef},
     testing::{
         comparators::same_bits,
@@ -27,7 +27,7 @@ use crate::{
             one_in, some,
         },
     },
-    trial::{Event, Task, Trial, Trials, Tying},
+    trial::{Task, Trial, Trials, Tying},
 };
 
 const LAW: u8 = 6;
@@ -201,23 +201,14 @@ fn together(
     setting: &Setting<'_>,
 ) -> Vec<Trial> {
     let team = team(2);
-    let mut body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
+    let body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, kernel, team);
     let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&head).expect("it fits")).collect();
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
     let prompts = prompts.iter().map(Vec::as_slice).collect();
     let task = Task { prompts, eos: setting.eos, max_tokens: setting.max_tokens, tying };
-    let mut trials = Vec::new();
-    Trials::new(&mut body, kernel, team, task)
-        .run(&mut projection, &plans, |event| {
-            if let Event::Trial(trial) = event {
-                trials.push(trial);
-            }
-            Ok::<_, BodyError>(())
-        })
-        .expect("tokens of the vocabulary");
-    trials
+    Trials::new(body, kernel, team, task).all(&mut projection, &plans).expect("tokens of the vocabulary")
 }
 
 /// One edit written into a head, and a body that shares nothing with any other.
