@@ -172,8 +172,8 @@ impl Digest {
 /// then results that were stored before can no longer be replayed to the bit.
 const PRODUCTS: &str = "8484a6767265f7c3fec2a9e431f29c7341d34d784986b815994ff2994ef85e6a";
 const REST: &str = "3f68ced24d9d3f41251a21f74876ce309ffbc9ce6d6710b3a73b7347efaf4638";
-const TRAJECTORIES: &str = "4e6eeede1696e4c9599b0c75fc399b8ef0701e2b570260e7e9257c1e48bc4880";
-const DIVERGENCES: &str = "fd97e5b82dc4dbf82bfc3e3809ee1dc5615be8aa36b275f092dac9b91babbb4e";
+const TRAJECTORIES: &str = "ece91871c4acb02086a6fcb9f8fc005d11d77dab4bc9733d94ab009e51d85b39";
+const DIVERGENCES: &str = "658b0f27ad3453dcdde540c8ee4e6904b947824aa61f2b3d89aac8ef24786885";
 
 #[test]
 fn products_are_equal_across_instruction_sets() {

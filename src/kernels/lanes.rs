@@ -385,23 +385,40 @@ unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, col
             let wide = (block.count - vector).min(V);
             let mut row = 0;
             while row + R <= block.rows {
-                let w = panel.add(row * cols);
-                match wide {
-                    1 => tile::<L, R, 1>(w, cols, block, row, vector),
-                    2 => tile::<L, R, 2>(w, cols, block, row, vector),
-                    3 if V > 3 => tile::<L, R, 3>(w, cols, block, row, vector),
-                    4 if V > 4 => tile::<L, R, 4>(w, cols, block, row, vector),
-                    5 if V > 5 => tile::<L, R, 5>(w, cols, block, row, vector),
-                    _ => tile::<L, R, V>(w, cols, block, row, vector),
-                }
+                by_vectors::<L, R, V>(panel.add(row * cols), cols, block, row, vector, wide);
                 row += R;
             }
-            for row in row..block.rows {
-                for v in vector..vector + wide {
-                    tile::<L, 1, 1>(panel.add(row * cols), cols, block, row, v);
-                }
+            while row < block.rows {
+                by_vectors::<L, 1, V>(panel.add(row * cols), cols, block, row, vector, wide);
+                row += 1;
             }
             vector += wide;
+        }
+    }
+}
+
+/// A tile of `R` rows and `wide` vectors, at most `V`.
+///
+/// # Safety
+/// As [`tiles`], with `row + R <= block.rows` and `vector + wide <= block.count`.
+#[inline(always)]
+unsafe fn by_vectors<L: Lanes, const R: usize, const V: usize>(
+    w: *const f32,
+    cols: usize,
+    block: Block,
+    row: usize,
+    vector: usize,
+    wide: usize,
+) {
+    // SAFETY: as for this function.
+    unsafe {
+        match wide {
+            1 => tile::<L, R, 1>(w, cols, block, row, vector),
+            2 => tile::<L, R, 2>(w, cols, block, row, vector),
+            3 if V > 3 => tile::<L, R, 3>(w, cols, block, row, vector),
+            4 if V > 4 => tile::<L, R, 4>(w, cols, block, row, vector),
+            5 if V > 5 => tile::<L, R, 5>(w, cols, block, row, vector),
+            _ => tile::<L, R, V>(w, cols, block, row, vector),
         }
     }
 }

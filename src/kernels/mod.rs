@@ -2,7 +2,7 @@
 //!
 //! [`scalar`] is the specification, written to be read. The other kernels give the same bits, faster:
 //! `lanes.rs` has the loops that they share, and `avx2.rs`, `avx512.rs` and `neon.rs` what is
-//! particular to an instruction set. Which of them this processor can run is found out at run time;
+//! particular to an instruction set; `vector.rs` and `logits.rs` are plain loops, compiled for each. Which of them this processor can run is found out at run time;
 //! a [`Kernel`] is the proof, so that whoever holds one may call it without `unsafe`.
 //!
 //! A shift needs no memory: the kernels subtract it from each packed word in the register that has
@@ -14,6 +14,7 @@ mod avx2;
 mod avx512;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code, reason = "scalar only"))]
 mod lanes;
+mod logits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod scalar;
@@ -21,9 +22,12 @@ mod vector;
 
 use std::cell::RefCell;
 
-use crate::{quant::WeightsRef, team::Team};
+use crate::{
+    quant::{MatrixRef, WeightsRef},
+    team::Team,
+};
+pub use logits::{Differences, Peaks, Replaced, Spans, Top};
 pub use scalar::LANES;
-pub use vector::Top;
 
 /// Functions of a kernel's file that carry its `target_feature`: the way from dispatch into the shared
 /// loops. `$tile` rows by `$vectors` vectors is the largest tile whose accumulators fit the registers.
@@ -75,25 +79,30 @@ macro_rules! entry_points {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use entry_points;
 
-/// The functions of `vector.rs`, compiled for an instruction set.
+/// The functions of `vector.rs` and `logits.rs`, compiled for an instruction set.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! vector_entry_points {
     ($features:literal) => {
-        super::vector_entry_points!($features;
+        super::vector_entry_points!($features; vector
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             fn swiglu(gate: &mut [f32], up: &[f32]);
             fn add(x: &mut [f32], y: &[f32]);
             fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]);
-            fn top(logits: &[f32]) -> Option<super::vector::Top>;
-            fn log_sum_exp(logits: &[f32]) -> f64;
+        );
+        super::vector_entry_points!($features; logits
+            fn peaks(logits: &[f32], best: &mut [f32], second: &mut [f32]);
+            fn spans(logits: &[f32], best: &mut [f32], second: &mut [f32], sum: &mut [f64]);
+            fn first_two(best: &[f32], second: &[f32]) -> Option<(usize, f32, f32)>;
+            fn terms(best: &[f32], sum: &[f64], top: f32, term: &mut [f64]);
+            fn total(terms: &[f64]) -> f64;
             fn probabilities(logits: &[f32], log_sum: f64, out: &mut [f64]);
-            fn mean_difference(p: &[f64], a: &[f32], b: &[f32]) -> f64;
+            fn differences(p: &[f64], a: &[f32], b: &[f32], sum: &mut [f64]);
         );
     };
-    ($features:literal; $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+    ($features:literal; $module:ident $(fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
         $(#[target_feature(enable = $features)]
         pub(super) fn $name($($arg: $type),*) $(-> $result)? {
-            super::vector::$name($($arg),*)
+            super::$module::$name($($arg),*)
         })*
     };
 }
@@ -115,11 +124,11 @@ enum Isa {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel(Isa);
 
-/// Calls a function of the kernel's file, or of `vector.rs` where the kernel is the scalar one.
+/// Calls a function of the kernel's file, or the one that it is made of where the kernel is the scalar one.
 macro_rules! call {
-    ($kernel:expr, $name:ident($($arg:expr),*)) => {
+    ($kernel:expr, $module:ident::$name:ident($($arg:expr),*)) => {
         match $kernel.0 {
-            Isa::Scalar => vector::$name($($arg),*),
+            Isa::Scalar => $module::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Kernel` of this kind exists only where its features were detected.
             Isa::Avx2 => unsafe { avx2::$name($($arg),*) },
@@ -189,23 +198,23 @@ impl Kernel {
 
     /// `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`; all of one length.
     pub fn rms_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        call!(self, rms_norm(x, weight, eps, out));
+        call!(self, vector::rms_norm(x, weight, eps, out));
     }
 
     /// `gate[c] = silu(gate[c]) * up[c]`.
     pub fn swiglu(self, gate: &mut [f32], up: &[f32]) {
-        call!(self, swiglu(gate, up));
+        call!(self, vector::swiglu(gate, up));
     }
 
     /// `x[c] += y[c]`.
     pub fn add(self, x: &mut [f32], y: &[f32]) {
-        call!(self, add(x, y));
+        call!(self, vector::add(x, y));
     }
 
     /// Rotary position embedding of every head in `x`: `cos` and `sin` have half a head's columns, and
     /// column `c` of a head is paired with `c + half`.
     pub fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        call!(self, rope(x, cos, sin));
+        call!(self, vector::rope(x, cos, sin));
     }
 
     /// Attention of one query head over `scores.len()` positions, whose keys and values the closures
@@ -227,27 +236,46 @@ impl Kernel {
             assert_eq!(x.len(), q.len(), "columns of a head");
             x
         };
-        call!(self, attend(q, scale, |j| checked(key(j)), |j| checked(value(j)), scores, out));
+        call!(self, vector::attend(q, scale, |j| checked(key(j)), |j| checked(value(j)), scores, out));
     }
 
     /// The two largest logits, the first of equals first; `None` if one is not finite.
     pub fn top(self, logits: &[f32]) -> Option<Top> {
-        call!(self, top(logits))
+        Peaks::new(self, logits).top(logits)
     }
 
-    /// `ln(sum_i exp(logits[i]))`, in f64; NaN where a logit is NaN or infinite.
+    /// `ln(sum_i exp(logits[i]))`, in f64; NaN if one is not finite.
     pub fn log_sum_exp(self, logits: &[f32]) -> f64 {
-        call!(self, log_sum_exp(logits))
+        Spans::new(self, logits).log_sum_exp()
     }
 
     /// `out[i] = exp(logits[i] - log_sum)`, in f64.
     pub fn probabilities(self, logits: &[f32], log_sum: f64, out: &mut [f64]) {
-        call!(self, probabilities(logits, log_sum, out));
+        call!(self, logits::probabilities(logits, log_sum, out));
     }
 
-    /// `sum_i p[i] * (a[i] - b[i])`, in f64; all of one length.
-    pub fn mean_difference(self, p: &[f64], a: &[f32], b: &[f32]) -> f64 {
-        call!(self, mean_difference(p, a, b))
+    fn peaks(self, logits: &[f32], best: &mut [f32], second: &mut [f32]) {
+        call!(self, logits::peaks(logits, best, second));
+    }
+
+    fn spans(self, logits: &[f32], best: &mut [f32], second: &mut [f32], sum: &mut [f64]) {
+        call!(self, logits::spans(logits, best, second, sum));
+    }
+
+    fn first_two(self, best: &[f32], second: &[f32]) -> Option<(usize, f32, f32)> {
+        call!(self, logits::first_two(best, second))
+    }
+
+    fn terms(self, best: &[f32], sum: &[f64], top: f32, term: &mut [f64]) {
+        call!(self, logits::terms(best, sum, top, term));
+    }
+
+    fn differences(self, p: &[f64], a: &[f32], b: &[f32], sum: &mut [f64]) {
+        call!(self, logits::differences(p, a, b, sum));
+    }
+
+    fn total(self, terms: &[f64]) -> f64 {
+        call!(self, logits::total(terms))
     }
 
     /// The outputs of one block of rows.
@@ -445,5 +473,35 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
                 unsafe { kernel.block(&pass.weights, job.shift, block, scratch) };
             }
         });
+    });
+}
+
+/// The products of single rows, each a matrix of its own, and all vectors: `out` is `[rows, vectors]`. The bits are
+/// those of [`multiply`].
+///
+/// # Panics
+/// If the vectors or the output do not fit the rows.
+pub fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Activations, out: &mut [f32]) {
+    let count = x.count();
+    assert_eq!(x.place, kernel.place(), "the vectors' layout and the kernel's");
+    assert_eq!(out.len(), rows.len() * count, "a product for each row and vector");
+    if out.is_empty() {
+        return;
+    }
+    team.for_each_chunk(out, count, |i, out| {
+        let row = &rows[i];
+        assert_eq!((row.layout().rows(), row.layout().cols()), (1, x.cols), "a row as long as the vectors");
+        let block = lanes::Block {
+            first_row: 0,
+            rows: 1,
+            x: x.lines.as_ptr().cast(),
+            x_stride: x.cols.next_multiple_of(LANES),
+            count,
+            out: out.as_mut_ptr(),
+            stride: 1,
+        };
+        // SAFETY: `out` has a place for each vector of the one row, and is this item's alone; vectors are in the
+        // kernel's layout.
+        SCRATCH.with_borrow_mut(|scratch| unsafe { kernel.block(&WeightsRef::Quantized(*row), 0, block, scratch) });
     });
 }

@@ -1,8 +1,8 @@
-//! The rest of a forward pass: norms, activation, attention, and the statistics of logits.
+//! The rest of a forward pass: norms, activation, attention.
 //!
 //! Plain Rust over sixteen lanes, inlined into functions that carry an instruction set's
 //! `target_feature`, so that the compiler vectorizes it; every operation is exactly rounded and in a
-//! fixed order, and the exponentials are written out, so the bits are equal on every instruction set.
+//! fixed order, and the exponential is written out, so the bits are equal on every instruction set.
 
 use super::scalar::{LANES, sum};
 
@@ -24,38 +24,6 @@ fn exp32(x: f32) -> f32 {
         p = p.mul_add(r, c);
     }
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
-}
-
-/// `exp(x)` to within 2 units in the last place for `x` in [-708, 708], clamped outside; NaN stays NaN.
-/// As [`exp32`], with degree 13.
-#[inline(always)]
-fn exp64(x: f64) -> f64 {
-    let x = if x < -708.0 { -708.0 } else { x };
-    let x = if x > 708.0 { 708.0 } else { x };
-    const MAGIC: f64 = 6_755_399_441_055_744.0; // 1.5 * 2^52
-    let shifted = x.mul_add(std::f64::consts::LOG2_E, MAGIC);
-    let n = shifted - MAGIC;
-    let r = n.mul_add(-6.931_471_803_691_238e-1, x); // fdlibm's split of ln 2
-    let r = n.mul_add(-1.908_214_929_270_587_7e-10, r);
-    let mut p = 1.0 / 6_227_020_800.0_f64;
-    for c in [
-        1.0 / 479_001_600.0,
-        1.0 / 39_916_800.0,
-        1.0 / 3_628_800.0,
-        1.0 / 362_880.0,
-        1.0 / 40_320.0,
-        1.0 / 5_040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
-        p = p.mul_add(r, c);
-    }
-    f64::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 52))
 }
 
 /// The product of two vectors in the order of [`super::scalar`].
@@ -157,119 +125,11 @@ pub(super) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
     sum(acc)
 }
 
-/// The two largest logits.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Top {
-    /// Index of the first largest logit.
-    pub token: usize,
-    /// Its value.
-    pub best: f32,
-    /// The largest of the others; minus infinity where there is no other.
-    pub second: f32,
-}
-
 /// The larger of two, the first of equals: `f32::max` leaves open which of two zeros of different sign it
 /// gives, and instruction sets differ in it.
 #[inline(always)]
-fn larger(top: f32, x: f32) -> f32 {
+pub(super) fn larger(top: f32, x: f32) -> f32 {
     if x > top { x } else { top }
-}
-
-#[inline(always)]
-fn largest(x: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for l in 0..LANES {
-            lanes[l] = larger(lanes[l], chunk[l]);
-        }
-    }
-    lanes.iter().chain(chunks.remainder()).fold(f32::NEG_INFINITY, |top, &x| larger(top, x))
-}
-
-/// The two largest logits, or `None` if one is not finite (or there are none).
-#[inline(always)]
-pub(super) fn top(logits: &[f32]) -> Option<Top> {
-    // The largest magnitude, as bits: infinities and NaN are above all finite numbers.
-    let mut lanes = [0_u32; LANES];
-    let mut chunks = logits.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for l in 0..LANES {
-            lanes[l] = lanes[l].max(chunk[l].to_bits() & 0x7fff_ffff);
-        }
-    }
-    let rest = chunks.remainder().iter().map(|x| x.to_bits() & 0x7fff_ffff);
-    if lanes.into_iter().chain(rest).any(|bits| bits >= 0x7f80_0000) {
-        return None;
-    }
-    let best = largest(logits);
-    // In steps that vectorize, then within the one that holds it.
-    let step = logits.chunks(LANES).position(|chunk| chunk.iter().fold(false, |found, &x| found | (x == best)))?;
-    let token = step * LANES + logits[step * LANES..].iter().position(|&x| x == best)?;
-    let second = larger(largest(&logits[..token]), largest(&logits[token + 1..]));
-    Some(Top { token, best, second })
-}
-
-/// `ln(sum_i exp(logits[i]))` in f64: NaN if a logit is NaN or plus infinity.
-#[inline(always)]
-pub(super) fn log_sum_exp(logits: &[f32]) -> f64 {
-    const WIDE: usize = 8;
-    let top = f64::from(largest(logits));
-    if !top.is_finite() {
-        return f64::NAN;
-    }
-    let mut acc = [0.0_f64; WIDE];
-    // Exponentials first, then sums: a loop that does one thing is one that the compiler vectorizes.
-    let mut exponentials = [0.0_f64; 16 * WIDE];
-    for chunk in logits.chunks(exponentials.len()) {
-        let exponentials = &mut exponentials[..chunk.len()];
-        for (e, x) in exponentials.iter_mut().zip(chunk) {
-            *e = exp64(f64::from(*x) - top);
-        }
-        for eight in exponentials.chunks(WIDE) {
-            for (acc, e) in acc.iter_mut().zip(eight) {
-                *acc += e;
-            }
-        }
-    }
-    top + libm::log(sum8(acc))
-}
-
-#[inline(always)]
-fn sum8(acc: [f64; 8]) -> f64 {
-    let mut t = acc;
-    for half in [4, 2, 1] {
-        for l in 0..half {
-            t[l] += t[l + half];
-        }
-    }
-    t[0]
-}
-
-/// `out[i] = exp(logits[i] - log_sum)`: the probabilities, in f64.
-#[inline(always)]
-pub(super) fn probabilities(logits: &[f32], log_sum: f64, out: &mut [f64]) {
-    for (out, x) in out.iter_mut().zip(logits) {
-        *out = exp64(f64::from(*x) - log_sum);
-    }
-}
-
-/// `sum_i p[i] * (a[i] - b[i])` in f64.
-#[inline(always)]
-pub(super) fn mean_difference(p: &[f64], a: &[f32], b: &[f32]) -> f64 {
-    const WIDE: usize = 8;
-    let whole = p.len() / WIDE * WIDE;
-    let mut acc = [0.0_f64; WIDE];
-    let chunks = p[..whole].chunks_exact(WIDE).zip(a[..whole].chunks_exact(WIDE)).zip(b[..whole].chunks_exact(WIDE));
-    for ((p, a), b) in chunks {
-        for l in 0..WIDE {
-            acc[l] = p[l].mul_add(f64::from(a[l]) - f64::from(b[l]), acc[l]);
-        }
-    }
-    for (l, i) in (whole..p.len()).enumerate() {
-        acc[l] = p[i].mul_add(f64::from(a[i]) - f64::from(b[i]), acc[l]);
-    }
-    sum8(acc)
 }
 
 #[cfg(test)]
@@ -278,69 +138,14 @@ mod tests {
 
     #[test]
     fn exponentials_are_within_two_units_of_libm() {
-        let mut worst = (0.0_f64, 0.0_f64);
+        let mut worst = 0.0_f64;
         for i in -80_000..80_000 {
-            let x = f64::from(i) * 0.001;
-            let e = libm::exp(x);
-            worst.0 = worst.0.max((exp64(x) - e).abs() / (e * f64::EPSILON));
-            let x = x as f32;
+            let x = (f64::from(i) * 0.001) as f32;
             let e = libm::exp(f64::from(x));
-            worst.1 = worst.1.max((f64::from(exp32(x)) - e).abs() / (e * f64::from(f32::EPSILON)));
+            worst = worst.max((f64::from(exp32(x)) - e).abs() / (e * f64::from(f32::EPSILON)));
         }
-        assert!(worst.0 < 2.0 && worst.1 < 2.0, "{worst:?}");
-        assert!(exp32(f32::NAN).is_nan() && exp64(f64::NAN).is_nan());
-        assert!(exp32(-1e9) > 0.0 && exp32(-1e9) < 2e-38 && exp64(-1e9) < 1e-300);
-        assert!((exp32(0.0), exp64(0.0)) == (1.0, 1.0));
-    }
-
-    #[test]
-    fn the_first_largest_logit_wins_and_the_second_may_equal_it() {
-        let mut z = vec![0.0_f32; 100];
-        (z[37], z[71]) = (5.0, 5.0);
-        assert_eq!(top(&z), Some(Top { token: 37, best: 5.0, second: 5.0 }));
-        z[71] = 4.0;
-        assert_eq!(top(&z), Some(Top { token: 37, best: 5.0, second: 4.0 }));
-        assert_eq!(top(&[-1.0]), Some(Top { token: 0, best: -1.0, second: f32::NEG_INFINITY }));
-        assert_eq!(top(&[]), None);
-    }
-
-    #[test]
-    fn of_two_zeros_the_first_is_the_second_largest_whatever_their_signs() {
-        for (a, b) in [(0.0_f32, -0.0_f32), (-0.0, 0.0)] {
-            let second = top(&[a, 1.0, b]).expect("finite").second;
-            assert_eq!(second.to_bits(), a.to_bits(), "of {a:?} and {b:?}");
-        }
-    }
-
-    #[test]
-    fn one_logit_that_is_not_finite_is_seen_wherever_it_stands() {
-        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for at in 0..37 {
-                let mut z = vec![1.0_f32; 37];
-                z[at] = bad;
-                assert_eq!(top(&z), None, "{bad} at {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn log_sum_exp_and_divergence_agree_with_their_definitions() {
-        let a: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.37).sin() * 9.0).collect();
-        let b: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.53).cos() * 7.0).collect();
-        let lse = |z: &[f32]| z.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
-        let (la, lb) = (log_sum_exp(&a), log_sum_exp(&b));
-        assert!((la - lse(&a)).abs() < 1e-12 && (lb - lse(&b)).abs() < 1e-12);
-        let mut p = vec![0.0; a.len()];
-        probabilities(&a, la, &mut p);
-        assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        let kl = mean_difference(&p, &a, &b) + lb - la;
-        let slow: f64 = (0..a.len())
-            .map(|i| {
-                let (p, q) = (f64::from(a[i]) - la, f64::from(b[i]) - lb);
-                p.exp() * (p - q)
-            })
-            .sum();
-        assert!((kl - slow).abs() < 1e-12 && kl > 0.1, "{kl} {slow}");
-        assert!(log_sum_exp(&[0.0, f32::INFINITY]).is_nan());
+        assert!(worst < 2.0, "{worst}");
+        assert!(exp32(f32::NAN).is_nan() && exp32(0.0) == 1.0);
+        assert!(exp32(-1e9) > 0.0 && exp32(-1e9) < 2e-38);
     }
 }

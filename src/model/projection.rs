@@ -3,7 +3,7 @@
 use super::BodyError;
 use crate::{
     edit::Plan,
-    kernels::{Activations, Job, Kernel, Pass, multiply},
+    kernels::{Activations, Job, Kernel, Pass, multiply, multiply_rows},
     quant::{MatrixRef, WeightsRef},
     team::Team,
 };
@@ -30,12 +30,24 @@ pub trait Projection {
     /// [`BodyError`], where a backend fails.
     fn logits(&mut self, queries: Vec<Query<'_>>) -> Result<(), BodyError>;
 
+    /// Logits of the rows that `plans` replace: for each plan in order, for each of its rows in order, one for each of
+    /// the hidden states. They are what the projection through the whole edited head has there.
+    ///
+    /// # Errors
+    /// [`BodyError`], where a backend fails.
+    fn replaced(&mut self, plans: &[&Plan], hidden: &[&[f32]]) -> Result<Vec<f32>, BodyError>;
+
     /// Replaces the logits of the rows that `plan` replaces, in `logits` of one hidden state under
     /// `plan.shift`.
     ///
     /// # Errors
     /// [`BodyError`], where a backend fails.
-    fn patch(&mut self, plan: &Plan, hidden: &[f32], logits: &mut [f32]) -> Result<(), BodyError>;
+    fn patch(&mut self, plan: &Plan, hidden: &[f32], logits: &mut [f32]) -> Result<(), BodyError> {
+        for (&row, logit) in plan.rows.keys().zip(self.replaced(&[plan], &[hidden])?) {
+            logits[row] = logit;
+        }
+        Ok(())
+    }
 }
 
 impl<P: Projection + ?Sized> Projection for Box<P> {
@@ -47,8 +59,8 @@ impl<P: Projection + ?Sized> Projection for Box<P> {
         (**self).logits(queries)
     }
 
-    fn patch(&mut self, plan: &Plan, hidden: &[f32], logits: &mut [f32]) -> Result<(), BodyError> {
-        (**self).patch(plan, hidden, logits)
+    fn replaced(&mut self, plans: &[&Plan], hidden: &[&[f32]]) -> Result<Vec<f32>, BodyError> {
+        (**self).replaced(plans, hidden)
     }
 }
 
@@ -87,23 +99,14 @@ impl Projection for CpuProjection<'_> {
         Ok(())
     }
 
-    fn patch(&mut self, plan: &Plan, hidden: &[f32], logits: &mut [f32]) -> Result<(), BodyError> {
-        let cols = self.matrix.layout().cols();
-        let input = Activations::from_rows(self.kernel, cols, hidden);
-        let mut out = vec![0.0; plan.rows.len()];
-        let mut passes: Vec<Pass<'_>> = plan
-            .rows
-            .values()
-            .zip(out.chunks_exact_mut(1))
-            .map(|(row, out)| Pass {
-                weights: WeightsRef::Quantized(row.view(self.matrix.layout())),
-                jobs: vec![Job { shift: 0, x: &input, out }],
-            })
-            .collect();
-        multiply(self.kernel, self.team, &mut passes);
-        for (&row, logit) in plan.rows.keys().zip(out) {
-            logits[row] = logit;
-        }
-        Ok(())
+    fn replaced(&mut self, plans: &[&Plan], hidden: &[&[f32]]) -> Result<Vec<f32>, BodyError> {
+        let layout = self.matrix.layout();
+        let mut input = Activations::new(self.kernel, layout.cols());
+        input.fill(self.team, hidden.len(), layout.cols(), |i, out| out.copy_from_slice(hidden[i]));
+        let rows: Vec<MatrixRef<'_>> =
+            plans.iter().flat_map(|plan| plan.rows.values()).map(|row| row.view(layout)).collect();
+        let mut out = vec![0.0; rows.len() * hidden.len()];
+        multiply_rows(self.kernel, self.team, &rows, &input, &mut out);
+        Ok(out)
     }
 }

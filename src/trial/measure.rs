@@ -1,11 +1,19 @@
 //! What is measured of trials once they are generated: no body is needed, the hidden states are there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
-use super::{Pending, Running, Trials, Tying, trie::NodeId, vectors_at_once};
+use super::{
+    Pending, Running, Trials, Tying,
+    sparse::{AT_ONCE, Patched, fitting},
+    trie::NodeId,
+    vectors_at_once,
+};
 use crate::{
     edit::Plan,
-    kernels::Kernel,
+    kernels::{Differences, Kernel, Replaced, Spans, Top},
     model::{Body, BodyError, Projection},
     team::Team,
 };
@@ -93,7 +101,7 @@ impl<B: Body> Trials<'_, B> {
         for (i, run) in running.iter().enumerate() {
             of_prompt.entry(run.prompt).or_default().push(i);
         }
-        let (kernel, team, vocab) = (self.kernel, self.team, head.vocab_size());
+        let plan = |run: usize| &plans[running[run].edit.expect("clean runs were taken out")];
         for (prompt, runs) in of_prompt {
             let path = self.clean[prompt].path.clone();
             let chosen: Vec<u32> = self.clean[prompt].trajectory.steps().collect();
@@ -118,61 +126,102 @@ impl<B: Body> Trials<'_, B> {
                         *node = at;
                     }
                 }
-                bases.insert((plans[edit].shift, own), Base { path: forced, runs: vec![run] });
+                let shift = plans[edit].shift;
+                let clean = shift == 0 && own.is_none();
+                bases.insert((shift, own), Base { shift, clean, path: forced, runs: vec![run] });
             }
             self.compute(plans, pending)?;
-            let bases: Vec<_> = bases.into_iter().collect();
-            let spans = (vectors_at_once(head) / 2).max(1);
-            for first in (0..path.len()).step_by(spans) {
-                let steps = spans.min(path.len() - first);
-                let span = first..first + steps;
-                let clean = self.logits(head, &path[span.clone()].iter().map(|&node| (0, node)).collect::<Vec<_>>())?;
-                let reference = Reference::new(kernel, team, clean, &chosen[span.clone()]);
-                let at_once = (vectors_at_once(head) / steps).max(1);
-                for part in bases.chunks(at_once) {
-                    let items: Vec<(u32, NodeId)> = part
-                        .iter()
-                        .flat_map(|((shift, _), base)| base.path[span.clone()].iter().map(move |&node| (*shift, node)))
-                        .collect();
-                    let edited = self.logits(head, &items)?;
-                    let of_base = edited.chunks_exact(steps * vocab).zip(part);
-                    let (mut plain, mut patched) = (Vec::new(), Vec::new());
-                    for (logits, (_, base)) in of_base {
-                        for &run in &base.runs {
-                            let plan = &plans[running[run].edit.expect("clean runs were taken out")];
-                            if plan.rows.is_empty() {
-                                plain.push((run, logits));
-                            } else {
-                                patched.push((run, plan, logits, &base.path[span.clone()]));
-                            }
-                        }
-                    }
-                    reference.measure(kernel, team, &plain, &mut measured);
-                    for some in patched.chunks(at_once) {
-                        let mut own = self.buffers.pop().unwrap_or_default();
-                        own.clear();
-                        some.iter().for_each(|(_, _, logits, _)| own.extend_from_slice(logits));
-                        for ((_, plan, _, path), logits) in some.iter().zip(own.chunks_exact_mut(steps * vocab)) {
-                            for (&node, logits) in path.iter().zip(logits.chunks_exact_mut(vocab)) {
-                                head.patch(plan, self.trie.hidden(node), logits)?;
-                            }
-                        }
-                        let own_logits = own.chunks_exact(steps * vocab);
-                        let some: Vec<_> = some.iter().zip(own_logits).map(|((run, ..), own)| (*run, own)).collect();
-                        reference.measure(kernel, team, &some, &mut measured);
-                        self.buffers.push(own);
-                    }
-                    self.buffers.push(edited);
+            let bases: Vec<Base> = bases.into_values().collect();
+            let steps_at_once = (vectors_at_once(head) / 2).max(1);
+            for first in (0..path.len()).step_by(steps_at_once) {
+                let steps = first..path.len().min(first + steps_at_once);
+                let clean: Vec<(u32, NodeId)> = path[steps.clone()].iter().map(|&node| (0, node)).collect();
+                let clean = self.logits(head, &clean)?;
+                let reference = Reference::new(self.kernel, self.team, clean, &chosen[steps.clone()]);
+                for part in bases.chunks((vectors_at_once(head) / steps.len()).max(1)) {
+                    self.compare(head, &plan, &reference, part, steps.clone(), &mut measured)?;
                 }
                 self.buffers.push(reference.logits);
             }
         }
         Ok(measured)
     }
+
+    /// Measures the runs of some bases at some steps of the clean trajectory.
+    fn compare<'p>(
+        &mut self,
+        head: &mut impl Projection,
+        plan: &impl Fn(usize) -> &'p Plan,
+        reference: &Reference<'_>,
+        bases: &[Base],
+        steps: Range<usize>,
+        measured: &mut [Forced],
+    ) -> Result<(), BodyError> {
+        let (kernel, team, vocab) = (self.kernel, self.team, head.vocab_size());
+        let items: Vec<(u32, NodeId)> = bases
+            .iter()
+            .filter(|base| !base.clean)
+            .flat_map(|base| base.path[steps.clone()].iter().map(|&node| (base.shift, node)))
+            .collect();
+        let edited = self.logits(head, &items)?;
+        let mut products = edited.chunks_exact(steps.len() * vocab);
+        // The clean logits are there.
+        let logits = bases.iter().map(|base| match base.clean {
+            true => reference.logits.as_slice(),
+            false => products.next().expect("one for each"),
+        });
+        let logits: Vec<&[f32]> = logits.collect();
+        let mut compared: Vec<Option<Compared>> = vec![None; bases.len() * steps.len()];
+        team.for_each_chunk(&mut compared, 1, |item, compared| {
+            let (logits, step) = (logits[item / steps.len()], item % steps.len());
+            compared[0] = Some(reference.compare(kernel, step, &logits[step * vocab..][..vocab]));
+        });
+        let compared: Vec<Compared> = compared.into_iter().flatten().collect();
+        for ((base, logits), compared) in bases.iter().zip(logits).zip(compared.chunks_exact(steps.len())) {
+            let (plain, patched): (Vec<usize>, Vec<usize>) =
+                base.runs.iter().partition(|&&run| plan(run).rows.is_empty());
+            for run in plain {
+                for (step, compared) in compared.iter().enumerate() {
+                    let found = compared.spans.top().map(|top| (top, compared.spans.log_sum_exp()));
+                    reference.put(step, found, compared.differences.mean(), &mut measured[run]);
+                }
+            }
+            let hidden: Vec<&[f32]> = base.path[steps.clone()].iter().map(|&node| self.trie.hidden(node)).collect();
+            let mut rest = patched.as_slice();
+            while !rest.is_empty() {
+                let (some, others) = rest.split_at(fitting(rest, |&run| plan(run).rows.len(), steps.len()));
+                rest = others;
+                let plans: Vec<&Plan> = some.iter().map(|&run| plan(run)).collect();
+                let replaced = Patched::new(head, &plans, &hidden)?;
+                let mut results: Vec<Forced> = vec![Default::default(); some.len()];
+                team.for_each_chunk(&mut results, AT_ONCE, |i, results| {
+                    let (mut compared, mut own) = (compared.to_vec(), Vec::new());
+                    for (result, plan) in results.iter_mut().zip(i * AT_ONCE..) {
+                        for (step, compared) in compared.iter_mut().enumerate() {
+                            let replaced = replaced.at(plan, step, &mut own);
+                            let logits = &logits[step * vocab..][..vocab];
+                            let found = compared.spans.replaced(logits, replaced);
+                            let mean = reference.mean(step, logits, replaced, &mut compared.differences);
+                            reference.put(step, found, mean, result);
+                        }
+                    }
+                });
+                for (&run, (divergence, agreement)) in some.iter().zip(results) {
+                    measured[run].0.extend(divergence);
+                    measured[run].1.extend(agreement);
+                }
+            }
+        }
+        self.buffers.push(edited);
+        Ok(())
+    }
 }
 
 /// Runs that have a product with the head in common, before rows are replaced.
 struct Base {
+    shift: u32,
+    /// Whether it is the clean model's product.
+    clean: bool,
     /// Where they stand at each step of the clean trajectory.
     path: Vec<NodeId>,
     runs: Vec<usize>,
@@ -203,28 +252,43 @@ impl<'a> Reference<'a> {
         Self { logits, log_sums, probabilities, chosen }
     }
 
-    /// Appends the divergence and agreement of each step to what was measured of each run; a run's logits are
-    /// `[steps, vocab]`.
-    fn measure(&self, kernel: Kernel, team: &Team, runs: &[(usize, &[f32])], measured: &mut [Forced]) {
-        let steps = self.chosen.len();
-        let vocab = self.logits.len() / steps;
-        let mut results = vec![(f64::NAN, false); runs.len() * steps];
-        team.for_each_chunk(&mut results, 1, |item, result| {
-            let (edited, step) = (runs[item / steps].1, item % steps);
-            let span = step * vocab..(step + 1) * vocab;
-            let edited = &edited[span.clone()];
-            let Some(top) = kernel.top(edited) else { return };
-            let (p, clean) = (&self.probabilities[span.clone()], &self.logits[span]);
-            let between = kernel.log_sum_exp(edited) - self.log_sums[step];
-            // Rounding may leave a distribution a hair below itself; a divergence never is.
-            let divergence = (kernel.mean_difference(p, clean, edited) + between).max(0.0);
-            result[0] = (divergence, top.token as u32 == self.chosen[step]);
-        });
-        for ((run, _), results) in runs.iter().zip(results.chunks_exact(steps)) {
-            for &(divergence, agreement) in results {
-                measured[*run].0.push(divergence);
-                measured[*run].1.push(agreement);
-            }
-        }
+    /// Holds the logits of a step under an edit against the clean ones.
+    fn compare(&self, kernel: Kernel, step: usize, edited: &[f32]) -> Compared {
+        let (p, clean) = self.at(step);
+        Compared { spans: Spans::new(kernel, edited), differences: Differences::new(kernel, p, clean, edited) }
     }
+
+    /// [`Differences::mean_replaced`] at a step.
+    fn mean(&self, step: usize, edited: &[f32], replaced: Replaced<'_>, differences: &mut Differences) -> f64 {
+        let (p, clean) = self.at(step);
+        differences.mean_replaced(p, clean, edited, replaced)
+    }
+
+    /// Probabilities and logits of a step.
+    fn at(&self, step: usize) -> (&[f64], &[f32]) {
+        let vocab = self.logits.len() / self.chosen.len();
+        let span = step * vocab..(step + 1) * vocab;
+        (&self.probabilities[span.clone()], &self.logits[span])
+    }
+
+    /// Appends the divergence and agreement of a step: `found` is the edited model's choice and log-sum-exp, `mean` the
+    /// mean difference of its logits.
+    fn put(&self, step: usize, found: Option<(Top, f64)>, mean: f64, measured: &mut Forced) {
+        let (divergence, agreement) = match found {
+            // Rounding may leave a distribution a hair below itself; a divergence never is.
+            Some((top, log_sum)) => {
+                ((mean + (log_sum - self.log_sums[step])).max(0.0), top.token as u32 == self.chosen[step])
+            }
+            None => (f64::NAN, false),
+        };
+        measured.0.push(divergence);
+        measured.1.push(agreement);
+    }
+}
+
+/// Logits of a step under an edit, held against the clean ones.
+#[derive(Clone)]
+struct Compared {
+    spans: Spans,
+    differences: Differences,
 }

@@ -18,13 +18,14 @@
 
 mod measure;
 mod sample;
+mod sparse;
 mod trie;
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     edit::Plan,
-    kernels::{Kernel, Top, scalar},
+    kernels::{Kernel, Peaks, Top, scalar},
     model::{Body, BodyError, Parent, Projection, Query, Step},
     quant::MatrixRef,
     team::Team,
@@ -33,6 +34,7 @@ use crate::{
 pub use crate::coherence::Finish;
 pub use measure::Forced;
 pub use sample::Draw;
+use sparse::{AT_ONCE, Patched, fitting};
 use trie::{Node, NodeId, Trie};
 
 /// Bytes of logits that are held at a time: few enough to stay near the processor between the product that
@@ -466,20 +468,36 @@ impl<'a, B: Body> Trials<'a, B> {
             let items: Vec<(u32, NodeId)> = part.iter().map(|&(shift, node, _)| (shift, node)).collect();
             let logits = self.logits(head, &items)?;
             let vocab = head.vocab_size();
-            // Trials without replaced rows share one search; the others get a copy each.
-            let mut tops: Vec<Option<Top>> = vec![None; part.len()];
-            team.for_each_chunk(&mut tops, 1, |i, top| top[0] = kernel.top(&logits[i * vocab..][..vocab]));
-            for (i, (_, node, runs)) in part.iter().enumerate() {
+            // Trials without replaced rows share one search; the others change what that found.
+            let mut peaks: Vec<Option<Peaks>> = vec![None; part.len()];
+            team.for_each_chunk(&mut peaks, 1, |i, peaks| {
+                peaks[0] = Some(Peaks::new(kernel, &logits[i * vocab..][..vocab]));
+            });
+            for ((peaks, logits), (_, node, runs)) in peaks.iter().flatten().zip(logits.chunks_exact(vocab)).zip(part) {
+                let top = peaks.top(logits);
+                let mut patched: Vec<(usize, &Plan)> = Vec::new();
                 for &run in runs {
-                    let top = match running[run].edit.map(|edit| &plans[edit]) {
-                        Some(plan) if !plan.rows.is_empty() => {
-                            let mut own = logits[i * vocab..][..vocab].to_vec();
-                            head.patch(plan, self.trie.hidden(*node), &mut own)?;
-                            kernel.top(&own)
+                    match running[run].edit.map(|edit| &plans[edit]) {
+                        Some(plan) if !plan.rows.is_empty() => patched.push((run, plan)),
+                        _ => self.step(&mut running[run], top, &mut pending),
+                    }
+                }
+                let mut rest = patched.as_slice();
+                while !rest.is_empty() {
+                    let (some, others) = rest.split_at(fitting(rest, |run| run.1.rows.len(), 1));
+                    rest = others;
+                    let of: Vec<&Plan> = some.iter().map(|run| run.1).collect();
+                    let replaced = Patched::new(head, &of, &[self.trie.hidden(*node)])?;
+                    let mut tops = vec![None; some.len()];
+                    team.for_each_chunk(&mut tops, AT_ONCE, |i, tops| {
+                        let (mut peaks, mut own) = (peaks.clone(), Vec::new());
+                        for (top, plan) in tops.iter_mut().zip(i * AT_ONCE..) {
+                            *top = peaks.top_replaced(logits, replaced.at(plan, 0, &mut own));
                         }
-                        _ => tops[i],
-                    };
-                    self.step(&mut running[run], top, &mut pending);
+                    });
+                    for (&(run, _), top) in some.iter().zip(tops) {
+                        self.step(&mut running[run], top, &mut pending);
+                    }
                 }
             }
             self.buffers.push(logits);

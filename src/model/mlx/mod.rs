@@ -382,17 +382,18 @@ impl Projection for MlxProjection<'_> {
         Ok(())
     }
 
-    fn patch(&mut self, plan: &Plan, hidden: &[f32], logits: &mut [f32]) -> Result<(), BodyError> {
-        if plan.rows.is_empty() {
-            return Ok(());
-        }
+    fn replaced(&mut self, plans: &[&Plan], hidden: &[&[f32]]) -> Result<Vec<f32>, BodyError> {
         let number = self.number()?;
-        let (own, hidden) = (plan.clone(), hidden.to_vec());
-        let replaced = self.mlx.owner.ask("patch", move |state| state.head(number)?.replaced(&own, &hidden))?;
-        for (&row, logit) in plan.rows.keys().zip(replaced) {
-            logits[row] = logit;
+        let mut out = Vec::new();
+        for plan in plans.iter().filter(|plan| !plan.rows.is_empty()) {
+            let (own, each) = ((*plan).clone(), hidden.iter().map(|hidden| hidden.to_vec()).collect::<Vec<_>>());
+            let replaced: Vec<Vec<f32>> = self.mlx.owner.ask("replaced rows", move |state| {
+                let head = state.head(number)?;
+                each.iter().map(|hidden| head.replaced(&own, hidden)).collect()
+            })?;
+            out.extend((0..plan.rows.len()).flat_map(|row| replaced.iter().map(move |of_state| of_state[row])));
         }
-        Ok(())
+        Ok(out)
     }
 }
 

@@ -4,9 +4,9 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, Violation, claim};
+use super::{Case, Reached, Verdict, Violation, claim, logits};
 use crate::{
-    kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+    kernels::{Activations, Differences, Job, Kernel, Pass, multiply, scalar},
     quant::{DenseRef, FloatType, MatrixRef, WeightsRef},
     testing::{
         comparators::{POISON, all_written, same_bits, same_bits_double},
@@ -58,7 +58,15 @@ impl<'a> Arbitrary<'a> for Products {
 
 impl Case for Products {
     const NAME: &'static str = "kernels";
-    const CLASSES: &'static [&'static str] = &["scalar", "finite", "not finite", "dense", "rest of a forward pass"];
+    const CLASSES: &'static [&'static str] = &[
+        "scalar",
+        "finite",
+        "not finite",
+        "dense",
+        "rest of a forward pass",
+        "statistics",
+        "statistics that are not finite",
+    ];
     const ENTROPY: usize = 64;
 
     fn check(&self, reached: &mut Reached) -> Verdict {
@@ -67,7 +75,9 @@ impl Case for Products {
         let shape = (self.head.layout.rows(), self.columns);
         let x = vectors(self.columns * self.vectors, self.seed);
         dense(shape, self.head.layout.scale_type(), &x, self.seed, reached)?;
-        rest(self.columns, self.seed, reached)
+        rest(self.columns, self.seed, reached)?;
+        // A few spans of them, the last one not whole.
+        logits::statistics(9 * self.columns, self.seed, reached)
     }
 }
 
@@ -185,7 +195,7 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
     let log_sum = kernel.log_sum_exp(&x);
     let mut wide = vec![0.0; n];
     kernel.probabilities(&x, log_sum, &mut wide);
-    let difference = kernel.mean_difference(&wide, &x, &w);
+    let difference = Differences::new(kernel, &wide, &x, &w).mean();
     wide.extend([log_sum, difference]);
     (all, wide)
 }

@@ -1,0 +1,53 @@
+//! Edits that replace few rows of the head: what they make of logits that are there, without a copy of the others.
+
+use super::LOGIT_BYTES;
+use crate::{
+    edit::Plan,
+    kernels::Replaced,
+    model::{BodyError, Projection},
+};
+
+/// Plans whose runs one thread takes together: what they change and put back is copied once for all of them.
+pub(super) const AT_ONCE: usize = 32;
+
+/// Logits of the rows that plans replace, at some hidden states.
+pub(super) struct Patched {
+    /// Of all plans, one after the other.
+    rows: Vec<usize>,
+    /// Where each plan's rows end.
+    ends: Vec<usize>,
+    /// `[rows, states]`.
+    logits: Vec<f32>,
+    states: usize,
+}
+
+impl Patched {
+    pub(super) fn new(head: &mut impl Projection, plans: &[&Plan], hidden: &[&[f32]]) -> Result<Self, BodyError> {
+        let rows: Vec<usize> = plans.iter().flat_map(|plan| plan.rows.keys().copied()).collect();
+        let mut end = 0;
+        let ends = plans.iter().map(|plan| {
+            end += plan.rows.len();
+            end
+        });
+        Ok(Self { ends: ends.collect(), rows, logits: head.replaced(plans, hidden)?, states: hidden.len() })
+    }
+
+    /// What `plan` (by its place among the plans) replaces at a hidden state; `logits` is working space.
+    pub(super) fn at<'a>(&'a self, plan: usize, state: usize, logits: &'a mut Vec<f32>) -> Replaced<'a> {
+        let start = plan.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let rows = start..self.ends[plan];
+        logits.clear();
+        logits.extend(rows.clone().map(|row| self.logits[row * self.states + state]));
+        Replaced { index: &self.rows[rows], logits }
+    }
+}
+
+/// How many of some runs, of which `rows` says how many rows they replace, fit into the memory for logits; at least one.
+pub(super) fn fitting<T>(runs: &[T], rows: impl Fn(&T) -> usize, states: usize) -> usize {
+    let mut bytes = 0;
+    let fit = runs.iter().take_while(|run| {
+        bytes += 4 * states * rows(run);
+        bytes <= LOGIT_BYTES
+    });
+    fit.count().max(1)
+}
