@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc};
 use divan::{Bencher, counter::ItemsCount};
 use lm_headroom::{
     checkpoint::Checkpoint,
-    edit::Plan,
+    edit::{Amount, Change, Edit, Plan, Random, Tensor},
     kernels::Kernel,
     model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
     team::Team,
@@ -87,5 +87,31 @@ fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
             token = setup.kernel.top(&logits).expect("finite").token as u32;
             parent = Parent::Slot(extension.slots[0]);
         }
+    });
+}
+
+/// Single flips of random bits, each scored (divergence and agreement) against ten cached positions; from the edit on, so
+/// that planning it counts.
+#[divan::bench(sample_count = 10)]
+fn sparse_edits_against_ten_positions(bencher: Bencher<'_, '_>) {
+    const EDITS: u64 = 20_000;
+    let setup = setup();
+    let matrix = setup.checkpoint.weights().head().view();
+    let edits: Vec<Edit> = (0..EDITS)
+        .map(|seed| {
+            let flip = Change::Random(Random { tensor: Tensor::Weight, amount: Amount::Flips(1), seed });
+            Edit::new(vec![flip]).expand(matrix.layout()).expect("an edit")
+        })
+        .collect();
+    let body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+    let mut head = CpuProjection::new(matrix, setup.kernel, &setup.team);
+    let task = Task { prompts: vec![&PROMPT], eos: &[2], max_tokens: 10, tying: Tying::Separate };
+    let mut trials = Trials::new(body, setup.kernel, &setup.team, task);
+    // The clean answer, once.
+    let steps = trials.forced(&mut head, &[Plan::default()]).expect("measurements")[0].0.len();
+    assert_eq!(steps, 10, "positions");
+    bencher.counter(ItemsCount::new(EDITS)).bench_local(|| {
+        let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&matrix).expect("a plan")).collect();
+        trials.forced(&mut head, &plans).expect("measurements")
     });
 }

@@ -19,6 +19,7 @@ struct Ymm([__m256; 2]);
 unsafe impl Lanes for Ymm {
     const PLACE: [usize; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const DIRECT_VECTORS: usize = 1;
+    const AGAIN: usize = 1;
     type Group4 = (__m256, __m256);
     type Shift = __m256i;
 

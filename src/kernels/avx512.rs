@@ -24,7 +24,8 @@ struct Zmm(__m512);
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Zmm {
     const PLACE: [usize; LANES] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
-    const DIRECT_VECTORS: usize = 4;
+    const DIRECT_VECTORS: usize = 5;
+    const AGAIN: usize = 2;
     type Group4 = __m512;
     type Shift = __m512i;
 
@@ -114,6 +115,22 @@ unsafe impl Lanes for Zmm {
             let order = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
             let codes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_shuffle_epi8(four, order)));
             Self(_mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(from: &[u8], to: &mut [f32]) {
+        unsafe {
+            if to.len() < LANES {
+                return lanes::widen_into(FloatType::F16, from, to);
+            }
+            let mut at = 0;
+            while at < to.len() {
+                // The last sixteen overlap those before.
+                let first = at.min(to.len() - LANES);
+                let sixteen = _mm256_loadu_si256(from.as_ptr().add(2 * first).cast());
+                _mm512_storeu_ps(to.as_mut_ptr().add(first), _mm512_cvtph_ps(sixteen));
+                at += LANES;
+            }
         }
     }
     #[inline(always)]

@@ -19,8 +19,11 @@ pub(super) unsafe trait Lanes: Copy {
     /// Column `c` of sixteen lies in lane `PLACE[c]`.
     const PLACE: [usize; LANES];
     /// Up to so many vectors, weights are used straight from the register that decoding left them in;
-    /// beyond, a panel of rows is decoded once into memory that the cache holds. At most 4.
+    /// beyond, they are decoded again for the next ones, up to [`Lanes::AGAIN`] times. At most 5.
     const DIRECT_VECTORS: usize;
+    /// For more vectors than that many times `DIRECT_VECTORS`, a panel of rows is decoded once into memory that the
+    /// cache holds.
+    const AGAIN: usize;
     /// What one group's scale and bias become before its codes are decoded.
     type Group4: Copy;
     /// A shift in the form that decoding wants.
@@ -58,6 +61,11 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: Self::Shift, scale: f32, bias: f32) -> Self;
     /// Sixteen elements in column order (32 bytes of f16 or bf16, 64 of f32), widened.
     unsafe fn widen(float_type: FloatType, from: *const u8) -> Self;
+    /// Widens f16, as many as `to` has, by the processor's own conversion where it has one.
+    #[inline(always)]
+    unsafe fn widen_f16(from: &[u8], to: &mut [f32]) {
+        widen_into(FloatType::F16, from, to);
+    }
 }
 
 /// What a kernel does with one block of rows: the outputs `out[v * stride + row]` for each of
@@ -170,15 +178,25 @@ pub(super) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
 }
 
 /// Widens the scales and biases of `rows` rows from `first` into the scratch, `[rows, groups]`.
+///
+/// # Safety
+/// The instruction set of `L` was detected.
 #[inline(always)]
-fn widen_scales(matrix: &MatrixRef<'_>, first: usize, rows: usize, scratch: &mut Scratch) {
+unsafe fn widen_scales<L: Lanes>(matrix: &MatrixRef<'_>, first: usize, rows: usize, scratch: &mut Scratch) {
     let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
     let count = rows * layout.groups_per_row();
     grow(&mut scratch.scales, count);
     grow(&mut scratch.biases, count);
     let range = first * bytes..(first + rows) * bytes;
-    widen_into(layout.scale_type(), &matrix.scales()[range.clone()], &mut scratch.scales[..count]);
-    widen_into(layout.scale_type(), &matrix.biases()[range], &mut scratch.biases[..count]);
+    let parts = [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
+    for (from, to) in parts {
+        let (from, to) = (&from[range.clone()], &mut to[..count]);
+        match layout.scale_type() {
+            // SAFETY: the caller's promise; `from` holds two bytes for each of `to`.
+            FloatType::F16 => unsafe { L::widen_f16(from, to) },
+            other => widen_into(other, from, to),
+        }
+    }
 }
 
 /// The product of a block of quantized rows, shifted by `shift`, and the block's vectors.
@@ -214,7 +232,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
 ) {
     // SAFETY: as for `quantized`.
     unsafe {
-        if block.count > L::DIRECT_VECTORS {
+        if block.count > L::AGAIN * L::DIRECT_VECTORS {
             let cols = matrix.layout().cols();
             let mut panel = std::mem::take(&mut scratch.panel);
             grow_panel(&mut panel, PANEL_ROWS, cols);
@@ -239,24 +257,30 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
             scratch.panel = panel;
             return;
         }
-        let mut row = 0;
-        while row + TILE_ROWS <= block.rows {
-            match block.count {
-                1 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 1>(matrix, shift, block, row, scratch),
-                2 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 2>(matrix, shift, block, row, scratch),
-                3 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 3>(matrix, shift, block, row, scratch),
-                4 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 4>(matrix, shift, block, row, scratch),
-                _ => {}
+        let (mut vector, mut times) = (0, block.count.div_ceil(L::DIRECT_VECTORS));
+        while vector < block.count {
+            let count = (block.count - vector).div_ceil(times);
+            let some = Block { x: block.vector(vector), count, out: block.out.add(vector * block.stride), ..block };
+            let mut row = 0;
+            while row + TILE_ROWS <= some.rows {
+                match count {
+                    1 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 1>(matrix, shift, some, row, scratch),
+                    2 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 2>(matrix, shift, some, row, scratch),
+                    3 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 3>(matrix, shift, some, row, scratch),
+                    4 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 4>(matrix, shift, some, row, scratch),
+                    _ => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 5>(matrix, shift, some, row, scratch),
+                }
+                row += TILE_ROWS;
             }
-            row += TILE_ROWS;
-        }
-        while row < block.rows {
-            for vector in 0..block.count {
-                let one =
-                    Block { x: block.vector(vector), count: 1, out: block.out.add(vector * block.stride), ..block };
-                direct::<L, SHIFTED, EIGHT, 1, 1>(matrix, shift, one, row, scratch);
+            while row < some.rows {
+                for vector in 0..count {
+                    let one =
+                        Block { x: some.vector(vector), count: 1, out: some.out.add(vector * some.stride), ..some };
+                    direct::<L, SHIFTED, EIGHT, 1, 1>(matrix, shift, one, row, scratch);
+                }
+                row += 1;
             }
-            row += 1;
+            (vector, times) = (vector + count, times - 1);
         }
     }
 }
@@ -277,7 +301,8 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
     let first = block.first_row + row;
-    widen_scales(matrix, first, R, scratch);
+    // SAFETY: the caller's promise.
+    unsafe { widen_scales::<L>(matrix, first, R, scratch) };
     let (scales, biases) = (&scratch.scales[..R * groups], &scratch.biases[..R * groups]);
     // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
     unsafe {
@@ -343,9 +368,9 @@ unsafe fn decode<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
     let layout = matrix.layout();
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
-    widen_scales(matrix, first, R, scratch);
     // SAFETY: offsets stay within `R` rows of the matrix and of `to`.
     unsafe {
+        widen_scales::<L>(matrix, first, R, scratch);
         let shift = L::shift(shift);
         for r in 0..R {
             let mut words = matrix.weight().as_ptr().add((first + r) * layout.weight_row_bytes());

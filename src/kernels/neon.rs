@@ -19,6 +19,7 @@ struct Quads([float32x4_t; 4]);
 unsafe impl Lanes for Quads {
     const PLACE: [usize; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const DIRECT_VECTORS: usize = 1;
+    const AGAIN: usize = 1;
     type Group4 = (float32x4_t, float32x4_t);
     type Shift = uint32x4_t;
 
