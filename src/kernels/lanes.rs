@@ -320,23 +320,26 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
             let scale: [f32; R] = std::array::from_fn(|r| *scales.get_unchecked(r * groups + g));
             let bias: [f32; R] = std::array::from_fn(|r| *biases.get_unchecked(r * groups + g));
             let group: [L::Group4; R] = std::array::from_fn(|r| L::group4(scale[r], bias[r]));
-            for _ in 0..per_group {
-                let w: [L; R] = std::array::from_fn(|r| {
-                    if EIGHT {
-                        L::decode8::<SHIFTED>(words[r], shift, scale[r], bias[r])
-                    } else {
-                        L::decode4::<SHIFTED>(words[r], shift, group[r])
+            // A group is 32, 64 or 128 columns: two steps at a time always come out even.
+            for _ in 0..per_group / 2 {
+                for _ in 0..2 {
+                    let w: [L; R] = std::array::from_fn(|r| {
+                        if EIGHT {
+                            L::decode8::<SHIFTED>(words[r], shift, scale[r], bias[r])
+                        } else {
+                            L::decode4::<SHIFTED>(words[r], shift, group[r])
+                        }
+                    });
+                    for v in 0..V {
+                        let xv = L::load(x[v]);
+                        for r in 0..R {
+                            acc[v][r] = w[r].fma(xv, acc[v][r]);
+                        }
+                        x[v] = x[v].add(LANES);
                     }
-                });
-                for v in 0..V {
-                    let xv = L::load(x[v]);
-                    for r in 0..R {
-                        acc[v][r] = w[r].fma(xv, acc[v][r]);
+                    for words in &mut words {
+                        *words = words.add(step);
                     }
-                    x[v] = x[v].add(LANES);
-                }
-                for words in &mut words {
-                    *words = words.add(step);
                 }
             }
         }
