@@ -238,11 +238,8 @@ impl<'a, B: Body> Trials<'a, B> {
             self.part(head, plans, &[], &mut event)?;
         }
         let longest = self.task.prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
-        let positions = match self.task.tying {
-            Tying::Separate => self.task.max_tokens,
-            // Its own prompt and answer, the clean answer, and its own answer again under the clean model.
-            Tying::Shared(_) => longest + 3 * self.task.max_tokens,
-        };
+        let shared = matches!(self.task.tying, Tying::Shared(_));
+        let positions = positions_of_a_trial(shared, longest, self.task.max_tokens);
         for part in trials.chunks(self.at_once(positions)) {
             for trial in self.part(head, plans, part, &mut event)? {
                 event(Event::Trial(trial))?;
@@ -337,8 +334,7 @@ impl<'a, B: Body> Trials<'a, B> {
 
     /// Trials of so many positions each that fit into the memory for prefixes.
     fn at_once(&self, positions: usize) -> usize {
-        let position = self.body.bytes_per_position() + 4 * self.body.hidden_size();
-        (TRIE_BYTES / position.saturating_mul(positions).max(1)).max(1)
+        trials_at_once(self.body.bytes_per_position() + 4 * self.body.hidden_size(), positions)
     }
 
     fn pin(&mut self, node: NodeId) {
@@ -557,7 +553,26 @@ impl<'a, B: Body> Trials<'a, B> {
 
 /// Vectors of logits that are held at a time.
 fn vectors_at_once(head: &impl Projection) -> usize {
-    (LOGIT_BYTES / (4 * head.vocab_size())).max(1)
+    vectors_of(head.vocab_size())
+}
+
+fn vectors_of(vocab: usize) -> usize {
+    (LOGIT_BYTES / (4 * vocab)).max(1)
+}
+
+/// Positions that one trial may add to the trie.
+const fn positions_of_a_trial(shared: bool, longest_prompt: usize, max_tokens: usize) -> usize {
+    if shared {
+        // Its own prompt and answer, the clean answer, and its own answer again under the clean model.
+        longest_prompt + 3 * max_tokens
+    } else {
+        max_tokens
+    }
+}
+
+/// Trials of so many positions, each of so many bytes, that fit into the memory for prefixes.
+fn trials_at_once(position_bytes: usize, positions: usize) -> usize {
+    (TRIE_BYTES / position_bytes.saturating_mul(positions).max(1)).max(1)
 }
 
 impl Running {
@@ -585,4 +600,20 @@ fn embedding(matrix: &MatrixRef<'_>, plan: &Plan, token: u32) -> Vec<f32> {
         None => scalar::dequantize_row(matrix, plan.shift, token as usize, &mut out),
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_for_logits_is_16_mib_and_for_prefixes_a_gigabyte() {
+        assert_eq!([49_152, 128_256, 1 << 30].map(vectors_of), [85, 32, 1]);
+        assert_eq!(positions_of_a_trial(false, 37, 10), 10);
+        assert_eq!(positions_of_a_trial(true, 37, 10), 67);
+        // Keys and values of SmolLM2's 30 layers and a hidden state, in f32.
+        assert_eq!(trials_at_once(30 * 2 * 192 * 4 + 4 * 576, 10), 2219);
+        assert_eq!(trials_at_once(1 << 30, 2), 1);
+        assert_eq!(trials_at_once(0, 10), 1 << 30);
+    }
 }
