@@ -1,8 +1,11 @@
 //! Certificates of a ten-token answer, after its clean run: least flips, census of code bits, census of scales and
 //! biases, and what they need before.
 //!
-//! `HEADROOM_MODELS=DIR cargo bench --bench certificates`, where DIR holds `smollm2-g64` and, for a head of Llama-3-8B's
-//! shape, `llama3-8b-shape`; what is not there is passed over. `HEADROOM_THREADS` sets the threads (default: all).
+//! `HEADROOM_MODELS=DIR cargo bench --bench certificates`, where DIR holds `smollm2-g64`, which is passed over where it is
+//! not there; and on a head of Llama-3-8B's shape. `HEADROOM_THREADS` sets the threads (default: all).
+
+#[path = "common/llama3_8b.rs"]
+mod llama3_8b;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -16,7 +19,8 @@ use lm_headroom::{
     trial::{Task, Trials, Tying},
 };
 
-const MODELS: [&str; 2] = ["smollm2-g64", "llama3-8b-shape"];
+const LLAMA3_8B: &str = "llama3-8b-shape";
+const MODELS: [&str; 2] = ["smollm2-g64", LLAMA3_8B];
 
 /// "What is 2+2?" for SmolLM2; any ids do for weights that are random.
 const PROMPT: [u32; 37] = [
@@ -38,7 +42,10 @@ struct Clean {
 
 impl Clean {
     fn of(name: &str) -> Option<Self> {
-        let folder = PathBuf::from(std::env::var_os("HEADROOM_MODELS")?).join(name);
+        let folder = match name {
+            LLAMA3_8B => llama3_8b::with_layers(1),
+            _ => PathBuf::from(std::env::var_os("HEADROOM_MODELS")?).join(name),
+        };
         let checkpoint = Arc::new(folder.exists().then(|| Checkpoint::open(&folder).expect("a checkpoint"))?);
         let team = Arc::new(match std::env::var("HEADROOM_THREADS").ok().and_then(|n| n.parse().ok()) {
             Some(threads) => Team::new(threads),

@@ -1,5 +1,4 @@
-//! Kernels against the machine: bytes of packed head read a second beside a plain read of as many
-//! bytes, and products a second beside a loop of register-only products.
+//! Products of packed heads: bytes read and multiply-adds a second, to be held against what the bench `machine` shows.
 //!
 //! `cargo bench --bench kernels`; `HEADROOM_THREADS` sets the threads (default: all).
 
@@ -88,23 +87,4 @@ fn llama3_8b_head_clean(bencher: Bencher<'_, '_>, vectors: usize) {
 #[divan::bench(args = [1, 64], sample_count = 10)]
 fn llama3_8b_head_shifted(bencher: Bencher<'_, '_>, vectors: usize) {
     product(bencher, LLAMA3_8B, vectors, 1_000_001);
-}
-
-/// The yardstick of one vector: reading as many bytes as the 8B head has.
-#[divan::bench(sample_count = 20)]
-fn plain_read_of_a_llama3_8b_head(bencher: Bencher<'_, '_>) {
-    let (head, team) = (Head::new(LLAMA3_8B.0, LLAMA3_8B.1), team());
-    let chunk = 1 << 16;
-    bencher.counter(BytesCount::new(head.weight.len())).bench_local(|| {
-        team.for_each(head.weight.len() / chunk, |i| {
-            let words = &head.weight[i * chunk..][..chunk];
-            let mut sums = [0_u64; 16];
-            for part in words.chunks_exact(128) {
-                for (sum, word) in sums.iter_mut().zip(part.chunks_exact(8)) {
-                    *sum = sum.wrapping_add(u64::from_le_bytes(word.try_into().expect("eight bytes")));
-                }
-            }
-            black_box(sums);
-        });
-    });
 }

@@ -334,7 +334,7 @@ impl<'a, B: Body> Trials<'a, B> {
 
     /// Trials of so many positions each that fit into the memory for prefixes.
     fn at_once(&self, positions: usize) -> usize {
-        trials_at_once(self.body.bytes_per_position() + 4 * self.body.hidden_size(), positions)
+        trials_at_once(self.body.bytes_per_position(), self.body.hidden_size(), positions)
     }
 
     fn pin(&mut self, node: NodeId) {
@@ -570,9 +570,11 @@ const fn positions_of_a_trial(shared: bool, longest_prompt: usize, max_tokens: u
     }
 }
 
-/// Trials of so many positions, each of so many bytes, that fit into the memory for prefixes.
-fn trials_at_once(position_bytes: usize, positions: usize) -> usize {
-    (TRIE_BYTES / position_bytes.saturating_mul(positions).max(1)).max(1)
+/// Trials of so many positions that fit into the memory for prefixes; of a position there are the bytes that the body
+/// keeps, and a hidden state.
+fn trials_at_once(position_bytes: usize, hidden_size: usize, positions: usize) -> usize {
+    let bytes = (position_bytes + 4 * hidden_size).saturating_mul(positions).max(1);
+    (TRIE_BYTES / bytes).max(1)
 }
 
 impl Running {
@@ -611,9 +613,9 @@ mod tests {
         assert_eq!([49_152, 128_256, 1 << 30].map(vectors_of), [85, 32, 1]);
         assert_eq!(positions_of_a_trial(false, 37, 10), 10);
         assert_eq!(positions_of_a_trial(true, 37, 10), 67);
-        // Keys and values of SmolLM2's 30 layers and a hidden state, in f32.
-        assert_eq!(trials_at_once(30 * 2 * 192 * 4 + 4 * 576, 10), 2219);
-        assert_eq!(trials_at_once(1 << 30, 2), 1);
-        assert_eq!(trials_at_once(0, 10), 1 << 30);
+        // Keys and values of SmolLM2's 30 layers, in f32.
+        assert_eq!(trials_at_once(30 * 2 * 192 * 4, 576, 10), 2219);
+        assert_eq!(trials_at_once(1 << 30, 8, 2), 1);
+        assert_eq!(trials_at_once(0, 0, 10), 1 << 30);
     }
 }

@@ -1,0 +1,124 @@
+//! headroom's side of `benches/compare.sh`: what the peers are asked to do, once, as lines of `name value`.
+//!
+//! `ours CHECKPOINT run` or `ours CHECKPOINT products ROWSxCOLSxVECTORS...`. Not for reading by itself: `cargo bench` has the
+//! benches, and this runs in turn with the peers.
+
+#![expect(clippy::print_stdout, reason = "a program")]
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lm_headroom::{
+    edit::Edit,
+    kernels::{Activations, Job as Product, Kernel, Pass, multiply},
+    model::{Parent, Query, Step},
+    quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
+    search::{Job, Session, Settings, Spec},
+    seed,
+    subject::{self, Encoding, Subject},
+    team::Team,
+};
+
+const TOKENS: usize = 10;
+const DECODED: usize = 64;
+
+fn main() {
+    // cargo bench adds a flag of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.split_first() {
+        Some((what, rest)) if what == "products" => rest.iter().for_each(|shape| products(shape)),
+        Some((checkpoint, [])) => run(checkpoint),
+        // `cargo bench` without names runs every bench: this one has nothing to say then.
+        _ => {}
+    }
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
+    let start = Instant::now();
+    let done = work();
+    (start.elapsed().as_secs_f64(), done)
+}
+
+fn run(checkpoint: &str) {
+    let team = Arc::new(Team::of_this_machine());
+    let checkpoint = subject::open(Some(Path::new(checkpoint))).expect("a checkpoint");
+    let model = Subject::new("model".to_owned(), None, checkpoint, Kernel::best(), team).expect("a tokenizer");
+    let prompts = [model.prompt(seed::PROMPT, Vec::new(), &Encoding::default()).expect("a prompt")];
+    let settings = Settings::given(TOKENS, 6.3);
+    let jobs = Job::all(&seed::SHIFTS.map(Edit::shift), 1);
+    // Digests are those of loading; the session before the one that counts has computed them.
+    let ladder = || {
+        let mut session = Session::new(&model, &prompts, &settings, Spec { command: "ladder", ..Spec::default() });
+        timed(|| session.run(&jobs, |_| Ok(())).expect("records"))
+    };
+    ladder();
+    let (seconds, records) = ladder();
+    assert_eq!(records.len(), seed::SHIFTS.len());
+    println!("ladder_s {seconds:.6}");
+    records.iter().for_each(|record| println!("verdict {}", record.verdict));
+
+    let ids = &prompts[0].ids;
+    let mut body = model.body();
+    let mut head = model.projection(model.head().view());
+    let mut logits = vec![0.0; head.vocab_size()];
+    let steps: Vec<Step<'_>> = ids
+        .iter()
+        .enumerate()
+        .map(|(i, &token)| Step {
+            token,
+            parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
+            hidden: i + 1 == ids.len(),
+            embedding: None,
+        })
+        .collect();
+    let (seconds, extension) = timed(|| {
+        let extension = body.extend(&steps).expect("a prompt");
+        head.logits(vec![Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits }]).expect("logits");
+        extension
+    });
+    println!("prefill_s {seconds:.6}");
+    let mut parent = Parent::Slot(*extension.slots.last().expect("a prompt"));
+    let mut token = model.kernel().top(&logits).expect("finite").token as u32;
+    let mut text = vec![token];
+    let (seconds, ()) = timed(|| {
+        for _ in 0..DECODED {
+            let step = Step { token, parent, hidden: true, embedding: None };
+            let extension = body.extend(&[step]).expect("a step");
+            head.logits(vec![Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits }]).expect("logits");
+            token = model.kernel().top(&logits).expect("finite").token as u32;
+            parent = Parent::Slot(extension.slots[0]);
+            text.push(token);
+        }
+    });
+    println!("decode_tokens_per_s {:.3}", DECODED as f64 / seconds);
+    println!("text {:?}", model.decode(&text[..TOKENS]).expect("text"));
+}
+
+/// Multiply-adds a second of a quantized matrix, decoding included, and some vectors.
+fn products(shape: &str) {
+    let [rows, cols, vectors] = shape.split('x').map(|n| n.parse().expect("a size")).collect::<Vec<usize>>()[..] else {
+        panic!("rows, columns and vectors, not {shape}");
+    };
+    let (team, kernel) = (Team::of_this_machine(), Kernel::best());
+    let layout = Layout::new(rows, cols, Bits::Four, 64, FloatType::F16).expect("a layout");
+    let weight: Vec<u8> = (0..rows * layout.weight_row_bytes()).map(|i| ((i * 7919) >> 3) as u8).collect();
+    let scales = half::f16::from_f32(0.0045).to_le_bytes().repeat(rows * layout.groups_per_row());
+    let biases = half::f16::from_f32(-0.034).to_le_bytes().repeat(rows * layout.groups_per_row());
+    let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
+    let x: Vec<f32> = (0..vectors * cols).map(|i| (i as f32 * 0.1).sin()).collect();
+    let x = Activations::from_rows(kernel, cols, &x);
+    let mut out = vec![0.0; vectors * rows];
+    let mut product = || {
+        let jobs = vec![Product { shift: 0, x: &x, out: &mut out }];
+        multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
+    };
+    product();
+    let (mut best, begin) = (f64::MAX, Instant::now());
+    while begin.elapsed() < Duration::from_millis(700) {
+        best = best.min(timed(&mut product).0);
+    }
+    println!("{shape} {:.4e}", (rows * cols * vectors) as f64 / best);
+}
