@@ -26,6 +26,8 @@ fi
 # Cargo says where it put the bench.
 ours=$(cargo bench --bench ours --no-run --message-format json | sed -n 's/.*"name":"ours".*"executable":"\([^"]*\)".*/\1/p')
 
+# Peers choose some of their kernels when they are compiled: they get this machine's.
+export RUSTFLAGS="-C target-cpu=native"
 gemm=-
 if cargo build --release --locked --target-dir "$built" --manifest-path "$peers/gemm/Cargo.toml"; then
   gemm=$built/release/peer-gemm

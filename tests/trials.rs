@@ -196,6 +196,28 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
 }
 
 #[test]
+fn edits_of_few_rows_in_any_number_are_each_alone() {
+    let checkpoint = oracle::model(3, false);
+    let prompts = vec![vec![1, 7, 9, 30], vec![60]];
+    // More than one thread takes at a time; some with a shift besides, so that they stand on other logits.
+    let edits: Vec<String> = (0..150)
+        .map(|i| {
+            let shift = if i % 3 == 0 { "+shift:16" } else { "" };
+            format!("flip:weight[{},{}].3+flip:scales[{},1].11{shift}", i % 96, i % 64, (i * 5) % 96)
+        })
+        .collect();
+    let plans = plans(&checkpoint, &edits.iter().map(String::as_str).collect::<Vec<_>>());
+    let together = run(&checkpoint, &prompts, &plans, &Setting::default());
+    for (index, plan) in plans.iter().enumerate().step_by(7) {
+        let alone = run(&checkpoint, &prompts, std::slice::from_ref(plan), &Setting::default());
+        for (prompt, alone) in alone.into_iter().enumerate() {
+            assert_eq!(together[prompt * plans.len() + index], Trial { edit: index, ..alone }, "{}", edits[index]);
+        }
+    }
+    assert!(together.iter().any(|trial| trial.agreement.contains(&false)), "some change the answer");
+}
+
+#[test]
 fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
     let checkpoint = oracle::model(1, false);
     let team = Arc::new(Team::new(1));

@@ -51,3 +51,18 @@ pub(super) fn fitting<T>(runs: &[T], rows: impl Fn(&T) -> usize, states: usize) 
     });
     fit.count().max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_taken_until_their_logits_fill_the_memory_for_them_but_never_none() {
+        let million = 1 << 20;
+        // Two million floats each, of four million.
+        assert_eq!(fitting(&[million; 5], |&rows| rows, 2), 2);
+        assert_eq!(fitting(&[1, 2, 3], |&rows| rows, 10), 3);
+        assert_eq!(fitting(&[1, 4 * million, 1], |&rows| rows, 1), 1);
+        assert_eq!(fitting(&[100 * million, 1], |&rows| rows, 1), 1);
+    }
+}
