@@ -4,16 +4,16 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at, or that it was skipped")]
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use lm_headroom::{
     checkpoint::Checkpoint,
     edit::{Edit, Plan},
     kernels::{Kernel, scalar},
-    model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
+    model::{Body, BodyError, CpuProjection, Extension, Llama, Parent, Projection, Query, Slot, Step},
     team::Team,
     testing::oracles::{Reached, trie as oracle},
-    trial::{Event, Task, Trial, Trials, Tying},
+    trial::{Draw, Event, Finish, Task, Trial, Trials, Tying},
 };
 
 fn edit(text: &str) -> Edit {
@@ -255,6 +255,98 @@ fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
     for (answer, clean) in answers.iter().zip(trials.clean()) {
         assert_eq!((&answer.tokens, &answer.margin), (&clean.tokens, &clean.margin));
     }
+}
+
+/// A body that counts the positions that it keeps.
+struct Counting<'a> {
+    body: Llama,
+    kept: &'a Cell<usize>,
+}
+
+impl Body for Counting<'_> {
+    fn hidden_size(&self) -> usize {
+        self.body.hidden_size()
+    }
+    fn bytes_per_position(&self) -> usize {
+        self.body.bytes_per_position()
+    }
+    fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
+        self.kept.set(self.kept.get() + steps.len());
+        self.body.extend(steps)
+    }
+    fn release(&mut self, slot: Slot) {
+        self.kept.set(self.kept.get() - 1);
+        self.body.release(slot);
+    }
+}
+
+#[test]
+fn prefixes_that_no_trial_needs_are_released_and_found_again() {
+    let checkpoint = oracle::model(1, false);
+    let team = Arc::new(Team::new(1));
+    let kept = Cell::new(0);
+    let body = Counting { body: Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team)), kept: &kept };
+    let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
+    let prompts = [vec![1, 7, 9, 30], vec![1, 7, 12]];
+    let task =
+        Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[], max_tokens: 6, tying: Tying::Separate };
+    let plans = plans(&checkpoint, &["shift:1", "shift:16", "shift:286331153", "shift:256"]);
+    let mut trials = Trials::new(body, Kernel::best(), &team, task);
+    let first = trials.all(&mut projection, &plans).expect("trials");
+    // The prompts, which begin alike, and all of each clean answer but its last token.
+    assert_eq!(kept.get(), 5 + 2 * 5);
+    for _ in 0..3 {
+        assert_eq!(trials.all(&mut projection, &plans).expect("trials"), first);
+        assert_eq!(kept.get(), 5 + 2 * 5);
+    }
+}
+
+#[test]
+fn answers_drawn_at_almost_no_temperature_are_the_chosen_ones_and_at_some_depend_on_the_seed_alone() {
+    let checkpoint = oracle::model(1, false);
+    let team = Arc::new(Team::new(2));
+    let head = checkpoint.weights().head().view();
+    let mut projection = CpuProjection::new(head, Kernel::best(), &team);
+    let prompts = [vec![1, 7, 9, 30], vec![60]];
+    let task =
+        Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[], max_tokens: 5, tying: Tying::Separate };
+    let body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+    let mut trials = Trials::new(body, Kernel::best(), &team, task);
+    let clean = trials.answers(&mut projection).expect("answers");
+    let draws: Vec<Draw> = (0..20).map(|i| Draw { prompt: i % 2, seed: i as u64 }).collect();
+    let mut sample = |draws: &[Draw], temperature: f32| {
+        let mut waves = Vec::new();
+        let drawn = trials.sample(&mut projection, draws, temperature, |wave| {
+            waves.push(wave);
+            Ok::<_, BodyError>(())
+        });
+        assert_eq!(waves, [1, 2, 3, 4, 5]);
+        drawn.expect("answers")
+    };
+    for (draw, answer) in draws.iter().zip(sample(&draws, 1e-4)) {
+        assert_eq!(answer.tokens, clean[draw.prompt].tokens);
+    }
+    let drawn = sample(&draws, 1.0);
+    for (draw, answer) in draws.iter().zip(&drawn) {
+        assert_eq!(&sample(&[*draw], 1.0), std::slice::from_ref(answer), "alone");
+        assert_eq!((answer.tokens.len(), answer.finish), (5, Finish::Length));
+        // Surprise is that of temperature 1, whatever the prefix.
+        let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+        let mut parent = Parent::Start;
+        let mut logits = vec![0.0; head.layout().rows()];
+        let text = prompts[draw.prompt].iter().chain(&answer.tokens);
+        for (at, &token) in text.enumerate() {
+            if let Some(step) = at.checked_sub(prompts[draw.prompt].len()) {
+                let sum = logits.iter().map(|&z: &f32| f64::from(z).exp()).sum::<f64>().ln();
+                assert!((answer.surprise[step] - (sum - f64::from(logits[token as usize]))).abs() < 1e-9);
+            }
+            let extension = body.extend(&[Step { token, parent, hidden: true, embedding: None }]).expect("a step");
+            parent = Parent::Slot(extension.slots[0]);
+            let query = Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits };
+            CpuProjection::new(head, Kernel::best(), &team).logits(vec![query]).expect("logits");
+        }
+    }
+    assert!(drawn[2..].iter().any(|answer| answer.tokens != drawn[0].tokens && answer.tokens != drawn[1].tokens));
 }
 
 #[test]
