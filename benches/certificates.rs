@@ -1,13 +1,13 @@
 //! Certificates of a ten-token answer, after its clean run: least flips, census of code bits, census of scales and
 //! biases, and what they need before.
 //!
-//! `HEADROOM_MODELS=DIR cargo bench --bench certificates`, where DIR holds `smollm2-g64`, which is passed over where it is
-//! not there; and on a head of Llama-3-8B's shape. `HEADROOM_THREADS` sets the threads (default: all).
+//! `HEADROOM_MODELS=DIR cargo bench --bench certificates`, where DIR holds `smollm2-g64`, which is passed over, and said
+//! to be, where it is not there; and on a head of Llama-3-8B's shape. `HEADROOM_THREADS` sets the threads (default: all).
 
 #[path = "common/llama3_8b.rs"]
 mod llama3_8b;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use lm_headroom::{
@@ -16,6 +16,7 @@ use lm_headroom::{
     kernels::Kernel,
     model::{BodyError, CpuProjection, Llama, Projection, Query},
     team::Team,
+    testing::{model::reference_folder, skipped},
     trial::{Task, Trials, Tying},
 };
 
@@ -43,10 +44,10 @@ struct Clean {
 impl Clean {
     fn of(name: &str) -> Option<Self> {
         let folder = match name {
-            LLAMA3_8B => llama3_8b::with_layers(1),
-            _ => PathBuf::from(std::env::var_os("HEADROOM_MODELS")?).join(name),
+            LLAMA3_8B => llama3_8b::with_layers(1, true),
+            _ => reference_folder(name).inspect_err(|why| skipped("certificates", why)).ok()?,
         };
-        let checkpoint = Arc::new(folder.exists().then(|| Checkpoint::open(&folder).expect("a checkpoint"))?);
+        let checkpoint = Arc::new(Checkpoint::open(&folder).expect("a checkpoint"));
         let team = Arc::new(match std::env::var("HEADROOM_THREADS").ok().and_then(|n| n.parse().ok()) {
             Some(threads) => Team::new(threads),
             None => Team::of_this_machine(),

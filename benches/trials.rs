@@ -1,8 +1,9 @@
 //! Whole runs on SmolLM2-135M 4-bit: the ten-shift ladder, and plain greedy decoding.
 //!
-//! `HEADROOM_MODELS=DIR cargo bench --bench trials`, where DIR holds `smollm2-g64`.
+//! `HEADROOM_MODELS=DIR cargo bench --bench trials`, where DIR holds `smollm2-g64`; without it
+//! nothing is run, and that is said. `HEADROOM_EDITS` sets the number of sparse edits (default: 20,000).
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use divan::{Bencher, counter::ItemsCount};
 use lm_headroom::{
@@ -11,6 +12,7 @@ use lm_headroom::{
     kernels::Kernel,
     model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
     team::Team,
+    testing::{model::reference_folder, skipped},
     trial::{Task, Trials, Tying},
 };
 
@@ -31,10 +33,10 @@ struct Setup {
     kernel: Kernel,
 }
 
-fn setup() -> Setup {
-    let models = std::env::var_os("HEADROOM_MODELS").expect("HEADROOM_MODELS names the folder of the models");
-    let checkpoint = Arc::new(Checkpoint::open(&PathBuf::from(models).join("smollm2-g64")).expect("a checkpoint"));
-    Setup { checkpoint, team: Arc::new(Team::of_this_machine()), kernel: Kernel::best() }
+fn setup() -> Option<Setup> {
+    let folder = reference_folder("smollm2-g64").inspect_err(|why| skipped("trials", why)).ok()?;
+    let checkpoint = Arc::new(Checkpoint::open(&folder).expect("a checkpoint"));
+    Some(Setup { checkpoint, team: Arc::new(Team::of_this_machine()), kernel: Kernel::best() })
 }
 
 fn generate(setup: &Setup, plans: &[Plan], max_tokens: usize) {
@@ -49,14 +51,14 @@ fn generate(setup: &Setup, plans: &[Plan], max_tokens: usize) {
 
 #[divan::bench(sample_count = 10)]
 fn ladder_of_ten_shifts(bencher: Bencher<'_, '_>) {
-    let setup = setup();
+    let Some(setup) = setup() else { return };
     let plans: Vec<Plan> = SHIFTS.iter().map(|&shift| Plan { shift, ..Plan::default() }).collect();
     bencher.bench_local(|| generate(&setup, &plans, 10));
 }
 
 #[divan::bench(sample_count = 10)]
 fn prefill_of_37_tokens(bencher: Bencher<'_, '_>) {
-    let setup = setup();
+    let Some(setup) = setup() else { return };
     let step = |(i, &token): (usize, &u32)| Step {
         token,
         parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
@@ -74,7 +76,7 @@ fn prefill_of_37_tokens(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 5)]
 fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
     use lm_headroom::model::{Projection, Query};
-    let setup = setup();
+    let Some(setup) = setup() else { return };
     bencher.counter(ItemsCount::new(64_usize)).bench_local(|| {
         let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
         let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
@@ -94,10 +96,10 @@ fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
 /// that planning it counts.
 #[divan::bench(sample_count = 10)]
 fn sparse_edits_against_ten_positions(bencher: Bencher<'_, '_>) {
-    const EDITS: u64 = 20_000;
-    let setup = setup();
+    let count: u64 = std::env::var("HEADROOM_EDITS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    let Some(setup) = setup() else { return };
     let matrix = setup.checkpoint.weights().head().view();
-    let edits: Vec<Edit> = (0..EDITS)
+    let edits: Vec<Edit> = (0..count)
         .map(|seed| {
             let flip = Change::Random(Random { tensor: Tensor::Weight, amount: Amount::Flips(1), seed });
             Edit::new(vec![flip]).expand(matrix.layout()).expect("an edit")
@@ -110,7 +112,7 @@ fn sparse_edits_against_ten_positions(bencher: Bencher<'_, '_>) {
     // The clean answer, once.
     let steps = trials.forced(&mut head, &[Plan::default()]).expect("measurements")[0].0.len();
     assert_eq!(steps, 10, "positions");
-    bencher.counter(ItemsCount::new(EDITS)).bench_local(|| {
+    bencher.counter(ItemsCount::new(count)).bench_local(|| {
         let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&matrix).expect("a plan")).collect();
         trials.forced(&mut head, &plans).expect("measurements")
     });

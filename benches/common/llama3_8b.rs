@@ -1,8 +1,8 @@
-//! A checkpoint of Llama-3-8B's shape, in 4 bits: random embedding and head, layers that add nothing.
+//! A checkpoint of Llama-3-8B's shape, in 4 bits, groups of 64, with random weights of a trained model's size.
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Seek, SeekFrom, Write},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -12,27 +12,28 @@ const VOCAB: usize = 128_256;
 const KEY_VALUE: usize = 1024;
 const GROUP: usize = 64;
 
-/// The folder of one with so many layers, written where it is not there yet. Layers are zeros, which the file has as a hole:
-/// opening reads no weights, and a body of zeros passes the embedding on, so that hidden states and logits are random.
-pub(crate) fn with_layers(layers: usize) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("llama3-8b-{layers}"));
+/// The folder of one with so many layers, written where it is not there yet, beside what cargo builds. One that is not filled
+/// is a hole (4.5 GB for 32 layers) that takes no room: enough to open it, since opening reads no weight.
+pub(crate) fn with_layers(layers: usize, filled: bool) -> PathBuf {
+    let name = format!("llama3-8b-{layers}-{}", if filled { "filled" } else { "hole" });
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-models").join(name);
     if !folder.join("config.json").exists() {
-        let part = folder.with_extension("part");
-        // What an earlier run left, if anything.
-        let _ = fs::remove_dir_all(&part);
+        // A name of this process alone: nobody takes half a checkpoint for a whole one.
+        let part = folder.with_extension(format!("{}.part", std::process::id()));
         fs::create_dir_all(&part).expect("a folder");
-        write(&part, layers).expect("room for a checkpoint");
+        write(&part, layers, filled).expect("room for a checkpoint");
         fs::rename(&part, &folder).expect("a folder of its own");
     }
     folder
 }
 
-/// A tensor: its name, type, shape and whether it is random.
+/// A tensor: its name, type and shape.
 struct Tensor {
     name: String,
     dtype: &'static str,
     shape: Vec<usize>,
-    random: bool,
+    /// Of its random numbers. Scales and biases of a matrix have one in common.
+    seed: u64,
 }
 
 impl Tensor {
@@ -41,20 +42,25 @@ impl Tensor {
     }
 }
 
-fn linear(name: &str, rows: usize, cols: usize, random: bool) -> impl Iterator<Item = Tensor> {
-    [("weight", "U32", cols / 8), ("scales", "F16", cols / GROUP), ("biases", "F16", cols / GROUP)]
-        .map(|(part, dtype, cols)| Tensor { name: format!("{name}.{part}"), dtype, shape: vec![rows, cols], random })
-        .into_iter()
+fn linear(tensors: &mut Vec<Tensor>, name: &str, rows: usize, cols: usize) {
+    let mut seeds = SplitMix64(tensors.len() as u64);
+    let (codes, groups) = (seeds.next(), seeds.next());
+    for (part, dtype, cols, seed) in [
+        ("weight", "U32", cols / 8, codes),
+        ("scales", "F16", cols / GROUP, groups),
+        ("biases", "F16", cols / GROUP, groups),
+    ] {
+        tensors.push(Tensor { name: format!("{name}.{part}"), dtype, shape: vec![rows, cols], seed });
+    }
 }
 
-fn norm(name: String, random: bool) -> Tensor {
-    Tensor { name: format!("{name}.weight"), dtype: "F16", shape: vec![HIDDEN], random }
+fn norm(tensors: &mut Vec<Tensor>, name: &str) {
+    tensors.push(Tensor { name: format!("{name}.weight"), dtype: "F16", shape: vec![HIDDEN], seed: 0 });
 }
 
-fn write(folder: &Path, layers: usize) -> std::io::Result<()> {
-    let mut tensors: Vec<Tensor> = linear("model.embed_tokens", VOCAB, HIDDEN, true).collect();
-    tensors.extend(linear("lm_head", VOCAB, HIDDEN, true));
-    tensors.push(norm("model.norm".to_owned(), true));
+fn write(folder: &Path, layers: usize, filled: bool) -> std::io::Result<()> {
+    let mut tensors = Vec::new();
+    linear(&mut tensors, "model.embed_tokens", VOCAB, HIDDEN);
     for layer in 0..layers {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         for (part, rows, cols) in [
@@ -66,11 +72,13 @@ fn write(folder: &Path, layers: usize) -> std::io::Result<()> {
             ("mlp.up_proj", INTERMEDIATE, HIDDEN),
             ("mlp.down_proj", HIDDEN, INTERMEDIATE),
         ] {
-            tensors.extend(linear(&name(part), rows, cols, false));
+            linear(&mut tensors, &name(part), rows, cols);
         }
-        tensors.push(norm(name("input_layernorm"), false));
-        tensors.push(norm(name("post_attention_layernorm"), false));
+        norm(&mut tensors, &name("input_layernorm"));
+        norm(&mut tensors, &name("post_attention_layernorm"));
     }
+    norm(&mut tensors, "model.norm");
+    linear(&mut tensors, "lm_head", VOCAB, HIDDEN);
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for tensor in &tensors {
@@ -84,13 +92,9 @@ fn write(folder: &Path, layers: usize) -> std::io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(folder.join("model.safetensors"))?);
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
-    let mut state = 1_u64;
-    for tensor in &tensors {
-        if tensor.random {
-            fill(tensor, &mut state, &mut file)?;
-        } else {
-            file.seek(SeekFrom::Current(tensor.bytes() as i64))?;
-        }
+    if filled {
+        // Every tensor is a whole number of words of 64 bits.
+        tensors.iter().try_for_each(|tensor| fill(tensor, &mut file))?;
     }
     file.into_inner()?.set_len((8 + header.len() + end) as u64)?;
     let config = serde_json::json!({
@@ -105,28 +109,47 @@ fn write(folder: &Path, layers: usize) -> std::io::Result<()> {
 }
 
 /// Codes as a trained matrix has them, most near the middle: each the sum of two draws from 0 to 7 and one bit. Scales of
-/// about 0.0045, and biases that put the middle at zero.
-fn fill(tensor: &Tensor, state: &mut u64, file: &mut impl Write) -> std::io::Result<()> {
-    let mut next = || {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 32) as u32
+/// 0.0045, give or take a fifth; biases that put the middle of each group at zero. Norms of one.
+fn fill(tensor: &Tensor, file: &mut impl Write) -> std::io::Result<()> {
+    let mut random = SplitMix64(tensor.seed);
+    let times = match tensor.name.rsplit('.').next() {
+        Some("scales") => Some(1.0),
+        Some("biases") => Some(-7.5),
+        _ => None,
     };
-    for _ in 0..tensor.bytes() / 4 {
+    for _ in 0..tensor.bytes() / 8 {
         let word = if tensor.dtype == "U32" {
-            (next() & 0x7777_7777) + (next() & 0x7777_7777) + (next() & 0x1111_1111)
+            // Sixteen codes; none of their sums reaches into the next.
+            (random.next() & 0x7777_7777_7777_7777)
+                + (random.next() & 0x7777_7777_7777_7777)
+                + (random.next() & 0x1111_1111_1111_1111)
         } else {
-            let mut two = || {
-                let scale = 0.0045 * (0.7 + 0.6 * (next() >> 8) as f32 / (1 << 24) as f32);
-                let value = match tensor.name.rsplit('.').next() {
-                    Some("scales") => scale,
-                    Some("biases") => -7.5 * scale,
-                    _ => 1.0,
-                };
-                u32::from(half::f16::from_f32(value).to_bits())
-            };
-            two() | two() << 16
+            (0..4).fold(0, |word, i| {
+                let value = times.map_or(1.0, |times| times * 0.0045 * (1.0 + 0.2 * random.normal()));
+                word | u64::from(half::f16::from_f32(value).to_bits()) << (16 * i)
+            })
         };
         file.write_all(&word.to_le_bytes())?;
     }
     Ok(())
+}
+
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+struct SplitMix64(u64);
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// About normal: the sum of four uniform numbers, less its mean and over its deviation. Never beyond 3.5.
+    fn normal(&mut self) -> f32 {
+        let word = self.next();
+        let sum: u64 = (0..4).map(|i| word >> (16 * i) & 0xffff).sum();
+        (sum as f32 / 65536.0 - 2.0) * 3.0_f32.sqrt()
+    }
 }
