@@ -42,9 +42,12 @@ else
 fi
 llamacpp=-
 if command -v npm >/dev/null; then
-  # The prebuilt library comes with the package; its scripts would build another.
+  # The prebuilt library is an optional dependency, of which there is one for each system and GPU: the one for this CPU is
+  # named, the others stay away. Scripts would build another.
+  system=$(node -p 'process.platform.replace("darwin", "mac").replace("win32", "win") + "-" + process.arch')
+  [[ $system != mac-arm64 ]] || system=mac-arm64-metal
   cp "$peers/package.json" "$peers/llamacpp.mjs" "$built/"
-  if (cd "$built" && npm install --ignore-scripts --silent --no-audit --no-fund); then
+  if (cd "$built" && npm install --ignore-scripts --omit=optional --silent --no-audit --no-fund "@node-llama-cpp/$system@3.22.1"); then
     llamacpp=$built/llamacpp.mjs
   else
     missing llama.cpp "npm could not install node-llama-cpp"
