@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # headroom beside its peers, in turn and in one go: benches/compare.sh [ROUNDS]
-# The notebook's loop on mlx-lm, llama.cpp, candle, and the `gemm` crate for products; README.md says how equal they are.
+# The notebook's loop on mlx-lm, llama.cpp, candle, and the `gemm` crate for products; docs/performance.md says how equal they are.
 # Peers and models are built or fetched into target/peers; HEADROOM_MODELS=DIR names a folder that has smollm2-g64,
 # smollm2.gguf and a venv with mlx-lm already. A peer that cannot be had is said to be missing, and the rest goes on.
 set -euo pipefail

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Pending, Running, Trials, Tying,
-    sparse::{AT_ONCE, Patched, fitting},
+    sparse::{Patched, fitting, runs_together},
     trie::NodeId,
     vectors_at_once,
 };
@@ -194,9 +194,10 @@ impl<B: Body> Trials<'_, B> {
                 let plans: Vec<&Plan> = some.iter().map(|&run| plan(run)).collect();
                 let replaced = Patched::new(head, &plans, &hidden)?;
                 let mut results: Vec<Forced> = vec![Default::default(); some.len()];
-                team.for_each_chunk(&mut results, AT_ONCE, |i, results| {
+                let together = runs_together(some.len(), team.threads());
+                team.for_each_chunk(&mut results, together, |i, results| {
                     let (mut compared, mut own) = (compared.to_vec(), Vec::new());
-                    for (result, plan) in results.iter_mut().zip(i * AT_ONCE..) {
+                    for (result, plan) in results.iter_mut().zip(i * together..) {
                         for (step, compared) in compared.iter_mut().enumerate() {
                             let replaced = replaced.at(plan, step, &mut own);
                             let logits = &logits[step * vocab..][..vocab];

@@ -34,7 +34,7 @@ use crate::{
 pub use crate::coherence::Finish;
 pub use measure::Forced;
 pub use sample::Draw;
-use sparse::{AT_ONCE, Patched, fitting};
+use sparse::{Patched, fitting, runs_together};
 use trie::{Node, NodeId, Trie};
 
 /// Bytes of logits that are held at a time: few enough to stay near the processor between the product that
@@ -485,9 +485,10 @@ impl<'a, B: Body> Trials<'a, B> {
                     let of: Vec<&Plan> = some.iter().map(|run| run.1).collect();
                     let replaced = Patched::new(head, &of, &[self.trie.hidden(*node)])?;
                     let mut tops = vec![None; some.len()];
-                    team.for_each_chunk(&mut tops, AT_ONCE, |i, tops| {
+                    let together = runs_together(some.len(), team.threads());
+                    team.for_each_chunk(&mut tops, together, |i, tops| {
                         let (mut peaks, mut own) = (peaks.clone(), Vec::new());
-                        for (top, plan) in tops.iter_mut().zip(i * AT_ONCE..) {
+                        for (top, plan) in tops.iter_mut().zip(i * together..) {
                             *top = peaks.top_replaced(logits, replaced.at(plan, 0, &mut own));
                         }
                     });

@@ -7,8 +7,11 @@ use crate::{
     model::{BodyError, Projection},
 };
 
-/// Plans whose runs one thread takes together: what they change and put back is copied once for all of them.
-pub(super) const AT_ONCE: usize = 32;
+/// Of so many runs, those that one thread takes together: what they change and put back is copied once for all of them, and
+/// no thread is left without any.
+pub(super) fn runs_together(count: usize, threads: usize) -> usize {
+    (count / (4 * threads)).clamp(1, 32)
+}
 
 /// Logits of the rows that plans replace, at some hidden states.
 pub(super) struct Patched {
@@ -55,6 +58,11 @@ pub(super) fn fitting<T>(runs: &[T], rows: impl Fn(&T) -> usize, states: usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_runs_are_spread_over_threads_and_many_share_a_copy() {
+        assert_eq!([1, 8, 15, 16, 255, 256, 10_000].map(|count| runs_together(count, 2)), [1, 1, 1, 2, 31, 32, 32]);
+    }
 
     #[test]
     fn runs_are_taken_until_their_logits_fill_the_memory_for_them_but_never_none() {
