@@ -67,9 +67,9 @@ fn main() {
     let team = Arc::new(Team::of_this_machine());
     let demo = subject::open(None).expect("the model inside");
     let mut curves = vec![
-        Curve::of("shifts", &powers(1, 512), |shifts| seconds(&demo, &team, Size { shifts, ..USUAL })),
-        Curve::of("prompts", &powers(1, 64), |prompts| seconds(&demo, &team, Size { prompts, ..USUAL })),
-        Curve::of("tokens of an answer", &powers(1, 128), |tokens| seconds(&demo, &team, Size { tokens, ..USUAL })),
+        Curve::of("shifts", &powers(1, 256), |shifts| seconds(&demo, &team, Size { shifts, ..USUAL })),
+        Curve::of("prompts", &powers(1, 32), |prompts| seconds(&demo, &team, Size { prompts, ..USUAL })),
+        Curve::of("tokens of an answer", &powers(1, 64), |tokens| seconds(&demo, &team, Size { tokens, ..USUAL })),
     ];
     let of_layers = |layers: usize| {
         let fixture = Fixture {
@@ -86,8 +86,8 @@ fn main() {
         let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
         seconds(&checkpoint, &team, USUAL)
     };
-    curves.push(Curve::of("layers", &powers(1, 32), of_layers));
-    let trials = powers(64, 16384);
+    curves.push(Curve::of("layers", &powers(1, 16), of_layers));
+    let trials = powers(64, 4096);
     let (points, expected) = trials.iter().map(|&trials| memory(&demo, &team, trials)).unzip();
     let name = "trials of 64 tokens, one prompt";
     curves.push(Curve { name, unit: "MB at most", points, expected });
