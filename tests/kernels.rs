@@ -11,7 +11,7 @@ use lm_headroom::{
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
     testing::{
-        fixture::Fixture,
+        fixture::{Fixture, SplitMix64},
         heads::encode,
         oracles::{Reached, kernel as oracle},
         skipped,
@@ -20,20 +20,9 @@ use lm_headroom::{
 };
 use std::sync::Arc;
 
-/// A small random generator, so that a failing case is its parameters and nothing else.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
+/// From -1 to 1.
+fn float(random: &mut SplitMix64) -> f32 {
+    2.0 * random.unit() - 1.0
 }
 
 #[derive(Debug, Clone)]
@@ -51,11 +40,11 @@ struct Case {
 }
 
 /// Scales and biases that a checkpoint may hold, however unlikely.
-fn scale(random: &mut Random, special: bool) -> f32 {
+fn scale(random: &mut SplitMix64, special: bool) -> f32 {
     const SPECIAL: [f32; 8] = [0.0, -0.0, 1e-7, -3e-8, 65504.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
-    match random.next() % 12 {
+    match random.next_u64() % 12 {
         i @ 0..8 if special => SPECIAL[i as usize],
-        _ => random.float() * 0.1,
+        _ => float(random) * 0.1,
     }
 }
 
@@ -94,7 +83,7 @@ struct Drawn {
 
 impl Drawn {
     fn new(case: &Case) -> Self {
-        let mut random = Random(case.seed);
+        let mut random = SplitMix64(case.seed);
         let cols = case.groups * case.group_size;
         let layout = Layout::new(case.rows, cols, case.bits, case.group_size, case.float_type).expect("a layout");
         // One byte ahead of the data makes every part misaligned.
@@ -102,12 +91,12 @@ impl Drawn {
         let mut weight = vec![0; skip];
         let mut scales = vec![0; skip];
         let mut biases = vec![0; skip];
-        weight.extend((0..case.rows * layout.weight_row_bytes()).map(|_| random.next() as u8));
+        weight.extend((0..case.rows * layout.weight_row_bytes()).map(|_| random.next_u64() as u8));
         for _ in 0..case.rows * case.groups {
             scales.extend(encode(case.float_type, scale(&mut random, case.special)));
             biases.extend(encode(case.float_type, scale(&mut random, case.special)));
         }
-        let x = (0..case.vectors * cols).map(|_| random.float() * 4.0).collect();
+        let x = (0..case.vectors * cols).map(|_| float(&mut random) * 4.0).collect();
         Self { layout, skip, weight, scales, biases, x }
     }
     fn matrix(&self) -> MatrixRef<'_> {
@@ -130,8 +119,8 @@ fn unquantized_rows_of_any_width_give_the_bits_of_the_specification() {
 }
 
 /// As the specification of it, on numbers of `random`.
-fn rest_of_a_forward_pass(kernel: Kernel, n: usize, random: &mut Random) -> (Vec<f32>, Vec<f64>) {
-    oracle::rest_of_a_forward_pass(kernel, n, || random.float())
+fn rest_of_a_forward_pass(kernel: Kernel, n: usize, random: &mut SplitMix64) -> (Vec<f32>, Vec<f64>) {
+    oracle::rest_of_a_forward_pass(kernel, n, || float(random))
 }
 
 const WIDTHS: [usize; 4] = [16, 64, 100, 576];
@@ -215,7 +204,7 @@ fn the_rest_of_a_forward_pass_is_equal_across_instruction_sets() {
     for kernel in kernels() {
         let mut digest = Digest::default();
         for n in WIDTHS {
-            let (all, wide) = rest_of_a_forward_pass(kernel, n, &mut Random(n as u64));
+            let (all, wide) = rest_of_a_forward_pass(kernel, n, &mut SplitMix64(n as u64));
             all.iter().for_each(|&y| digest.single(y));
             wide.iter().for_each(|&y| digest.double(y));
         }

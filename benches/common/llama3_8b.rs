@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lm_headroom::testing::fixture::SplitMix64;
+
 const HIDDEN: usize = 4096;
 const INTERMEDIATE: usize = 14_336;
 const VOCAB: usize = 128_256;
@@ -44,7 +46,7 @@ impl Tensor {
 
 fn linear(tensors: &mut Vec<Tensor>, name: &str, rows: usize, cols: usize) {
     let mut seeds = SplitMix64(tensors.len() as u64);
-    let (codes, groups) = (seeds.next(), seeds.next());
+    let (codes, groups) = (seeds.next_u64(), seeds.next_u64());
     for (part, dtype, cols, seed) in [
         ("weight", "U32", cols / 8, codes),
         ("scales", "F16", cols / GROUP, groups),
@@ -120,12 +122,12 @@ fn fill(tensor: &Tensor, file: &mut impl Write) -> std::io::Result<()> {
     for _ in 0..tensor.bytes() / 8 {
         let word = if tensor.dtype == "U32" {
             // Sixteen codes; none of their sums reaches into the next.
-            (random.next() & 0x7777_7777_7777_7777)
-                + (random.next() & 0x7777_7777_7777_7777)
-                + (random.next() & 0x1111_1111_1111_1111)
+            (random.next_u64() & 0x7777_7777_7777_7777)
+                + (random.next_u64() & 0x7777_7777_7777_7777)
+                + (random.next_u64() & 0x1111_1111_1111_1111)
         } else {
             (0..4).fold(0, |word, i| {
-                let value = times.map_or(1.0, |times| times * 0.0045 * (1.0 + 0.2 * random.normal()));
+                let value = times.map_or(1.0, |times| times * 0.0045 * (1.0 + 0.2 * normal(&mut random)));
                 word | u64::from(half::f16::from_f32(value).to_bits()) << (16 * i)
             })
         };
@@ -134,22 +136,9 @@ fn fill(tensor: &Tensor, file: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// About normal: the sum of four uniform numbers, less its mean and over its deviation. Never beyond 3.5.
-    fn normal(&mut self) -> f32 {
-        let word = self.next();
-        let sum: u64 = (0..4).map(|i| word >> (16 * i) & 0xffff).sum();
-        (sum as f32 / 65536.0 - 2.0) * 3.0_f32.sqrt()
-    }
+/// About normal: the sum of four uniform numbers, less its mean and over its deviation. Never beyond 3.5.
+fn normal(random: &mut SplitMix64) -> f32 {
+    let word = random.next_u64();
+    let sum: u64 = (0..4).map(|i| word >> (16 * i) & 0xffff).sum();
+    (sum as f32 / 65536.0 - 2.0) * 3.0_f32.sqrt()
 }

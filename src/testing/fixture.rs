@@ -362,10 +362,11 @@ fn float_tensor(float_type: FloatType, shape: Vec<usize>, values: impl Iterator<
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 #[derive(Clone, Debug)]
-pub(super) struct SplitMix64(pub(super) u64);
+pub struct SplitMix64(pub u64);
 
 impl SplitMix64 {
-    pub(super) fn next_u64(&mut self) -> u64 {
+    /// 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -374,7 +375,7 @@ impl SplitMix64 {
     }
 
     /// In `[0, 1)`, in steps of 2^-24.
-    pub(super) fn unit(&mut self) -> f32 {
+    pub fn unit(&mut self) -> f32 {
         (self.next_u64() >> 40) as f32 / (1u32 << 24) as f32
     }
 }

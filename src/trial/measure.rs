@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Pending, Running, Trials, Tying,
-    sparse::{Patched, fitting, runs_together},
+    sparse::{Patched, parts, runs_together},
     trie::NodeId,
     vectors_at_once,
 };
@@ -187,10 +187,7 @@ impl<B: Body> Trials<'_, B> {
                 }
             }
             let hidden: Vec<&[f32]> = base.path[steps.clone()].iter().map(|&node| self.trie.hidden(node)).collect();
-            let mut rest = patched.as_slice();
-            while !rest.is_empty() {
-                let (some, others) = rest.split_at(fitting(rest, |&run| plan(run).rows.len(), steps.len()));
-                rest = others;
+            for some in parts(&patched, |&run| plan(run).rows.len(), steps.len()) {
                 let plans: Vec<&Plan> = some.iter().map(|&run| plan(run)).collect();
                 let replaced = Patched::new(head, &plans, &hidden)?;
                 let mut results: Vec<Forced> = vec![Default::default(); some.len()];

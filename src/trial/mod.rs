@@ -34,7 +34,7 @@ use crate::{
 pub use crate::coherence::Finish;
 pub use measure::Forced;
 pub use sample::Draw;
-use sparse::{Patched, fitting, runs_together};
+use sparse::{Patched, parts, runs_together};
 use trie::{Node, NodeId, Trie};
 
 /// Bytes of logits that are held at a time: few enough to stay near the processor between the product that
@@ -478,10 +478,7 @@ impl<'a, B: Body> Trials<'a, B> {
                         _ => self.step(&mut running[run], top, &mut pending),
                     }
                 }
-                let mut rest = patched.as_slice();
-                while !rest.is_empty() {
-                    let (some, others) = rest.split_at(fitting(rest, |run| run.1.rows.len(), 1));
-                    rest = others;
+                for some in parts(&patched, |run| run.1.rows.len(), 1) {
                     let of: Vec<&Plan> = some.iter().map(|run| run.1).collect();
                     let replaced = Patched::new(head, &of, &[self.trie.hidden(*node)])?;
                     let mut tops = vec![None; some.len()];

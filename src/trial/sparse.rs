@@ -45,8 +45,21 @@ impl Patched {
     }
 }
 
+/// Some runs in parts, of which `rows` says how many rows each replaces, so that a part's logits fit into the memory for them.
+pub(super) fn parts<'a, T>(
+    mut runs: &'a [T],
+    rows: impl Fn(&T) -> usize + 'a,
+    states: usize,
+) -> impl Iterator<Item = &'a [T]> {
+    std::iter::from_fn(move || {
+        let (part, rest) = runs.split_at(fitting(runs, &rows, states).min(runs.len()));
+        runs = rest;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
 /// How many of some runs, of which `rows` says how many rows they replace, fit into the memory for logits; at least one.
-pub(super) fn fitting<T>(runs: &[T], rows: impl Fn(&T) -> usize, states: usize) -> usize {
+fn fitting<T>(runs: &[T], rows: impl Fn(&T) -> usize, states: usize) -> usize {
     let mut bytes = 0;
     let fit = runs.iter().take_while(|run| {
         bytes += 4 * states * rows(run);
