@@ -7,7 +7,7 @@ use divan::{
     counter::{BytesCount, ItemsCount},
 };
 use lm_headroom::{
-    kernels::{Activations, Job, Kernel, Pass, multiply},
+    kernels::{Activations, Job, Kernel, Pass, multiply, tops},
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
 };
@@ -87,4 +87,24 @@ fn llama3_8b_head_clean(bencher: Bencher<'_, '_>, vectors: usize) {
 #[divan::bench(args = [1, 64], sample_count = 10)]
 fn llama3_8b_head_shifted(bencher: Bencher<'_, '_>, vectors: usize) {
     product(bencher, LLAMA3_8B, vectors, 1_000_001);
+}
+
+/// The two largest logits of one hidden state, as a greedy step asks for them.
+fn largest_two(bencher: Bencher<'_, '_>, shape: (usize, usize), shift: u32) {
+    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), Kernel::best());
+    let x: Vec<f32> = (0..shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
+    bencher
+        .counter(BytesCount::new(head.bytes()))
+        .counter(ItemsCount::new(shape.0 * shape.1))
+        .bench_local(|| tops(kernel, &team, &head.view(), &[(black_box(shift), &x)]));
+}
+
+#[divan::bench(args = [0, 1_000_001])]
+fn smollm2_largest_two(bencher: Bencher<'_, '_>, shift: u32) {
+    largest_two(bencher, SMOLLM2, shift);
+}
+
+#[divan::bench(args = [0, 1_000_001], sample_count = 30)]
+fn llama3_8b_largest_two(bencher: Bencher<'_, '_>, shift: u32) {
+    largest_two(bencher, LLAMA3_8B, shift);
 }

@@ -99,16 +99,24 @@ impl Team {
             (0..count).for_each(item);
             return;
         }
-        let next = AtomicUsize::new(0);
-        // A few items a claim keep the counter out of the way, a few claims a thread keep the ends even.
-        let claim = (count / (self.threads() * 8)).max(1);
+        // Each thread has a range of its own, whose items it runs one after the other: what they read lies together, and
+        // reading ahead of one is reading the next. Whoever has finished his helps with the others', so that ends are even.
+        let threads = self.threads();
+        let end = |range: usize| (range + 1) * count / threads;
+        let next: Vec<AtomicUsize> = (0..threads).map(|range| AtomicUsize::new(range * count / threads)).collect();
+        // A few items a claim keep the counters out of the way.
+        let claim = (count / (threads * 16)).max(1);
+        let arrived = AtomicUsize::new(0);
         self.run(&|| {
-            loop {
-                let start = next.fetch_add(claim, Ordering::Relaxed);
-                if start >= count {
-                    break;
+            let own = arrived.fetch_add(1, Ordering::Relaxed);
+            for range in (own..threads).chain(0..own) {
+                loop {
+                    let start = next[range].fetch_add(claim, Ordering::Relaxed);
+                    if start >= end(range) {
+                        break;
+                    }
+                    (start..(start + claim).min(end(range))).for_each(&item);
                 }
-                (start..(start + claim).min(count)).for_each(&item);
             }
         });
     }

@@ -28,6 +28,10 @@ unsafe impl Lanes for Ymm {
         unsafe { Self([_mm256_setzero_ps(); 2]) }
     }
     #[inline(always)]
+    fn prefetch(from: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         unsafe { Self([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]) }
     }
@@ -67,15 +71,16 @@ unsafe impl Lanes for Ymm {
     unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: __m256i, group: (__m256, __m256)) -> Self {
         unsafe {
             let by = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-            let half = |at: usize| {
-                let mut word = _mm256_set1_epi32(words.add(at).cast::<i32>().read_unaligned());
+            let mut halves = [group.1; 2];
+            for (i, half) in halves.iter_mut().enumerate() {
+                let mut word = _mm256_set1_epi32(words.cast::<i32>().add(i).read_unaligned());
                 if SHIFTED {
                     word = _mm256_sub_epi32(word, shift);
                 }
                 let codes = _mm256_and_si256(_mm256_srlv_epi32(word, by), _mm256_set1_epi32(15));
-                _mm256_fmadd_ps(group.0, _mm256_cvtepi32_ps(codes), group.1)
-            };
-            Self([half(0), half(4)])
+                *half = _mm256_fmadd_ps(group.0, _mm256_cvtepi32_ps(codes), group.1);
+            }
+            Self(halves)
         }
     }
     #[inline(always)]
@@ -85,25 +90,29 @@ unsafe impl Lanes for Ymm {
             if SHIFTED {
                 four = _mm_sub_epi32(four, _mm256_castsi256_si128(shift));
             }
-            let half = |bytes: __m128i| {
+            let mut halves = [_mm256_set1_ps(bias); 2];
+            for (half, bytes) in halves.iter_mut().zip([four, _mm_srli_si128::<8>(four)]) {
                 let codes = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-                _mm256_fmadd_ps(_mm256_set1_ps(scale), codes, _mm256_set1_ps(bias))
-            };
-            Self([half(four), half(_mm_srli_si128::<8>(four))])
+                *half = _mm256_fmadd_ps(_mm256_set1_ps(scale), codes, *half);
+            }
+            Self(halves)
         }
     }
     #[inline(always)]
     unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
         unsafe {
-            let half = |i: usize| match float_type {
-                FloatType::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.add(16 * i).cast())),
-                FloatType::Bf16 => {
-                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(16 * i).cast()));
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-                }
-                FloatType::F32 => _mm256_loadu_ps(from.add(32 * i).cast()),
-            };
-            Self([half(0), half(1)])
+            let mut halves = [_mm256_setzero_ps(); 2];
+            for (i, half) in halves.iter_mut().enumerate() {
+                *half = match float_type {
+                    FloatType::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.add(16 * i).cast())),
+                    FloatType::Bf16 => {
+                        let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(16 * i).cast()));
+                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+                    }
+                    FloatType::F32 => _mm256_loadu_ps(from.add(32 * i).cast()),
+                };
+            }
+            Self(halves)
         }
     }
 }

@@ -67,10 +67,11 @@ unsafe impl Lanes for Zmm {
     unsafe fn sum4([a, b, c, d]: [Self; 4], to: *mut f32) {
         unsafe {
             // In each 128-bit part k: a's sums for columns 2k, 2k + 1, then b's.
-            let pairs = |a: __m512, b: __m512| {
-                _mm512_add_ps(_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b))
-            };
-            let (ab, cd) = (pairs(a.0, b.0), pairs(c.0, d.0));
+            let [mut ab, mut cd] = [_mm512_setzero_ps(); 2];
+            for (pairs, a, b) in [(&mut ab, a.0, b.0), (&mut cd, c.0, d.0)] {
+                let (even, odd) = (_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
+                *pairs = _mm512_add_ps(even, odd);
+            }
             // Parts 0 and 2, 1 and 3: a and b left, c and d right.
             let fours = _mm512_add_ps(
                 _mm512_shuffle_f32x4::<0b01_00_01_00>(ab, cd),

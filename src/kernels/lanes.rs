@@ -1,7 +1,9 @@
 //! Sixteen `f32` lanes, and the two loops over them that every instruction set shares.
 //!
 //! [`Lanes`] is what an instruction set must bring. The loops are inlined into functions that carry
-//! the instruction set's `target_feature`, so that they compile to its instructions.
+//! the instruction set's `target_feature`, so that they compile to its instructions. What calls an intrinsic is
+//! never a closure: a closure is a function of its own, without these features, and where the compiler leaves it one
+//! (other codegen units, no link-time optimization) each instruction becomes a call.
 
 use super::{Line, vector};
 use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
@@ -111,6 +113,8 @@ impl Block {
 
 /// Rows that are decoded together.
 pub(super) const TILE_ROWS: usize = 4;
+/// Bytes by which reading ahead of the next rows is ahead of them.
+pub(super) const AHEAD: usize = 2048;
 /// Rows of a panel.
 const PANEL_ROWS: usize = 4;
 
@@ -190,6 +194,10 @@ unsafe fn widen_scales<L: Lanes>(matrix: &MatrixRef<'_>, first: usize, rows: usi
     let range = first * bytes..(first + rows) * bytes;
     let parts = [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
     for (from, to) in parts {
+        // Those of the rows after these will be asked for next.
+        for line in (range.end..range.end + range.len()).step_by(64) {
+            L::prefetch(from.as_ptr().wrapping_add(line));
+        }
         let (from, to) = (&from[range.clone()], &mut to[..count]);
         match layout.scale_type() {
             // SAFETY: the caller's promise; `from` holds two bytes for each of `to`.
@@ -308,28 +316,42 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
     unsafe {
         let shift = L::shift(shift);
         let row_bytes = layout.weight_row_bytes();
-        let mut words: [*const u8; R] = std::array::from_fn(|r| matrix.weight().as_ptr().add((first + r) * row_bytes));
-        let mut x: [*const f32; V] = std::array::from_fn(|v| block.vector(v));
+        let mut words = [matrix.weight().as_ptr().add(first * row_bytes); R];
+        for (r, words) in words.iter_mut().enumerate() {
+            *words = words.add(r * row_bytes);
+        }
+        let mut x = [block.x; V];
+        for (v, x) in x.iter_mut().enumerate() {
+            *x = block.vector(v);
+        }
         let mut acc = [[L::zero(); R]; V];
-        // The rows after these, so that they are on their way while these are worked on.
-        let ahead = R * row_bytes;
+        // The rows after these, so that they are on their way while these are worked on; asked for in the order in which
+        // they lie, which memory gives faster than one line of each in turn.
+        let mut ahead = words[0].wrapping_add(R * row_bytes + AHEAD);
+        let group_bytes = row_bytes / groups;
         for g in 0..groups {
-            for &words in &words {
-                L::prefetch(words.wrapping_add(ahead));
+            for line in (0..R * group_bytes).step_by(64) {
+                L::prefetch(ahead.wrapping_add(line));
             }
-            let scale: [f32; R] = std::array::from_fn(|r| *scales.get_unchecked(r * groups + g));
-            let bias: [f32; R] = std::array::from_fn(|r| *biases.get_unchecked(r * groups + g));
-            let group: [L::Group4; R] = std::array::from_fn(|r| L::group4(scale[r], bias[r]));
+            ahead = ahead.wrapping_add(R * group_bytes);
+            let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
+            let mut group = [L::group4(0.0, 0.0); R];
+            for r in 0..R {
+                scale[r] = *scales.get_unchecked(r * groups + g);
+                bias[r] = *biases.get_unchecked(r * groups + g);
+                group[r] = L::group4(scale[r], bias[r]);
+            }
             // A group is 32, 64 or 128 columns: two steps at a time always come out even.
             for _ in 0..per_group / 2 {
                 for _ in 0..2 {
-                    let w: [L; R] = std::array::from_fn(|r| {
-                        if EIGHT {
+                    let mut w = [L::zero(); R];
+                    for r in 0..R {
+                        w[r] = if EIGHT {
                             L::decode8::<SHIFTED>(words[r], shift, scale[r], bias[r])
                         } else {
                             L::decode4::<SHIFTED>(words[r], shift, group[r])
-                        }
-                    });
+                        };
+                    }
                     for v in 0..V {
                         let xv = L::load(x[v]);
                         for r in 0..R {
@@ -469,11 +491,14 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
         let mut acc = [[L::zero(); R]; V];
         let mut c = 0;
         while c < cols {
-            let wr: [L; R] = std::array::from_fn(|r| L::load(w.add(r * cols + c)));
+            let mut rows = [L::zero(); R];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = L::load(w.add(r * cols + c));
+            }
             for v in 0..V {
                 let xv = L::load(x.add(v * block.x_stride + c));
                 for r in 0..R {
-                    acc[v][r] = wr[r].fma(xv, acc[v][r]);
+                    acc[v][r] = rows[r].fma(xv, acc[v][r]);
                 }
             }
             c += LANES;

@@ -18,6 +18,8 @@ mod logits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod screen;
 mod vector;
 
 use std::cell::RefCell;
@@ -28,6 +30,8 @@ use crate::{
 };
 pub use logits::{Differences, Peaks, Replaced, Spans, Top};
 pub use scalar::LANES;
+#[cfg(target_arch = "x86_64")]
+pub use screen::tops;
 
 /// Functions of a kernel's file that carry its `target_feature`: the way from dispatch into the shared
 /// loops. `$tile` rows by `$vectors` vectors is the largest tile whose accumulators fit the registers.
@@ -504,4 +508,15 @@ pub fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Ac
         // kernel's layout.
         SCRATCH.with_borrow_mut(|scratch| unsafe { kernel.block(&WeightsRef::Quantized(*row), 0, block, scratch) });
     });
+}
+
+/// The two largest logits of each hidden state, where the processor has instructions for it; here it has not.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn tops(
+    _kernel: Kernel,
+    _team: &Team,
+    _matrix: &MatrixRef<'_>,
+    _queries: &[(u32, &[f32])],
+) -> Option<Vec<Option<Top>>> {
+    None
 }

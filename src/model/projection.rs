@@ -3,7 +3,7 @@
 use super::BodyError;
 use crate::{
     edit::Plan,
-    kernels::{Activations, Job, Kernel, Pass, multiply, multiply_rows},
+    kernels::{Activations, Job, Kernel, Pass, Top, multiply, multiply_rows, tops},
     quant::{MatrixRef, WeightsRef},
     team::Team,
 };
@@ -30,6 +30,15 @@ pub trait Projection {
     /// [`BodyError`], where a backend fails.
     fn logits(&mut self, queries: Vec<Query<'_>>) -> Result<(), BodyError>;
 
+    /// The two largest logits of each hidden state under its shift, the first of equals first; `None` if one logit is not
+    /// finite. They are those among [`Projection::logits`]; hidden states under one shift should be neighbours.
+    ///
+    /// # Errors
+    /// [`BodyError`], where a backend fails.
+    fn tops(&mut self, hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
+        tops_of_all(self, hidden)
+    }
+
     /// Logits of the rows that `plans` replace: for each plan in order, for each of its rows in order, one for each of
     /// the hidden states. They are what the projection through the whole edited head has there.
     ///
@@ -50,6 +59,22 @@ pub trait Projection {
     }
 }
 
+/// [`Projection::tops`], by way of all logits.
+fn tops_of_all(head: &mut (impl Projection + ?Sized), hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
+    let vocab = head.vocab_size();
+    let mut logits = vec![0.0; hidden.len() * vocab];
+    let mut rest = logits.as_mut_slice();
+    let mut queries = Vec::new();
+    for group in hidden.chunk_by(|a, b| a.0 == b.0) {
+        let (out, others) = rest.split_at_mut(group.len() * vocab);
+        rest = others;
+        queries.push(Query { shift: group[0].0, hidden: group.iter().map(|&(_, hidden)| hidden).collect(), out });
+    }
+    head.logits(queries)?;
+    // Which kernel looks for them changes nothing.
+    Ok(logits.chunks_exact(vocab).map(|logits| Kernel::best().top(logits)).collect())
+}
+
 impl<P: Projection + ?Sized> Projection for Box<P> {
     fn vocab_size(&self) -> usize {
         (**self).vocab_size()
@@ -57,6 +82,10 @@ impl<P: Projection + ?Sized> Projection for Box<P> {
 
     fn logits(&mut self, queries: Vec<Query<'_>>) -> Result<(), BodyError> {
         (**self).logits(queries)
+    }
+
+    fn tops(&mut self, hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
+        (**self).tops(hidden)
     }
 
     fn replaced(&mut self, plans: &[&Plan], hidden: &[&[f32]]) -> Result<Vec<f32>, BodyError> {
@@ -97,6 +126,13 @@ impl Projection for CpuProjection<'_> {
         let jobs = queries.into_iter().zip(&inputs).map(|(query, x)| Job { shift: query.shift, x, out: query.out });
         multiply(kernel, team, &mut [Pass { weights: WeightsRef::Quantized(self.matrix), jobs: jobs.collect() }]);
         Ok(())
+    }
+
+    fn tops(&mut self, hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
+        match tops(self.kernel, self.team, &self.matrix, hidden) {
+            Some(tops) => Ok(tops),
+            None => tops_of_all(self, hidden),
+        }
     }
 
     fn replaced(&mut self, plans: &[&Plan], hidden: &[&[f32]]) -> Result<Vec<f32>, BodyError> {

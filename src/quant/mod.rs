@@ -8,6 +8,8 @@
 //! A [`MatrixRef`] is the one view that kernels, edits and certificates read. Whoever makes one has
 //! checked its invariants once, here, in [`MatrixRef::new`].
 
+use std::ops::Range;
+
 pub mod dense;
 pub mod packed;
 
@@ -262,12 +264,21 @@ impl<'a> MatrixRef<'a> {
     /// # Panics
     /// If `row` is out of range.
     pub fn row(&self, row: usize) -> MatrixRef<'a> {
+        self.rows(row..row + 1)
+    }
+
+    /// Some rows as a matrix of their own.
+    ///
+    /// # Panics
+    /// If there are none, or one is out of range.
+    pub fn rows(&self, rows: Range<usize>) -> MatrixRef<'a> {
+        assert!(!rows.is_empty(), "a matrix has rows");
         let (w, s) = (self.layout.weight_row_bytes(), self.layout.scale_row_bytes());
         MatrixRef {
-            layout: self.layout.with_rows(1),
-            weight: &self.weight[row * w..][..w],
-            scales: &self.scales[row * s..][..s],
-            biases: &self.biases[row * s..][..s],
+            layout: self.layout.with_rows(rows.len()),
+            weight: &self.weight[rows.start * w..rows.end * w],
+            scales: &self.scales[rows.start * s..rows.end * s],
+            biases: &self.biases[rows.start * s..rows.end * s],
         }
     }
 }

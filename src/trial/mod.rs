@@ -454,13 +454,23 @@ impl<'a, B: Body> Trials<'a, B> {
         if wanted.is_empty() {
             return Ok(false);
         }
-        let flat: Vec<(u32, NodeId, Vec<usize>)> = wanted
+        let flat = wanted
             .into_iter()
-            .flat_map(|(shift, nodes)| nodes.into_iter().map(move |(node, runs)| (shift, node, runs)))
-            .collect();
+            .flat_map(|(shift, nodes)| nodes.into_iter().map(move |(node, runs)| (shift, node, runs)));
+        // Where an edit replaces rows, it replaces some of all logits; elsewhere the two largest are enough.
+        type Item = (u32, NodeId, Vec<usize>);
+        let replaces = |&run: &usize| running[run].edit.is_some_and(|edit| !plans[edit].rows.is_empty());
+        let (patched, plain): (Vec<Item>, Vec<Item>) = flat.partition(|(.., runs)| runs.iter().any(replaces));
         let mut pending = Pending::default();
+        for part in plain.chunks(vectors_at_once(head)) {
+            let hidden: Vec<(u32, &[f32])> =
+                part.iter().map(|&(shift, node, _)| (shift, self.trie.hidden(node))).collect();
+            for (top, (.., runs)) in head.tops(&hidden)?.into_iter().zip(part) {
+                runs.iter().for_each(|&run| self.step(&mut running[run], top, &mut pending));
+            }
+        }
         let (kernel, team) = (self.kernel, self.team);
-        for part in flat.chunks(vectors_at_once(head)) {
+        for part in patched.chunks(vectors_at_once(head)) {
             let items: Vec<(u32, NodeId)> = part.iter().map(|&(shift, node, _)| (shift, node)).collect();
             let logits = self.logits(head, &items)?;
             let vocab = head.vocab_size();
