@@ -4,7 +4,11 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at, or that it was skipped")]
 
-use std::{cell::Cell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::Arc,
+};
 
 use lm_headroom::{
     checkpoint::Checkpoint,
@@ -257,13 +261,16 @@ fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
     }
 }
 
-/// A body that counts the positions that it keeps.
-struct Counting<'a> {
+/// A body that keeps account of the positions that it is sent: what tokens lead to each, and whether its hidden state was
+/// asked for.
+struct Watched<'a> {
     body: Llama,
-    kept: &'a Cell<usize>,
+    kept: &'a RefCell<HashMap<Slot, (Vec<u32>, bool)>>,
+    /// Positions that were there already.
+    again: &'a Cell<usize>,
 }
 
-impl Body for Counting<'_> {
+impl Body for Watched<'_> {
     fn hidden_size(&self) -> usize {
         self.body.hidden_size()
     }
@@ -271,12 +278,53 @@ impl Body for Counting<'_> {
         self.body.bytes_per_position()
     }
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
-        self.kept.set(self.kept.get() + steps.len());
-        self.body.extend(steps)
+        let extension = self.body.extend(steps)?;
+        let mut kept = self.kept.borrow_mut();
+        for (step, &slot) in steps.iter().zip(&extension.slots) {
+            let parent = match step.parent {
+                Parent::Start => None,
+                Parent::Slot(slot) => Some(slot),
+                Parent::Step(index) => Some(extension.slots[index]),
+            };
+            let mut path = parent.map_or(Vec::new(), |slot| kept[&slot].0.clone());
+            path.push(step.token);
+            // Once, and once more where only now its hidden state is asked for.
+            let before: Vec<bool> = kept.values().filter(|(known, _)| *known == path).map(|kept| kept.1).collect();
+            assert!(before.is_empty() || before == [false] && step.hidden, "{path:?} was there: {before:?}");
+            self.again.set(self.again.get() + before.len());
+            kept.insert(slot, (path, step.hidden));
+        }
+        Ok(extension)
     }
     fn release(&mut self, slot: Slot) {
-        self.kept.set(self.kept.get() - 1);
+        self.kept.borrow_mut().remove(&slot).expect("a position that is kept");
         self.body.release(slot);
+    }
+}
+
+#[test]
+fn a_prefix_goes_through_the_body_once() {
+    let checkpoint = oracle::model(1, false);
+    let team = Arc::new(Team::new(1));
+    let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
+    let plans = plans(&checkpoint, &["shift:0", "shift:1", "shift:1", "flip:weight[3,7].3"]);
+    let mut prompts = vec![vec![1, 7, 9, 30]];
+    // In the second turn, what the first prompt's answer leads to lies inside the second prompt.
+    for _ in 0..2 {
+        let (kept, again) = (RefCell::new(HashMap::new()), Cell::new(0));
+        let body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+        let task = Task {
+            prompts: prompts.iter().map(Vec::as_slice).collect(),
+            eos: &[],
+            max_tokens: 4,
+            tying: Tying::Separate,
+        };
+        let mut trials = Trials::new(Watched { body, kept: &kept, again: &again }, Kernel::best(), &team, task);
+        let first = trials.all(&mut projection, &plans).expect("trials");
+        assert_eq!(trials.all(&mut projection, &plans).expect("trials"), first);
+        let answer = trials.clean().next().expect("an answer").tokens.clone();
+        assert_eq!(again.get(), 2 * (prompts.len() - 1), "what was sent without its hidden state, and then for that");
+        prompts.push([&prompts[0][..], &answer[..2], &[60, 61]].concat());
     }
 }
 
@@ -284,8 +332,9 @@ impl Body for Counting<'_> {
 fn prefixes_that_no_trial_needs_are_released_and_found_again() {
     let checkpoint = oracle::model(1, false);
     let team = Arc::new(Team::new(1));
-    let kept = Cell::new(0);
-    let body = Counting { body: Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team)), kept: &kept };
+    let (kept, again) = (RefCell::new(HashMap::new()), Cell::new(0));
+    let body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+    let body = Watched { body, kept: &kept, again: &again };
     let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
     let prompts = [vec![1, 7, 9, 30], vec![1, 7, 12]];
     let task =
@@ -294,10 +343,10 @@ fn prefixes_that_no_trial_needs_are_released_and_found_again() {
     let mut trials = Trials::new(body, Kernel::best(), &team, task);
     let first = trials.all(&mut projection, &plans).expect("trials");
     // The prompts, which begin alike, and all of each clean answer but its last token.
-    assert_eq!(kept.get(), 5 + 2 * 5);
+    assert_eq!(kept.borrow().len(), 5 + 2 * 5);
     for _ in 0..3 {
         assert_eq!(trials.all(&mut projection, &plans).expect("trials"), first);
-        assert_eq!(kept.get(), 5 + 2 * 5);
+        assert_eq!(kept.borrow().len(), 5 + 2 * 5);
     }
 }
 

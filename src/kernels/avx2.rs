@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{self, Block, LANES, Lanes, Scratch};
+use super::lanes::{self, Block, Lanes, Scratch};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs.
@@ -17,9 +17,7 @@ struct Ymm([__m256; 2]);
 // names for it. That is what each `unsafe` block inside discharges, too.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Ymm {
-    const PLACE: [usize; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const DIRECT_VECTORS: usize = 1;
-    const AGAIN: usize = 1;
     type Group4 = (__m256, __m256);
     type Shift = __m256i;
 
@@ -34,6 +32,10 @@ unsafe impl Lanes for Ymm {
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         unsafe { Self([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]) }
+    }
+    #[inline(always)]
+    unsafe fn arranged(self) -> Self {
+        self
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -23,9 +23,7 @@ struct Zmm(__m512);
 // names for it. That is what each `unsafe` block inside discharges, too.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Zmm {
-    const PLACE: [usize; LANES] = [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15];
     const DIRECT_VECTORS: usize = 5;
-    const AGAIN: usize = 2;
     type Group4 = __m512;
     type Shift = __m512i;
 
@@ -40,6 +38,13 @@ unsafe impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         unsafe { Self(_mm512_loadu_ps(from)) }
+    }
+    #[inline(always)]
+    unsafe fn arranged(self) -> Self {
+        unsafe {
+            let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+            Self(_mm512_permutexvar_ps(order, self.0))
+        }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -145,8 +150,7 @@ unsafe impl Lanes for Zmm {
                 }
                 FloatType::F32 => _mm512_loadu_ps(from.cast()),
             };
-            let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-            Self(_mm512_permutexvar_ps(order, columns))
+            Self(columns).arranged()
         }
     }
 }

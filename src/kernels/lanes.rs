@@ -12,20 +12,15 @@ use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
 pub(super) use super::scalar::LANES;
 
 /// Sixteen lanes in registers. An implementation may keep them in an order of its own, as long as
-/// all its functions agree on it: [`Lanes::PLACE`] says where a column lies.
+/// all its functions agree on it.
 ///
 /// # Safety
 /// All functions may be called only where the instruction set was detected. Pointers must be valid
 /// for the bytes that each function names; no alignment is asked for.
 pub(super) unsafe trait Lanes: Copy {
-    /// Column `c` of sixteen lies in lane `PLACE[c]`.
-    const PLACE: [usize; LANES];
-    /// Up to so many vectors, weights are used straight from the register that decoding left them in;
-    /// beyond, they are decoded again for the next ones, up to [`Lanes::AGAIN`] times. At most 5.
+    /// Vectors that are multiplied by weights straight from the registers that decoding left them in; the others read them
+    /// from a panel of rows that the cache holds. At most 5.
     const DIRECT_VECTORS: usize;
-    /// For more vectors than that many times `DIRECT_VECTORS`, a panel of rows is decoded once into memory that the
-    /// cache holds.
-    const AGAIN: usize;
     /// What one group's scale and bias become before its codes are decoded.
     type Group4: Copy;
     /// A shift in the form that decoding wants.
@@ -37,6 +32,8 @@ pub(super) unsafe trait Lanes: Copy {
     fn prefetch(_from: *const u8) {}
     /// Reads 64 bytes of lanes, already in this order.
     unsafe fn load(from: *const f32) -> Self;
+    /// Lanes that stand in the order of columns, in this order.
+    unsafe fn arranged(self) -> Self;
     /// The same number in all lanes.
     unsafe fn splat(x: f32) -> Self;
     /// Writes 64 bytes of lanes, in this order.
@@ -114,9 +111,7 @@ impl Block {
 /// Rows that are decoded together.
 pub(super) const TILE_ROWS: usize = 4;
 /// Bytes by which reading ahead of the next rows is ahead of them.
-pub(super) const AHEAD: usize = 2048;
-/// Rows of a panel.
-const PANEL_ROWS: usize = 4;
+pub(super) const AHEAD: usize = 4096;
 
 /// Buffers of one thread: widened scales and biases of a few rows, and a panel of weights.
 #[derive(Default)]
@@ -194,8 +189,9 @@ unsafe fn widen_scales<L: Lanes>(matrix: &MatrixRef<'_>, first: usize, rows: usi
     let range = first * bytes..(first + rows) * bytes;
     let parts = [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
     for (from, to) in parts {
-        // Those of the rows after these will be asked for next.
-        for line in (range.end..range.end + range.len()).step_by(64) {
+        // Those of as many rows, as far ahead as words are read.
+        let ahead = range.end + AHEAD / layout.weight_row_bytes() * bytes;
+        for line in (ahead..ahead + range.len()).step_by(64) {
             L::prefetch(from.as_ptr().wrapping_add(line));
         }
         let (from, to) = (&from[range.clone()], &mut to[..count]);
@@ -238,71 +234,86 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
     block: Block,
     scratch: &mut Scratch,
 ) {
-    // SAFETY: as for `quantized`.
+    let most = L::DIRECT_VECTORS;
+    // Where two parts are enough, halves.
+    let first = match block.count {
+        count if count <= most => count,
+        count => count.div_ceil(2).min(most),
+    };
+    let cols = matrix.layout().cols();
+    // SAFETY: as for `quantized`; both parts of the vectors are the block's.
     unsafe {
-        if block.count > L::AGAIN * L::DIRECT_VECTORS {
-            let cols = matrix.layout().cols();
-            let mut panel = std::mem::take(&mut scratch.panel);
-            grow_panel(&mut panel, PANEL_ROWS, cols);
-            let mut done = 0;
-            while done < block.rows {
-                let rows = (block.rows - done).min(PANEL_ROWS);
-                let mut row = 0;
-                while row + TILE_ROWS <= rows {
-                    let to = panel.as_mut_ptr().cast::<f32>().add(row * cols);
-                    decode::<L, SHIFTED, EIGHT, TILE_ROWS>(matrix, shift, block.first_row + done + row, to, scratch);
-                    row += TILE_ROWS;
-                }
-                while row < rows {
-                    let to = panel.as_mut_ptr().cast::<f32>().add(row * cols);
-                    decode::<L, SHIFTED, EIGHT, 1>(matrix, shift, block.first_row + done + row, to, scratch);
-                    row += 1;
-                }
-                let part = Block { first_row: block.first_row + done, rows, ..block };
-                tiles::<L, TILE, TILE_VECTORS>(panel.as_ptr().cast(), cols, part);
-                done += rows;
+        let direct_ones = Block { count: first, ..block };
+        let others = Block {
+            x: block.vector(first),
+            count: block.count - first,
+            out: block.out.add(first * block.stride),
+            ..block
+        };
+        let mut panel = std::mem::take(&mut scratch.panel);
+        grow_panel(&mut panel, TILE_ROWS, cols);
+        let to = panel.as_mut_ptr().cast::<f32>();
+        let mut row = 0;
+        while row < block.rows {
+            let rows = if row + TILE_ROWS <= block.rows { TILE_ROWS } else { 1 };
+            if others.count == 0 {
+                some::<L, SHIFTED, EIGHT, false>(matrix, shift, direct_ones, row, rows, to, scratch);
+            } else {
+                some::<L, SHIFTED, EIGHT, true>(matrix, shift, direct_ones, row, rows, to, scratch);
+                let part = Block { first_row: block.first_row + row, rows, ..others };
+                tiles::<L, TILE, TILE_VECTORS>(to, cols, part);
             }
-            scratch.panel = panel;
-            return;
+            row += rows;
         }
-        let (mut vector, mut times) = (0, block.count.div_ceil(L::DIRECT_VECTORS));
-        while vector < block.count {
-            let count = (block.count - vector).div_ceil(times);
-            let some = Block { x: block.vector(vector), count, out: block.out.add(vector * block.stride), ..block };
-            let mut row = 0;
-            while row + TILE_ROWS <= some.rows {
-                match count {
-                    1 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 1>(matrix, shift, some, row, scratch),
-                    2 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 2>(matrix, shift, some, row, scratch),
-                    3 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 3>(matrix, shift, some, row, scratch),
-                    4 => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 4>(matrix, shift, some, row, scratch),
-                    _ => direct::<L, SHIFTED, EIGHT, TILE_ROWS, 5>(matrix, shift, some, row, scratch),
-                }
-                row += TILE_ROWS;
-            }
-            while row < some.rows {
-                for vector in 0..count {
-                    let one =
-                        Block { x: some.vector(vector), count: 1, out: some.out.add(vector * some.stride), ..some };
-                    direct::<L, SHIFTED, EIGHT, 1, 1>(matrix, shift, one, row, scratch);
-                }
-                row += 1;
-            }
-            (vector, times) = (vector + count, times - 1);
-        }
+        scratch.panel = panel;
     }
 }
 
-/// `R` rows from `row` of the block on, and all `V` vectors of the block, straight from the registers.
+/// [`direct`] for as many rows and vectors as there are: `TILE_ROWS` or one of those, at most `DIRECT_VECTORS` of these.
 ///
 /// # Safety
-/// As [`quantized`], with `row + R <= block.rows` and `block.count == V`.
+/// As [`direct`].
 #[inline(always)]
-unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usize, const V: usize>(
+unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
     row: usize,
+    rows: usize,
+    to: *mut f32,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: as for this function.
+    unsafe {
+        if rows == TILE_ROWS {
+            match block.count {
+                1 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 1>(matrix, shift, block, row, to, scratch),
+                2 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 2>(matrix, shift, block, row, to, scratch),
+                3 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 3>(matrix, shift, block, row, to, scratch),
+                4 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 4>(matrix, shift, block, row, to, scratch),
+                _ => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 5>(matrix, shift, block, row, to, scratch),
+            }
+            return;
+        }
+        for vector in 0..block.count {
+            let one = Block { x: block.vector(vector), count: 1, out: block.out.add(vector * block.stride), ..block };
+            direct::<L, SHIFTED, EIGHT, KEEP, 1, 1>(matrix, shift, one, row, to, scratch);
+        }
+    }
+}
+
+/// `R` rows from `row` of the block on, and all `V` vectors of the block, straight from the registers that decoding leaves
+/// the weights in. `KEEP`: they are written to `to`, too, `[R, cols]`, for other vectors.
+///
+/// # Safety
+/// As [`quantized`], with `row + R <= block.rows` and `block.count == V`; `to` is valid for `R` rows.
+#[inline(always)]
+unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool, const R: usize, const V: usize>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    row: usize,
+    mut to: *mut f32,
     scratch: &mut Scratch,
 ) {
     let layout = matrix.layout();
@@ -351,7 +362,11 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
                         } else {
                             L::decode4::<SHIFTED>(words[r], shift, group[r])
                         };
+                        if KEEP {
+                            w[r].store(to.add(r * layout.cols()));
+                        }
                     }
+                    to = to.wrapping_add(LANES);
                     for v in 0..V {
                         let xv = L::load(x[v]);
                         for r in 0..R {
@@ -372,48 +387,6 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usiz
             } else {
                 for r in 0..R {
                     block.put(row + r, v, acc[v][r].sum());
-                }
-            }
-        }
-    }
-}
-
-/// Decodes `R` rows of the matrix from `first` on into `to`, `[R, cols]`, lanes in `L`'s order.
-///
-/// # Safety
-/// As [`quantized`]; `to` is valid for `R * cols` floats.
-#[inline(always)]
-unsafe fn decode<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const R: usize>(
-    matrix: &MatrixRef<'_>,
-    shift: u32,
-    first: usize,
-    to: *mut f32,
-    scratch: &mut Scratch,
-) {
-    let layout = matrix.layout();
-    let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
-    let step = if EIGHT { 16 } else { 8 };
-    // SAFETY: offsets stay within `R` rows of the matrix and of `to`.
-    unsafe {
-        widen_scales::<L>(matrix, first, R, scratch);
-        let shift = L::shift(shift);
-        for r in 0..R {
-            let mut words = matrix.weight().as_ptr().add((first + r) * layout.weight_row_bytes());
-            let mut to = to.add(r * layout.cols());
-            for g in 0..groups {
-                L::prefetch(words.wrapping_add(R * layout.weight_row_bytes()));
-                let scale = *scratch.scales.get_unchecked(r * groups + g);
-                let bias = *scratch.biases.get_unchecked(r * groups + g);
-                let group = L::group4(scale, bias);
-                for _ in 0..per_group {
-                    let w = if EIGHT {
-                        L::decode8::<SHIFTED>(words, shift, scale, bias)
-                    } else {
-                        L::decode4::<SHIFTED>(words, shift, group)
-                    };
-                    w.store(to);
-                    words = words.add(step);
-                    to = to.add(LANES);
                 }
             }
         }
@@ -528,14 +501,14 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
 ) {
     let (cols, padded) = (matrix.cols(), matrix.cols().next_multiple_of(LANES));
     let size = matrix.float_type().size();
-    grow_panel(&mut scratch.panel, PANEL_ROWS, padded);
+    grow_panel(&mut scratch.panel, TILE_ROWS, padded);
     let panel = scratch.panel.as_mut_ptr().cast::<f32>();
     // SAFETY: rows stay within the matrix; a row's last columns, where fewer than sixteen, are copied
     // into a padded buffer first.
     unsafe {
         let mut done = 0;
         while done < block.rows {
-            let rows = (block.rows - done).min(PANEL_ROWS);
+            let rows = (block.rows - done).min(TILE_ROWS);
             for r in 0..rows {
                 let row = &matrix.data()[(block.first_row + done + r) * cols * size..][..cols * size];
                 let mut chunks = row.chunks_exact(LANES * size);
@@ -557,6 +530,27 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
     }
 }
 
+/// Columns of a vector in `L`'s order, sixteen a line; the rest of the last line is zero.
+///
+/// # Safety
+/// The instruction set of `L` was detected.
+#[inline(always)]
+pub(super) unsafe fn place<L: Lanes>(row: &[f32], lines: &mut [Line]) {
+    // SAFETY: a chunk has sixteen columns, or is copied where there are; a line has sixteen lanes.
+    unsafe {
+        for (columns, line) in row.chunks(LANES).zip(lines) {
+            let lanes = if columns.len() == LANES {
+                L::load(columns.as_ptr())
+            } else {
+                let mut last = [0.0; LANES];
+                last[..columns.len()].copy_from_slice(columns);
+                L::load(last.as_ptr())
+            };
+            lanes.arranged().store(line.0.as_mut_ptr());
+        }
+    }
+}
+
 /// The lanes of the product of two vectors, before their tree.
 ///
 /// # Safety
@@ -569,20 +563,16 @@ unsafe fn product<L: Lanes>(a: &[f32], b: &[f32]) -> L {
         let mut acc = L::zero();
         let mut c = 0;
         while c < whole {
-            let a = L::widen(FloatType::F32, a.as_ptr().add(c).cast());
-            let b = L::widen(FloatType::F32, b.as_ptr().add(c).cast());
-            acc = a.fma(b, acc);
+            acc = L::load(a.as_ptr().add(c)).fma(L::load(b.as_ptr().add(c)), acc);
             c += LANES;
         }
         if whole < cols {
             let mut last = [[0.0; LANES]; 2];
             last[0][..cols - whole].copy_from_slice(&a[whole..]);
             last[1][..cols - whole].copy_from_slice(&b[whole..]);
-            let a = L::widen(FloatType::F32, last[0].as_ptr().cast());
-            let b = L::widen(FloatType::F32, last[1].as_ptr().cast());
-            acc = a.fma(b, acc);
+            acc = L::load(last[0].as_ptr()).fma(L::load(last[1].as_ptr()), acc);
         }
-        acc
+        acc.arranged()
     }
 }
 

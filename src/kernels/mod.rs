@@ -38,8 +38,6 @@ pub use screen::tops;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! entry_points {
     ($lanes:ty, $features:literal, $tile:literal, $vectors:literal) => {
-        pub(super) const PLACE: [usize; LANES] = <$lanes as Lanes>::PLACE;
-
         /// # Safety
         /// As [`lanes::quantized`], with this file's features detected.
         #[target_feature(enable = $features)]
@@ -60,6 +58,14 @@ macro_rules! entry_points {
         pub(super) unsafe fn dense(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) {
             // SAFETY: the caller's promise.
             unsafe { lanes::dense::<$lanes, $tile, $vectors>(matrix, block, scratch) }
+        }
+
+        /// # Safety
+        /// As [`lanes::place`], with this file's features detected.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn place(row: &[f32], lines: &mut [super::Line]) {
+            // SAFETY: the caller's promise.
+            unsafe { lanes::place::<$lanes>(row, lines) }
         }
 
         /// # Safety
@@ -188,16 +194,9 @@ impl Kernel {
         }
     }
 
-    fn place(self) -> [usize; LANES] {
-        match self.0 {
-            Isa::Scalar => std::array::from_fn(|c| c),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::PLACE,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::PLACE,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::PLACE,
-        }
+    /// Columns of a vector where products want them, sixteen a line; the rest of the last line is zero.
+    fn place(self, row: &[f32], lines: &mut [Line]) {
+        call!(self, vector::place(row, lines));
     }
 
     /// `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`; all of one length.
@@ -337,7 +336,7 @@ struct Line([f32; LANES]);
 
 /// Vectors to be multiplied, laid out as a kernel wants them.
 pub struct Activations {
-    place: [usize; LANES],
+    kernel: Kernel,
     cols: usize,
     lines: Vec<Line>,
 }
@@ -351,7 +350,7 @@ impl std::fmt::Debug for Activations {
 impl Activations {
     /// No vectors yet, of `cols` columns each.
     pub fn new(kernel: Kernel, cols: usize) -> Self {
-        Self { place: kernel.place(), cols, lines: Vec::new() }
+        Self { kernel, cols, lines: Vec::new() }
     }
 
     /// Vectors of `cols` columns each, lying one after the other in `rows`.
@@ -361,9 +360,9 @@ impl Activations {
     pub fn from_rows(kernel: Kernel, cols: usize, rows: &[f32]) -> Self {
         assert!(rows.len().is_multiple_of(cols), "whole vectors");
         let mut new = Self::new(kernel, cols);
-        new.lines.reserve(rows.len() / cols * cols.div_ceil(LANES));
-        for row in rows.chunks_exact(cols) {
-            new.lines.extend(row.chunks(LANES).map(|chunk| place(&new.place, chunk)));
+        new.lines.resize(rows.len() / cols * cols.div_ceil(LANES), Line([0.0; LANES]));
+        for (row, lines) in rows.chunks_exact(cols).zip(new.lines.chunks_exact_mut(cols.div_ceil(LANES))) {
+            kernel.place(row, lines);
         }
         new
     }
@@ -374,16 +373,14 @@ impl Activations {
         thread_local! {
             static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
-        let places = self.place;
+        let kernel = self.kernel;
         self.cols = cols;
         self.lines.resize(count * cols.div_ceil(LANES), Line([0.0; LANES]));
         team.for_each_chunk(&mut self.lines, cols.div_ceil(LANES), |i, lines| {
             ROW.with_borrow_mut(|row| {
                 row.resize(cols, 0.0);
                 vector(i, row);
-                for (line, chunk) in lines.iter_mut().zip(row.chunks(LANES)) {
-                    *line = place(&places, chunk);
-                }
+                kernel.place(row, lines);
             });
         });
     }
@@ -402,15 +399,6 @@ pub struct Job<'a> {
     pub x: &'a Activations,
     /// `[vectors, rows]`.
     pub out: &'a mut [f32],
-}
-
-/// Up to sixteen columns where a kernel wants them; the rest is zero.
-fn place(places: &[usize; LANES], columns: &[f32]) -> Line {
-    let mut line = Line([0.0; LANES]);
-    for (x, &place) in columns.iter().zip(places) {
-        line.0[place] = *x;
-    }
-    line
 }
 
 /// A matrix and all that is to be multiplied by it.
@@ -450,7 +438,7 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
         let rows = pass.weights.rows();
         for job in &pass.jobs {
             assert_eq!(job.x.cols, pass.weights.cols(), "columns of the vectors and of the matrix");
-            assert_eq!(job.x.place, kernel.place(), "the vectors' layout and the kernel's");
+            assert_eq!(job.x.kernel, kernel, "the vectors' layout and the kernel's");
             assert_eq!(job.out.len(), job.x.count() * rows, "outputs of a job");
         }
         outputs.push(pass.jobs.iter_mut().map(|job| Output(job.out.as_mut_ptr())).collect::<Vec<_>>());
@@ -487,7 +475,7 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
 /// If the vectors or the output do not fit the rows.
 pub fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Activations, out: &mut [f32]) {
     let count = x.count();
-    assert_eq!(x.place, kernel.place(), "the vectors' layout and the kernel's");
+    assert_eq!(x.kernel, kernel, "the vectors' layout and the kernel's");
     assert_eq!(out.len(), rows.len() * count, "a product for each row and vector");
     if out.is_empty() {
         return;

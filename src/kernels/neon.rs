@@ -17,9 +17,7 @@ struct Quads([float32x4_t; 4]);
 // names for it. That is what each `unsafe` block inside discharges, too.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Quads {
-    const PLACE: [usize; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     const DIRECT_VECTORS: usize = 1;
-    const AGAIN: usize = 1;
     type Group4 = (float32x4_t, float32x4_t);
     type Shift = uint32x4_t;
 
@@ -30,6 +28,10 @@ unsafe impl Lanes for Quads {
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         unsafe { Self(std::array::from_fn(|i| vld1q_f32(from.add(4 * i)))) }
+    }
+    #[inline(always)]
+    unsafe fn arranged(self) -> Self {
+        self
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -4,7 +4,10 @@
 //! `target_feature`, so that the compiler vectorizes it; every operation is exactly rounded and in a
 //! fixed order, and the exponential is written out, so the bits are equal on every instruction set.
 
-use super::scalar::{LANES, sum};
+use super::{
+    Line,
+    scalar::{LANES, sum},
+};
 
 /// `exp(x)` to within 2 units in the last place for `x` in [-87, 88], clamped outside; NaN stays NaN.
 /// Cody and Waite's reduction by multiples of ln 2, then the Taylor polynomial of degree 7 on
@@ -130,6 +133,14 @@ pub(super) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
 #[inline(always)]
 pub(super) fn larger(top: f32, x: f32) -> f32 {
     if x > top { x } else { top }
+}
+
+/// Columns of a vector, sixteen a line, in their order; the rest of the last line is zero.
+pub(super) fn place(row: &[f32], lines: &mut [Line]) {
+    for (columns, line) in row.chunks(LANES).zip(lines) {
+        line.0 = [0.0; LANES];
+        line.0[..columns.len()].copy_from_slice(columns);
+    }
 }
 
 #[cfg(test)]

@@ -389,14 +389,13 @@ impl<'a, B: Body> Trials<'a, B> {
         pending: &mut Pending,
     ) -> NodeId {
         if let Some(&id) = self.trie.children.get(&(parent, token)) {
-            let waiting = self.trie.node(id).slot.is_none();
-            if waiting && hidden {
-                let entry = pending.nodes.iter_mut().rev().find(|entry| entry.0 == id);
-                entry.expect("a prefix without a slot waits for one").2 = true;
+            if hidden && self.trie.node(id).hidden.is_none() {
+                match pending.nodes.iter_mut().rev().find(|entry| entry.0 == id) {
+                    Some(entry) => entry.2 = true,
+                    None => pending.nodes.push((id, edit, true)),
+                }
             }
-            if waiting || !hidden || self.trie.node(id).hidden.is_some() {
-                return id;
-            }
+            return id;
         }
         let id = self.trie.insert(Node { parent: Some(parent), token, slot: None, hidden: None, pinned: false });
         self.trie.children.insert((parent, token), id);
@@ -423,9 +422,9 @@ impl<'a, B: Body> Trials<'a, B> {
             .map(|(&(id, _, hidden), embedding)| {
                 let node = self.trie.node(id);
                 let parent = node.parent.expect("a root is never sent");
-                let parent = match (index.get(&parent), self.trie.node(parent).slot) {
-                    (Some(&index), _) => Parent::Step(index),
-                    (None, Some(slot)) => Parent::Slot(slot),
+                let parent = match (self.trie.node(parent).slot, index.get(&parent)) {
+                    (Some(slot), _) => Parent::Slot(slot),
+                    (None, Some(&index)) => Parent::Step(index),
                     (None, None) => Parent::Start,
                 };
                 Step { token: node.token, parent, hidden, embedding: embedding.as_deref() }
@@ -435,7 +434,11 @@ impl<'a, B: Body> Trials<'a, B> {
         let mut hidden = extension.hidden.chunks_exact(self.body.hidden_size());
         for (&(id, _, wanted), slot) in pending.nodes.iter().zip(extension.slots) {
             let node = self.trie.node_mut(id);
-            node.slot = Some(slot);
+            // What follows a prefix that was sent again follows the slot that it has.
+            match node.slot {
+                Some(_) => self.body.release(slot),
+                None => node.slot = Some(slot),
+            }
             if wanted {
                 node.hidden = hidden.next().map(Into::into);
             }
@@ -459,7 +462,9 @@ impl<'a, B: Body> Trials<'a, B> {
             .flat_map(|(shift, nodes)| nodes.into_iter().map(move |(node, runs)| (shift, node, runs)));
         // Where an edit replaces rows, it replaces some of all logits; elsewhere the two largest are enough.
         type Item = (u32, NodeId, Vec<usize>);
-        let replaces = |&run: &usize| running[run].edit.is_some_and(|edit| !plans[edit].rows.is_empty());
+        let nothing = Plan::default();
+        let plan = |run: &Running| run.edit.map_or(&nothing, |edit| &plans[edit]);
+        let replaces = |&run: &usize| !plan(&running[run]).rows.is_empty();
         let (patched, plain): (Vec<Item>, Vec<Item>) = flat.partition(|(.., runs)| runs.iter().any(replaces));
         let mut pending = Pending::default();
         for part in plain.chunks(vectors_at_once(head)) {
@@ -474,21 +479,13 @@ impl<'a, B: Body> Trials<'a, B> {
             let items: Vec<(u32, NodeId)> = part.iter().map(|&(shift, node, _)| (shift, node)).collect();
             let logits = self.logits(head, &items)?;
             let vocab = head.vocab_size();
-            // Trials without replaced rows share one search; the others change what that found.
             let mut peaks: Vec<Option<Peaks>> = vec![None; part.len()];
             team.for_each_chunk(&mut peaks, 1, |i, peaks| {
                 peaks[0] = Some(Peaks::new(kernel, &logits[i * vocab..][..vocab]));
             });
             for ((peaks, logits), (_, node, runs)) in peaks.iter().flatten().zip(logits.chunks_exact(vocab)).zip(part) {
-                let top = peaks.top(logits);
-                let mut patched: Vec<(usize, &Plan)> = Vec::new();
-                for &run in runs {
-                    match running[run].edit.map(|edit| &plans[edit]) {
-                        Some(plan) if !plan.rows.is_empty() => patched.push((run, plan)),
-                        _ => self.step(&mut running[run], top, &mut pending),
-                    }
-                }
-                for some in parts(&patched, |run| run.1.rows.len(), 1) {
+                let runs: Vec<(usize, &Plan)> = runs.iter().map(|&run| (run, plan(&running[run]))).collect();
+                for some in parts(&runs, |run| run.1.rows.len(), 1) {
                     let of: Vec<&Plan> = some.iter().map(|run| run.1).collect();
                     let replaced = Patched::new(head, &of, &[self.trie.hidden(*node)])?;
                     let mut tops = vec![None; some.len()];

