@@ -410,8 +410,17 @@ fn answers_drawn_at_almost_no_temperature_are_the_chosen_ones_and_at_some_depend
 
 #[test]
 fn measurements_agree_with_their_definitions() {
-    let checkpoint = oracle::model(2, false);
-    let setting = Setting::default();
+    measured_as_defined(false, 12);
+}
+
+#[test]
+fn measurements_of_a_shared_matrix_agree_with_their_definitions() {
+    measured_as_defined(true, 5);
+}
+
+fn measured_as_defined(shared: bool, max_tokens: usize) {
+    let checkpoint = oracle::model(2, shared);
+    let setting = Setting { max_tokens, shared, ..Setting::default() };
     let prompts = vec![vec![1, 7, 9, 30]];
     let edits = [
         "clean",
@@ -423,24 +432,32 @@ fn measurements_agree_with_their_definitions() {
     let plans = plans(&checkpoint, &edits);
     let trials = run(&checkpoint, &prompts, &plans, &setting);
     let head = checkpoint.weights().head().view();
-    // Logits by prefix and edit, from the specification, with nothing shared.
+    let edited_row = |plan: &Plan, r: usize, row: &mut [f32]| match plan.rows.get(&r) {
+        Some(own) => scalar::dequantize_row(&own.view(head.layout()), 0, 0, row),
+        None => scalar::dequantize_row(&head, plan.shift, r, row),
+    };
+    // Logits by prefix and edit, from the specification, with nothing in common.
     let logits = |prefix: &[u32], plan: &Plan| -> Vec<f64> {
         let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::SCALAR, Arc::new(Team::new(1)));
+        let mut row = vec![0.0; head.layout().cols()];
+        let embeddings: Vec<Vec<f32>> = prefix
+            .iter()
+            .map(|&token| {
+                edited_row(plan, token as usize, &mut row);
+                row.clone()
+            })
+            .collect();
         let step = |(i, &token): (usize, &u32)| Step {
             token,
             parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
             hidden: i + 1 == prefix.len(),
-            embedding: None,
+            embedding: shared.then_some(embeddings[i].as_slice()),
         };
         let steps: Vec<Step<'_>> = prefix.iter().enumerate().map(step).collect();
         let hidden = body.extend(&steps).expect("a prefix").hidden;
-        let mut row = vec![0.0; hidden.len()];
         (0..head.layout().rows())
             .map(|r| {
-                match plan.rows.get(&r) {
-                    Some(own) => scalar::dequantize_row(&own.view(head.layout()), 0, 0, &mut row),
-                    None => scalar::dequantize_row(&head, plan.shift, r, &mut row),
-                }
+                edited_row(plan, r, &mut row);
                 f64::from(scalar::dot(&row, &hidden))
             })
             .collect()

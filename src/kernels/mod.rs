@@ -6,7 +6,7 @@
 //! a [`Kernel`] is the proof, so that whoever holds one may call it without `unsafe`.
 //!
 //! A shift needs no memory: the kernels subtract it from each packed word in the register that has
-//! just been loaded.
+//! just been loaded. `screen/` finds the two largest of the products without all of them, to the bit.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -53,7 +53,7 @@ fn gamma(k: usize) -> f64 {
     if ku < 1.0 { ku / (1.0 - ku) } else { f64::INFINITY }
 }
 
-/// Bytes of signed halves of `q`, on a cache line of their own.
+/// Bytes of signed halves of `q`, aligned as the loops load them.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 struct Bytes([i8; WIDE]);
