@@ -100,7 +100,7 @@ impl Team {
             return;
         }
         // Each thread has a range of its own, whose items it runs one after the other: what they read lies together, and
-        // reading ahead of one is reading the next. Whoever has finished his helps with the others', so that ends are even.
+        // reading ahead of one is reading the next. Whoever has finished helps with the others', so that ends are even.
         let threads = self.threads();
         let end = |range: usize| (range + 1) * count / threads;
         let next: Vec<AtomicUsize> = (0..threads).map(|range| AtomicUsize::new(range * count / threads)).collect();
