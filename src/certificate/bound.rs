@@ -38,18 +38,13 @@
 //! too. [`Bound::fine`] uses the weights; flips that move the logit by `d_1, d_2, ...` change `|w[c]| |h[c]|` by at
 //! most `|d_i|` each, so that `E` grows by at most [`Bound::largest`] times their sum.
 
-use crate::kernels::LANES;
+use crate::kernels::{
+    LANES,
+    rounding::{U, gamma},
+};
 
-/// Unit roundoff of `f32`.
-const U: f64 = 1.0 / (1 << 24) as f64;
 /// Covers the rounding of the bounds themselves, which are sums of up to a few thousand positive `f64`s.
 const SAFE: f64 = 1.0 + 1e-9;
-
-/// `k u / (1 - k u)`; infinite where the product of so many roundings has no bound of this form.
-fn gamma(k: usize) -> f64 {
-    let ku = k as f64 * U;
-    if ku < 1.0 { ku / (1.0 - ku) } else { f64::INFINITY }
-}
 
 /// What the bound needs to know of a hidden state.
 #[derive(Debug)]

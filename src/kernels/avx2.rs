@@ -11,7 +11,7 @@ pub(super) fn detected() -> bool {
 }
 
 #[derive(Clone, Copy)]
-struct Ymm([__m256; 2]);
+pub(super) struct Ymm([__m256; 2]);
 
 // SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
 // names for it. That is what each `unsafe` block inside discharges, too.
@@ -98,6 +98,17 @@ unsafe impl Lanes for Ymm {
                 *half = _mm256_fmadd_ps(_mm256_set1_ps(scale), codes, *half);
             }
             Self(halves)
+        }
+    }
+    #[inline(always)]
+    unsafe fn widen_f16(from: &[u8], to: &mut [f32]) {
+        unsafe {
+            let whole = to.len() / 8 * 8;
+            for at in (0..whole).step_by(8) {
+                let eight = _mm_loadu_si128(from.as_ptr().add(2 * at).cast());
+                _mm256_storeu_ps(to.as_mut_ptr().add(at), _mm256_cvtph_ps(eight));
+            }
+            lanes::widen_into(FloatType::F16, &from[2 * whole..], &mut to[whole..]);
         }
     }
     #[inline(always)]

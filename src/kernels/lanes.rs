@@ -195,11 +195,21 @@ unsafe fn widen_scales<L: Lanes>(matrix: &MatrixRef<'_>, first: usize, rows: usi
             L::prefetch(from.as_ptr().wrapping_add(line));
         }
         let (from, to) = (&from[range.clone()], &mut to[..count]);
-        match layout.scale_type() {
-            // SAFETY: the caller's promise; `from` holds two bytes for each of `to`.
-            FloatType::F16 => unsafe { L::widen_f16(from, to) },
-            other => widen_into(other, from, to),
-        }
+        // SAFETY: the caller's promise.
+        unsafe { widen_some::<L>(layout.scale_type(), from, to) };
+    }
+}
+
+/// Widens as many elements as `to` has, by the processor's own conversion where `L` has one.
+///
+/// # Safety
+/// The instruction set of `L` was detected; `from` holds as many.
+#[inline(always)]
+pub(super) unsafe fn widen_some<L: Lanes>(float_type: FloatType, from: &[u8], to: &mut [f32]) {
+    match float_type {
+        // SAFETY: as for this function: two bytes for each.
+        FloatType::F16 => unsafe { L::widen_f16(from, to) },
+        other => widen_into(other, from, to),
     }
 }
 

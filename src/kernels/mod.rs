@@ -17,6 +17,7 @@ mod lanes;
 mod logits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub(crate) mod rounding;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod screen;
@@ -389,6 +390,19 @@ impl Activations {
     pub fn count(&self) -> usize {
         self.lines.len() / self.cols.div_ceil(LANES)
     }
+
+    /// All of them beside `rows` rows from `first_row` on, with outputs at `out`.
+    fn block(&self, first_row: usize, rows: usize, out: *mut f32, stride: usize) -> lanes::Block {
+        lanes::Block {
+            first_row,
+            rows,
+            x: self.lines.as_ptr().cast(),
+            x_stride: self.cols.next_multiple_of(LANES),
+            count: self.count(),
+            out,
+            stride,
+        }
+    }
 }
 
 /// Vectors to multiply by a matrix whose packed words are shifted by `shift`.
@@ -451,15 +465,7 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
         let rows = pass.weights.rows();
         SCRATCH.with_borrow_mut(|scratch| {
             for (job, &Output(out)) in pass.jobs.iter().zip(&outputs[index]) {
-                let block = lanes::Block {
-                    first_row,
-                    rows: BLOCK_ROWS.min(rows - first_row),
-                    x: job.x.lines.as_ptr().cast(),
-                    x_stride: job.x.cols.next_multiple_of(LANES),
-                    count: job.x.count(),
-                    out,
-                    stride: rows,
-                };
+                let block = job.x.block(first_row, BLOCK_ROWS.min(rows - first_row), out, rows);
                 // SAFETY: the asserts above fit vectors and outputs to the matrix and the kernel, and
                 // this item is the only one with these rows.
                 unsafe { kernel.block(&pass.weights, job.shift, block, scratch) };
@@ -483,15 +489,7 @@ pub fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Ac
     team.for_each_chunk(out, count, |i, out| {
         let row = &rows[i];
         assert_eq!((row.layout().rows(), row.layout().cols()), (1, x.cols), "a row as long as the vectors");
-        let block = lanes::Block {
-            first_row: 0,
-            rows: 1,
-            x: x.lines.as_ptr().cast(),
-            x_stride: x.cols.next_multiple_of(LANES),
-            count,
-            out: out.as_mut_ptr(),
-            stride: 1,
-        };
+        let block = x.block(0, 1, out.as_mut_ptr(), 1);
         // SAFETY: `out` has a place for each vector of the one row, and is this item's alone; vectors are in the
         // kernel's layout.
         SCRATCH.with_borrow_mut(|scratch| unsafe { kernel.block(&WeightsRef::Quantized(*row), 0, block, scratch) });

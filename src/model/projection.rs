@@ -59,18 +59,29 @@ pub trait Projection {
     }
 }
 
-/// [`Projection::tops`], by way of all logits.
-fn tops_of_all(head: &mut (impl Projection + ?Sized), hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
+/// [`Projection::logits`] of hidden states under their shifts, `[hidden.len(), vocab_size]`. Those under one shift must be
+/// neighbours.
+pub(crate) fn logits_of(
+    head: &mut (impl Projection + ?Sized),
+    hidden: &[(u32, &[f32])],
+    out: &mut [f32],
+) -> Result<(), BodyError> {
     let vocab = head.vocab_size();
-    let mut logits = vec![0.0; hidden.len() * vocab];
-    let mut rest = logits.as_mut_slice();
+    let mut rest = out;
     let mut queries = Vec::new();
     for group in hidden.chunk_by(|a, b| a.0 == b.0) {
         let (out, others) = rest.split_at_mut(group.len() * vocab);
         rest = others;
         queries.push(Query { shift: group[0].0, hidden: group.iter().map(|&(_, hidden)| hidden).collect(), out });
     }
-    head.logits(queries)?;
+    head.logits(queries)
+}
+
+/// [`Projection::tops`], by way of all logits.
+fn tops_of_all(head: &mut (impl Projection + ?Sized), hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
+    let vocab = head.vocab_size();
+    let mut logits = vec![0.0; hidden.len() * vocab];
+    logits_of(head, hidden, &mut logits)?;
     // Which kernel looks for them changes nothing.
     Ok(logits.chunks_exact(vocab).map(|logits| Kernel::best().top(logits)).collect())
 }

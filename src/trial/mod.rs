@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     edit::Plan,
     kernels::{Kernel, Peaks, Top, scalar},
-    model::{Body, BodyError, Parent, Projection, Query, Step},
+    model::{Body, BodyError, Parent, Projection, Step, projection::logits_of},
     quant::MatrixRef,
     team::Team,
 };
@@ -543,15 +543,8 @@ impl<'a, B: Body> Trials<'a, B> {
         let vocab = head.vocab_size();
         let mut out = self.buffers.pop().unwrap_or_default();
         out.resize(items.len() * vocab, 0.0);
-        let mut rest = out.as_mut_slice();
-        let mut queries = Vec::new();
-        for group in items.chunk_by(|a, b| a.0 == b.0) {
-            let (own, others) = rest.split_at_mut(group.len() * vocab);
-            rest = others;
-            let hidden = group.iter().map(|&(_, node)| self.trie.hidden(node)).collect();
-            queries.push(Query { shift: group[0].0, hidden, out: own });
-        }
-        head.logits(queries)?;
+        let hidden: Vec<(u32, &[f32])> = items.iter().map(|&(shift, node)| (shift, self.trie.hidden(node))).collect();
+        logits_of(head, &hidden, &mut out)?;
         Ok(out)
     }
 }

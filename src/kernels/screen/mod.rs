@@ -32,7 +32,7 @@ mod x86;
 
 use std::cell::RefCell;
 
-use super::{Activations, BLOCK_ROWS, Kernel, SCRATCH, Top, lanes, vector::larger};
+use super::{Activations, BLOCK_ROWS, Kernel, LANES, SCRATCH, Top, rounding::gamma, vector::larger};
 use crate::{
     quant::{Bits, Layout, MatrixRef, WeightsRef},
     team::Team,
@@ -46,12 +46,6 @@ const GROUPS: usize = 8;
 const LARGEST: f64 = 32_639.0;
 /// Bounds from here on say nothing.
 const NO_BOUND: f32 = (1_u32 << 30) as f32;
-
-/// `k u / (1 - k u)`, with the unit roundoff of `f32`.
-fn gamma(k: usize) -> f64 {
-    let ku = k as f64 * 2.0_f64.powi(-24);
-    if ku < 1.0 { ku / (1.0 - ku) } else { f64::INFINITY }
-}
 
 /// Bytes of signed halves of `q`, aligned as the loops load them.
 #[derive(Clone, Copy)]
@@ -90,14 +84,18 @@ impl Probe {
         // The smallest number where there is nothing else. With an infinity or a NaN all bounds below are NaN.
         let step = (most / LARGEST) as f32;
         let step = if step > 0.0 { step } else { f32::from_bits(1) };
-        let quantize = |x: f32| (f64::from(x) / f64::from(step)).round().clamp(-LARGEST, LARGEST);
+        // A NaN becomes 0; no bound holds then, anyway.
+        let quantize = |&x: &f32| (f64::from(x) / f64::from(step)).round().clamp(-LARGEST, LARGEST) as i32;
+        let q: Vec<i32> = hidden.iter().map(quantize).collect();
 
         let mut sum = vec![0.0_f32; groups.next_multiple_of(GROUPS)];
-        let (executed, evaluated) = (gamma(hidden.len().div_ceil(lanes::LANES) + 5), gamma(groups + 5));
+        let (executed, evaluated) = (gamma(hidden.len().div_ceil(LANES) + 5), gamma(groups + 5));
         let (mut norm, mut lost) = (0.0, 0.0);
+        for (x, q) in hidden.iter().zip(&q) {
+            norm += f64::from(x.abs());
+            lost += (f64::from(*x) - f64::from(step) * f64::from(*q)).abs();
+        }
         for (g, x) in hidden.chunks_exact(group_size).enumerate() {
-            norm += x.iter().map(|&x| f64::from(x).abs()).sum::<f64>();
-            lost += x.iter().map(|&x| (f64::from(x) - f64::from(step) * quantize(x)).abs()).sum::<f64>();
             sum[g] = x.iter().map(|&x| f64::from(x)).sum::<f64>() as f32;
         }
         // Of the sums of this function and of the conversion to f32.
@@ -110,7 +108,7 @@ impl Probe {
             absolute: up(2.0_f64.powi(-140) * (columns + norm + columns * f64::from(step))),
         };
         let x = Activations::from_rows(kernel, hidden.len(), hidden);
-        Self { layout: *layout, first, shift, q: bytes(matrix, hidden, quantize), step, sum, bound, x }
+        Self { layout: *layout, first, shift, q: bytes(layout, &q), step, sum, bound, x }
     }
 
     /// Whether it is for the matrix that `rows` are of.
@@ -120,20 +118,17 @@ impl Probe {
 }
 
 /// [`Probe::q`].
-fn bytes(matrix: &MatrixRef<'_>, hidden: &[f32], quantize: impl Fn(f32) -> f64) -> Vec<Bytes> {
-    let layout = matrix.layout();
+fn bytes(layout: &Layout, whole: &[i32]) -> Vec<Bytes> {
     let bits = layout.bits().get();
     let group_bytes = layout.group_size() * bits / 8;
     let wide = group_bytes.min(WIDE);
     let nibbles = 8 / bits;
     let mut q = Vec::with_capacity(layout.weight_row_bytes().div_ceil(wide) * 2 * nibbles);
-    for x in hidden.chunks_exact(wide * nibbles) {
+    for whole in whole.chunks_exact(wide * nibbles) {
         for upper in [true, false] {
             for nibble in 0..nibbles {
                 let mut some = Bytes([0; WIDE]);
-                for (to, &x) in some.0.iter_mut().zip(x.iter().skip(nibble).step_by(nibbles)) {
-                    // A NaN becomes 0; no bound holds then, anyway.
-                    let whole = quantize(x) as i32;
+                for (to, &whole) in some.0.iter_mut().zip(whole.iter().skip(nibble).step_by(nibbles)) {
                     let high = (whole + 128) >> 8;
                     *to = if upper { high } else { whole - (high << 8) } as i8;
                 }
@@ -283,15 +278,7 @@ pub fn tops(
         let first = block * BLOCK_ROWS;
         let part = matrix.rows(first..rows.min(first + BLOCK_ROWS));
         let probe = &probes[query];
-        let block = lanes::Block {
-            first_row: 0,
-            rows: part.layout().rows(),
-            x: probe.x.lines.as_ptr().cast(),
-            x_stride: probe.x.cols.next_multiple_of(lanes::LANES),
-            count: 1,
-            out: out.as_mut_ptr(),
-            stride: BLOCK_ROWS,
-        };
+        let block = probe.x.block(0, part.layout().rows(), out.as_mut_ptr(), BLOCK_ROWS);
         // SAFETY: the vector is in the kernel's layout and as long as a row, and `out`, this item's alone, has a place
         // for each row of the part.
         SCRATCH.with_borrow_mut(|scratch| unsafe {

@@ -6,9 +6,9 @@ use super::{BLOCK_ROWS, GROUPS, Kernel, Probe, Range, Scales, WIDE};
 use crate::{
     kernels::{
         Isa, avx2,
-        lanes::{AHEAD, widen_into},
+        lanes::{AHEAD, widen_some},
     },
-    quant::{Bits, FloatType, MatrixRef},
+    quant::{Bits, MatrixRef},
 };
 
 /// Rows that are evaluated side by side: as many as a page of memory holds, so that they are read as one stream, but at
@@ -113,18 +113,8 @@ unsafe fn widen(rows: &MatrixRef<'_>, to: &mut Scales) {
         }
         // Up to seven groups beyond a row's are read and multiplied by zeros: the next row's, or these.
         to[count..count + GROUPS].fill(0.0);
-        let mut done = 0;
-        if layout.scale_type() == FloatType::F16 {
-            while done + 8 <= count {
-                // SAFETY: eight elements of two bytes, and of four, lie there.
-                unsafe {
-                    let eight = _mm_loadu_si128(from.as_ptr().add(2 * done).cast());
-                    _mm256_storeu_ps(to.as_mut_ptr().add(done), _mm256_cvtph_ps(eight));
-                }
-                done += 8;
-            }
-        }
-        widen_into(layout.scale_type(), &from[done * layout.scale_type().size()..], &mut to[done..count]);
+        // SAFETY: the caller's promise; `from` is as long as the matrix asks for.
+        unsafe { widen_some::<avx2::Ymm>(layout.scale_type(), from, &mut to[..count]) };
         for (row, largest) in to[..count].chunks_exact(groups).zip(largest) {
             // As bits, in which infinities and NaN are above all finite numbers.
             let mut bits = 0;
