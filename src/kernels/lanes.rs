@@ -5,6 +5,8 @@
 //! never a closure: a closure is a function of its own, without these features, and where the compiler leaves it one
 //! (other codegen units, no link-time optimization) each instruction becomes a call.
 
+use std::ops::Range;
+
 use super::{Line, vector};
 use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
 
@@ -110,15 +112,20 @@ impl Block {
 
 /// Rows that are decoded together.
 pub(super) const TILE_ROWS: usize = 4;
+/// Columns of a panel, at most: what is read of it and of some vectors at a time stays in the first cache.
+const PANEL_COLS: usize = 640;
 /// Bytes by which reading ahead of the next rows is ahead of them.
 pub(super) const AHEAD: usize = 4096;
 
-/// Buffers of one thread: widened scales and biases of a few rows, and a panel of weights.
+/// Buffers of one thread: widened scales and biases of a few rows, a panel of weights, and sums.
 #[derive(Default)]
 pub(super) struct Scratch {
     scales: Vec<f32>,
     biases: Vec<f32>,
+    /// Some columns of `TILE_ROWS` rows: sixteen of each row, then the next sixteen.
     panel: Vec<Line>,
+    /// `[vectors, TILE_ROWS]`: the lanes of the columns before the panel's.
+    sums: Vec<Line>,
 }
 
 impl Scratch {
@@ -129,11 +136,9 @@ impl Scratch {
     }
 }
 
-/// Space for `rows` rows of `cols` lanes, each on cache lines of its own.
-fn grow_panel(panel: &mut Vec<Line>, rows: usize, cols: usize) {
-    let lines = rows * cols / LANES;
-    if panel.len() < lines {
-        panel.resize(lines, Line([0.0; LANES]));
+fn grow_lines(lines: &mut Vec<Line>, len: usize) {
+    if lines.len() < len {
+        lines.resize(len, Line([0.0; LANES]));
     }
 }
 
@@ -235,6 +240,74 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const TILE: usize,
     }
 }
 
+/// Where the sums of a tile's products begin and end: a row's columns may be taken in several parts, one after the other,
+/// and its lanes are kept in between.
+#[derive(Clone, Copy)]
+struct Parts {
+    /// `[vectors, TILE_ROWS]` times sixteen lanes.
+    sums: *mut f32,
+    /// Whether these are the first columns.
+    first: bool,
+    /// Whether these are the last ones.
+    last: bool,
+}
+
+impl Parts {
+    /// All columns are one part.
+    const WHOLE: Self = Self { sums: std::ptr::null_mut(), first: true, last: true };
+
+    /// The lanes of `R` rows from `row` on and `V` vectors from `vector` on, before these columns.
+    ///
+    /// # Safety
+    /// The instruction set of `L` was detected; `sums` is valid for these rows and vectors unless the columns are the first.
+    #[inline(always)]
+    unsafe fn begin<L: Lanes, const R: usize, const V: usize>(self, row: usize, vector: usize) -> [[L; R]; V] {
+        // SAFETY: as for this function.
+        unsafe {
+            let mut acc = [[L::zero(); R]; V];
+            if !self.first {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    for (r, acc) in acc.iter_mut().enumerate() {
+                        *acc = L::load(self.sums.add(((vector + v) * TILE_ROWS + row + r) * LANES));
+                    }
+                }
+            }
+            acc
+        }
+    }
+
+    /// Keeps the lanes, or, after the last columns, puts their sums into the block's outputs for the rows from
+    /// `first_row` of the block on that the tile is of.
+    ///
+    /// # Safety
+    /// As [`Parts::begin`], and the block's outputs are valid.
+    #[inline(always)]
+    unsafe fn end<L: Lanes, const R: usize, const V: usize>(
+        self,
+        acc: [[L; R]; V],
+        block: &Block,
+        row: usize,
+        vector: usize,
+    ) {
+        // SAFETY: as for this function.
+        unsafe {
+            for (v, acc) in acc.into_iter().enumerate() {
+                if !self.last {
+                    for (r, acc) in acc.into_iter().enumerate() {
+                        acc.store(self.sums.add(((vector + v) * TILE_ROWS + row + r) * LANES));
+                    }
+                } else if R == 4 {
+                    L::sum4([acc[0], acc[1 % R], acc[2 % R], acc[3 % R]], block.output(row, vector + v));
+                } else {
+                    for (r, acc) in acc.into_iter().enumerate() {
+                        block.put(row + r, vector + v, acc.sum());
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`quantized`]; `EIGHT` is the width of the matrix's codes.
 #[inline(always)]
@@ -246,36 +319,47 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
 ) {
     let most = L::DIRECT_VECTORS;
     // Where two parts are enough, halves.
-    let first = match block.count {
+    let direct_count = match block.count {
         count if count <= most => count,
         count => count.div_ceil(2).min(most),
     };
-    let cols = matrix.layout().cols();
-    // SAFETY: as for `quantized`; both parts of the vectors are the block's.
+    let (groups, group_size) = (matrix.layout().groups_per_row(), matrix.layout().group_size());
+    let kept = block.count > direct_count;
+    // Parts of a row that are as long as each other, but for the last.
+    let per_part = if kept { groups.div_ceil((groups * group_size).div_ceil(PANEL_COLS)) } else { groups };
+    if kept {
+        grow_lines(&mut scratch.panel, TILE_ROWS * per_part * group_size / LANES);
+        grow_lines(&mut scratch.sums, TILE_ROWS * block.count);
+    }
+    // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
     unsafe {
-        let direct_ones = Block { count: first, ..block };
-        let others = Block {
-            x: block.vector(first),
-            count: block.count - first,
-            out: block.out.add(first * block.stride),
-            ..block
-        };
-        let mut panel = std::mem::take(&mut scratch.panel);
-        grow_panel(&mut panel, TILE_ROWS, cols);
-        let to = panel.as_mut_ptr().cast::<f32>();
         let mut row = 0;
         while row < block.rows {
             let rows = if row + TILE_ROWS <= block.rows { TILE_ROWS } else { 1 };
-            if others.count == 0 {
-                some::<L, SHIFTED, EIGHT, false>(matrix, shift, direct_ones, row, rows, to, scratch);
+            let tile = Block { first_row: block.first_row + row, rows, ..block };
+            widen_scales::<L>(matrix, tile.first_row, rows, scratch);
+            let direct_ones = Block { count: direct_count, ..tile };
+            if !kept {
+                some::<L, SHIFTED, EIGHT, false>(matrix, shift, direct_ones, 0..groups, Parts::WHOLE, scratch);
             } else {
-                some::<L, SHIFTED, EIGHT, true>(matrix, shift, direct_ones, row, rows, to, scratch);
-                let part = Block { first_row: block.first_row + row, rows, ..others };
-                tiles::<L, TILE, TILE_VECTORS>(to, cols, part);
+                for first in (0..groups).step_by(per_part) {
+                    let part = first..groups.min(first + per_part);
+                    let sums = scratch.sums.as_mut_ptr().cast();
+                    let parts = Parts { sums, first: first == 0, last: part.end == groups };
+                    some::<L, SHIFTED, EIGHT, true>(matrix, shift, direct_ones, part.clone(), parts, scratch);
+                    let others = Block {
+                        x: tile.vector(direct_count).add(first * group_size),
+                        count: block.count - direct_count,
+                        out: block.out.add(direct_count * block.stride),
+                        ..tile
+                    };
+                    let parts = Parts { sums: parts.sums.add(direct_count * TILE_ROWS * LANES), ..parts };
+                    let panel = scratch.panel.as_ptr().cast();
+                    tiles::<L, TILE, TILE_VECTORS>(panel, part.len() * group_size, others, parts);
+                }
             }
             row += rows;
         }
-        scratch.panel = panel;
     }
 }
 
@@ -287,70 +371,69 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
 unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
-    block: Block,
-    row: usize,
-    rows: usize,
-    to: *mut f32,
+    tile: Block,
+    part: Range<usize>,
+    parts: Parts,
     scratch: &mut Scratch,
 ) {
     // SAFETY: as for this function.
     unsafe {
-        if rows == TILE_ROWS {
-            match block.count {
-                1 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 1>(matrix, shift, block, row, to, scratch),
-                2 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 2>(matrix, shift, block, row, to, scratch),
-                3 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 3>(matrix, shift, block, row, to, scratch),
-                4 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 4>(matrix, shift, block, row, to, scratch),
-                _ => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 5>(matrix, shift, block, row, to, scratch),
+        if tile.rows == TILE_ROWS {
+            match tile.count {
+                1 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 1>(matrix, shift, tile, 0, part, parts, scratch),
+                2 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 2>(matrix, shift, tile, 0, part, parts, scratch),
+                3 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 3>(matrix, shift, tile, 0, part, parts, scratch),
+                4 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 4>(matrix, shift, tile, 0, part, parts, scratch),
+                _ => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 5>(matrix, shift, tile, 0, part, parts, scratch),
             }
             return;
         }
-        for vector in 0..block.count {
-            let one = Block { x: block.vector(vector), count: 1, out: block.out.add(vector * block.stride), ..block };
-            direct::<L, SHIFTED, EIGHT, KEEP, 1, 1>(matrix, shift, one, row, to, scratch);
+        for vector in 0..tile.count {
+            direct::<L, SHIFTED, EIGHT, KEEP, 1, 1>(matrix, shift, tile, vector, part.clone(), parts, scratch);
         }
     }
 }
 
-/// `R` rows from `row` of the block on, and all `V` vectors of the block, straight from the registers that decoding leaves
-/// the weights in. `KEEP`: they are written to `to`, too, `[R, cols]`, for other vectors.
+/// The groups `part` of the tile's `R` rows, and `V` vectors from `vector` on, straight from the registers that decoding
+/// leaves the weights in. `KEEP`: they are written to the scratch's panel, too, for other vectors.
 ///
 /// # Safety
-/// As [`quantized`], with `row + R <= block.rows` and `block.count == V`; `to` is valid for `R` rows.
+/// As [`quantized`], with `vector + V <= tile.count`; the scratch has the rows' scales and, if `KEEP`, a panel for the part;
+/// `parts` is valid for the tile.
 #[inline(always)]
 unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool, const R: usize, const V: usize>(
     matrix: &MatrixRef<'_>,
     shift: u32,
-    block: Block,
-    row: usize,
-    mut to: *mut f32,
+    tile: Block,
+    vector: usize,
+    part: Range<usize>,
+    parts: Parts,
     scratch: &mut Scratch,
 ) {
     let layout = matrix.layout();
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
-    let first = block.first_row + row;
-    // SAFETY: the caller's promise.
-    unsafe { widen_scales::<L>(matrix, first, R, scratch) };
     let (scales, biases) = (&scratch.scales[..R * groups], &scratch.biases[..R * groups]);
+    let mut to = scratch.panel.as_mut_ptr().cast::<f32>();
     // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
     unsafe {
         let shift = L::shift(shift);
         let row_bytes = layout.weight_row_bytes();
-        let mut words = [matrix.weight().as_ptr().add(first * row_bytes); R];
+        let group_bytes = row_bytes / groups;
+        let mut words = [matrix.weight().as_ptr().add(tile.first_row * row_bytes + part.start * group_bytes); R];
         for (r, words) in words.iter_mut().enumerate() {
             *words = words.add(r * row_bytes);
         }
-        let mut x = [block.x; V];
+        let mut x = [tile.x; V];
         for (v, x) in x.iter_mut().enumerate() {
-            *x = block.vector(v);
+            *x = tile.vector(vector + v).add(part.start * layout.group_size());
         }
-        let mut acc = [[L::zero(); R]; V];
+        let mut acc = parts.begin::<L, R, V>(0, vector);
         // The rows after these, so that they are on their way while these are worked on; asked for in the order in which
         // they lie, which memory gives faster than one line of each in turn.
-        let mut ahead = words[0].wrapping_add(R * row_bytes + AHEAD);
-        let group_bytes = row_bytes / groups;
-        for g in 0..groups {
+        let start = matrix.weight().as_ptr().wrapping_add(tile.first_row * row_bytes);
+        let mut ahead = start.wrapping_add(R * (row_bytes + part.start * group_bytes) + AHEAD);
+        for g in part {
             for line in (0..R * group_bytes).step_by(64) {
                 L::prefetch(ahead.wrapping_add(line));
             }
@@ -373,10 +456,10 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: b
                             L::decode4::<SHIFTED>(words[r], shift, group[r])
                         };
                         if KEEP {
-                            w[r].store(to.add(r * layout.cols()));
+                            w[r].store(to.add(r * LANES));
                         }
                     }
-                    to = to.wrapping_add(LANES);
+                    to = to.wrapping_add(TILE_ROWS * LANES);
                     for v in 0..V {
                         let xv = L::load(x[v]);
                         for r in 0..R {
@@ -390,39 +473,32 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: b
                 }
             }
         }
-        for v in 0..V {
-            if R == 4 {
-                let four = [acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]];
-                L::sum4(four, block.output(row, v));
-            } else {
-                for r in 0..R {
-                    block.put(row + r, v, acc[v][r].sum());
-                }
-            }
-        }
+        parts.end(acc, &tile, 0, vector);
     }
 }
 
-/// The product of `block.rows` decoded rows at `panel` (`cols` lanes each) and the block's vectors,
-/// in tiles of `R` rows and `V` vectors.
+/// The product of `block.rows` decoded rows of a panel and the block's vectors, for `cols` columns, in tiles of `R` rows
+/// and `V` vectors.
 ///
 /// # Safety
-/// The instruction set of `L` was detected; `panel` is valid for `block.rows * cols` floats and the
-/// block's pointers for its vectors and outputs.
+/// The instruction set of `L` was detected; `panel` is valid for `TILE_ROWS * cols` floats, the block has no more rows and
+/// its pointers are valid for its vectors and outputs; `parts` is valid for the block.
 #[inline(always)]
-unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, cols: usize, block: Block) {
+unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, cols: usize, block: Block, parts: Parts) {
     // SAFETY: tiles stay within the block.
     unsafe {
         let mut vector = 0;
         while vector < block.count {
-            let wide = (block.count - vector).min(V);
+            // As many to each tile, nearly: a tile of one or two does not fill the processor.
+            let rest = block.count - vector;
+            let wide = rest.div_ceil(rest.div_ceil(V));
             let mut row = 0;
             while row + R <= block.rows {
-                by_vectors::<L, R, V>(panel.add(row * cols), cols, block, row, vector, wide);
+                by_vectors::<L, R, V>(panel, cols, block, parts, row, vector, wide);
                 row += R;
             }
             while row < block.rows {
-                by_vectors::<L, 1, V>(panel.add(row * cols), cols, block, row, vector, wide);
+                by_vectors::<L, 1, V>(panel, cols, block, parts, row, vector, wide);
                 row += 1;
             }
             vector += wide;
@@ -436,9 +512,10 @@ unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, col
 /// As [`tiles`], with `row + R <= block.rows` and `vector + wide <= block.count`.
 #[inline(always)]
 unsafe fn by_vectors<L: Lanes, const R: usize, const V: usize>(
-    w: *const f32,
+    panel: *const f32,
     cols: usize,
     block: Block,
+    parts: Parts,
     row: usize,
     vector: usize,
     wide: usize,
@@ -446,12 +523,12 @@ unsafe fn by_vectors<L: Lanes, const R: usize, const V: usize>(
     // SAFETY: as for this function.
     unsafe {
         match wide {
-            1 => tile::<L, R, 1>(w, cols, block, row, vector),
-            2 => tile::<L, R, 2>(w, cols, block, row, vector),
-            3 if V > 3 => tile::<L, R, 3>(w, cols, block, row, vector),
-            4 if V > 4 => tile::<L, R, 4>(w, cols, block, row, vector),
-            5 if V > 5 => tile::<L, R, 5>(w, cols, block, row, vector),
-            _ => tile::<L, R, V>(w, cols, block, row, vector),
+            1 => tile::<L, R, 1>(panel, cols, block, parts, row, vector),
+            2 => tile::<L, R, 2>(panel, cols, block, parts, row, vector),
+            3 if V > 3 => tile::<L, R, 3>(panel, cols, block, parts, row, vector),
+            4 if V > 4 => tile::<L, R, 4>(panel, cols, block, parts, row, vector),
+            5 if V > 5 => tile::<L, R, 5>(panel, cols, block, parts, row, vector),
+            _ => tile::<L, R, V>(panel, cols, block, parts, row, vector),
         }
     }
 }
@@ -462,21 +539,23 @@ unsafe fn by_vectors<L: Lanes, const R: usize, const V: usize>(
 /// As [`tiles`], with `row + R <= block.rows` and `vector + V <= block.count`.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
-    w: *const f32,
+    panel: *const f32,
     cols: usize,
     block: Block,
+    parts: Parts,
     row: usize,
     vector: usize,
 ) {
     // SAFETY: as for `tiles`; `cols` is a multiple of `LANES`.
     unsafe {
         let x = block.vector(vector);
-        let mut acc = [[L::zero(); R]; V];
+        let mut w = panel.add(row * LANES);
+        let mut acc = parts.begin::<L, R, V>(row, vector);
         let mut c = 0;
         while c < cols {
             let mut rows = [L::zero(); R];
             for (r, row) in rows.iter_mut().enumerate() {
-                *row = L::load(w.add(r * cols + c));
+                *row = L::load(w.add(r * LANES));
             }
             for v in 0..V {
                 let xv = L::load(x.add(v * block.x_stride + c));
@@ -484,18 +563,10 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
                     acc[v][r] = rows[r].fma(xv, acc[v][r]);
                 }
             }
+            w = w.wrapping_add(TILE_ROWS * LANES);
             c += LANES;
         }
-        for v in 0..V {
-            if R == 4 {
-                let four = [acc[v][0], acc[v][1 % R], acc[v][2 % R], acc[v][3 % R]];
-                L::sum4(four, block.output(row, vector + v));
-            } else {
-                for r in 0..R {
-                    block.put(row + r, vector + v, acc[v][r].sum());
-                }
-            }
-        }
+        parts.end(acc, &block, row, vector);
     }
 }
 
@@ -511,7 +582,7 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
 ) {
     let (cols, padded) = (matrix.cols(), matrix.cols().next_multiple_of(LANES));
     let size = matrix.float_type().size();
-    grow_panel(&mut scratch.panel, TILE_ROWS, padded);
+    grow_lines(&mut scratch.panel, TILE_ROWS * padded / LANES);
     let panel = scratch.panel.as_mut_ptr().cast::<f32>();
     // SAFETY: rows stay within the matrix; a row's last columns, where fewer than sixteen, are copied
     // into a padded buffer first.
@@ -522,10 +593,10 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
             for r in 0..rows {
                 let row = &matrix.data()[(block.first_row + done + r) * cols * size..][..cols * size];
                 let mut chunks = row.chunks_exact(LANES * size);
-                let mut to = panel.add(r * padded);
+                let mut to = panel.add(r * LANES);
                 for chunk in &mut chunks {
                     L::widen(matrix.float_type(), chunk.as_ptr()).store(to);
-                    to = to.add(LANES);
+                    to = to.wrapping_add(TILE_ROWS * LANES);
                 }
                 if !chunks.remainder().is_empty() {
                     let mut last = [0_u8; LANES * 4];
@@ -534,7 +605,7 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
                 }
             }
             let part = Block { first_row: block.first_row + done, rows, ..block };
-            tiles::<L, TILE, TILE_VECTORS>(panel, padded, part);
+            tiles::<L, TILE, TILE_VECTORS>(panel, padded, part, Parts::WHOLE);
             done += rows;
         }
     }
@@ -561,81 +632,147 @@ pub(super) unsafe fn place<L: Lanes>(row: &[f32], lines: &mut [Line]) {
     }
 }
 
-/// The lanes of the product of two vectors, before their tree.
+/// The lanes of the products of `q` and `K` keys, each `cols` long.
 ///
 /// # Safety
-/// The instruction set of `L` was detected; the vectors are of one length.
+/// The instruction set of `L` was detected; all pointers are valid for `cols` floats.
 #[inline(always)]
-unsafe fn product<L: Lanes>(a: &[f32], b: &[f32]) -> L {
-    let (cols, whole) = (a.len(), a.len() / LANES * LANES);
+unsafe fn products<L: Lanes, const K: usize>(q: *const f32, keys: [*const f32; K], cols: usize) -> [L; K] {
     // SAFETY: offsets below `whole` have sixteen columns after them; the rest is copied into padded buffers first.
     unsafe {
-        let mut acc = L::zero();
+        let whole = cols / LANES * LANES;
+        let mut acc = [L::zero(); K];
         let mut c = 0;
         while c < whole {
-            acc = L::load(a.as_ptr().add(c)).fma(L::load(b.as_ptr().add(c)), acc);
+            let q = L::load(q.add(c));
+            for k in 0..K {
+                acc[k] = q.fma(L::load(keys[k].add(c)), acc[k]);
+            }
             c += LANES;
         }
         if whole < cols {
-            let mut last = [[0.0; LANES]; 2];
-            last[0][..cols - whole].copy_from_slice(&a[whole..]);
-            last[1][..cols - whole].copy_from_slice(&b[whole..]);
-            acc = L::load(last[0].as_ptr()).fma(L::load(last[1].as_ptr()), acc);
+            let q = padded::<L>(q.add(whole), cols - whole);
+            for k in 0..K {
+                acc[k] = q.fma(padded(keys[k].add(whole), cols - whole), acc[k]);
+            }
         }
-        acc.arranged()
+        for acc in &mut acc {
+            *acc = acc.arranged();
+        }
+        acc
     }
 }
 
-/// Attention of one query head, as [`vector::attend`] states it.
+/// Fewer than sixteen floats, and zeros.
 ///
 /// # Safety
-/// The instruction set of `L` was detected; all keys and values are as long as `q` and `out`.
+/// The instruction set of `L` was detected; `from` is valid for `len` floats.
 #[inline(always)]
-pub(super) unsafe fn attend<'a, L: Lanes>(
+unsafe fn padded<L: Lanes>(from: *const f32, len: usize) -> L {
+    let mut lanes = [0.0; LANES];
+    // SAFETY: as for this function.
+    unsafe {
+        lanes[..len].copy_from_slice(std::slice::from_raw_parts(from, len));
+        L::load(lanes.as_ptr())
+    }
+}
+
+/// Attention of query heads that share keys and values, as [`vector::attend`] states it.
+///
+/// # Safety
+/// The instruction set of `L` was detected; all keys and values are of one length, of which `q` and `out` are as many
+/// times, and `scores` is as many times as long as there are keys.
+#[inline(always)]
+pub(super) unsafe fn attend<L: Lanes>(
     q: &[f32],
     scale: f32,
-    key: impl Fn(usize) -> &'a [f32],
-    value: impl Fn(usize) -> &'a [f32],
+    keys: &[&[f32]],
+    values: &[&[f32]],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    // What holds the sums of several vectors in registers holds those of several heads.
+    let most = if L::DIRECT_VECTORS >= 4 { 4 } else { 1 };
+    let cols = keys[0].len();
+    let parts = q.chunks(most * cols).zip(scores.chunks_mut(most * keys.len())).zip(out.chunks_mut(most * cols));
+    for ((q, scores), out) in parts {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match q.len() / cols {
+                1 => heads::<L, 1>(q, scale, keys, values, scores, out),
+                2 => heads::<L, 2>(q, scale, keys, values, scores, out),
+                3 => heads::<L, 3>(q, scale, keys, values, scores, out),
+                _ => heads::<L, 4>(q, scale, keys, values, scores, out),
+            }
+        }
+    }
+}
+
+/// [`attend`] for `H` heads, which read each value together.
+///
+/// # Safety
+/// As [`attend`].
+#[inline(always)]
+unsafe fn heads<L: Lanes, const H: usize>(
+    q: &[f32],
+    scale: f32,
+    keys: &[&[f32]],
+    values: &[&[f32]],
     scores: &mut [f32],
     out: &mut [f32],
 ) {
     /// Columns whose sums are kept in registers together.
     const WIDE: usize = 4 * LANES;
-    let cols = q.len();
-    // SAFETY: offsets below `cols` lie in `q`, and so in `out` and each key and value.
+    let (cols, count) = (keys[0].len(), keys.len());
+    let mut total = [0.0; H];
+    // SAFETY: offsets below `cols` lie in each head of `q` and `out`, and in each key and value.
     unsafe {
-        let fours = scores.len() / 4 * 4;
-        for j in (0..fours).step_by(4) {
-            let k = [key(j), key(j + 1), key(j + 2), key(j + 3)];
-            let four = [product::<L>(q, k[0]), product(q, k[1]), product(q, k[2]), product(q, k[3])];
-            L::sum4(four, scores.as_mut_ptr().add(j));
+        for (h, (q, scores)) in q.chunks_exact(cols).zip(scores.chunks_exact_mut(count)).enumerate() {
+            let fours = count / 4 * 4;
+            for j in (0..fours).step_by(4) {
+                let four = [keys[j].as_ptr(), keys[j + 1].as_ptr(), keys[j + 2].as_ptr(), keys[j + 3].as_ptr()];
+                L::sum4(products(q.as_ptr(), four, cols), scores.as_mut_ptr().add(j));
+            }
+            for (score, key) in scores[fours..].iter_mut().zip(&keys[fours..]) {
+                let [one] = products::<L, 1>(q.as_ptr(), [key.as_ptr()], cols);
+                *score = one.sum();
+            }
+            total[h] = vector::weigh(scores, scale);
         }
-        for (j, score) in scores.iter_mut().enumerate().skip(fours) {
-            *score = product::<L>(q, key(j)).sum();
-        }
-        let total = vector::weigh(scores, scale);
         let mut c = 0;
         while c + WIDE <= cols {
-            let mut acc = [L::zero(); 4];
-            for (j, &score) in scores.iter().enumerate() {
-                let (score, v) = (L::splat(score), value(j).as_ptr().add(c));
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = score.fma(L::load(v.add(i * LANES)), *acc);
+            let mut acc = [[L::zero(); 4]; H];
+            for (j, value) in values.iter().enumerate() {
+                let mut v = [L::zero(); 4];
+                for (i, v) in v.iter_mut().enumerate() {
+                    *v = L::load(value.as_ptr().add(c + i * LANES));
+                }
+                for (h, acc) in acc.iter_mut().enumerate() {
+                    let score = L::splat(*scores.get_unchecked(h * count + j));
+                    for (acc, v) in acc.iter_mut().zip(v) {
+                        *acc = score.fma(v, *acc);
+                    }
                 }
             }
-            for (i, acc) in acc.into_iter().enumerate() {
-                acc.store(out.as_mut_ptr().add(c + i * LANES));
+            for (h, acc) in acc.into_iter().enumerate() {
+                for (i, acc) in acc.into_iter().enumerate() {
+                    acc.store(out.as_mut_ptr().add(h * cols + c + i * LANES));
+                }
             }
             c += WIDE;
         }
-        out[c..].fill(0.0);
-        for (j, score) in scores.iter().enumerate() {
-            for (out, v) in out[c..].iter_mut().zip(&value(j)[c..]) {
-                *out = score.mul_add(*v, *out);
+        for (h, out) in out.chunks_exact_mut(cols).enumerate() {
+            if c < cols {
+                out[c..].fill(0.0);
+                for (score, value) in scores[h * count..].iter().zip(values) {
+                    for (out, v) in out[c..].iter_mut().zip(&value[c..]) {
+                        *out = score.mul_add(*v, *out);
+                    }
+                }
             }
-        }
-        for out in out {
-            *out /= total;
+            for out in out {
+                *out /= total[h];
+            }
         }
     }
 }

@@ -72,16 +72,16 @@ macro_rules! entry_points {
         /// # Safety
         /// As [`lanes::attend`], with this file's features detected.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn attend<'a>(
+        pub(super) unsafe fn attend(
             q: &[f32],
             scale: f32,
-            key: impl Fn(usize) -> &'a [f32],
-            value: impl Fn(usize) -> &'a [f32],
+            keys: &[&[f32]],
+            values: &[&[f32]],
             scores: &mut [f32],
             out: &mut [f32],
         ) {
             // SAFETY: the caller's promise.
-            unsafe { lanes::attend::<$lanes>(q, scale, key, value, scores, out) }
+            unsafe { lanes::attend::<$lanes>(q, scale, keys, values, scores, out) }
         }
 
         super::vector_entry_points!($features);
@@ -221,26 +221,19 @@ impl Kernel {
         call!(self, vector::rope(x, cos, sin));
     }
 
-    /// Attention of one query head over `scores.len()` positions, whose keys and values the closures
-    /// give in order; `scores` is working space.
+    /// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
+    /// `softmax(scale * q . k) v` for each, `[heads, columns]`.
     ///
     /// # Panics
-    /// If a key or value, or `out`, is not as long as `q`.
-    pub fn attend<'a>(
-        self,
-        q: &[f32],
-        scale: f32,
-        key: impl Fn(usize) -> &'a [f32],
-        value: impl Fn(usize) -> &'a [f32],
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
-        assert_eq!(out.len(), q.len(), "columns of a head");
-        let checked = |x: &'a [f32]| {
-            assert_eq!(x.len(), q.len(), "columns of a head");
-            x
-        };
-        call!(self, vector::attend(q, scale, |j| checked(key(j)), |j| checked(value(j)), scores, out));
+    /// If there is no key, or another number of values; if a key or value is not as long as the first key, `q` is not a
+    /// whole number of times as long, or `out` is not as long as `q`.
+    pub fn attend(self, q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
+        let cols = keys.first().map_or(0, |key| key.len());
+        assert!(cols > 0 && q.len().is_multiple_of(cols), "whole heads, and something to attend to");
+        assert_eq!((out.len(), values.len()), (q.len(), keys.len()), "outputs, and values");
+        assert!(keys.iter().chain(values).all(|x| x.len() == cols), "columns of a head");
+        let mut scores = vec![0.0; q.len() / cols * keys.len()];
+        call!(self, vector::attend(q, scale, keys, values, &mut scores, out));
     }
 
     /// The two largest logits, the first of equals first; `None` if one is not finite.

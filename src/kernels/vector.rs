@@ -84,46 +84,57 @@ pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// Attention of one query head over `scores.len()` positions in order:
-/// `out = sum_j softmax(scale * q . k_j)_j * v_j`.
+/// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
+/// `out = sum_j softmax(scale * q . k_j)_j * v_j` for each.
 #[inline(always)]
-pub(super) fn attend<'a>(
-    q: &[f32],
-    scale: f32,
-    key: impl Fn(usize) -> &'a [f32],
-    value: impl Fn(usize) -> &'a [f32],
-    scores: &mut [f32],
-    out: &mut [f32],
-) {
-    for (j, score) in scores.iter_mut().enumerate() {
-        *score = dot(q, key(j));
-    }
-    let total = weigh(scores, scale);
-    out.fill(0.0);
-    for (j, score) in scores.iter().enumerate() {
-        for (out, v) in out.iter_mut().zip(value(j)) {
-            *out = score.mul_add(*v, *out);
+pub(super) fn attend(q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], scores: &mut [f32], out: &mut [f32]) {
+    let cols = keys[0].len();
+    let heads = q.chunks_exact(cols).zip(scores.chunks_exact_mut(keys.len())).zip(out.chunks_exact_mut(cols));
+    for ((q, scores), out) in heads {
+        for (score, key) in scores.iter_mut().zip(keys) {
+            *score = dot(q, key);
         }
-    }
-    for out in out {
-        *out /= total;
+        let total = weigh(scores, scale);
+        out.fill(0.0);
+        for (score, value) in scores.iter().zip(values) {
+            for (out, v) in out.iter_mut().zip(*value) {
+                *out = score.mul_add(*v, *out);
+            }
+        }
+        for out in out {
+            *out /= total;
+        }
     }
 }
 
 /// Products of query and keys into weights that are not yet divided by their sum, and that sum.
 #[inline(always)]
 pub(super) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
-    let mut top = f32::NEG_INFINITY;
-    for score in scores.iter_mut() {
-        *score *= scale;
-        top = larger(top, *score);
-    }
-    let mut acc = [0.0_f32; LANES];
-    for chunk in scores.chunks_mut(LANES) {
-        for (acc, score) in acc.iter_mut().zip(chunk) {
-            *score = exp32(*score - top);
-            *acc += *score;
+    let (whole, rest) = scores.split_at_mut(scores.len() / LANES * LANES);
+    let mut last = [f32::NEG_INFINITY; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    // Which of two zeros of different sign is the largest makes no difference to what is subtracted below.
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for chunk in whole.chunks_exact_mut(LANES).chain([&mut last[..]]) {
+        for l in 0..LANES {
+            chunk[l] *= scale;
+            tops[l] = larger(tops[l], chunk[l]);
         }
+    }
+    let top = tops.into_iter().fold(f32::NEG_INFINITY, larger);
+    let mut acc = [0.0_f32; LANES];
+    for chunk in whole.chunks_exact_mut(LANES) {
+        for l in 0..LANES {
+            chunk[l] = exp32(chunk[l] - top);
+            acc[l] += chunk[l];
+        }
+    }
+    for score in &mut last {
+        *score = exp32(*score - top);
+    }
+    for (l, score) in rest.iter_mut().enumerate() {
+        *score = last[l];
+        acc[l] += last[l];
     }
     sum(acc)
 }

@@ -164,13 +164,9 @@ impl Llama {
             let (row, kv_head) = (item / kv_heads, item % kv_heads);
             let path = &batch.paths[batch.ranges[rows[row]].clone()];
             let at = kv_head * head_dim..(kv_head + 1) * head_dim;
-            let mut scores = vec![0.0; path.len()];
-            let queries = work.q[item * shared..][..shared].chunks_exact(head_dim);
-            for (q, out) in queries.zip(out.chunks_exact_mut(head_dim)) {
-                let key = |j: usize| &cache.keys(path[j], index)[at.clone()];
-                let value = |j: usize| &cache.values(path[j], index)[at.clone()];
-                kernel.attend(q, scale, key, value, &mut scores, out);
-            }
+            let keys: Vec<&[f32]> = path.iter().map(|&slot| &cache.keys(slot, index)[at.clone()]).collect();
+            let values: Vec<&[f32]> = path.iter().map(|&slot| &cache.values(slot, index)[at.clone()]).collect();
+            kernel.attend(&work.q[item * shared..][..shared], scale, &keys, &values, out);
         });
         let size = config.query_size();
         work.input.fill(team, rows.len(), size, |i, out| out.copy_from_slice(&work.attended[i * size..][..size]));

@@ -218,8 +218,8 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
     let mut turned = x.clone();
     kernel.rope(&mut turned, &cos, &sin);
     all.extend_from_slice(&turned);
-    let mut scores = vec![0.0; keys.len()];
-    kernel.attend(&x, 0.125, |j| &keys[j], |j| &values[j], &mut scores, &mut out);
+    let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) = keys.iter().zip(&values).map(|(k, v)| (&k[..], &v[..])).unzip();
+    kernel.attend(&x, 0.125, &keys, &values, &mut out);
     all.extend_from_slice(&out);
     let top = kernel.top(&x).expect("finite");
     all.extend([top.token as f32, top.best, top.second]);
@@ -251,6 +251,25 @@ pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> Verdict {
             "{} with {columns} columns: {difference:?}",
             kernel.name()
         );
+    }
+    // Heads that share keys, as many as are taken together and one more.
+    let mut random = SplitMix64(!seed);
+    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| 6.0 * random.unit() - 3.0).collect() };
+    let (heads, keys, values) = (floats(5 * columns), floats(columns * 7), floats(columns * 7));
+    let (keys, values) =
+        (keys.chunks_exact(columns).collect::<Vec<_>>(), values.chunks_exact(columns).collect::<Vec<_>>());
+    for kernel in Kernel::available() {
+        for count in 1..=5 {
+            let (q, mut together, mut alone) = (&heads[..count * columns], vec![POISON; count * columns], Vec::new());
+            kernel.attend(q, 0.25, &keys, &values, &mut together);
+            for q in q.chunks_exact(columns) {
+                let mut out = vec![POISON; columns];
+                Kernel::SCALAR.attend(q, 0.25, &keys, &values, &mut out);
+                alone.extend(out);
+            }
+            let what = || format!("{} with {count} heads of {columns} columns", kernel.name());
+            equal(&together, &alone, "heads that share keys attend as each would alone", what)?;
+        }
     }
     reached.one("rest of a forward pass");
     Ok(())
