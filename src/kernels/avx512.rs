@@ -6,7 +6,7 @@
 //! each index only, picks among them: three instructions for sixteen weights, product included.
 //! Vectors are laid out in this order once, before the loops.
 
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 use super::lanes::{self, Block, LANES, Lanes, Scratch};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
@@ -18,6 +18,21 @@ pub(super) fn detected() -> bool {
 
 #[derive(Clone, Copy)]
 struct Zmm(__m512);
+
+/// Indices that the compiler does not know: where it does, it replaces one shuffle across two registers by two within parts of
+/// them, and the pipe that does them is the one that is short.
+///
+/// # Safety
+/// AVX-512 was detected.
+#[inline(always)]
+unsafe fn opaque(indices: &'static [i32; LANES]) -> __m512i {
+    let mut at = indices.as_ptr();
+    // SAFETY: no instruction at all; `at` is still the address of sixteen integers.
+    unsafe {
+        asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+        _mm512_loadu_si512(at.cast())
+    }
+}
 
 // SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
 // names for it. That is what each `unsafe` block inside discharges, too.
@@ -71,21 +86,19 @@ unsafe impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn sum4([a, b, c, d]: [Self; 4], to: *mut f32) {
         unsafe {
-            // In each 128-bit part k: a's sums for columns 2k, 2k + 1, then b's.
-            let [mut ab, mut cd] = [_mm512_setzero_ps(); 2];
-            for (pairs, a, b) in [(&mut ab, a.0, b.0), (&mut cd, c.0, d.0)] {
-                let (even, odd) = (_mm512_shuffle_ps::<0b10_00_10_00>(a, b), _mm512_shuffle_ps::<0b11_01_11_01>(a, b));
-                *pairs = _mm512_add_ps(even, odd);
-            }
-            // Parts 0 and 2, 1 and 3: a and b left, c and d right.
-            let fours = _mm512_add_ps(
-                _mm512_shuffle_f32x4::<0b01_00_01_00>(ab, cd),
-                _mm512_shuffle_f32x4::<0b11_10_11_10>(ab, cd),
-            );
+            // Of two registers one keeps a half of each, the other gets the other halves: a blend, which more pipes can do,
+            // and one shuffle. Columns c and c + 8 first: a in the even lanes, b in the odd ones.
+            let swap = opaque(&[1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30]);
+            let (kept, other) = (_mm512_mask_blend_ps(0xaaaa, a.0, b.0), _mm512_permutex2var_ps(a.0, swap, b.0));
+            let ab = _mm512_add_ps(kept, other);
+            let (kept, other) = (_mm512_mask_blend_ps(0xaaaa, c.0, d.0), _mm512_permutex2var_ps(c.0, swap, d.0));
+            let cd = _mm512_add_ps(kept, other);
+            // a and b left, c and d right.
+            let (kept, other) = (_mm512_mask_blend_ps(0xff00, ab, cd), _mm512_shuffle_f32x4::<0b01_00_11_10>(ab, cd));
+            let fours = _mm512_add_ps(kept, other);
             let twos = _mm512_add_ps(fours, _mm512_shuffle_f32x4::<0b10_11_00_01>(fours, fours));
-            let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0b10_11_00_01>(twos));
-            // The four sums stand in lanes 0, 2, 8 and 10.
-            let order = _mm512_setr_epi32(0, 2, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            let ones = _mm512_add_ps(twos, _mm512_permute_ps::<0b01_00_11_10>(twos));
+            let order = opaque(&[0, 1, 8, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_permutexvar_ps(order, ones)));
         }
     }

@@ -122,6 +122,8 @@ pub(super) const AHEAD: usize = 4096;
 pub(super) struct Scratch {
     scales: Vec<f32>,
     biases: Vec<f32>,
+    /// The row of the matrix whose scales and biases are the first.
+    first_row: usize,
     /// Some columns of `TILE_ROWS` rows: sixteen of each row, then the next sixteen.
     panel: Vec<Line>,
     /// `[vectors, TILE_ROWS]`: the lanes of the columns before the panel's.
@@ -189,6 +191,7 @@ pub(super) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
 unsafe fn widen_scales<L: Lanes>(matrix: &MatrixRef<'_>, first: usize, rows: usize, scratch: &mut Scratch) {
     let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
     let count = rows * layout.groups_per_row();
+    scratch.first_row = first;
     grow(&mut scratch.scales, count);
     grow(&mut scratch.biases, count);
     let range = first * bytes..(first + rows) * bytes;
@@ -333,11 +336,11 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
     }
     // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
     unsafe {
+        widen_scales::<L>(matrix, block.first_row, block.rows, scratch);
         let mut row = 0;
         while row < block.rows {
             let rows = if row + TILE_ROWS <= block.rows { TILE_ROWS } else { 1 };
             let tile = Block { first_row: block.first_row + row, rows, ..block };
-            widen_scales::<L>(matrix, tile.first_row, rows, scratch);
             let direct_ones = Block { count: direct_count, ..tile };
             if !kept {
                 some::<L, SHIFTED, EIGHT, false>(matrix, shift, direct_ones, 0..groups, Parts::WHOLE, scratch);
@@ -413,7 +416,9 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: b
     let layout = matrix.layout();
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
-    let (scales, biases) = (&scratch.scales[..R * groups], &scratch.biases[..R * groups]);
+    let row = tile.first_row - scratch.first_row;
+    let rows = row * groups..(row + R) * groups;
+    let (scales, biases) = (&scratch.scales[rows.clone()], &scratch.biases[rows]);
     let mut to = scratch.panel.as_mut_ptr().cast::<f32>();
     // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
     unsafe {

@@ -82,18 +82,26 @@ fn two_largest(logits: &[f32]) -> (f32, f32) {
     if magnitude.into_iter().fold(0, u32::max) >= 0x7f80_0000 {
         return (f32::NAN, f32::NAN);
     }
-    for half in [8, 4, 2, 1] {
-        for l in 0..half {
-            let (a, b) = (best[l], best[l + half]);
-            best[l] = larger(a, b);
-            let less = if b > a { a } else { b };
-            second[l] = larger(larger(second[l], second[l + half]), less);
-        }
-    }
+    halve::<8>(&mut best, &mut second);
+    halve::<4>(&mut best, &mut second);
+    halve::<2>(&mut best, &mut second);
+    halve::<1>(&mut best, &mut second);
     if best[0] == 0.0 || second[0] == 0.0 {
         return first_zeros(logits);
     }
     (best[0], second[0])
+}
+
+/// Joins lanes `HALF` to `2 * HALF` with those before them. Of a number of lanes that is known, so that they are taken side
+/// by side.
+#[inline(always)]
+fn halve<const HALF: usize>(best: &mut [f32; LANES], second: &mut [f32; LANES]) {
+    for l in 0..HALF {
+        let (a, b) = (best[l], best[l + HALF]);
+        let less = if b > a { a } else { b };
+        best[l] = larger(a, b);
+        second[l] = larger(larger(second[l], second[l + HALF]), less);
+    }
 }
 
 /// As [`two_largest`], one after the other: of zeros with different signs the first counts, and lanes do not know it.

@@ -328,6 +328,11 @@ unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: lanes::Block
 #[repr(C, align(64))]
 struct Line([f32; LANES]);
 
+thread_local! {
+    /// A vector before it is laid out.
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Vectors to be multiplied, laid out as a kernel wants them.
 pub struct Activations {
     kernel: Kernel,
@@ -364,19 +369,59 @@ impl Activations {
     /// Replaces all vectors by `count` new ones of `cols` columns; `vector(i, out)` writes the `i`th into
     /// `out`, which holds whatever was there before.
     pub fn fill(&mut self, team: &Team, count: usize, cols: usize, vector: impl Fn(usize, &mut [f32]) + Sync) {
-        thread_local! {
-            static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-        }
+        self.fill_parts(team, count, cols, cols, vector);
+    }
+
+    /// As [`Activations::fill`], in parts of `part` columns, counted through all vectors: `write(i, out)` writes the `i`th.
+    ///
+    /// # Panics
+    /// If a part is not a whole number of lines, or the parts of a vector are not as long as each other.
+    pub fn fill_parts(
+        &mut self,
+        team: &Team,
+        count: usize,
+        cols: usize,
+        part: usize,
+        write: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        assert!(part == cols || part.is_multiple_of(LANES) && cols.is_multiple_of(part), "parts of {part} of {cols}");
+        self.resize(count, cols);
         let kernel = self.kernel;
-        self.cols = cols;
-        self.lines.resize(count * cols.div_ceil(LANES), Line([0.0; LANES]));
-        team.for_each_chunk(&mut self.lines, cols.div_ceil(LANES), |i, lines| {
+        team.for_each_chunk(&mut self.lines, part.div_ceil(LANES), |i, lines| {
             ROW.with_borrow_mut(|row| {
-                row.resize(cols, 0.0);
-                vector(i, row);
+                row.resize(part, 0.0);
+                write(i, row);
                 kernel.place(row, lines);
             });
         });
+    }
+
+    /// As [`Activations::fill`], one vector for each `size` elements of `state`: `vector(i, own, out)` may change its own.
+    pub fn fill_from(
+        &mut self,
+        team: &Team,
+        state: &mut [f32],
+        size: usize,
+        cols: usize,
+        vector: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        self.resize(state.len() / size, cols);
+        let kernel = self.kernel;
+        let lines = self.lines.chunks_exact_mut(cols.div_ceil(LANES));
+        let mut items: Vec<(&mut [f32], &mut [Line])> = state.chunks_exact_mut(size).zip(lines).collect();
+        team.for_each_chunk(&mut items, 1, |i, item| {
+            let (own, lines) = &mut item[0];
+            ROW.with_borrow_mut(|row| {
+                row.resize(cols, 0.0);
+                vector(i, own, row);
+                kernel.place(row, lines);
+            });
+        });
+    }
+
+    fn resize(&mut self, count: usize, cols: usize) {
+        self.cols = cols;
+        self.lines.resize(count * cols.div_ceil(LANES), Line([0.0; LANES]));
     }
 
     /// Vectors held.

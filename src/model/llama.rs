@@ -42,13 +42,14 @@ pub struct Llama {
 #[derive(Debug)]
 struct Work {
     input: Activations,
+    /// What the layers add to, without the last block's output.
     x: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
+    /// The last block's output, which is not yet in `x`.
     out: Vec<f32>,
 }
 
@@ -71,7 +72,6 @@ impl Llama {
             q: Vec::new(),
             k: Vec::new(),
             v: Vec::new(),
-            attended: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
             out: Vec::new(),
@@ -117,6 +117,7 @@ impl Llama {
             self.attention(index, layer, batch, rows);
             self.mlp(layer, rows.len());
         }
+        self.kernel.add(&mut self.work.x, &self.work.out);
         for x in self.work.x.chunks_exact(config.hidden_size) {
             let start = hidden.len();
             hidden.resize(start + config.hidden_size, 0.0);
@@ -124,72 +125,73 @@ impl Llama {
         }
     }
 
-    /// Leaves the rotated queries in `work.q`, and keys and values in the cache.
-    fn keys_and_values(&mut self, index: usize, layer: &LayerWeights, batch: &Batch) {
-        let Self { kernel, team, work, rope, cache, checkpoint } = self;
+    /// Leaves `work.x` in `work.input`, normalized; `add`: after the last block's output was added to it.
+    fn normalize(&mut self, weight: &[f32], add: bool) {
+        let Self { kernel, team, work, checkpoint, .. } = self;
         let config = checkpoint.config();
-        let count = batch.slots.len();
-        let eps = config.rms_norm_eps as f32;
-        work.input.fill(team, count, config.hidden_size, |i, out| {
-            kernel.rms_norm(&work.x[i * out.len()..][..out.len()], &layer.input_layernorm, eps, out);
+        let (size, eps) = (config.hidden_size, config.rms_norm_eps as f32);
+        let Work { input, x, out: last, .. } = work;
+        input.fill_from(team, x, size, size, |i, x, out| {
+            if add {
+                kernel.add(x, &last[i * size..][..size]);
+            }
+            kernel.rms_norm(x, weight, eps, out);
         });
+    }
+
+    /// Leaves queries in `work.q`, not yet rotated, and keys and values in the cache.
+    fn keys_and_values(&mut self, index: usize, layer: &LayerWeights, batch: &Batch) {
+        self.normalize(&layer.input_layernorm, index > 0);
+        let Self { kernel, team, work, rope, cache, checkpoint } = self;
         let outputs = [(&layer.q_proj, &mut work.q), (&layer.k_proj, &mut work.k), (&layer.v_proj, &mut work.v)];
         project(*kernel, team, &work.input, outputs);
-        let position = |slot: &Slot| cache.position(*slot);
-        let positions: Vec<usize> = batch.slots.iter().map(position).collect();
-        team.for_each_chunk(&mut work.q, config.query_size(), |i, q| {
-            let (cos, sin) = rope.at(positions[i]);
-            kernel.rope(q, cos, sin);
-        });
-        let kv_dim = config.key_value_size();
+        let kv_dim = checkpoint.config().key_value_size();
         for (i, slot) in batch.slots.iter().enumerate() {
+            let (cos, sin) = rope.at(cache.position(*slot));
             let (keys, values) = cache.write(*slot, index);
-            let (cos, sin) = rope.at(positions[i]);
             keys.copy_from_slice(&work.k[i * kv_dim..][..kv_dim]);
             kernel.rope(keys, cos, sin);
             values.copy_from_slice(&work.v[i * kv_dim..][..kv_dim]);
         }
     }
 
-    /// Adds the attention block's output of the positions `rows` of the batch to `work.x`.
+    /// Leaves the attention block's output of the positions `rows` of the batch in `work.out`.
     fn attention(&mut self, index: usize, layer: &LayerWeights, batch: &Batch, rows: &[usize]) {
-        let Self { kernel, team, work, cache, checkpoint, .. } = self;
+        let Self { kernel, team, work, rope, cache, checkpoint } = self;
         let config = checkpoint.config();
         let (head_dim, kv_heads) = (config.head_dim, config.num_key_value_heads);
-        // One item: the query heads of one position that share a key head.
+        // The query heads of one position that share a key head are one item, or all of a position are.
         let shared = config.num_attention_heads / kv_heads * head_dim;
+        let part = if shared.is_multiple_of(scalar::LANES) { shared } else { config.query_size() };
         let scale = 1.0 / (head_dim as f32).sqrt();
-        work.attended.resize(rows.len() * config.query_size(), 0.0);
-        team.for_each_chunk(&mut work.attended, shared, |item, out| {
-            let (row, kv_head) = (item / kv_heads, item % kv_heads);
-            let path = &batch.paths[batch.ranges[rows[row]].clone()];
-            let at = kv_head * head_dim..(kv_head + 1) * head_dim;
-            let keys: Vec<&[f32]> = path.iter().map(|&slot| &cache.keys(slot, index)[at.clone()]).collect();
-            let values: Vec<&[f32]> = path.iter().map(|&slot| &cache.values(slot, index)[at.clone()]).collect();
-            kernel.attend(&work.q[item * shared..][..shared], scale, &keys, &values, out);
+        work.input.fill_parts(team, rows.len(), config.query_size(), part, |item, out| {
+            let first = item * part / shared;
+            let row = rows[first / kv_heads];
+            let path = &batch.paths[batch.ranges[row].clone()];
+            let (cos, sin) = rope.at(cache.position(batch.slots[row]));
+            let mut queries = work.q[item * part..][..part].to_vec();
+            kernel.rope(&mut queries, cos, sin);
+            for ((head, q), out) in (first..).zip(queries.chunks_exact(shared)).zip(out.chunks_exact_mut(shared)) {
+                let at = head % kv_heads * head_dim..(head % kv_heads + 1) * head_dim;
+                let keys: Vec<&[f32]> = path.iter().map(|&slot| &cache.keys(slot, index)[at.clone()]).collect();
+                let values: Vec<&[f32]> = path.iter().map(|&slot| &cache.values(slot, index)[at.clone()]).collect();
+                kernel.attend(q, scale, &keys, &values, out);
+            }
         });
-        let size = config.query_size();
-        work.input.fill(team, rows.len(), size, |i, out| out.copy_from_slice(&work.attended[i * size..][..size]));
         project(*kernel, team, &work.input, [(&layer.o_proj, &mut work.out)]);
-        kernel.add(&mut work.x, &work.out);
     }
 
-    /// Adds the MLP's output to `work.x`.
+    /// Leaves the MLP's output in `work.out`.
     fn mlp(&mut self, layer: &LayerWeights, count: usize) {
+        self.normalize(&layer.post_attention_layernorm, true);
         let Self { kernel, team, work, checkpoint, .. } = self;
-        let config = checkpoint.config();
-        let eps = config.rms_norm_eps as f32;
-        work.input.fill(team, count, config.hidden_size, |i, out| {
-            kernel.rms_norm(&work.x[i * out.len()..][..out.len()], &layer.post_attention_layernorm, eps, out);
-        });
         project(*kernel, team, &work.input, [(&layer.gate_proj, &mut work.gate), (&layer.up_proj, &mut work.up)]);
-        let size = config.intermediate_size;
+        let size = checkpoint.config().intermediate_size;
         work.input.fill(team, count, size, |i, out| {
             out.copy_from_slice(&work.gate[i * size..][..size]);
             kernel.swiglu(out, &work.up[i * size..][..size]);
         });
         project(*kernel, team, &work.input, [(&layer.down_proj, &mut work.out)]);
-        kernel.add(&mut work.x, &work.out);
     }
 }
 

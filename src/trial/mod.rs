@@ -541,8 +541,13 @@ impl<'a, B: Body> Trials<'a, B> {
     /// Logits of prefixes under shifts, `[items, vocab]`. Items of one shift must be neighbours.
     fn logits(&mut self, head: &mut impl Projection, items: &[(u32, NodeId)]) -> Result<Vec<f32>, BodyError> {
         let vocab = head.vocab_size();
+        let len = items.len() * vocab;
         let mut out = self.buffers.pop().unwrap_or_default();
-        out.resize(items.len() * vocab, 0.0);
+        if out.capacity() < len {
+            // Zeros that nobody writes: whichever thread touches a page first gets it.
+            out = vec![0.0; len];
+        }
+        out.resize(len, 0.0);
         let hidden: Vec<(u32, &[f32])> = items.iter().map(|&(shift, node)| (shift, self.trie.hidden(node))).collect();
         logits_of(head, &hidden, &mut out)?;
         Ok(out)

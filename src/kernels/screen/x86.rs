@@ -2,19 +2,22 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_ROWS, GROUPS, Kernel, Probe, Range, Scales, WIDE};
+use super::{BLOCK_ROWS, Evaluated, GROUPS, Kernel, Probe, Range, Scales, TILES, WIDE};
 use crate::{
     kernels::{
         Isa, avx2,
-        lanes::{AHEAD, widen_some},
+        lanes::{AHEAD, TILE_ROWS, widen_some},
     },
     quant::{Bits, MatrixRef},
 };
 
+/// Rows that are evaluated side by side, at most.
+const MOST: usize = 4;
+
 /// Rows that are evaluated side by side: as many as a page of memory holds, so that they are read as one stream, but at
 /// most 4, and 2 where they are longer.
 const fn side_by_side(row_bytes: usize) -> usize {
-    if row_bytes <= 1024 { 4 } else { 2 }
+    if row_bytes <= 1024 { MOST } else { 2 }
 }
 
 /// Which instructions are used, as proof that this processor has them.
@@ -51,11 +54,14 @@ impl Loops {
     }
 
     /// Between what the logits of `rows`, at most [`BLOCK_ROWS`], lie for a probe of their matrix.
-    pub(super) fn range(self, rows: &MatrixRef<'_>, probe: &Probe, scales: &Scales) -> Range {
+    pub(super) fn range(self, rows: &MatrixRef<'_>, probe: &Probe, scales: &mut Scales) -> Range {
         let layout = rows.layout();
         assert!(layout.rows() <= BLOCK_ROWS && probe.fits(rows), "a probe of this matrix");
         let needed = layout.rows() * layout.groups_per_row() + GROUPS;
         assert!(scales.scales.len() >= needed && scales.biases.len() >= needed, "scales and biases of these rows");
+        let padded = layout.groups_per_row().next_multiple_of(GROUPS);
+        assert_eq!(scales.largest_scale.len(), TILES * padded, "scales of a matrix with as many groups");
+        scales.steps.resize(MOST * padded, 0.0);
         // SAFETY: the features were detected, and by the asserts the probe and the scales are as long as the loops read.
         unsafe {
             match (self, layout.bits()) {
@@ -105,9 +111,7 @@ impl Dot for Fours {
 unsafe fn widen(rows: &MatrixRef<'_>, to: &mut Scales) {
     let layout = rows.layout();
     let (groups, count) = (layout.groups_per_row(), layout.rows() * layout.groups_per_row());
-    let parts =
-        [(rows.scales(), &mut to.scales, &mut to.largest_scale), (rows.biases(), &mut to.biases, &mut to.largest_bias)];
-    for (from, to, largest) in parts {
+    for (from, to) in [(rows.scales(), &mut to.scales), (rows.biases(), &mut to.biases)] {
         if to.len() < count + GROUPS {
             to.resize(count + GROUPS, 0.0);
         }
@@ -115,13 +119,25 @@ unsafe fn widen(rows: &MatrixRef<'_>, to: &mut Scales) {
         to[count..count + GROUPS].fill(0.0);
         // SAFETY: the caller's promise; `from` is as long as the matrix asks for.
         unsafe { widen_some::<avx2::Ymm>(layout.scale_type(), from, &mut to[..count]) };
-        for (row, largest) in to[..count].chunks_exact(groups).zip(largest) {
-            // As bits, in which infinities and NaN are above all finite numbers.
-            let mut bits = 0;
-            for x in row {
-                bits = bits.max(x.to_bits() & 0x7fff_ffff);
+    }
+    let padded = groups.next_multiple_of(GROUPS);
+    to.largest_scale.clear();
+    to.largest_scale.resize(TILES * padded, 0.0);
+    to.largest_bias = [0.0; TILES];
+    // As bits, in which infinities and NaN are above all finite numbers.
+    let larger = |a: f32, b: f32| f32::from_bits(a.to_bits().max(b.to_bits() & 0x7fff_ffff));
+    for (scales, largest) in
+        to.scales[..count].chunks(TILE_ROWS * groups).zip(to.largest_scale.chunks_exact_mut(padded))
+    {
+        for row in scales.chunks_exact(groups) {
+            for (largest, &scale) in largest.iter_mut().zip(row) {
+                *largest = larger(*largest, scale);
             }
-            *largest = f32::from_bits(bits);
+        }
+    }
+    for (biases, largest) in to.biases[..count].chunks(TILE_ROWS * groups).zip(&mut to.largest_bias) {
+        for &bias in biases {
+            *largest = larger(*largest, bias);
         }
     }
 }
@@ -129,7 +145,7 @@ unsafe fn widen(rows: &MatrixRef<'_>, to: &mut Scales) {
 /// # Safety
 /// As [`Loops::range`] asserts, with the features detected.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2(rows: &MatrixRef<'_>, probe: &Probe, scales: &Scales) -> Range {
+unsafe fn avx2(rows: &MatrixRef<'_>, probe: &Probe, scales: &mut Scales) -> Range {
     // SAFETY: the caller's promise.
     unsafe { range::<Pairs, false>(rows, probe, scales) }
 }
@@ -137,7 +153,7 @@ unsafe fn avx2(rows: &MatrixRef<'_>, probe: &Probe, scales: &Scales) -> Range {
 /// # Safety
 /// As [`Loops::range`] asserts, with the features detected.
 #[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn vnni<const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &Scales) -> Range {
+unsafe fn vnni<const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &mut Scales) -> Range {
     // SAFETY: the caller's promise.
     unsafe { range::<Fours, EIGHT>(rows, probe, scales) }
 }
@@ -145,18 +161,45 @@ unsafe fn vnni<const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &
 /// # Safety
 /// As [`Loops::range`] asserts, with the features of `D` detected.
 #[inline(always)]
-unsafe fn range<D: Dot, const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &Scales) -> Range {
-    let mut logits = [0.0; BLOCK_ROWS];
+unsafe fn range<D: Dot, const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &mut Scales) -> Range {
+    let mut to = Evaluated { logits: [f32::NEG_INFINITY; BLOCK_ROWS], by_scale: [0.0; TILES] };
     // SAFETY: as for this function.
     unsafe {
         match rows.layout().group_size() * rows.layout().bits().get() / 8 {
-            16 => block::<D, EIGHT, 16>(rows, probe, scales, &mut logits),
-            32 => block::<D, EIGHT, 32>(rows, probe, scales, &mut logits),
-            64 => block::<D, EIGHT, 64>(rows, probe, scales, &mut logits),
-            _ => block::<D, EIGHT, 128>(rows, probe, scales, &mut logits),
+            16 => block::<D, EIGHT, 16>(rows, probe, scales, &mut to),
+            32 => block::<D, EIGHT, 32>(rows, probe, scales, &mut to),
+            64 => block::<D, EIGHT, 64>(rows, probe, scales, &mut to),
+            _ => block::<D, EIGHT, 128>(rows, probe, scales, &mut to),
         }
     }
-    Range::new(rows.layout().rows(), &logits, scales, &probe.bound)
+    // SAFETY: as for this function.
+    to.by_scale = unsafe { bounds(probe, scales) };
+    Range::new(&to, scales, probe)
+}
+
+/// What the bound has for the largest scales of each tile.
+///
+/// # Safety
+/// As [`range`].
+#[inline(always)]
+unsafe fn bounds(probe: &Probe, scales: &Scales) -> [f32; TILES] {
+    let padded = probe.groups.by_scale.len();
+    let mut bounds = [0.0; TILES];
+    // SAFETY: both are as long as the loops read: `widen` made one for the matrix's groups, the other is asserted to fit.
+    unsafe {
+        let mut acc = [_mm256_setzero_ps(); TILES];
+        for g in (0..padded).step_by(GROUPS) {
+            let by_scale = _mm256_loadu_ps(probe.groups.by_scale.as_ptr().add(g));
+            for (tile, acc) in acc.iter_mut().enumerate() {
+                let largest = _mm256_loadu_ps(scales.largest_scale.as_ptr().add(tile * padded + g));
+                *acc = _mm256_fmadd_ps(largest, by_scale, *acc);
+            }
+        }
+        let [a, b, c, d, e, f, g, h] = acc;
+        _mm_storeu_ps(bounds.as_mut_ptr(), four_totals(a, b, c, d));
+        _mm_storeu_ps(bounds.as_mut_ptr().add(4), four_totals(e, f, g, h));
+    }
+    bounds
 }
 
 /// Evaluates all rows; a group has `BYTES` bytes.
@@ -167,8 +210,8 @@ unsafe fn range<D: Dot, const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, 
 unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
     rows: &MatrixRef<'_>,
     probe: &Probe,
-    scales: &Scales,
-    to: &mut [f32; BLOCK_ROWS],
+    scales: &mut Scales,
+    to: &mut Evaluated,
 ) {
     let layout = rows.layout();
     let most = side_by_side(layout.weight_row_bytes());
@@ -177,7 +220,7 @@ unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
     unsafe {
         while row < layout.rows() {
             row += match most.min(layout.rows() - row) {
-                4 => some::<D, EIGHT, BYTES, 4>(rows, row, probe, scales, to),
+                MOST => some::<D, EIGHT, BYTES, MOST>(rows, row, probe, scales, to),
                 2 | 3 => some::<D, EIGHT, BYTES, 2>(rows, row, probe, scales, to),
                 _ => some::<D, EIGHT, BYTES, 1>(rows, row, probe, scales, to),
             };
@@ -195,22 +238,17 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
     rows: &MatrixRef<'_>,
     row: usize,
     probe: &Probe,
-    scales: &Scales,
-    to: &mut [f32; BLOCK_ROWS],
+    scales: &mut Scales,
+    to: &mut Evaluated,
 ) -> usize {
     let layout = rows.layout();
     let (groups, row_bytes) = (layout.groups_per_row(), layout.weight_row_bytes());
+    let padded = groups.next_multiple_of(GROUPS);
     let wide = BYTES.min(WIDE);
     // SAFETY: offsets stay within `R` rows, and within what the probe and the scales were asserted to hold.
     unsafe {
-        let nibble = _mm256_set1_epi8(15);
-        let shift = _mm256_set1_epi32(probe.shift.cast_signed());
-        let mut words = rows.weight().as_ptr().add(row * row_bytes);
-        let mut ahead = words.wrapping_add(R * row_bytes + AHEAD);
-        let mut q: *const __m256i = probe.q.as_ptr().cast();
         let scale = scales.scales.as_ptr().add(row * groups);
         let bias = scales.biases.as_ptr().add(row * groups);
-        let mut acc = [_mm256_setzero_ps(); R];
         // The next block's, a few at a time.
         let scale_bytes = layout.scale_row_bytes();
         for line in (0..if probe.first { R * scale_bytes } else { 0 }).step_by(64) {
@@ -218,6 +256,27 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
             _mm_prefetch::<_MM_HINT_T0>(rows.scales().as_ptr().wrapping_add(next).cast());
             _mm_prefetch::<_MM_HINT_T0>(rows.biases().as_ptr().wrapping_add(next).cast());
         }
+        // What does not ask for codes.
+        let steps = scales.steps.as_mut_ptr();
+        let mut sums = [_mm256_setzero_ps(); R];
+        let of = &probe.groups;
+        for g in (0..padded).step_by(GROUPS) {
+            let step = _mm256_loadu_ps(of.step.as_ptr().add(g));
+            let middle = _mm256_loadu_ps(of.middle.as_ptr().add(g));
+            let sum = _mm256_loadu_ps(of.sum.as_ptr().add(g));
+            for r in 0..R {
+                let eight = _mm256_loadu_ps(scale.add(r * groups + g));
+                _mm256_storeu_ps(steps.add(r * padded + g), _mm256_mul_ps(eight, step));
+                sums[r] = _mm256_fmadd_ps(_mm256_loadu_ps(bias.add(r * groups + g)), sum, sums[r]);
+                sums[r] = _mm256_fmadd_ps(eight, middle, sums[r]);
+            }
+        }
+        let nibble = _mm256_set1_epi8(15);
+        let shift = _mm256_set1_epi32(probe.shift.cast_signed());
+        let mut words = rows.weight().as_ptr().add(row * row_bytes);
+        let mut ahead = words.wrapping_add(R * row_bytes + AHEAD);
+        let mut q: *const __m256i = probe.q.as_ptr().cast();
+        let mut acc = [_mm256_setzero_ps(); R];
         for g in 0..groups {
             // In the order in which the bytes lie; see `lanes.rs`.
             if probe.first {
@@ -226,7 +285,7 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
                 }
                 ahead = ahead.wrapping_add(R * BYTES);
             }
-            let (mut high, mut low) = ([_mm256_setzero_si256(); R], [_mm256_setzero_si256(); R]);
+            let mut products = [_mm256_setzero_si256(); R];
             for _ in 0..BYTES / wide {
                 for r in 0..R {
                     let from = words.add(r * row_bytes);
@@ -237,48 +296,48 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
                     };
                     let packed = _mm256_sub_epi32(packed, shift);
                     if EIGHT {
-                        high[r] = D::dot(high[r], packed, *q);
-                        low[r] = D::dot(low[r], packed, *q.add(1));
+                        products[r] = D::dot(products[r], packed, *q);
                     } else {
                         let even = _mm256_and_si256(packed, nibble);
                         let odd = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
-                        high[r] = D::dot(D::dot(high[r], even, *q), odd, *q.add(1));
-                        low[r] = D::dot(D::dot(low[r], even, *q.add(2)), odd, *q.add(3));
+                        products[r] = D::dot(D::dot(products[r], even, *q), odd, *q.add(1));
                     }
                 }
                 words = words.add(wide);
-                q = q.add(if EIGHT { 2 } else { 4 });
+                q = q.add(if EIGHT { 1 } else { 2 });
             }
             for r in 0..R {
-                let sum = _mm256_add_epi32(_mm256_slli_epi32::<8>(high[r]), low[r]);
-                let scale = _mm256_set1_ps(*scale.add(r * groups + g));
-                acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc[r]);
-            }
-        }
-        let step = _mm256_set1_ps(probe.step);
-        let mut sums = [_mm256_setzero_ps(); R];
-        for g in (0..groups).step_by(GROUPS) {
-            let sum = _mm256_loadu_ps(probe.sum.as_ptr().add(g));
-            for r in 0..R {
-                sums[r] = _mm256_fmadd_ps(_mm256_loadu_ps(bias.add(r * groups + g)), sum, sums[r]);
+                let step = _mm256_set1_ps(*steps.add(r * padded + g));
+                acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[r]), step, acc[r]);
             }
         }
         for r in 0..R {
-            sums[r] = _mm256_fmadd_ps(acc[r], step, sums[r]);
+            sums[r] = _mm256_add_ps(acc[r], sums[r]);
         }
         if R == 4 {
-            let [a, b, c, d] = [sums[0], sums[1 % R], sums[2 % R], sums[3 % R]];
-            // Sums of twos, then of fours: the four rows' in each half.
-            let fours = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-            let all = _mm_add_ps(_mm256_castps256_ps128(fours), _mm256_extractf128_ps::<1>(fours));
-            _mm_storeu_ps(to.as_mut_ptr().add(row), all);
+            let four = four_totals(sums[0], sums[1 % R], sums[2 % R], sums[3 % R]);
+            _mm_storeu_ps(to.logits.as_mut_ptr().add(row), four);
         } else {
             for r in 0..R {
-                to[row + r] = total(sums[r]);
+                to.logits[row + r] = total(sums[r]);
             }
         }
     }
     R
+}
+
+/// The sums of eight each, in three additions.
+///
+/// # Safety
+/// AVX2 was detected.
+#[inline(always)]
+unsafe fn four_totals(a: __m256, b: __m256, c: __m256, d: __m256) -> __m128 {
+    // SAFETY: as for this function.
+    unsafe {
+        // Sums of twos, then of fours: the four's in each half.
+        let fours = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+        _mm_add_ps(_mm256_castps256_ps128(fours), _mm256_extractf128_ps::<1>(fours))
+    }
 }
 
 /// The sum of eight, in three additions.
