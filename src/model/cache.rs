@@ -7,8 +7,8 @@ use super::Slot;
 struct Entry {
     parent: Option<Slot>,
     position: u32,
-    /// `[layers, 2, kv_dim]`: keys, then values.
-    data: Box<[f32]>,
+    /// `[layers, 2, kv_dim]`, as far as they are known: keys, then values.
+    data: Vec<f32>,
 }
 
 /// Slots are used again after [`Cache::release`], with their memory.
@@ -36,10 +36,11 @@ impl Cache {
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.entries[slot.0 as usize];
             (entry.parent, entry.position) = (parent, position);
+            entry.data.clear();
             return slot;
         }
         let slot = Slot(u32::try_from(self.entries.len()).expect("fewer than 2^32 positions fit into memory"));
-        self.entries.push(Entry { parent, position, data: vec![0.0; self.width].into_boxed_slice() });
+        self.entries.push(Entry { parent, position, data: Vec::with_capacity(self.width) });
         slot
     }
 
@@ -53,10 +54,15 @@ impl Cache {
         self.entries[slot.0 as usize].position as usize
     }
 
-    /// Where `layer`'s keys and values of `slot` are to be written, `kv_dim` each.
-    pub(super) fn write(&mut self, slot: Slot, layer: usize) -> (&mut [f32], &mut [f32]) {
-        let kv_dim = self.kv_dim;
-        self.entries[slot.0 as usize].data[layer * 2 * kv_dim..][..2 * kv_dim].split_at_mut(kv_dim)
+    /// Takes keys and values of `slot` in the layer after those that it has, and gives the keys, which may be changed until
+    /// they are read.
+    pub(super) fn append(&mut self, slot: Slot, keys: &[f32], values: &[f32]) -> &mut [f32] {
+        debug_assert_eq!((keys.len(), values.len()), (self.kv_dim, self.kv_dim), "keys and values");
+        let data = &mut self.entries[slot.0 as usize].data;
+        let start = data.len();
+        data.extend_from_slice(keys);
+        data.extend_from_slice(values);
+        &mut data[start..start + keys.len()]
     }
 
     /// `layer`'s keys of `slot`.

@@ -98,7 +98,7 @@ impl Llama {
         let everyone: Vec<usize> = (0..steps.len()).collect();
         for (index, layer) in weights.layers.iter().enumerate() {
             let last = index + 1 == weights.layers.len();
-            self.keys_and_values(index, layer, batch);
+            self.keys_and_values(layer, batch, index > 0);
             let rows = if last { &batch.wanted } else { &everyone };
             if last {
                 // From here on only what was asked for.
@@ -139,19 +139,18 @@ impl Llama {
         });
     }
 
-    /// Leaves queries in `work.q`, not yet rotated, and keys and values in the cache.
-    fn keys_and_values(&mut self, index: usize, layer: &LayerWeights, batch: &Batch) {
-        self.normalize(&layer.input_layernorm, index > 0);
+    /// Leaves queries in `work.q`, not yet rotated, and keys and values in the cache, as those of its next layer; `add`: as
+    /// in [`Llama::normalize`].
+    fn keys_and_values(&mut self, layer: &LayerWeights, batch: &Batch, add: bool) {
+        self.normalize(&layer.input_layernorm, add);
         let Self { kernel, team, work, rope, cache, checkpoint } = self;
         let outputs = [(&layer.q_proj, &mut work.q), (&layer.k_proj, &mut work.k), (&layer.v_proj, &mut work.v)];
         project(*kernel, team, &work.input, outputs);
         let kv_dim = checkpoint.config().key_value_size();
         for (i, slot) in batch.slots.iter().enumerate() {
             let (cos, sin) = rope.at(cache.position(*slot));
-            let (keys, values) = cache.write(*slot, index);
-            keys.copy_from_slice(&work.k[i * kv_dim..][..kv_dim]);
-            kernel.rope(keys, cos, sin);
-            values.copy_from_slice(&work.v[i * kv_dim..][..kv_dim]);
+            let row = i * kv_dim..(i + 1) * kv_dim;
+            kernel.rope(cache.append(*slot, &work.k[row.clone()], &work.v[row]), cos, sin);
         }
     }
 

@@ -204,71 +204,51 @@ struct Evaluated {
     by_scale: [f32; TILES],
 }
 
-/// Between what the logits of a block's tiles lie.
+/// Between what the logits of a block lie.
 #[derive(Clone, Copy, Debug)]
 struct Range {
-    /// None is above.
+    /// None of each tile is above.
     most: [f32; TILES],
-    /// One is at least so large,
-    best: [f32; TILES],
-    /// and another.
-    second: [f32; TILES],
+    /// One is at least so large.
+    least: f32,
 }
 
 impl Range {
-    const NONE: Self =
-        Self { most: [f32::NEG_INFINITY; TILES], best: [f32::NEG_INFINITY; TILES], second: [f32::NEG_INFINITY; TILES] };
+    const NONE: Self = Self { most: [f32::NEG_INFINITY; TILES], least: f32::NEG_INFINITY };
 
     #[inline(always)]
     fn new(evaluated: &Evaluated, scales: &Scales, probe: &Probe) -> Self {
-        let (mut best, mut second, mut size) = ([0.0; TILES], [0.0; TILES], [0.0; TILES]);
+        let (mut best, mut size) = ([0.0; TILES], [0.0; TILES]);
+        // Of rows that are there; what is evaluated of them is finite where there is a bound.
+        let size_of = |x: f32| if x == f32::NEG_INFINITY { 0.0 } else { x.abs() };
         for (tile, logits) in evaluated.logits.chunks_exact(TILE_ROWS).enumerate() {
             let [a, b, c, d] = [logits[0], logits[1], logits[2], logits[3]];
-            let (ab, cd) = (larger(a, b), larger(c, d));
-            best[tile] = larger(ab, cd);
-            second[tile] = larger(less(ab, cd), larger(less(a, b), less(c, d)));
-            // Of rows that are there; what is evaluated of them is finite where there is a bound.
-            let size_of = |x: f32| if x == f32::NEG_INFINITY { 0.0 } else { x.abs() };
+            best[tile] = larger(larger(a, b), larger(c, d));
             size[tile] = larger(larger(size_of(a), size_of(b)), larger(size_of(c), size_of(d)));
         }
-        let mut new = Self::NONE;
+        let (mut most, mut least) = ([0.0; TILES], [0.0; TILES]);
         for tile in 0..TILES {
             let error = evaluated.by_scale[tile] + scales.largest_bias[tile] * probe.by_bias;
             // The rounding of this, and of the sums below.
             let error = (error + probe.absolute) * (1.0 + 1.0 / 512.0) + size[tile] * (1.0 / (1 << 22) as f32);
             // Also false where the error is not a number.
             let bounded = error < NO_BOUND;
-            new.most[tile] = if bounded { best[tile] + error } else { f32::INFINITY };
-            new.best[tile] = if bounded { best[tile] - error } else { f32::NEG_INFINITY };
-            new.second[tile] = if bounded { second[tile] - error } else { f32::NEG_INFINITY };
+            most[tile] = if bounded { best[tile] + error } else { f32::INFINITY };
+            least[tile] = if bounded { best[tile] - error } else { f32::NEG_INFINITY };
         }
-        new
+        for l in 0..4 {
+            least[l] = larger(least[l], least[l + 4]);
+        }
+        Self { most, least: larger(larger(least[0], least[1]), larger(least[2], least[3])) }
     }
 }
 
-/// What [`larger`] does not give.
-#[inline(always)]
-fn less(a: f32, b: f32) -> f32 {
-    if b > a { a } else { b }
-}
-
-/// The two largest of some numbers.
-#[derive(Clone, Copy)]
-struct Two {
-    best: f32,
-    second: f32,
-}
-
-impl Two {
-    const NONE: Self = Self { best: f32::NEG_INFINITY, second: f32::NEG_INFINITY };
-
-    #[inline(always)]
-    fn join(self, other: Self) -> Self {
-        Self {
-            best: larger(self.best, other.best),
-            second: larger(larger(self.second, other.second), less(self.best, other.best)),
-        }
-    }
+/// The second largest of some numbers; minus infinity where there are fewer.
+fn second(numbers: impl Iterator<Item = f32>) -> f32 {
+    let all = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+    let (_, second) =
+        numbers.fold(all, |(best, second), x| if x > best { (x, best) } else { (best, larger(second, x)) });
+    second
 }
 
 /// Tiles whose logits are known.
@@ -328,13 +308,8 @@ impl Search<'_> {
     /// Some tiles that are known, and those besides them whose rows may be among the two largest; `ranges` are those of
     /// this query's blocks, in order.
     fn candidates<'a>(&self, ranges: impl Iterator<Item = &'a Range> + Clone) -> (Known, Vec<usize>) {
-        let mut lanes = [Two::NONE; TILES];
-        for range in ranges.clone() {
-            for tile in 0..TILES {
-                lanes[tile] = lanes[tile].join(Two { best: range.best[tile], second: range.second[tile] });
-            }
-        }
-        let least = lanes.into_iter().fold(Two::NONE, Two::join).second;
+        // Two blocks have a logit that is at least so large.
+        let least = second(ranges.clone().map(|range| range.least));
         let count = self.matrix.layout().rows().div_ceil(TILE_ROWS);
         let mut left: Vec<(f32, usize)> = Vec::new();
         for (block, range) in ranges.enumerate() {
@@ -353,8 +328,7 @@ impl Search<'_> {
         for (&tile, out) in tiles.iter().zip(logits.chunks_exact_mut(TILE_ROWS)) {
             self.tile(tile, out);
         }
-        let known = logits.iter().fold(Two::NONE, |two, &logit| two.join(Two { best: logit, ..Two::NONE }));
-        let least = larger(least, known.second);
+        let least = larger(least, second(logits.iter().copied()));
         (Known { tiles, logits }, left.into_iter().filter(|&(most, _)| most >= least).map(|(_, tile)| tile).collect())
     }
 }
