@@ -64,8 +64,8 @@ struct Bytes([i8; WIDE]);
 struct Probe {
     /// Of the matrix that it is for.
     layout: Layout,
-    /// Whether it is the first of those that are held against a block; it reads ahead for all.
-    first: bool,
+    /// Which of those that are held against a block it is, and how many they are: each reads a part of the next block ahead.
+    turn: Turn,
     /// Subtracted from each packed word.
     shift: u32,
     /// For each 32 bytes of packed words (16, where a group has no more) the `q` that they are multiplied by; with codes of
@@ -81,6 +81,13 @@ struct Probe {
     x: Activations,
 }
 
+/// One of several probes.
+#[derive(Clone, Copy)]
+struct Turn {
+    index: usize,
+    of: usize,
+}
+
 /// What a group's scale and bias are multiplied by.
 struct Groups {
     /// `t[g]`.
@@ -94,7 +101,7 @@ struct Groups {
 }
 
 impl Probe {
-    fn new(kernel: Kernel, matrix: &MatrixRef<'_>, first: bool, shift: u32, hidden: &[f32]) -> Self {
+    fn new(kernel: Kernel, matrix: &MatrixRef<'_>, turn: Turn, shift: u32, hidden: &[f32]) -> Self {
         let layout = matrix.layout();
         let (groups, group_size) = (layout.groups_per_row(), layout.group_size());
         let largest_code = match layout.bits() {
@@ -136,7 +143,7 @@ impl Probe {
         let columns = hidden.len() as f64;
         Self {
             layout: *layout,
-            first,
+            turn,
             shift,
             q: bytes(layout, &q),
             groups: of,
@@ -355,7 +362,7 @@ pub fn tops(
     team.for_each_chunk(&mut probes, 1, |i, probe| {
         let (shift, hidden) = queries[i];
         assert_eq!(hidden.len(), matrix.layout().cols(), "columns of a hidden state and of the matrix");
-        probe[0] = Some(Probe::new(kernel, matrix, i == 0, shift, hidden));
+        probe[0] = Some(Probe::new(kernel, matrix, Turn { index: i, of: queries.len() }, shift, hidden));
     });
     let probes: Vec<Probe> = probes.into_iter().flatten().collect();
     // `[blocks, queries]`.
@@ -437,7 +444,7 @@ mod tests {
                 let x = hidden(layout.cols(), &mut random, size);
                 let mut w = vec![0.0; layout.cols()];
                 for kernel in Kernel::available() {
-                    let probe = Probe::new(kernel, &matrix, true, shift, &x);
+                    let probe = Probe::new(kernel, &matrix, Turn { index: 0, of: 1 }, shift, &x);
                     for loops in x86::Loops::all(kernel, layout.bits()) {
                         for row in 0..layout.rows() {
                             let one = matrix.row(row);

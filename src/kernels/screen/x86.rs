@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_ROWS, Evaluated, GROUPS, Kernel, Probe, Range, Scales, TILES, WIDE};
+use super::{BLOCK_ROWS, Evaluated, GROUPS, Kernel, Probe, Range, Scales, TILES, Turn, WIDE};
 use crate::{
     kernels::{
         Isa, avx2,
@@ -249,9 +249,13 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
     unsafe {
         let scale = scales.scales.as_ptr().add(row * groups);
         let bias = scales.biases.as_ptr().add(row * groups);
+        // One probe alone is as far ahead as memory is slow. Of several each asks for some tiles of the next block: there is
+        // time for it while all of them are held against this one.
+        let Turn { index, of } = probe.turn;
+        let reads_ahead = row / MOST % of.min(TILES) == index;
         // The next block's, a few at a time.
         let scale_bytes = layout.scale_row_bytes();
-        for line in (0..if probe.first { R * scale_bytes } else { 0 }).step_by(64) {
+        for line in (0..if reads_ahead { R * scale_bytes } else { 0 }).step_by(64) {
             let next = (layout.rows() + row) * scale_bytes + line;
             _mm_prefetch::<_MM_HINT_T0>(rows.scales().as_ptr().wrapping_add(next).cast());
             _mm_prefetch::<_MM_HINT_T0>(rows.biases().as_ptr().wrapping_add(next).cast());
@@ -259,11 +263,11 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
         // What does not ask for codes.
         let steps = scales.steps.as_mut_ptr();
         let mut sums = [_mm256_setzero_ps(); R];
-        let of = &probe.groups;
+        let groups_of = &probe.groups;
         for g in (0..padded).step_by(GROUPS) {
-            let step = _mm256_loadu_ps(of.step.as_ptr().add(g));
-            let middle = _mm256_loadu_ps(of.middle.as_ptr().add(g));
-            let sum = _mm256_loadu_ps(of.sum.as_ptr().add(g));
+            let step = _mm256_loadu_ps(groups_of.step.as_ptr().add(g));
+            let middle = _mm256_loadu_ps(groups_of.middle.as_ptr().add(g));
+            let sum = _mm256_loadu_ps(groups_of.sum.as_ptr().add(g));
             for r in 0..R {
                 let eight = _mm256_loadu_ps(scale.add(r * groups + g));
                 _mm256_storeu_ps(steps.add(r * padded + g), _mm256_mul_ps(eight, step));
@@ -274,12 +278,12 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
         let nibble = _mm256_set1_epi8(15);
         let shift = _mm256_set1_epi32(probe.shift.cast_signed());
         let mut words = rows.weight().as_ptr().add(row * row_bytes);
-        let mut ahead = words.wrapping_add(R * row_bytes + AHEAD);
+        let mut ahead = words.wrapping_add(if of == 1 { R * row_bytes + AHEAD } else { layout.rows() * row_bytes });
         let mut q: *const __m256i = probe.q.as_ptr().cast();
         let mut acc = [_mm256_setzero_ps(); R];
         for g in 0..groups {
             // In the order in which the bytes lie; see `lanes.rs`.
-            if probe.first {
+            if reads_ahead {
                 for line in (0..R * BYTES).step_by(64) {
                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
                 }
