@@ -37,6 +37,11 @@ struct Shared {
     asleep: Vec<AtomicBool>,
 }
 
+/// The next item of a thread's range, on a cache line that other threads leave alone while they have items of their own (two
+/// lines, as some processors fetch them in pairs).
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 /// Threads that run parallel loops together with the thread that asks.
 pub struct Team {
     shared: Arc<Shared>,
@@ -103,7 +108,7 @@ impl Team {
         // reading ahead of one is reading the next. Whoever has finished helps with the others', so that ends are even.
         let threads = self.threads();
         let end = |range: usize| (range + 1) * count / threads;
-        let next: Vec<AtomicUsize> = (0..threads).map(|range| AtomicUsize::new(range * count / threads)).collect();
+        let next: Vec<Next> = (0..threads).map(|range| Next(AtomicUsize::new(range * count / threads))).collect();
         // A few items a claim keep the counters out of the way.
         let claim = (count / (threads * 16)).max(1);
         let arrived = AtomicUsize::new(0);
@@ -111,7 +116,7 @@ impl Team {
             let own = arrived.fetch_add(1, Ordering::Relaxed);
             for range in (own..threads).chain(0..own) {
                 loop {
-                    let start = next[range].fetch_add(claim, Ordering::Relaxed);
+                    let start = next[range].0.fetch_add(claim, Ordering::Relaxed);
                     if start >= end(range) {
                         break;
                     }
