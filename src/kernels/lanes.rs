@@ -116,6 +116,10 @@ pub(super) const TILE_ROWS: usize = 4;
 const PANEL_COLS: usize = 640;
 /// Bytes by which reading ahead of the next rows is ahead of them.
 pub(super) const AHEAD: usize = 4096;
+/// Rows from each other, where a tile's are taken from several places of a block.
+const APART: usize = super::BLOCK_ROWS / TILE_ROWS;
+/// As [`AHEAD`], in each of several streams.
+const STREAM_AHEAD: usize = 512;
 
 /// Buffers of one thread: widened scales and biases of a few rows, a panel of weights, and sums.
 #[derive(Default)]
@@ -337,6 +341,21 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
     // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
     unsafe {
         widen_scales::<L>(matrix, block.first_row, block.rows, scratch);
+        if block.count == 1 && far_apart(matrix, block.rows) {
+            for row in 0..APART {
+                let tile = Block { first_row: block.first_row + row, rows: TILE_ROWS, ..block };
+                direct::<L, SHIFTED, EIGHT, false, APART, TILE_ROWS, 1>(
+                    matrix,
+                    shift,
+                    tile,
+                    0,
+                    0..groups,
+                    Parts::WHOLE,
+                    scratch,
+                );
+            }
+            return;
+        }
         let mut row = 0;
         while row < block.rows {
             let rows = if row + TILE_ROWS <= block.rows { TILE_ROWS } else { 1 };
@@ -366,6 +385,14 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
     }
 }
 
+/// Whether the rows of a tile are taken from four places of a block, [`APART`] rows from each other, instead of one after the
+/// other: for one vector, where memory is the limit, and rows so long that each place is a stream of its own. Some processors
+/// read several streams faster than one, others not.
+#[inline(always)]
+fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
+    rows == TILE_ROWS * APART && matrix.layout().weight_row_bytes() >= 1024 && super::streams()
+}
+
 /// [`direct`] for as many rows and vectors as there are: `TILE_ROWS` or one of those, at most `DIRECT_VECTORS` of these.
 ///
 /// # Safety
@@ -383,28 +410,37 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
     unsafe {
         if tile.rows == TILE_ROWS {
             match tile.count {
-                1 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 1>(matrix, shift, tile, 0, part, parts, scratch),
-                2 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 2>(matrix, shift, tile, 0, part, parts, scratch),
-                3 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 3>(matrix, shift, tile, 0, part, parts, scratch),
-                4 => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 4>(matrix, shift, tile, 0, part, parts, scratch),
-                _ => direct::<L, SHIFTED, EIGHT, KEEP, TILE_ROWS, 5>(matrix, shift, tile, 0, part, parts, scratch),
+                1 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 1>(matrix, shift, tile, 0, part, parts, scratch),
+                2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 2>(matrix, shift, tile, 0, part, parts, scratch),
+                3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 3>(matrix, shift, tile, 0, part, parts, scratch),
+                4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 4>(matrix, shift, tile, 0, part, parts, scratch),
+                _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 5>(matrix, shift, tile, 0, part, parts, scratch),
             }
             return;
         }
         for vector in 0..tile.count {
-            direct::<L, SHIFTED, EIGHT, KEEP, 1, 1>(matrix, shift, tile, vector, part.clone(), parts, scratch);
+            direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1>(matrix, shift, tile, vector, part.clone(), parts, scratch);
         }
     }
 }
 
 /// The groups `part` of the tile's `R` rows, and `V` vectors from `vector` on, straight from the registers that decoding
-/// leaves the weights in. `KEEP`: they are written to the scratch's panel, too, for other vectors.
+/// leaves the weights in. `KEEP`: they are written to the scratch's panel, too, for other vectors. From a row of the tile to
+/// the next are `APART` rows; where these are several, all groups are asked for.
 ///
 /// # Safety
 /// As [`quantized`], with `vector + V <= tile.count`; the scratch has the rows' scales and, if `KEEP`, a panel for the part;
 /// `parts` is valid for the tile.
 #[inline(always)]
-unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool, const R: usize, const V: usize>(
+unsafe fn direct<
+    L: Lanes,
+    const SHIFTED: bool,
+    const EIGHT: bool,
+    const KEEP: bool,
+    const APART: usize,
+    const R: usize,
+    const V: usize,
+>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     tile: Block,
@@ -417,7 +453,7 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: b
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
     let row = tile.first_row - scratch.first_row;
-    let rows = row * groups..(row + R) * groups;
+    let rows = row * groups..(row + (R - 1) * APART + 1) * groups;
     let (scales, biases) = (&scratch.scales[rows.clone()], &scratch.biases[rows]);
     let mut to = scratch.panel.as_mut_ptr().cast::<f32>();
     // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
@@ -427,7 +463,7 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: b
         let group_bytes = row_bytes / groups;
         let mut words = [matrix.weight().as_ptr().add(tile.first_row * row_bytes + part.start * group_bytes); R];
         for (r, words) in words.iter_mut().enumerate() {
-            *words = words.add(r * row_bytes);
+            *words = words.add(r * APART * row_bytes);
         }
         let mut x = [tile.x; V];
         for (v, x) in x.iter_mut().enumerate() {
@@ -439,15 +475,24 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: b
         let start = matrix.weight().as_ptr().wrapping_add(tile.first_row * row_bytes);
         let mut ahead = start.wrapping_add(R * (row_bytes + part.start * group_bytes) + AHEAD);
         for g in part {
-            for line in (0..R * group_bytes).step_by(64) {
-                L::prefetch(ahead.wrapping_add(line));
+            if APART == 1 {
+                for line in (0..R * group_bytes).step_by(64) {
+                    L::prefetch(ahead.wrapping_add(line));
+                }
+                ahead = ahead.wrapping_add(R * group_bytes);
+            } else if (g * group_bytes).is_multiple_of(64) {
+                // Each row's own stream.
+                for words in words {
+                    for line in (0..group_bytes).step_by(64) {
+                        L::prefetch(words.wrapping_add(STREAM_AHEAD + line));
+                    }
+                }
             }
-            ahead = ahead.wrapping_add(R * group_bytes);
             let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
             let mut group = [L::group4(0.0, 0.0); R];
             for r in 0..R {
-                scale[r] = *scales.get_unchecked(r * groups + g);
-                bias[r] = *biases.get_unchecked(r * groups + g);
+                scale[r] = *scales.get_unchecked(r * APART * groups + g);
+                bias[r] = *biases.get_unchecked(r * APART * groups + g);
                 group[r] = L::group4(scale[r], bias[r]);
             }
             // A group is 32, 64 or 128 columns: two steps at a time always come out even.
@@ -478,7 +523,15 @@ unsafe fn direct<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: b
                 }
             }
         }
-        parts.end(acc, &tile, 0, vector);
+        if APART == 1 {
+            parts.end(acc, &tile, 0, vector);
+        } else {
+            for (v, acc) in acc.into_iter().enumerate() {
+                for (r, acc) in acc.into_iter().enumerate() {
+                    tile.put(r * APART, vector + v, acc.sum());
+                }
+            }
+        }
     }
 }
 

@@ -454,7 +454,7 @@ mod tests {
                             });
                             scalar::dequantize_row(&matrix, shift, row, &mut w);
                             let z = scalar::dot(&w, &x);
-                            let (best, most) = (range.best[0], range.most[0]);
+                            let (best, most) = (range.least, range.most[0]);
                             assert!(best <= z && z <= most, "{layout:?} {row}: {z} {range:?}");
                             let sizes: f64 = w.iter().zip(&x).map(|(w, x)| f64::from(w * x).abs()).sum();
                             widest = widest.max(f64::from(most - best) / sizes);
