@@ -29,7 +29,7 @@ unsafe fn opaque(indices: &'static [i32; LANES]) -> __m512i {
     let mut at = indices.as_ptr();
     // SAFETY: no instruction at all; `at` is still the address of sixteen integers.
     unsafe {
-        asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+        asm!("/* {0} */", inout(reg) at, options(pure, readonly, nostack, preserves_flags));
         _mm512_loadu_si512(at.cast())
     }
 }
