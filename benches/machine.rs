@@ -216,7 +216,7 @@ mod x86 {
 
     use super::ROUNDS;
 
-    pub(super) const CHAINS_512: usize = 24;
+    pub(super) const CHAINS_512: usize = 12;
     pub(super) const CHAINS_256: usize = 12;
 
     #[target_feature(enable = "avx512f")]
