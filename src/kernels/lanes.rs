@@ -117,9 +117,9 @@ const PANEL_COLS: usize = 640;
 /// Bytes by which reading ahead of the next rows is ahead of them.
 pub(super) const AHEAD: usize = 4096;
 /// Rows from each other, where a tile's are taken from several places of a block.
-const APART: usize = super::BLOCK_ROWS / TILE_ROWS;
+pub(super) const APART: usize = super::BLOCK_ROWS / TILE_ROWS;
 /// As [`AHEAD`], in each of several streams.
-const STREAM_AHEAD: usize = 512;
+pub(super) const STREAM_AHEAD: usize = 512;
 
 /// Buffers of one thread: widened scales and biases of a few rows, a panel of weights, and sums.
 #[derive(Default)]
@@ -389,7 +389,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
 /// other: for one vector, where memory is the limit, and rows so long that each place is a stream of its own. Some processors
 /// read several streams faster than one, others not.
 #[inline(always)]
-fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
+pub(super) fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
     rows == TILE_ROWS * APART && matrix.layout().weight_row_bytes() >= 1024 && super::streams()
 }
 

@@ -38,7 +38,10 @@ mod x86;
 
 use std::cell::RefCell;
 
-use super::{Activations, BLOCK_ROWS, Kernel, LANES, SCRATCH, Top, lanes::TILE_ROWS, rounding::gamma, vector::larger};
+use super::{
+    Activations, BLOCK_ROWS, Job, Kernel, LANES, Pass, SCRATCH, Top, lanes::TILE_ROWS, multiply, rounding::gamma,
+    vector::larger,
+};
 use crate::{
     quant::{Bits, Layout, MatrixRef, WeightsRef},
     team::Team,
@@ -293,6 +296,9 @@ impl Known {
 /// without.
 const FIRST: usize = 8;
 
+/// The part of a matrix's tiles, one in so many, from which on all of them are multiplied.
+const MANY: usize = 8;
+
 /// The matrix, and one query.
 struct Search<'a> {
     kernel: Kernel,
@@ -383,12 +389,26 @@ pub fn tops(
     team.for_each_chunk(&mut found, 1, |query, found| {
         found[0] = search(query).candidates(ranges.iter().skip(query).step_by(queries.len()));
     });
+    // Where many rows are left (a head of equal rows, say), all logits cost less than tiles by themselves.
+    let many: Vec<usize> =
+        (0..queries.len()).filter(|&query| found[query].1.len() > rows.div_ceil(TILE_ROWS) / MANY).collect();
+    let mut all = vec![0.0; many.len() * rows];
+    let jobs = many.iter().zip(all.chunks_exact_mut(rows)).map(|(&query, out)| {
+        found[query] = Default::default();
+        Job { shift: probes[query].shift, x: &probes[query].x, out }
+    });
+    let jobs = jobs.collect();
+    multiply(kernel, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), jobs }]);
     let left: Vec<(usize, usize)> =
         found.iter().enumerate().flat_map(|(query, found)| found.1.iter().map(move |&tile| (query, tile))).collect();
     let mut logits = vec![0.0; left.len() * TILE_ROWS];
     team.for_each_chunk(&mut logits, TILE_ROWS, |i, out| search(left[i].0).tile(left[i].1, out));
     let mut logits = logits.as_slice();
-    let of_each = found.into_iter().map(|(mut known, left)| {
+    let mut all = all.chunks_exact(rows);
+    let of_each = found.into_iter().enumerate().map(|(query, (mut known, left))| {
+        if many.contains(&query) {
+            return all.next().and_then(|logits| kernel.top(logits));
+        }
         let (own, others) = logits.split_at(left.len() * TILE_ROWS);
         logits = others;
         known.tiles.extend(left);
@@ -468,6 +488,37 @@ mod tests {
         // leave it few of the 127 steps.
         assert!(seen == 0 || widest < 0.2, "{widest}");
         assert_eq!(seen > 1000, !x86::Loops::all(Kernel::best(), Bits::Four).is_empty());
+    }
+
+    #[test]
+    fn long_rows_have_the_bits_of_the_specification_for_one_vector_and_for_several() {
+        // So long that some processors read them from several places of a block; the last block is not whole.
+        let layout = Layout::new(3 * BLOCK_ROWS + 5, 2304, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let mut random = SplitMix64(7);
+        let [weight, scales, biases] = parts(&layout, &mut random, 0.01);
+        let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
+        let team = Team::new(2);
+        for shift in [0, 1_000_001] {
+            let hidden: Vec<Vec<f32>> = (0..3).map(|_| hidden(2304, &mut random, 1.0)).collect();
+            let mut w = vec![0.0; 2304];
+            let mut logits = vec![Vec::new(); hidden.len()];
+            for row in 0..layout.rows() {
+                scalar::dequantize_row(&matrix, shift, row, &mut w);
+                logits.iter_mut().zip(&hidden).for_each(|(logits, x)| logits.push(scalar::dot(&w, x)));
+            }
+            let expected: Vec<Option<Top>> = logits.iter().map(|logits| Kernel::SCALAR.top(logits)).collect();
+            for kernel in Kernel::available() {
+                let queries: Vec<(u32, &[f32])> = hidden.iter().map(|x| (shift, x.as_slice())).collect();
+                for (queries, expected) in [(&queries[..1], &expected[..1]), (&queries, &expected)] {
+                    assert!(tops(kernel, &team, &matrix, queries).is_none_or(|found| found == expected));
+                }
+                let x = Activations::from_rows(kernel, 2304, &hidden[0]);
+                let mut out = vec![f32::NAN; layout.rows()];
+                let jobs = vec![Job { shift, x: &x, out: &mut out }];
+                multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
+                assert_eq!(out, logits[0], "{}", kernel.name());
+            }
+        }
     }
 
     #[test]

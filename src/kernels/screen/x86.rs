@@ -6,7 +6,7 @@ use super::{BLOCK_ROWS, Evaluated, GROUPS, Kernel, Probe, Range, Scales, TILES, 
 use crate::{
     kernels::{
         Isa, avx2,
-        lanes::{AHEAD, TILE_ROWS, widen_some},
+        lanes::{AHEAD, APART, STREAM_AHEAD, TILE_ROWS, far_apart, widen_some},
     },
     quant::{Bits, MatrixRef},
 };
@@ -218,23 +218,29 @@ unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
     let mut row = 0;
     // SAFETY: the rows lie in the matrix.
     unsafe {
+        if probe.turn.of == 1 && far_apart(rows, layout.rows()) {
+            for row in 0..APART {
+                some::<D, EIGHT, BYTES, APART, MOST>(rows, row, probe, scales, to);
+            }
+            return;
+        }
         while row < layout.rows() {
             row += match most.min(layout.rows() - row) {
-                MOST => some::<D, EIGHT, BYTES, MOST>(rows, row, probe, scales, to),
-                2 | 3 => some::<D, EIGHT, BYTES, 2>(rows, row, probe, scales, to),
-                _ => some::<D, EIGHT, BYTES, 1>(rows, row, probe, scales, to),
+                MOST => some::<D, EIGHT, BYTES, 1, MOST>(rows, row, probe, scales, to),
+                2 | 3 => some::<D, EIGHT, BYTES, 1, 2>(rows, row, probe, scales, to),
+                _ => some::<D, EIGHT, BYTES, 1, 1>(rows, row, probe, scales, to),
             };
         }
     }
 }
 
-/// Evaluates `R` rows from `row` on, and gives their number. Where a group has 16 bytes only, the upper half of each
+/// Evaluates `R` rows from `row` on, `APART` from each other, and gives their number. Where a group has 16 bytes only, the upper half of each
 /// vector is multiplied by zeros.
 ///
 /// # Safety
-/// As [`range`], with `row + R` rows in the matrix.
+/// As [`range`], with `row + (R - 1) * APART + 1` rows in the matrix.
 #[inline(always)]
-unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
+unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const APART: usize, const R: usize>(
     rows: &MatrixRef<'_>,
     row: usize,
     probe: &Probe,
@@ -256,7 +262,8 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
         // The next block's, a few at a time.
         let scale_bytes = layout.scale_row_bytes();
         for line in (0..if reads_ahead { R * scale_bytes } else { 0 }).step_by(64) {
-            let next = (layout.rows() + row) * scale_bytes + line;
+            let first = if APART == 1 { row } else { row * R };
+            let next = (layout.rows() + first) * scale_bytes + line;
             _mm_prefetch::<_MM_HINT_T0>(rows.scales().as_ptr().wrapping_add(next).cast());
             _mm_prefetch::<_MM_HINT_T0>(rows.biases().as_ptr().wrapping_add(next).cast());
         }
@@ -269,9 +276,9 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
             let middle = _mm256_loadu_ps(groups_of.middle.as_ptr().add(g));
             let sum = _mm256_loadu_ps(groups_of.sum.as_ptr().add(g));
             for r in 0..R {
-                let eight = _mm256_loadu_ps(scale.add(r * groups + g));
+                let eight = _mm256_loadu_ps(scale.add(r * APART * groups + g));
                 _mm256_storeu_ps(steps.add(r * padded + g), _mm256_mul_ps(eight, step));
-                sums[r] = _mm256_fmadd_ps(_mm256_loadu_ps(bias.add(r * groups + g)), sum, sums[r]);
+                sums[r] = _mm256_fmadd_ps(_mm256_loadu_ps(bias.add(r * APART * groups + g)), sum, sums[r]);
                 sums[r] = _mm256_fmadd_ps(eight, middle, sums[r]);
             }
         }
@@ -283,7 +290,14 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
         let mut acc = [_mm256_setzero_ps(); R];
         for g in 0..groups {
             // In the order in which the bytes lie; see `lanes.rs`.
-            if reads_ahead {
+            if APART > 1 {
+                for r in 0..if (g * BYTES).is_multiple_of(64) { R } else { 0 } {
+                    let ahead = words.wrapping_add(r * APART * row_bytes + STREAM_AHEAD);
+                    for line in (0..BYTES).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+                    }
+                }
+            } else if reads_ahead {
                 for line in (0..R * BYTES).step_by(64) {
                     _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
                 }
@@ -292,7 +306,7 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
             let mut products = [_mm256_setzero_si256(); R];
             for _ in 0..BYTES / wide {
                 for r in 0..R {
-                    let from = words.add(r * row_bytes);
+                    let from = words.add(r * APART * row_bytes);
                     let packed = if BYTES < WIDE {
                         _mm256_zextsi128_si256(_mm_loadu_si128(from.cast()))
                     } else {
@@ -318,12 +332,12 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const R: usize>(
         for r in 0..R {
             sums[r] = _mm256_add_ps(acc[r], sums[r]);
         }
-        if R == 4 {
+        if R == 4 && APART == 1 {
             let four = four_totals(sums[0], sums[1 % R], sums[2 % R], sums[3 % R]);
             _mm_storeu_ps(to.logits.as_mut_ptr().add(row), four);
         } else {
             for r in 0..R {
-                to.logits[row + r] = total(sums[r]);
+                to.logits[row + r * APART] = total(sums[r]);
             }
         }
     }
