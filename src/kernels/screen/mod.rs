@@ -139,7 +139,10 @@ impl Probe {
             of.sum[g] = sum as f32;
             of.middle[g] = (largest_code / 2.0 * middle) as f32;
             let rounding = executed * norm + evaluated * (norm + 2.0 * lost);
-            of.by_scale[g] = up(largest_code * (lost / 2.0 + rounding) + raised);
+            let bounded = [step, of.sum[g], of.middle[g]].iter().all(|x| x.is_finite());
+            let by_scale = up(largest_code * (lost / 2.0 + rounding) + raised);
+            // An infinite sum times a bias of zero is not a number, where the logit may be one.
+            of.by_scale[g] = if bounded { by_scale } else { f32::NAN };
             all += norm;
             steps += f64::from(step);
         }
@@ -564,6 +567,13 @@ mod tests {
         assert!(find(&scales, &biases, &x).iter().all(Option::is_none));
         x[77] = f32::INFINITY;
         assert!(find(&scales, &biases, &x).iter().all(Option::is_none));
+        // Sums of a hidden state that are beyond f32 where its logits are not.
+        x.iter_mut().enumerate().for_each(|(i, x)| *x = if i < 60 { 3e38 } else { -3e38 });
+        let tiny: Vec<u8> = (0..96 * 2).flat_map(|i| (1e-36_f32 * (1 + i % 7) as f32).to_le_bytes()).collect();
+        let none = vec![0; tiny.len()];
+        let expected = all(&tiny, &none, &x);
+        assert!(expected.is_some());
+        assert!(find(&tiny, &none, &x).iter().all(|top| *top == expected));
         x.fill(0.0);
         let zero = Some(Top { token: 0, best: 0.0, second: 0.0 });
         assert!(find(&scales, &biases, &x).iter().all(|top| *top == zero));
