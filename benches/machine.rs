@@ -178,11 +178,11 @@ fn fmas() -> Vec<Fma> {
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the instruction set was just detected.
-            fmas.push(Fma { name: "avx512", width: 16 * x86::CHAINS_512, run: |x| unsafe { x86::fma_avx512(x) } });
+            fmas.push(Fma { name: "avx512", width: 16 * x86::CHAINS, run: |x| unsafe { x86::fma_avx512(x) } });
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: as above.
-            fmas.push(Fma { name: "avx2", width: 8 * x86::CHAINS_256, run: |x| unsafe { x86::fma_avx2(x) } });
+            fmas.push(Fma { name: "avx2", width: 8 * x86::CHAINS, run: |x| unsafe { x86::fma_avx2(x) } });
         }
     }
     #[cfg(target_arch = "aarch64")]
@@ -216,13 +216,12 @@ mod x86 {
 
     use super::ROUNDS;
 
-    pub(super) const CHAINS_512: usize = 12;
-    pub(super) const CHAINS_256: usize = 12;
+    pub(super) const CHAINS: usize = 12;
 
     #[target_feature(enable = "avx512f")]
     pub(super) fn fma_avx512(x: f32) -> f32 {
         let (a, b) = (_mm512_set1_ps(x), _mm512_set1_ps(1.0 - x));
-        let mut chains: [__m512; CHAINS_512] = std::array::from_fn(|i| _mm512_set1_ps(i as f32));
+        let mut chains: [__m512; CHAINS] = std::array::from_fn(|i| _mm512_set1_ps(i as f32));
         for _ in 0..ROUNDS {
             for chain in &mut chains {
                 *chain = _mm512_fmadd_ps(a, b, *chain);
@@ -234,7 +233,7 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn fma_avx2(x: f32) -> f32 {
         let (a, b) = (_mm256_set1_ps(x), _mm256_set1_ps(1.0 - x));
-        let mut chains: [__m256; CHAINS_256] = std::array::from_fn(|i| _mm256_set1_ps(i as f32));
+        let mut chains: [__m256; CHAINS] = std::array::from_fn(|i| _mm256_set1_ps(i as f32));
         for _ in 0..ROUNDS {
             for chain in &mut chains {
                 *chain = _mm256_fmadd_ps(a, b, *chain);

@@ -283,8 +283,7 @@ impl Parts {
         }
     }
 
-    /// Keeps the lanes, or, after the last columns, puts their sums into the block's outputs for the rows from
-    /// `first_row` of the block on that the tile is of.
+    /// Keeps the lanes that [`Parts::begin`] asks for, or, after the last columns, puts their sums into the block's outputs.
     ///
     /// # Safety
     /// As [`Parts::begin`], and the block's outputs are valid.
@@ -426,7 +425,7 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
 
 /// The groups `part` of the tile's `R` rows, and `V` vectors from `vector` on, straight from the registers that decoding
 /// leaves the weights in. `KEEP`: they are written to the scratch's panel, too, for other vectors. From a row of the tile to
-/// the next are `APART` rows; where these are several, all groups are asked for.
+/// the next are `STRIDE` rows; where these are several, all groups are asked for.
 ///
 /// # Safety
 /// As [`quantized`], with `vector + V <= tile.count`; the scratch has the rows' scales and, if `KEEP`, a panel for the part;
@@ -437,7 +436,7 @@ unsafe fn direct<
     const SHIFTED: bool,
     const EIGHT: bool,
     const KEEP: bool,
-    const APART: usize,
+    const STRIDE: usize,
     const R: usize,
     const V: usize,
 >(
@@ -453,7 +452,7 @@ unsafe fn direct<
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
     let row = tile.first_row - scratch.first_row;
-    let rows = row * groups..(row + (R - 1) * APART + 1) * groups;
+    let rows = row * groups..(row + (R - 1) * STRIDE + 1) * groups;
     let (scales, biases) = (&scratch.scales[rows.clone()], &scratch.biases[rows]);
     let mut to = scratch.panel.as_mut_ptr().cast::<f32>();
     // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
@@ -463,7 +462,7 @@ unsafe fn direct<
         let group_bytes = row_bytes / groups;
         let mut words = [matrix.weight().as_ptr().add(tile.first_row * row_bytes + part.start * group_bytes); R];
         for (r, words) in words.iter_mut().enumerate() {
-            *words = words.add(r * APART * row_bytes);
+            *words = words.add(r * STRIDE * row_bytes);
         }
         let mut x = [tile.x; V];
         for (v, x) in x.iter_mut().enumerate() {
@@ -475,7 +474,7 @@ unsafe fn direct<
         let start = matrix.weight().as_ptr().wrapping_add(tile.first_row * row_bytes);
         let mut ahead = start.wrapping_add(R * (row_bytes + part.start * group_bytes) + AHEAD);
         for g in part {
-            if APART == 1 {
+            if STRIDE == 1 {
                 for line in (0..R * group_bytes).step_by(64) {
                     L::prefetch(ahead.wrapping_add(line));
                 }
@@ -491,8 +490,8 @@ unsafe fn direct<
             let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
             let mut group = [L::group4(0.0, 0.0); R];
             for r in 0..R {
-                scale[r] = *scales.get_unchecked(r * APART * groups + g);
-                bias[r] = *biases.get_unchecked(r * APART * groups + g);
+                scale[r] = *scales.get_unchecked(r * STRIDE * groups + g);
+                bias[r] = *biases.get_unchecked(r * STRIDE * groups + g);
                 group[r] = L::group4(scale[r], bias[r]);
             }
             // A group is 32, 64 or 128 columns: two steps at a time always come out even.
@@ -523,12 +522,12 @@ unsafe fn direct<
                 }
             }
         }
-        if APART == 1 {
+        if STRIDE == 1 {
             parts.end(acc, &tile, 0, vector);
         } else {
             for (v, acc) in acc.into_iter().enumerate() {
                 for (r, acc) in acc.into_iter().enumerate() {
-                    tile.put(r * APART, vector + v, acc.sum());
+                    tile.put(r * STRIDE, vector + v, acc.sum());
                 }
             }
         }

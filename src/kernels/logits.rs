@@ -107,9 +107,18 @@ fn halve<const HALF: usize>(best: &mut [f32; LANES], second: &mut [f32; LANES]) 
 /// As [`two_largest`], one after the other: of zeros with different signs the first counts, and lanes do not know it.
 #[cold]
 fn first_zeros(logits: &[f32]) -> (f32, f32) {
-    logits.iter().fold((f32::NEG_INFINITY, f32::NEG_INFINITY), |(best, second), &x| {
-        if x > best { (x, best) } else { (best, larger(second, x)) }
-    })
+    two_in_order(logits.iter().copied())
+}
+
+/// The best and the second of some numbers, one after the other, of equals the first; minus infinity for what is not there. A
+/// NaN is passed over.
+pub(super) fn two_in_order(numbers: impl Iterator<Item = f32>) -> (f32, f32) {
+    numbers.fold(
+        (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        |(best, second), x| {
+            if x > best { (x, best) } else { (best, larger(second, x)) }
+        },
+    )
 }
 
 /// The best and the second logit of each span.

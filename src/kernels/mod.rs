@@ -200,6 +200,18 @@ impl Kernel {
         call!(self, vector::place(row, lines));
     }
 
+    /// [`Kernel::place`] of `cols` columns that `write` leaves in a buffer, which holds whatever was there before.
+    fn place_written(self, cols: usize, lines: &mut [Line], write: impl FnOnce(&mut [f32])) {
+        thread_local! {
+            static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        }
+        ROW.with_borrow_mut(|row| {
+            row.resize(cols, 0.0);
+            write(row);
+            self.place(row, lines);
+        });
+    }
+
     /// `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`; all of one length.
     pub fn rms_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         call!(self, vector::rms_norm(x, weight, eps, out));
@@ -344,11 +356,6 @@ unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: lanes::Block
 #[repr(C, align(64))]
 struct Line([f32; LANES]);
 
-thread_local! {
-    /// A vector before it is laid out.
-    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Vectors to be multiplied, laid out as a kernel wants them.
 pub struct Activations {
     kernel: Kernel,
@@ -375,7 +382,7 @@ impl Activations {
     pub fn from_rows(kernel: Kernel, cols: usize, rows: &[f32]) -> Self {
         assert!(rows.len().is_multiple_of(cols), "whole vectors");
         let mut new = Self::new(kernel, cols);
-        new.lines.resize(rows.len() / cols * cols.div_ceil(LANES), Line([0.0; LANES]));
+        new.resize(rows.len() / cols, cols);
         for (row, lines) in rows.chunks_exact(cols).zip(new.lines.chunks_exact_mut(cols.div_ceil(LANES))) {
             kernel.place(row, lines);
         }
@@ -404,34 +411,25 @@ impl Activations {
         self.resize(count, cols);
         let kernel = self.kernel;
         team.for_each_chunk(&mut self.lines, part.div_ceil(LANES), |i, lines| {
-            ROW.with_borrow_mut(|row| {
-                row.resize(part, 0.0);
-                write(i, row);
-                kernel.place(row, lines);
-            });
+            kernel.place_written(part, lines, |row| write(i, row));
         });
     }
 
-    /// As [`Activations::fill`], one vector for each `size` elements of `state`: `vector(i, own, out)` may change its own.
+    /// As [`Activations::fill`], one vector for each `cols` elements of `state`: `vector(i, own, out)` may change its own.
     pub fn fill_from(
         &mut self,
         team: &Team,
         state: &mut [f32],
-        size: usize,
         cols: usize,
         vector: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
     ) {
-        self.resize(state.len() / size, cols);
+        self.resize(state.len() / cols, cols);
         let kernel = self.kernel;
         let lines = self.lines.chunks_exact_mut(cols.div_ceil(LANES));
-        let mut items: Vec<(&mut [f32], &mut [Line])> = state.chunks_exact_mut(size).zip(lines).collect();
+        let mut items: Vec<(&mut [f32], &mut [Line])> = state.chunks_exact_mut(cols).zip(lines).collect();
         team.for_each_chunk(&mut items, 1, |i, item| {
             let (own, lines) = &mut item[0];
-            ROW.with_borrow_mut(|row| {
-                row.resize(cols, 0.0);
-                vector(i, own, row);
-                kernel.place(row, lines);
-            });
+            kernel.place_written(cols, lines, |row| vector(i, own, row));
         });
     }
 
@@ -510,7 +508,9 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
             assert_eq!(job.out.len(), job.x.count() * rows, "outputs of a job");
         }
         outputs.push(pass.jobs.iter_mut().map(|job| Output(job.out.as_mut_ptr())).collect::<Vec<_>>());
-        blocks.extend((0..rows).step_by(BLOCK_ROWS).map(|first| (index, first)));
+        if !pass.jobs.is_empty() {
+            blocks.extend((0..rows).step_by(BLOCK_ROWS).map(|first| (index, first)));
+        }
     }
     let passes = &*passes;
     team.for_each(blocks.len(), |i| {

@@ -131,7 +131,7 @@ impl Llama {
         let config = checkpoint.config();
         let (size, eps) = (config.hidden_size, config.rms_norm_eps as f32);
         let Work { input, x, out: last, .. } = work;
-        input.fill_from(team, x, size, size, |i, x, out| {
+        input.fill_from(team, x, size, |i, x, out| {
             if add {
                 kernel.add(x, &last[i * size..][..size]);
             }

@@ -39,8 +39,8 @@ mod x86;
 use std::cell::RefCell;
 
 use super::{
-    Activations, BLOCK_ROWS, Job, Kernel, LANES, Pass, SCRATCH, Top, lanes::TILE_ROWS, multiply, rounding::gamma,
-    vector::larger,
+    Activations, BLOCK_ROWS, Job, Kernel, LANES, Pass, SCRATCH, Top, lanes::TILE_ROWS, logits::two_in_order, multiply,
+    rounding::gamma, vector::larger,
 };
 use crate::{
     quant::{Bits, Layout, MatrixRef, WeightsRef},
@@ -141,7 +141,7 @@ impl Probe {
             let rounding = executed * norm + evaluated * (norm + 2.0 * lost);
             let bounded = [step, of.sum[g], of.middle[g]].iter().all(|x| x.is_finite());
             let by_scale = up(largest_code * (lost / 2.0 + rounding) + raised);
-            // An infinite sum times a bias of zero is not a number, where the logit may be one.
+            // With an infinite sum a logit may be evaluated as minus infinity, as if its row were not there.
             of.by_scale[g] = if bounded { by_scale } else { f32::NAN };
             all += norm;
             steps += f64::from(step);
@@ -209,14 +209,6 @@ thread_local! {
     };
 }
 
-/// What is evaluated of a block.
-struct Evaluated {
-    /// Nearly the logits; minus infinity where there are no rows.
-    logits: [f32; BLOCK_ROWS],
-    /// The part of the bound that depends on scales, of each tile.
-    by_scale: [f32; TILES],
-}
-
 /// Between what the logits of a block lie.
 #[derive(Clone, Copy, Debug)]
 struct Range {
@@ -229,19 +221,21 @@ struct Range {
 impl Range {
     const NONE: Self = Self { most: [f32::NEG_INFINITY; TILES], least: f32::NEG_INFINITY };
 
+    /// Of a block whose logits are nearly `logits`, minus infinity where there are no rows; `by_scale` is the part of each tile's
+    /// bound that depends on scales.
     #[inline(always)]
-    fn new(evaluated: &Evaluated, scales: &Scales, probe: &Probe) -> Self {
+    fn new(logits: &[f32; BLOCK_ROWS], by_scale: &[f32; TILES], scales: &Scales, probe: &Probe) -> Self {
         let (mut best, mut size) = ([0.0; TILES], [0.0; TILES]);
         // Of rows that are there; what is evaluated of them is finite where there is a bound.
         let size_of = |x: f32| if x == f32::NEG_INFINITY { 0.0 } else { x.abs() };
-        for (tile, logits) in evaluated.logits.chunks_exact(TILE_ROWS).enumerate() {
+        for (tile, logits) in logits.chunks_exact(TILE_ROWS).enumerate() {
             let [a, b, c, d] = [logits[0], logits[1], logits[2], logits[3]];
             best[tile] = larger(larger(a, b), larger(c, d));
             size[tile] = larger(larger(size_of(a), size_of(b)), larger(size_of(c), size_of(d)));
         }
         let (mut most, mut least) = ([0.0; TILES], [0.0; TILES]);
         for tile in 0..TILES {
-            let error = evaluated.by_scale[tile] + scales.largest_bias[tile] * probe.by_bias;
+            let error = by_scale[tile] + scales.largest_bias[tile] * probe.by_bias;
             // The rounding of this, and of the sums below.
             let error = (error + probe.absolute) * (1.0 + 1.0 / 512.0) + size[tile] * (1.0 / (1 << 22) as f32);
             // Also false where the error is not a number.
@@ -256,14 +250,6 @@ impl Range {
     }
 }
 
-/// The second largest of some numbers; minus infinity where there are fewer.
-fn second(numbers: impl Iterator<Item = f32>) -> f32 {
-    let all = (f32::NEG_INFINITY, f32::NEG_INFINITY);
-    let (_, second) =
-        numbers.fold(all, |(best, second), x| if x > best { (x, best) } else { (best, larger(second, x)) });
-    second
-}
-
 /// Tiles whose logits are known.
 #[derive(Default)]
 struct Known {
@@ -274,24 +260,18 @@ struct Known {
 
 impl Known {
     /// The two largest of all, the first of equals first; `None` if one is not finite. The matrix has `rows` rows.
-    fn top(&self, rows: usize) -> Option<Top> {
-        let mut top = Top { token: 0, best: f32::NEG_INFINITY, second: f32::NEG_INFINITY };
-        let mut order: Vec<usize> = (0..self.tiles.len()).collect();
-        order.sort_unstable_by_key(|&i| self.tiles[i]);
-        for i in order {
-            let first = self.tiles[i] * TILE_ROWS;
-            for (row, &logit) in (first..rows).zip(&self.logits[i * TILE_ROWS..][..TILE_ROWS]) {
-                if !logit.is_finite() {
-                    return None;
-                }
-                if logit > top.best {
-                    top = Top { token: row, best: logit, second: top.best };
-                } else {
-                    top.second = larger(top.second, logit);
-                }
-            }
-        }
-        Some(top)
+    fn top(&self, kernel: Kernel, rows: usize) -> Option<Top> {
+        let mut tiles: Vec<(usize, &[f32])> =
+            self.tiles.iter().copied().zip(self.logits.chunks_exact(TILE_ROWS)).collect();
+        tiles.sort_unstable_by_key(|&(tile, _)| tile);
+        // Only the matrix's last tile may have fewer rows.
+        let logits: Vec<f32> = tiles
+            .iter()
+            .flat_map(|&(tile, logits)| &logits[..TILE_ROWS.min(rows - tile * TILE_ROWS)])
+            .copied()
+            .collect();
+        let top = kernel.top(&logits)?;
+        Some(Top { token: tiles[top.token / TILE_ROWS].0 * TILE_ROWS + top.token % TILE_ROWS, ..top })
     }
 }
 
@@ -325,7 +305,7 @@ impl Search<'_> {
     /// this query's blocks, in order.
     fn candidates<'a>(&self, ranges: impl Iterator<Item = &'a Range> + Clone) -> (Known, Vec<usize>) {
         // Two blocks have a logit that is at least so large.
-        let least = second(ranges.clone().map(|range| range.least));
+        let (_, least) = two_in_order(ranges.clone().map(|range| range.least));
         let count = self.matrix.layout().rows().div_ceil(TILE_ROWS);
         let mut left: Vec<(f32, usize)> = Vec::new();
         for (block, range) in ranges.enumerate() {
@@ -344,7 +324,7 @@ impl Search<'_> {
         for (&tile, out) in tiles.iter().zip(logits.chunks_exact_mut(TILE_ROWS)) {
             self.tile(tile, out);
         }
-        let least = larger(least, second(logits.iter().copied()));
+        let least = larger(least, two_in_order(logits.iter().copied()).1);
         (Known { tiles, logits }, left.into_iter().filter(|&(most, _)| most >= least).map(|(_, tile)| tile).collect())
     }
 }
@@ -416,7 +396,7 @@ pub fn tops(
         logits = others;
         known.tiles.extend(left);
         known.logits.extend(own);
-        known.top(rows)
+        known.top(kernel, rows)
     });
     Some(of_each.collect())
 }
@@ -574,6 +554,15 @@ mod tests {
         let expected = all(&tiny, &none, &x);
         assert!(expected.is_some());
         assert!(find(&tiny, &none, &x).iter().all(|top| *top == expected));
+        // The sum of the first group is, too, but no logit. Rows of the first eight tiles have a positive bias there, and are
+        // multiplied first; all others are larger by far, and are evaluated as minus infinity.
+        x[64..].fill(1.5e28);
+        let of_row = |row: usize| if row < 32 { [1e-38_f32, 0.0] } else { [-1e-38, 1e-26] };
+        let biases: Vec<u8> = (0..96).flat_map(|row| of_row(row).map(f32::to_le_bytes).concat()).collect();
+        let none = vec![0; biases.len()];
+        let expected = all(&none, &biases, &x);
+        assert!(expected.is_some_and(|top| top.token >= 32));
+        assert!(find(&none, &biases, &x).iter().all(|top| *top == expected));
         x.fill(0.0);
         let zero = Some(Top { token: 0, best: 0.0, second: 0.0 });
         assert!(find(&scales, &biases, &x).iter().all(|top| *top == zero));

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_ROWS, Evaluated, GROUPS, Kernel, Probe, Range, Scales, TILES, Turn, WIDE};
+use super::{BLOCK_ROWS, GROUPS, Kernel, Probe, Range, Scales, TILES, Turn, WIDE};
 use crate::{
     kernels::{
         Isa, avx2,
@@ -162,19 +162,19 @@ unsafe fn vnni<const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &
 /// As [`Loops::range`] asserts, with the features of `D` detected.
 #[inline(always)]
 unsafe fn range<D: Dot, const EIGHT: bool>(rows: &MatrixRef<'_>, probe: &Probe, scales: &mut Scales) -> Range {
-    let mut to = Evaluated { logits: [f32::NEG_INFINITY; BLOCK_ROWS], by_scale: [0.0; TILES] };
+    let mut logits = [f32::NEG_INFINITY; BLOCK_ROWS];
     // SAFETY: as for this function.
     unsafe {
         match rows.layout().group_size() * rows.layout().bits().get() / 8 {
-            16 => block::<D, EIGHT, 16>(rows, probe, scales, &mut to),
-            32 => block::<D, EIGHT, 32>(rows, probe, scales, &mut to),
-            64 => block::<D, EIGHT, 64>(rows, probe, scales, &mut to),
-            _ => block::<D, EIGHT, 128>(rows, probe, scales, &mut to),
+            16 => block::<D, EIGHT, 16>(rows, probe, scales, &mut logits),
+            32 => block::<D, EIGHT, 32>(rows, probe, scales, &mut logits),
+            64 => block::<D, EIGHT, 64>(rows, probe, scales, &mut logits),
+            _ => block::<D, EIGHT, 128>(rows, probe, scales, &mut logits),
         }
     }
     // SAFETY: as for this function.
-    to.by_scale = unsafe { bounds(probe, scales) };
-    Range::new(&to, scales, probe)
+    let by_scale = unsafe { bounds(probe, scales) };
+    Range::new(&logits, &by_scale, scales, probe)
 }
 
 /// What the bound has for the largest scales of each tile.
@@ -211,7 +211,7 @@ unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
     rows: &MatrixRef<'_>,
     probe: &Probe,
     scales: &mut Scales,
-    to: &mut Evaluated,
+    to: &mut [f32; BLOCK_ROWS],
 ) {
     let layout = rows.layout();
     let most = side_by_side(layout.weight_row_bytes());
@@ -234,18 +234,18 @@ unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
     }
 }
 
-/// Evaluates `R` rows from `row` on, `APART` from each other, and gives their number. Where a group has 16 bytes only, the upper half of each
-/// vector is multiplied by zeros.
+/// Evaluates `R` rows from `row` on, `STRIDE` from each other, and gives their number. Where a group has 16 bytes only, the
+/// upper half of each vector is multiplied by zeros.
 ///
 /// # Safety
-/// As [`range`], with `row + (R - 1) * APART + 1` rows in the matrix.
+/// As [`range`], with `row + (R - 1) * STRIDE + 1` rows in the matrix.
 #[inline(always)]
-unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const APART: usize, const R: usize>(
+unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const STRIDE: usize, const R: usize>(
     rows: &MatrixRef<'_>,
     row: usize,
     probe: &Probe,
     scales: &mut Scales,
-    to: &mut Evaluated,
+    to: &mut [f32; BLOCK_ROWS],
 ) -> usize {
     let layout = rows.layout();
     let (groups, row_bytes) = (layout.groups_per_row(), layout.weight_row_bytes());
@@ -262,7 +262,7 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const APART: usize
         // The next block's, a few at a time.
         let scale_bytes = layout.scale_row_bytes();
         for line in (0..if reads_ahead { R * scale_bytes } else { 0 }).step_by(64) {
-            let first = if APART == 1 { row } else { row * R };
+            let first = if STRIDE == 1 { row } else { row * R };
             let next = (layout.rows() + first) * scale_bytes + line;
             _mm_prefetch::<_MM_HINT_T0>(rows.scales().as_ptr().wrapping_add(next).cast());
             _mm_prefetch::<_MM_HINT_T0>(rows.biases().as_ptr().wrapping_add(next).cast());
@@ -270,15 +270,15 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const APART: usize
         // What does not ask for codes.
         let steps = scales.steps.as_mut_ptr();
         let mut sums = [_mm256_setzero_ps(); R];
-        let groups_of = &probe.groups;
+        let of_groups = &probe.groups;
         for g in (0..padded).step_by(GROUPS) {
-            let step = _mm256_loadu_ps(groups_of.step.as_ptr().add(g));
-            let middle = _mm256_loadu_ps(groups_of.middle.as_ptr().add(g));
-            let sum = _mm256_loadu_ps(groups_of.sum.as_ptr().add(g));
+            let step = _mm256_loadu_ps(of_groups.step.as_ptr().add(g));
+            let middle = _mm256_loadu_ps(of_groups.middle.as_ptr().add(g));
+            let sum = _mm256_loadu_ps(of_groups.sum.as_ptr().add(g));
             for r in 0..R {
-                let eight = _mm256_loadu_ps(scale.add(r * APART * groups + g));
+                let eight = _mm256_loadu_ps(scale.add(r * STRIDE * groups + g));
                 _mm256_storeu_ps(steps.add(r * padded + g), _mm256_mul_ps(eight, step));
-                sums[r] = _mm256_fmadd_ps(_mm256_loadu_ps(bias.add(r * APART * groups + g)), sum, sums[r]);
+                sums[r] = _mm256_fmadd_ps(_mm256_loadu_ps(bias.add(r * STRIDE * groups + g)), sum, sums[r]);
                 sums[r] = _mm256_fmadd_ps(eight, middle, sums[r]);
             }
         }
@@ -290,9 +290,9 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const APART: usize
         let mut acc = [_mm256_setzero_ps(); R];
         for g in 0..groups {
             // In the order in which the bytes lie; see `lanes.rs`.
-            if APART > 1 {
+            if STRIDE > 1 {
                 for r in 0..if (g * BYTES).is_multiple_of(64) { R } else { 0 } {
-                    let ahead = words.wrapping_add(r * APART * row_bytes + STREAM_AHEAD);
+                    let ahead = words.wrapping_add(r * STRIDE * row_bytes + STREAM_AHEAD);
                     for line in (0..BYTES).step_by(64) {
                         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
                     }
@@ -306,7 +306,7 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const APART: usize
             let mut products = [_mm256_setzero_si256(); R];
             for _ in 0..BYTES / wide {
                 for r in 0..R {
-                    let from = words.add(r * APART * row_bytes);
+                    let from = words.add(r * STRIDE * row_bytes);
                     let packed = if BYTES < WIDE {
                         _mm256_zextsi128_si256(_mm_loadu_si128(from.cast()))
                     } else {
@@ -332,12 +332,12 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const APART: usize
         for r in 0..R {
             sums[r] = _mm256_add_ps(acc[r], sums[r]);
         }
-        if R == 4 && APART == 1 {
+        if R == 4 && STRIDE == 1 {
             let four = four_totals(sums[0], sums[1 % R], sums[2 % R], sums[3 % R]);
-            _mm_storeu_ps(to.logits.as_mut_ptr().add(row), four);
+            _mm_storeu_ps(to.as_mut_ptr().add(row), four);
         } else {
             for r in 0..R {
-                to.logits[row + r * APART] = total(sums[r]);
+                to[row + r * STRIDE] = total(sums[r]);
             }
         }
     }
