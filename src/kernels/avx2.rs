@@ -1,4 +1,4 @@
-//! AVX2 with FMA: the sixteen lanes in two registers, columns 0 to 7 and 8 to 15.
+//! AVX2 with FMA: eight of the sixteen lanes in a register, columns 0 to 7 or 8 to 15.
 
 use std::arch::x86_64::*;
 
@@ -11,19 +11,25 @@ pub(super) fn detected() -> bool {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Ymm([__m256; 2]);
+pub(super) struct Ymm(__m256);
 
 // SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
 // names for it. That is what each `unsafe` block inside discharges, too.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Ymm {
-    const DIRECT_VECTORS: usize = 1;
+    const WIDTH: usize = 8;
+    const HEADS: usize = 3;
     type Group4 = (__m256, __m256);
     type Shift = __m256i;
 
     #[inline(always)]
+    fn direct(count: usize) -> usize {
+        // Whole tiles are left.
+        if count <= 5 { count } else { 3 + count % 3 }
+    }
+    #[inline(always)]
     unsafe fn zero() -> Self {
-        unsafe { Self([_mm256_setzero_ps(); 2]) }
+        unsafe { Self(_mm256_setzero_ps()) }
     }
     #[inline(always)]
     fn prefetch(from: *const u8) {
@@ -31,7 +37,7 @@ unsafe impl Lanes for Ymm {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        unsafe { Self([_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))]) }
+        unsafe { Self(_mm256_loadu_ps(from)) }
     }
     #[inline(always)]
     unsafe fn arranged(self) -> Self {
@@ -39,26 +45,34 @@ unsafe impl Lanes for Ymm {
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
-        unsafe { Self([_mm256_set1_ps(x); 2]) }
+        unsafe { Self(_mm256_set1_ps(x)) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        unsafe {
-            _mm256_storeu_ps(to, self.0[0]);
-            _mm256_storeu_ps(to.add(8), self.0[1]);
-        }
+        unsafe { _mm256_storeu_ps(to, self.0) }
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, acc: Self) -> Self {
-        unsafe { Self([_mm256_fmadd_ps(self.0[0], b.0[0], acc.0[0]), _mm256_fmadd_ps(self.0[1], b.0[1], acc.0[1])]) }
+        unsafe { Self(_mm256_fmadd_ps(self.0, b.0, acc.0)) }
     }
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
+    unsafe fn sum4(four: [Self; 4], lines: [*const f32; 4], to: *mut f32) {
         unsafe {
-            let t8 = _mm256_add_ps(self.0[0], self.0[1]);
-            let t4 = _mm_add_ps(_mm256_castps256_ps128(t8), _mm256_extractf128_ps::<1>(t8));
-            let t2 = _mm_add_ps(t4, _mm_movehl_ps(t4, t4));
-            _mm_cvtss_f32(_mm_add_ss(t2, _mm_movehdup_ps(t2)))
+            let mut eights = [_mm256_setzero_ps(); 4];
+            for r in 0..4 {
+                eights[r] = _mm256_add_ps(_mm256_loadu_ps(lines[r]), four[r].0);
+            }
+            // Of two registers one keeps a half of each, the other gets the other halves.
+            let [a, b, c, d] = eights;
+            let ab = _mm256_add_ps(_mm256_blend_ps::<0xf0>(a, b), _mm256_permute2f128_ps::<0x21>(a, b));
+            let cd = _mm256_add_ps(_mm256_blend_ps::<0xf0>(c, d), _mm256_permute2f128_ps::<0x21>(c, d));
+            // a and c in the lower half, b and d in the upper one.
+            let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
+            let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
+            let twos = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+            let ones = _mm256_add_ps(twos, _mm256_permute_ps::<0b10_11_00_01>(twos));
+            let (ac, bd) = (_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones));
+            _mm_storeu_ps(to, _mm_blend_ps::<0b1010>(ac, bd));
         }
     }
     #[inline(always)]
@@ -73,31 +87,23 @@ unsafe impl Lanes for Ymm {
     unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: __m256i, group: (__m256, __m256)) -> Self {
         unsafe {
             let by = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-            let mut halves = [group.1; 2];
-            for (i, half) in halves.iter_mut().enumerate() {
-                let mut word = _mm256_set1_epi32(words.cast::<i32>().add(i).read_unaligned());
-                if SHIFTED {
-                    word = _mm256_sub_epi32(word, shift);
-                }
-                let codes = _mm256_and_si256(_mm256_srlv_epi32(word, by), _mm256_set1_epi32(15));
-                *half = _mm256_fmadd_ps(group.0, _mm256_cvtepi32_ps(codes), group.1);
+            let mut word = _mm256_set1_epi32(words.cast::<i32>().read_unaligned());
+            if SHIFTED {
+                word = _mm256_sub_epi32(word, shift);
             }
-            Self(halves)
+            let codes = _mm256_and_si256(_mm256_srlv_epi32(word, by), _mm256_set1_epi32(15));
+            Self(_mm256_fmadd_ps(group.0, _mm256_cvtepi32_ps(codes), group.1))
         }
     }
     #[inline(always)]
     unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: __m256i, scale: f32, bias: f32) -> Self {
         unsafe {
-            let mut four = _mm_loadu_si128(words.cast());
+            let mut two = _mm_loadl_epi64(words.cast());
             if SHIFTED {
-                four = _mm_sub_epi32(four, _mm256_castsi256_si128(shift));
+                two = _mm_sub_epi32(two, _mm256_castsi256_si128(shift));
             }
-            let mut halves = [_mm256_set1_ps(bias); 2];
-            for (half, bytes) in halves.iter_mut().zip([four, _mm_srli_si128::<8>(four)]) {
-                let codes = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-                *half = _mm256_fmadd_ps(_mm256_set1_ps(scale), codes, *half);
-            }
-            Self(halves)
+            let codes = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(two));
+            Self(_mm256_fmadd_ps(_mm256_set1_ps(scale), codes, _mm256_set1_ps(bias)))
         }
     }
     #[inline(always)]
@@ -114,20 +120,16 @@ unsafe impl Lanes for Ymm {
     #[inline(always)]
     unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
         unsafe {
-            let mut halves = [_mm256_setzero_ps(); 2];
-            for (i, half) in halves.iter_mut().enumerate() {
-                *half = match float_type {
-                    FloatType::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.add(16 * i).cast())),
-                    FloatType::Bf16 => {
-                        let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(16 * i).cast()));
-                        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-                    }
-                    FloatType::F32 => _mm256_loadu_ps(from.add(32 * i).cast()),
-                };
-            }
-            Self(halves)
+            Self(match float_type {
+                FloatType::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+                FloatType::Bf16 => {
+                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+                }
+                FloatType::F32 => _mm256_loadu_ps(from.cast()),
+            })
         }
     }
 }
 
-super::entry_points!(Ymm, "avx2,fma,f16c", 2, 3);
+super::entry_points!(Ymm, "avx2,fma,f16c", 4, 3);

@@ -38,10 +38,16 @@ unsafe fn opaque(indices: &'static [i32; LANES]) -> __m512i {
 // names for it. That is what each `unsafe` block inside discharges, too.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Zmm {
-    const DIRECT_VECTORS: usize = 5;
+    const WIDTH: usize = LANES;
+    const HEADS: usize = 4;
     type Group4 = __m512;
     type Shift = __m512i;
 
+    #[inline(always)]
+    fn direct(count: usize) -> usize {
+        // Where two parts are enough, halves.
+        if count <= 5 { count } else { count.div_ceil(2).min(5) }
+    }
     #[inline(always)]
     unsafe fn zero() -> Self {
         unsafe { Self(_mm512_setzero_ps()) }
@@ -73,18 +79,10 @@ unsafe impl Lanes for Zmm {
     unsafe fn fma(self, b: Self, acc: Self) -> Self {
         unsafe { Self(_mm512_fmadd_ps(self.0, b.0, acc.0)) }
     }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        unsafe {
-            let mut sums = [0.0; 4];
-            Self::sum4([self; 4], sums.as_mut_ptr());
-            sums[0]
-        }
-    }
     /// Columns `c` and `c + 8` are neighbours here, `c` and `c + 4` lie eight lanes apart, then four, then
     /// two: the tree of the specification, by other shuffles.
     #[inline(always)]
-    unsafe fn sum4([a, b, c, d]: [Self; 4], to: *mut f32) {
+    unsafe fn sum4([a, b, c, d]: [Self; 4], _lines: [*const f32; 4], to: *mut f32) {
         unsafe {
             // Of two registers one keeps a half of each, the other gets the other halves: a blend, which more pipes can do,
             // and one shuffle. Columns c and c + 8 first: a in the even lanes, b in the odd ones.

@@ -13,54 +13,51 @@ use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
 /// Lanes of the reduction; see [`super::scalar`].
 pub(super) use super::scalar::LANES;
 
-/// Sixteen lanes in registers. An implementation may keep them in an order of its own, as long as
+/// Some of the sixteen lanes in a register, or in registers that are always used together: lanes 0 to `WIDTH` of a line, then
+/// the next ones. The loops go through all columns for the first of them, then for the others, so that as many rows and
+/// vectors as possible have their sums in registers. An implementation may keep lanes in an order of its own, as long as
 /// all its functions agree on it.
 ///
 /// # Safety
 /// All functions may be called only where the instruction set was detected. Pointers must be valid
 /// for the bytes that each function names; no alignment is asked for.
 pub(super) unsafe trait Lanes: Copy {
-    /// Vectors that are multiplied by weights straight from the registers that decoding left them in; the others read them
-    /// from a panel of rows that the cache holds. At most 5.
-    const DIRECT_VECTORS: usize;
+    /// Lanes of one: all sixteen, or eight.
+    const WIDTH: usize;
+    /// Query heads whose sums are in registers together.
+    const HEADS: usize;
     /// What one group's scale and bias become before its codes are decoded.
     type Group4: Copy;
     /// A shift in the form that decoding wants.
     type Shift: Copy;
 
+    /// Of so many vectors how many are multiplied by weights straight from the registers that decoding left them in, at most 5;
+    /// the others read them from a panel of rows that the cache holds.
+    fn direct(count: usize) -> usize;
     unsafe fn zero() -> Self;
     /// A hint that the bytes at `from` will be read soon; the address may be invalid.
     #[inline(always)]
     fn prefetch(_from: *const u8) {}
-    /// Reads 64 bytes of lanes, already in this order.
+    /// Reads lanes that are already in this order.
     unsafe fn load(from: *const f32) -> Self;
     /// Lanes that stand in the order of columns, in this order.
     unsafe fn arranged(self) -> Self;
     /// The same number in all lanes.
     unsafe fn splat(x: f32) -> Self;
-    /// Writes 64 bytes of lanes, in this order.
+    /// Writes lanes in this order.
     unsafe fn store(self, to: *mut f32);
     /// `self * b + acc`, rounded once.
     unsafe fn fma(self, b: Self, acc: Self) -> Self;
-    /// The tree of [`super::scalar::sum`].
-    unsafe fn sum(self) -> f32;
-    /// Four trees at once, their results written one after the other.
-    #[inline(always)]
-    unsafe fn sum4(four: [Self; 4], to: *mut f32) {
-        // SAFETY: as for this function; `to` is valid for four floats.
-        unsafe {
-            for (i, lanes) in four.into_iter().enumerate() {
-                to.add(i).write(lanes.sum());
-            }
-        }
-    }
+    /// Four trees of [`super::scalar::sum`] at once, their results written one after the other. `four` are the last lanes of
+    /// four lines; those before them stand at the begins of `lines`.
+    unsafe fn sum4(four: [Self; 4], lines: [*const f32; 4], to: *mut f32);
     unsafe fn shift(shift: u32) -> Self::Shift;
     unsafe fn group4(scale: f32, bias: f32) -> Self::Group4;
-    /// Sixteen weights from the 8 bytes of two packed words of 4-bit codes.
+    /// Weights from the packed words of as many 4-bit codes.
     unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: Self::Shift, group: Self::Group4) -> Self;
-    /// Sixteen weights from the 16 bytes of four packed words of 8-bit codes.
+    /// Weights from the packed words of as many 8-bit codes.
     unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: Self::Shift, scale: f32, bias: f32) -> Self;
-    /// Sixteen elements in column order (32 bytes of f16 or bf16, 64 of f32), widened.
+    /// As many elements, in column order, widened.
     unsafe fn widen(float_type: FloatType, from: *const u8) -> Self;
     /// Widens f16, as many as `to` has, by the processor's own conversion where it has one.
     #[inline(always)]
@@ -116,6 +113,8 @@ pub(super) const TILE_ROWS: usize = 4;
 const PANEL_COLS: usize = 640;
 /// Bytes by which reading ahead of the next rows is ahead of them.
 pub(super) const AHEAD: usize = 4096;
+/// Lines of a panel in one turn of the loop over it.
+const TURN: usize = 4;
 /// Rows from each other, where a tile's are taken from several places of a block.
 pub(super) const APART: usize = super::BLOCK_ROWS / TILE_ROWS;
 /// As [`AHEAD`], in each of several streams.
@@ -247,11 +246,11 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const TILE: usize,
     }
 }
 
-/// Where the sums of a tile's products begin and end: a row's columns may be taken in several parts, one after the other,
-/// and its lanes are kept in between.
+/// Where the sums of a tile's products begin and end: a row's columns may be taken in several parts, one after the other, and
+/// its lanes are kept in between.
 #[derive(Clone, Copy)]
 struct Parts {
-    /// `[vectors, TILE_ROWS]` times sixteen lanes.
+    /// `[vectors, TILE_ROWS]` lines.
     sums: *mut f32,
     /// Whether these are the first columns.
     first: bool,
@@ -261,21 +260,40 @@ struct Parts {
 
 impl Parts {
     /// All columns are one part.
-    const WHOLE: Self = Self { sums: std::ptr::null_mut(), first: true, last: true };
+    const fn whole(sums: *mut f32) -> Self {
+        Self { sums, first: true, last: true }
+    }
 
-    /// The lanes of `R` rows from `row` on and `V` vectors from `vector` on, before these columns.
+    /// The line of a row and a vector.
     ///
     /// # Safety
-    /// The instruction set of `L` was detected; `sums` is valid for these rows and vectors unless the columns are the first.
+    /// `sums` is valid for them.
     #[inline(always)]
-    unsafe fn begin<L: Lanes, const R: usize, const V: usize>(self, row: usize, vector: usize) -> [[L; R]; V] {
+    unsafe fn line(self, row: usize, vector: usize) -> *mut f32 {
+        // SAFETY: as for this function.
+        unsafe { self.sums.add((vector * TILE_ROWS + row) * LANES) }
+    }
+
+    /// `H` registers of lanes from `lane` on, of `R` rows from `row` on and `V` vectors from `vector` on, before these columns.
+    ///
+    /// # Safety
+    /// The instruction set of `L` was detected; `sums` is valid for these rows and vectors.
+    #[inline(always)]
+    unsafe fn begin<L: Lanes, const H: usize, const R: usize, const V: usize>(
+        self,
+        lane: usize,
+        row: usize,
+        vector: usize,
+    ) -> [[[L; H]; R]; V] {
         // SAFETY: as for this function.
         unsafe {
-            let mut acc = [[L::zero(); R]; V];
+            let mut acc = [[[L::zero(); H]; R]; V];
             if !self.first {
                 for (v, acc) in acc.iter_mut().enumerate() {
                     for (r, acc) in acc.iter_mut().enumerate() {
-                        *acc = L::load(self.sums.add(((vector + v) * TILE_ROWS + row + r) * LANES));
+                        for (h, acc) in acc.iter_mut().enumerate() {
+                            *acc = L::load(self.line(row + r, vector + v).add(lane + h * L::WIDTH));
+                        }
                     }
                 }
             }
@@ -283,31 +301,67 @@ impl Parts {
         }
     }
 
-    /// Keeps the lanes that [`Parts::begin`] asks for, or, after the last columns, puts their sums into the block's outputs.
+    /// Keeps the lanes that [`Parts::begin`] asks for; but with the last lanes of the last columns of a whole tile's rows, puts
+    /// the sums into the block's outputs. Where the rows are fewer, or `STRIDE` from each other, [`Parts::finish`] does that.
     ///
     /// # Safety
     /// As [`Parts::begin`], and the block's outputs are valid.
     #[inline(always)]
-    unsafe fn end<L: Lanes, const R: usize, const V: usize>(
+    unsafe fn end<L: Lanes, const STRIDE: usize, const H: usize, const R: usize, const V: usize>(
         self,
-        acc: [[L; R]; V],
+        acc: [[[L; H]; R]; V],
         block: &Block,
+        lane: usize,
         row: usize,
         vector: usize,
     ) {
+        let whole = R == TILE_ROWS && STRIDE == 1 && self.last && lane + H * L::WIDTH == LANES;
         // SAFETY: as for this function.
         unsafe {
             for (v, acc) in acc.into_iter().enumerate() {
-                if !self.last {
-                    for (r, acc) in acc.into_iter().enumerate() {
-                        acc.store(self.sums.add(((vector + v) * TILE_ROWS + row + r) * LANES));
+                let kept = if whole { H - 1 } else { H };
+                for (r, acc) in acc.iter().enumerate() {
+                    for (h, acc) in acc[..kept].iter().enumerate() {
+                        acc.store(self.line(row + r, vector + v).add(lane + h * L::WIDTH));
                     }
-                } else if R == 4 {
-                    L::sum4([acc[0], acc[1 % R], acc[2 % R], acc[3 % R]], block.output(row, vector + v));
-                } else {
-                    for (r, acc) in acc.into_iter().enumerate() {
-                        block.put(row + r, vector + v, acc.sum());
+                }
+                if whole {
+                    let mut lines = [self.sums.cast_const(); TILE_ROWS];
+                    let mut last = [L::zero(); TILE_ROWS];
+                    for r in 0..TILE_ROWS {
+                        lines[r] = self.line(r, vector + v);
+                        last[r] = acc[r % R][H - 1];
                     }
+                    L::sum4(last, lines, block.output(0, vector + v));
+                }
+            }
+        }
+    }
+
+    /// Puts the sums of `block`'s rows and vectors, all of whose lanes are kept, into its outputs; from a row to the next are
+    /// `STRIDE` of them.
+    ///
+    /// # Safety
+    /// As [`Parts::end`].
+    #[inline(always)]
+    unsafe fn finish<L: Lanes, const STRIDE: usize>(self, block: &Block) {
+        // SAFETY: as for this function.
+        unsafe {
+            for vector in 0..block.count {
+                let mut lines = [self.sums.cast_const(); TILE_ROWS];
+                let mut last = [L::zero(); TILE_ROWS];
+                for r in 0..TILE_ROWS {
+                    lines[r] = self.line(r % block.rows, vector);
+                    last[r] = L::load(lines[r].add(LANES - L::WIDTH));
+                }
+                if STRIDE == 1 && block.rows == TILE_ROWS {
+                    L::sum4(last, lines, block.output(0, vector));
+                    continue;
+                }
+                let mut sums = [0.0; TILE_ROWS];
+                L::sum4(last, lines, sums.as_mut_ptr());
+                for (r, &sum) in sums[..block.rows].iter().enumerate() {
+                    block.put(r * STRIDE, vector, sum);
                 }
             }
         }
@@ -323,35 +377,23 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
     block: Block,
     scratch: &mut Scratch,
 ) {
-    let most = L::DIRECT_VECTORS;
-    // Where two parts are enough, halves.
-    let direct_count = match block.count {
-        count if count <= most => count,
-        count => count.div_ceil(2).min(most),
-    };
+    let direct_count = L::direct(block.count);
     let (groups, group_size) = (matrix.layout().groups_per_row(), matrix.layout().group_size());
     let kept = block.count > direct_count;
     // Parts of a row that are as long as each other, but for the last.
     let per_part = if kept { groups.div_ceil((groups * group_size).div_ceil(PANEL_COLS)) } else { groups };
+    grow_lines(&mut scratch.sums, TILE_ROWS * block.count);
     if kept {
         grow_lines(&mut scratch.panel, TILE_ROWS * per_part * group_size / LANES);
-        grow_lines(&mut scratch.sums, TILE_ROWS * block.count);
     }
     // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
     unsafe {
         widen_scales::<L>(matrix, block.first_row, block.rows, scratch);
+        let sums = scratch.sums.as_mut_ptr().cast::<f32>();
         if block.count == 1 && far_apart(matrix, block.rows) {
             for row in 0..APART {
                 let tile = Block { first_row: block.first_row + row, rows: TILE_ROWS, ..block };
-                direct::<L, SHIFTED, EIGHT, false, APART, TILE_ROWS, 1>(
-                    matrix,
-                    shift,
-                    tile,
-                    0,
-                    0..groups,
-                    Parts::WHOLE,
-                    scratch,
-                );
+                some::<L, SHIFTED, EIGHT, false, APART>(matrix, shift, tile, 0..groups, Parts::whole(sums), scratch);
             }
             return;
         }
@@ -361,20 +403,19 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
             let tile = Block { first_row: block.first_row + row, rows, ..block };
             let direct_ones = Block { count: direct_count, ..tile };
             if !kept {
-                some::<L, SHIFTED, EIGHT, false>(matrix, shift, direct_ones, 0..groups, Parts::WHOLE, scratch);
+                some::<L, SHIFTED, EIGHT, false, 1>(matrix, shift, direct_ones, 0..groups, Parts::whole(sums), scratch);
             } else {
                 for first in (0..groups).step_by(per_part) {
                     let part = first..groups.min(first + per_part);
-                    let sums = scratch.sums.as_mut_ptr().cast();
                     let parts = Parts { sums, first: first == 0, last: part.end == groups };
-                    some::<L, SHIFTED, EIGHT, true>(matrix, shift, direct_ones, part.clone(), parts, scratch);
+                    some::<L, SHIFTED, EIGHT, true, 1>(matrix, shift, direct_ones, part.clone(), parts, scratch);
                     let others = Block {
                         x: tile.vector(direct_count).add(first * group_size),
                         count: block.count - direct_count,
                         out: block.out.add(direct_count * block.stride),
                         ..tile
                     };
-                    let parts = Parts { sums: parts.sums.add(direct_count * TILE_ROWS * LANES), ..parts };
+                    let parts = Parts { sums: parts.line(0, direct_count), ..parts };
                     let panel = scratch.panel.as_ptr().cast();
                     tiles::<L, TILE, TILE_VECTORS>(panel, part.len() * group_size, others, parts);
                 }
@@ -392,12 +433,12 @@ pub(super) fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
     rows == TILE_ROWS * APART && matrix.layout().weight_row_bytes() >= 1024 && super::streams()
 }
 
-/// [`direct`] for as many rows and vectors as there are: `TILE_ROWS` or one of those, at most `DIRECT_VECTORS` of these.
+/// [`direct`] for as many rows and vectors as there are: `TILE_ROWS` or one of those, at most 5 of these.
 ///
 /// # Safety
 /// As [`direct`].
 #[inline(always)]
-unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool>(
+unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool, const STRIDE: usize>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     tile: Block,
@@ -405,27 +446,52 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
     parts: Parts,
     scratch: &mut Scratch,
 ) {
+    let rows = Rows { matrix, shift, tile, part, parts };
     // SAFETY: as for this function.
     unsafe {
-        if tile.rows == TILE_ROWS {
-            match tile.count {
-                1 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 1>(matrix, shift, tile, 0, part, parts, scratch),
-                2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 2>(matrix, shift, tile, 0, part, parts, scratch),
-                3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 3>(matrix, shift, tile, 0, part, parts, scratch),
-                4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 4>(matrix, shift, tile, 0, part, parts, scratch),
-                _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 5>(matrix, shift, tile, 0, part, parts, scratch),
+        if tile.rows < TILE_ROWS {
+            for vector in 0..tile.count {
+                direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1, 1>(&rows, 0, vector, scratch);
             }
-            return;
+        } else if L::WIDTH == LANES {
+            match tile.count {
+                1 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 1>(&rows, 0, 0, scratch),
+                2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
+                3 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
+                4 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 4>(&rows, 0, 0, scratch),
+                _ => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 5>(&rows, 0, 0, scratch),
+            }
+        } else {
+            // All sixteen lanes at a time, and as many rows as registers are left for.
+            for row in 0..TILE_ROWS {
+                match tile.count {
+                    1 | 2 if row % 2 == 1 => {}
+                    1 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 1>(&rows, row, 0, scratch),
+                    2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 2>(&rows, row, 0, scratch),
+                    3 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 3>(&rows, row, 0, scratch),
+                    4 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 4>(&rows, row, 0, scratch),
+                    _ => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 5>(&rows, row, 0, scratch),
+                }
+            }
         }
-        for vector in 0..tile.count {
-            direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1>(matrix, shift, tile, vector, part.clone(), parts, scratch);
+        if parts.last && (tile.rows < TILE_ROWS || L::WIDTH < LANES || STRIDE > 1) {
+            parts.finish::<L, STRIDE>(&tile);
         }
     }
 }
 
-/// The groups `part` of the tile's `R` rows, and `V` vectors from `vector` on, straight from the registers that decoding
-/// leaves the weights in. `KEEP`: they are written to the scratch's panel, too, for other vectors. From a row of the tile to
-/// the next are `STRIDE` rows; where these are several, all groups are asked for.
+/// Some groups of a tile's rows.
+struct Rows<'a> {
+    matrix: &'a MatrixRef<'a>,
+    shift: u32,
+    tile: Block,
+    part: Range<usize>,
+    parts: Parts,
+}
+
+/// `R` of the tile's rows from `row` on, and `V` vectors from `vector` on, straight from the registers that decoding leaves the
+/// weights in; `H` registers of a line's lanes at a time. `KEEP`: they are written to the scratch's panel, too, for other
+/// vectors. From a row of the tile to the next are `STRIDE` rows; where these are several, all groups are asked for.
 ///
 /// # Safety
 /// As [`quantized`], with `vector + V <= tile.count`; the scratch has the rows' scales and, if `KEEP`, a panel for the part;
@@ -437,99 +503,104 @@ unsafe fn direct<
     const EIGHT: bool,
     const KEEP: bool,
     const STRIDE: usize,
+    const H: usize,
     const R: usize,
     const V: usize,
 >(
-    matrix: &MatrixRef<'_>,
-    shift: u32,
-    tile: Block,
+    rows: &Rows<'_>,
+    row: usize,
     vector: usize,
-    part: Range<usize>,
-    parts: Parts,
     scratch: &mut Scratch,
 ) {
+    let &Rows { matrix, shift, tile, ref part, parts } = rows;
     let layout = matrix.layout();
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
-    let row = tile.first_row - scratch.first_row;
-    let rows = row * groups..(row + (R - 1) * STRIDE + 1) * groups;
+    let first_row = tile.first_row + row * STRIDE;
+    let scale_row = first_row - scratch.first_row;
+    let rows = scale_row * groups..(scale_row + (R - 1) * STRIDE + 1) * groups;
     let (scales, biases) = (&scratch.scales[rows.clone()], &scratch.biases[rows]);
-    let mut to = scratch.panel.as_mut_ptr().cast::<f32>();
+    let panel = scratch.panel.as_mut_ptr().cast::<f32>();
+    let row_bytes = layout.weight_row_bytes();
+    let group_bytes = row_bytes / groups;
     // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
     unsafe {
         let shift = L::shift(shift);
-        let row_bytes = layout.weight_row_bytes();
-        let group_bytes = row_bytes / groups;
-        let mut words = [matrix.weight().as_ptr().add(tile.first_row * row_bytes + part.start * group_bytes); R];
-        for (r, words) in words.iter_mut().enumerate() {
-            *words = words.add(r * STRIDE * row_bytes);
-        }
-        let mut x = [tile.x; V];
-        for (v, x) in x.iter_mut().enumerate() {
-            *x = tile.vector(vector + v).add(part.start * layout.group_size());
-        }
-        let mut acc = parts.begin::<L, R, V>(0, vector);
-        // The rows after these, so that they are on their way while these are worked on; asked for in the order in which
-        // they lie, which memory gives faster than one line of each in turn.
-        let start = matrix.weight().as_ptr().wrapping_add(tile.first_row * row_bytes);
-        let mut ahead = start.wrapping_add(R * (row_bytes + part.start * group_bytes) + AHEAD);
-        for g in part {
-            if STRIDE == 1 {
-                for line in (0..R * group_bytes).step_by(64) {
-                    L::prefetch(ahead.wrapping_add(line));
-                }
-                ahead = ahead.wrapping_add(R * group_bytes);
-            } else if (g * group_bytes).is_multiple_of(64) {
-                // Each row's own stream.
-                for words in words {
-                    for line in (0..group_bytes).step_by(64) {
-                        L::prefetch(words.wrapping_add(STREAM_AHEAD + line));
-                    }
-                }
+        for lane in (0..LANES).step_by(H * L::WIDTH) {
+            let start = matrix.weight().as_ptr().add(first_row * row_bytes + part.start * group_bytes);
+            let mut words = [start; R];
+            for (r, words) in words.iter_mut().enumerate() {
+                *words = words.add(r * STRIDE * row_bytes + step * lane / LANES);
             }
-            let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
-            let mut group = [L::group4(0.0, 0.0); R];
-            for r in 0..R {
-                scale[r] = *scales.get_unchecked(r * STRIDE * groups + g);
-                bias[r] = *biases.get_unchecked(r * STRIDE * groups + g);
-                group[r] = L::group4(scale[r], bias[r]);
+            let mut x = [tile.x; V];
+            for (v, x) in x.iter_mut().enumerate() {
+                *x = tile.vector(vector + v).add(part.start * layout.group_size() + lane);
             }
-            // A group is 32, 64 or 128 columns: two steps at a time always come out even.
-            for _ in 0..per_group / 2 {
-                for _ in 0..2 {
-                    let mut w = [L::zero(); R];
-                    for r in 0..R {
-                        w[r] = if EIGHT {
-                            L::decode8::<SHIFTED>(words[r], shift, scale[r], bias[r])
-                        } else {
-                            L::decode4::<SHIFTED>(words[r], shift, group[r])
-                        };
-                        if KEEP {
-                            w[r].store(to.add(r * LANES));
+            let mut to = panel.wrapping_add(row * LANES + lane);
+            let mut acc = parts.begin::<L, H, R, V>(lane, row, vector);
+            // The rows after these, so that they are on their way while these are worked on; asked for in the order in
+            // which they lie, which memory gives faster than one line of each in turn.
+            let start = matrix.weight().as_ptr().wrapping_add(first_row * row_bytes);
+            let mut ahead = start.wrapping_add(R * (row_bytes + part.start * group_bytes) + AHEAD);
+            for g in part.clone() {
+                if lane > 0 {
+                    // All is asked for.
+                } else if STRIDE == 1 {
+                    if (g * R * group_bytes).is_multiple_of(64) {
+                        for line in (0..R * group_bytes).step_by(64) {
+                            L::prefetch(ahead.wrapping_add(line));
                         }
                     }
-                    to = to.wrapping_add(TILE_ROWS * LANES);
-                    for v in 0..V {
-                        let xv = L::load(x[v]);
-                        for r in 0..R {
-                            acc[v][r] = w[r].fma(xv, acc[v][r]);
+                    ahead = ahead.wrapping_add(R * group_bytes);
+                } else if (g * group_bytes).is_multiple_of(64) {
+                    // Each row's own stream.
+                    for words in words {
+                        for line in (0..group_bytes).step_by(64) {
+                            L::prefetch(words.wrapping_add(STREAM_AHEAD + line));
                         }
-                        x[v] = x[v].add(LANES);
                     }
-                    for words in &mut words {
-                        *words = words.add(step);
+                }
+                let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
+                let mut group = [L::group4(0.0, 0.0); R];
+                for r in 0..R {
+                    scale[r] = *scales.get_unchecked(r * STRIDE * groups + g);
+                    bias[r] = *biases.get_unchecked(r * STRIDE * groups + g);
+                    group[r] = L::group4(scale[r], bias[r]);
+                }
+                // A group is 32, 64 or 128 columns: two steps at a time always come out even.
+                for _ in 0..per_group / 2 {
+                    for _ in 0..2 {
+                        for h in 0..H {
+                            let mut w = [L::zero(); R];
+                            for r in 0..R {
+                                let words = words[r].add(step * h * L::WIDTH / LANES);
+                                w[r] = if EIGHT {
+                                    L::decode8::<SHIFTED>(words, shift, scale[r], bias[r])
+                                } else {
+                                    L::decode4::<SHIFTED>(words, shift, group[r])
+                                };
+                                if KEEP {
+                                    w[r].store(to.add(r * LANES + h * L::WIDTH));
+                                }
+                            }
+                            for v in 0..V {
+                                let xv = L::load(x[v].add(h * L::WIDTH));
+                                for r in 0..R {
+                                    acc[v][r][h] = w[r].fma(xv, acc[v][r][h]);
+                                }
+                            }
+                        }
+                        to = to.wrapping_add(TILE_ROWS * LANES);
+                        for x in &mut x {
+                            *x = x.add(LANES);
+                        }
+                        for words in &mut words {
+                            *words = words.add(step);
+                        }
                     }
                 }
             }
-        }
-        if STRIDE == 1 {
-            parts.end(acc, &tile, 0, vector);
-        } else {
-            for (v, acc) in acc.into_iter().enumerate() {
-                for (r, acc) in acc.into_iter().enumerate() {
-                    tile.put(r * STRIDE, vector + v, acc.sum());
-                }
-            }
+            parts.end::<L, STRIDE, H, R, V>(acc, &tile, lane, row, vector);
         }
     }
 }
@@ -559,6 +630,9 @@ unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, col
                 row += 1;
             }
             vector += wide;
+        }
+        if parts.last && (R != TILE_ROWS || block.rows < TILE_ROWS) {
+            parts.finish::<L, 1>(&block);
         }
     }
 }
@@ -605,25 +679,67 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
 ) {
     // SAFETY: as for `tiles`; `cols` is a multiple of `LANES`.
     unsafe {
-        let x = block.vector(vector);
-        let mut w = panel.add(row * LANES);
-        let mut acc = parts.begin::<L, R, V>(row, vector);
-        let mut c = 0;
-        while c < cols {
+        for lane in (0..LANES).step_by(L::WIDTH) {
+            let x = block.vector(vector).add(lane);
+            let mut w = panel.add(row * LANES + lane);
+            let mut acc = parts.begin::<L, 1, R, V>(lane, row, vector);
+            // Few turns of a loop, so that the processor foresees its end.
+            let mut c = 0;
+            while c + TURN * LANES <= cols {
+                for step in 0..TURN {
+                    lines(w.add(step * TILE_ROWS * LANES), x.add(c + step * LANES), block.x_stride, &mut acc);
+                }
+                w = w.wrapping_add(TURN * TILE_ROWS * LANES);
+                c += TURN * LANES;
+            }
+            while c < cols {
+                lines(w, x.add(c), block.x_stride, &mut acc);
+                w = w.wrapping_add(TILE_ROWS * LANES);
+                c += LANES;
+            }
+            parts.end::<L, 1, 1, R, V>(acc, &block, lane, row, vector);
+        }
+    }
+}
+
+/// Adds the products of `R` rows and `V` vectors at some lanes of a line.
+///
+/// # Safety
+/// The instruction set of `L` was detected; there are so many rows, a line from each other, and so many vectors, `stride` from each
+/// other.
+#[inline(always)]
+unsafe fn lines<L: Lanes, const R: usize, const V: usize>(
+    w: *const f32,
+    x: *const f32,
+    stride: usize,
+    acc: &mut [[[L; 1]; R]; V],
+) {
+    // SAFETY: as for this function.
+    unsafe {
+        // The fewer of both stay in registers, the others come one after the other: sums need nearly all there are.
+        if V < R {
+            let mut xs = [L::zero(); V];
+            for (v, xv) in xs.iter_mut().enumerate() {
+                *xv = L::load(x.add(v * stride));
+            }
+            for r in 0..R {
+                let row = L::load(w.add(r * LANES));
+                for v in 0..V {
+                    acc[v][r][0] = row.fma(xs[v], acc[v][r][0]);
+                }
+            }
+        } else {
             let mut rows = [L::zero(); R];
             for (r, row) in rows.iter_mut().enumerate() {
                 *row = L::load(w.add(r * LANES));
             }
             for v in 0..V {
-                let xv = L::load(x.add(v * block.x_stride + c));
+                let xv = L::load(x.add(v * stride));
                 for r in 0..R {
-                    acc[v][r] = rows[r].fma(xv, acc[v][r]);
+                    acc[v][r][0] = rows[r].fma(xv, acc[v][r][0]);
                 }
             }
-            w = w.wrapping_add(TILE_ROWS * LANES);
-            c += LANES;
         }
-        parts.end(acc, &block, row, vector);
     }
 }
 
@@ -640,7 +756,9 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
     let (cols, padded) = (matrix.cols(), matrix.cols().next_multiple_of(LANES));
     let size = matrix.float_type().size();
     grow_lines(&mut scratch.panel, TILE_ROWS * padded / LANES);
+    grow_lines(&mut scratch.sums, TILE_ROWS * block.count);
     let panel = scratch.panel.as_mut_ptr().cast::<f32>();
+    let parts = Parts::whole(scratch.sums.as_mut_ptr().cast());
     // SAFETY: rows stay within the matrix; a row's last columns, where fewer than sixteen, are copied
     // into a padded buffer first.
     unsafe {
@@ -652,18 +770,32 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
                 let mut chunks = row.chunks_exact(LANES * size);
                 let mut to = panel.add(r * LANES);
                 for chunk in &mut chunks {
-                    L::widen(matrix.float_type(), chunk.as_ptr()).store(to);
+                    widen_line::<L>(matrix.float_type(), chunk.as_ptr(), to);
                     to = to.wrapping_add(TILE_ROWS * LANES);
                 }
                 if !chunks.remainder().is_empty() {
                     let mut last = [0_u8; LANES * 4];
                     last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
-                    L::widen(matrix.float_type(), last.as_ptr()).store(to);
+                    widen_line::<L>(matrix.float_type(), last.as_ptr(), to);
                 }
             }
             let part = Block { first_row: block.first_row + done, rows, ..block };
-            tiles::<L, TILE, TILE_VECTORS>(panel, padded, part, Parts::WHOLE);
+            tiles::<L, TILE, TILE_VECTORS>(panel, padded, part, parts);
             done += rows;
+        }
+    }
+}
+
+/// Sixteen elements in column order, widened, as a line.
+///
+/// # Safety
+/// The instruction set of `L` was detected; both pointers are valid for sixteen elements.
+#[inline(always)]
+unsafe fn widen_line<L: Lanes>(float_type: FloatType, from: *const u8, to: *mut f32) {
+    // SAFETY: as for this function.
+    unsafe {
+        for lane in (0..LANES).step_by(L::WIDTH) {
+            L::widen(float_type, from.add(lane * float_type.size())).store(to.add(lane));
         }
     }
 }
@@ -677,61 +809,62 @@ pub(super) unsafe fn place<L: Lanes>(row: &[f32], lines: &mut [Line]) {
     // SAFETY: a chunk has sixteen columns, or is copied where there are; a line has sixteen lanes.
     unsafe {
         for (columns, line) in row.chunks(LANES).zip(lines) {
-            let lanes = if columns.len() == LANES {
-                L::load(columns.as_ptr())
+            let last = padded(columns);
+            let columns = if columns.len() == LANES { columns } else { &last };
+            for lane in (0..LANES).step_by(L::WIDTH) {
+                L::load(columns.as_ptr().add(lane)).arranged().store(line.0.as_mut_ptr().add(lane));
+            }
+        }
+    }
+}
+
+/// The products of `q` and four keys, each `cols` long, written one after the other.
+///
+/// # Safety
+/// The instruction set of `L` was detected; `q` and all keys are valid for `cols` floats, `to` for four.
+#[inline(always)]
+unsafe fn products<L: Lanes>(q: *const f32, keys: [*const f32; 4], cols: usize, to: *mut f32) {
+    let whole = cols / LANES * LANES;
+    let mut lines = [[0.0; LANES]; 4];
+    // SAFETY: offsets below `whole` have sixteen columns after them; the rest is copied into padded lines first.
+    unsafe {
+        for lane in (0..LANES).step_by(L::WIDTH) {
+            let mut acc = [L::zero(); 4];
+            for c in (lane..whole).step_by(LANES) {
+                let q = L::load(q.add(c));
+                for k in 0..4 {
+                    acc[k] = q.fma(L::load(keys[k].add(c)), acc[k]);
+                }
+            }
+            if whole < cols {
+                let rest = |x: *const f32| padded(std::slice::from_raw_parts(x.add(whole), cols - whole));
+                let q = rest(q);
+                let q = L::load(q.as_ptr().add(lane));
+                for k in 0..4 {
+                    let key = rest(keys[k]);
+                    acc[k] = q.fma(L::load(key.as_ptr().add(lane)), acc[k]);
+                }
+            }
+            for acc in &mut acc {
+                *acc = acc.arranged();
+            }
+            if lane + L::WIDTH < LANES {
+                for k in 0..4 {
+                    acc[k].store(lines[k].as_mut_ptr().add(lane));
+                }
             } else {
-                let mut last = [0.0; LANES];
-                last[..columns.len()].copy_from_slice(columns);
-                L::load(last.as_ptr())
-            };
-            lanes.arranged().store(line.0.as_mut_ptr());
+                L::sum4(acc, lines.each_ref().map(|line| line.as_ptr()), to);
+            }
         }
     }
 }
 
-/// The lanes of the products of `q` and `K` keys, each `cols` long.
-///
-/// # Safety
-/// The instruction set of `L` was detected; all pointers are valid for `cols` floats.
+/// At most sixteen floats, and zeros.
 #[inline(always)]
-unsafe fn products<L: Lanes, const K: usize>(q: *const f32, keys: [*const f32; K], cols: usize) -> [L; K] {
-    // SAFETY: offsets below `whole` have sixteen columns after them; the rest is copied into padded buffers first.
-    unsafe {
-        let whole = cols / LANES * LANES;
-        let mut acc = [L::zero(); K];
-        let mut c = 0;
-        while c < whole {
-            let q = L::load(q.add(c));
-            for k in 0..K {
-                acc[k] = q.fma(L::load(keys[k].add(c)), acc[k]);
-            }
-            c += LANES;
-        }
-        if whole < cols {
-            let q = padded::<L>(q.add(whole), cols - whole);
-            for k in 0..K {
-                acc[k] = q.fma(padded(keys[k].add(whole), cols - whole), acc[k]);
-            }
-        }
-        for acc in &mut acc {
-            *acc = acc.arranged();
-        }
-        acc
-    }
-}
-
-/// Fewer than sixteen floats, and zeros.
-///
-/// # Safety
-/// The instruction set of `L` was detected; `from` is valid for `len` floats.
-#[inline(always)]
-unsafe fn padded<L: Lanes>(from: *const f32, len: usize) -> L {
-    let mut lanes = [0.0; LANES];
-    // SAFETY: as for this function.
-    unsafe {
-        lanes[..len].copy_from_slice(std::slice::from_raw_parts(from, len));
-        L::load(lanes.as_ptr())
-    }
+fn padded(floats: &[f32]) -> [f32; LANES] {
+    let mut line = [0.0; LANES];
+    line[..floats.len()].copy_from_slice(floats);
+    line
 }
 
 /// Attention of query heads that share keys and values, as [`vector::attend`] states it.
@@ -748,10 +881,9 @@ pub(super) unsafe fn attend<L: Lanes>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    // What holds the sums of several vectors in registers holds those of several heads.
-    let most = if L::DIRECT_VECTORS >= 4 { 4 } else { 1 };
     let cols = keys[0].len();
-    let parts = q.chunks(most * cols).zip(scores.chunks_mut(most * keys.len())).zip(out.chunks_mut(most * cols));
+    let parts = q.chunks(L::HEADS * cols).zip(scores.chunks_mut(L::HEADS * keys.len()));
+    let parts = parts.zip(out.chunks_mut(L::HEADS * cols));
     for ((q, scores), out) in parts {
         // SAFETY: the caller's promise.
         unsafe {
@@ -778,8 +910,8 @@ unsafe fn heads<L: Lanes, const H: usize>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    /// Columns whose sums are kept in registers together.
-    const WIDE: usize = 4 * LANES;
+    // Columns whose sums are kept in registers together.
+    let wide = 4 * L::WIDTH;
     let (cols, count) = (keys[0].len(), keys.len());
     let mut total = [0.0; H];
     // SAFETY: offsets below `cols` lie in each head of `q` and `out`, and in each key and value.
@@ -788,21 +920,22 @@ unsafe fn heads<L: Lanes, const H: usize>(
             let fours = count / 4 * 4;
             for j in (0..fours).step_by(4) {
                 let four = [keys[j].as_ptr(), keys[j + 1].as_ptr(), keys[j + 2].as_ptr(), keys[j + 3].as_ptr()];
-                L::sum4(products(q.as_ptr(), four, cols), scores.as_mut_ptr().add(j));
+                products::<L>(q.as_ptr(), four, cols, scores.as_mut_ptr().add(j));
             }
             for (score, key) in scores[fours..].iter_mut().zip(&keys[fours..]) {
-                let [one] = products::<L, 1>(q.as_ptr(), [key.as_ptr()], cols);
-                *score = one.sum();
+                let mut sums = [0.0; 4];
+                products::<L>(q.as_ptr(), [key.as_ptr(); 4], cols, sums.as_mut_ptr());
+                *score = sums[0];
             }
             total[h] = vector::weigh(scores, scale);
         }
         let mut c = 0;
-        while c + WIDE <= cols {
+        while c + wide <= cols {
             let mut acc = [[L::zero(); 4]; H];
             for (j, value) in values.iter().enumerate() {
                 let mut v = [L::zero(); 4];
                 for (i, v) in v.iter_mut().enumerate() {
-                    *v = L::load(value.as_ptr().add(c + i * LANES));
+                    *v = L::load(value.as_ptr().add(c + i * L::WIDTH));
                 }
                 for (h, acc) in acc.iter_mut().enumerate() {
                     let score = L::splat(*scores.get_unchecked(h * count + j));
@@ -813,10 +946,10 @@ unsafe fn heads<L: Lanes, const H: usize>(
             }
             for (h, acc) in acc.into_iter().enumerate() {
                 for (i, acc) in acc.into_iter().enumerate() {
-                    acc.store(out.as_mut_ptr().add(h * cols + c + i * LANES));
+                    acc.store(out.as_mut_ptr().add(h * cols + c + i * L::WIDTH));
                 }
             }
-            c += WIDE;
+            c += wide;
         }
         for (h, out) in out.chunks_exact_mut(cols).enumerate() {
             if c < cols {

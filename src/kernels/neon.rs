@@ -17,10 +17,15 @@ struct Quads([float32x4_t; 4]);
 // names for it. That is what each `unsafe` block inside discharges, too.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Quads {
-    const DIRECT_VECTORS: usize = 1;
+    const WIDTH: usize = LANES;
+    const HEADS: usize = 1;
     type Group4 = (float32x4_t, float32x4_t);
     type Shift = uint32x4_t;
 
+    #[inline(always)]
+    fn direct(count: usize) -> usize {
+        count.min(1)
+    }
     #[inline(always)]
     unsafe fn zero() -> Self {
         unsafe { Self([vdupq_n_f32(0.0); 4]) }
@@ -50,12 +55,13 @@ unsafe impl Lanes for Quads {
         unsafe { Self(std::array::from_fn(|i| vfmaq_f32(acc.0[i], self.0[i], b.0[i]))) }
     }
     #[inline(always)]
-    unsafe fn sum(self) -> f32 {
+    unsafe fn sum4(four: [Self; 4], _lines: [*const f32; 4], to: *mut f32) {
         unsafe {
-            let [a, b, c, d] = self.0;
-            let t4 = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
-            let t2 = vadd_f32(vget_low_f32(t4), vget_high_f32(t4));
-            vget_lane_f32::<0>(t2) + vget_lane_f32::<1>(t2)
+            for (i, Self([a, b, c, d])) in four.into_iter().enumerate() {
+                let t4 = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
+                let t2 = vadd_f32(vget_low_f32(t4), vget_high_f32(t4));
+                to.add(i).write(vget_lane_f32::<0>(t2) + vget_lane_f32::<1>(t2));
+            }
         }
     }
     #[inline(always)]
