@@ -24,8 +24,7 @@ unsafe impl Lanes for Ymm {
 
     #[inline(always)]
     fn direct(count: usize) -> usize {
-        // Whole tiles are left.
-        if count <= 5 { count } else { 3 + count % 3 }
+        if count <= 5 { count } else { 0 }
     }
     #[inline(always)]
     unsafe fn zero() -> Self {

@@ -301,7 +301,7 @@ impl Parts {
         }
     }
 
-    /// Keeps the lanes that [`Parts::begin`] asks for; but with the last lanes of the last columns of a whole tile's rows, puts
+    /// Keeps the lanes that [`Parts::begin`] asks for; but where these are all lanes of a whole tile's rows, and the last columns, puts
     /// the sums into the block's outputs. Where the rows are fewer, or `STRIDE` from each other, [`Parts::finish`] does that.
     ///
     /// # Safety
@@ -315,39 +315,37 @@ impl Parts {
         row: usize,
         vector: usize,
     ) {
-        let whole = R == TILE_ROWS && STRIDE == 1 && self.last && lane + H * L::WIDTH == LANES;
+        let whole = R == TILE_ROWS && STRIDE == 1 && self.last && H * L::WIDTH == LANES;
         // SAFETY: as for this function.
         unsafe {
             for (v, acc) in acc.into_iter().enumerate() {
-                let kept = if whole { H - 1 } else { H };
-                for (r, acc) in acc.iter().enumerate() {
-                    for (h, acc) in acc[..kept].iter().enumerate() {
+                if whole {
+                    let mut rows = [L::zero(); TILE_ROWS];
+                    for r in 0..TILE_ROWS {
+                        rows[r] = acc[r % R][0];
+                    }
+                    L::sum4(rows, [self.sums.cast_const(); TILE_ROWS], block.output(0, vector + v));
+                    continue;
+                }
+                for (r, acc) in acc.into_iter().enumerate() {
+                    for (h, acc) in acc.into_iter().enumerate() {
                         acc.store(self.line(row + r, vector + v).add(lane + h * L::WIDTH));
                     }
-                }
-                if whole {
-                    let mut lines = [self.sums.cast_const(); TILE_ROWS];
-                    let mut last = [L::zero(); TILE_ROWS];
-                    for r in 0..TILE_ROWS {
-                        lines[r] = self.line(r, vector + v);
-                        last[r] = acc[r % R][H - 1];
-                    }
-                    L::sum4(last, lines, block.output(0, vector + v));
                 }
             }
         }
     }
 
-    /// Puts the sums of `block`'s rows and vectors, all of whose lanes are kept, into its outputs; from a row to the next are
+    /// Puts the sums of `block`'s rows and some of its vectors, all of whose lanes are kept, into its outputs; from a row to the next are
     /// `STRIDE` of them.
     ///
     /// # Safety
     /// As [`Parts::end`].
     #[inline(always)]
-    unsafe fn finish<L: Lanes, const STRIDE: usize>(self, block: &Block) {
+    unsafe fn finish<L: Lanes, const STRIDE: usize>(self, block: &Block, vectors: Range<usize>) {
         // SAFETY: as for this function.
         unsafe {
-            for vector in 0..block.count {
+            for vector in vectors {
                 let mut lines = [self.sums.cast_const(); TILE_ROWS];
                 let mut last = [L::zero(); TILE_ROWS];
                 for r in 0..TILE_ROWS {
@@ -450,6 +448,9 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
     // SAFETY: as for this function.
     unsafe {
         if tile.rows < TILE_ROWS {
+            if tile.count == 0 {
+                direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1, 0>(&rows, 0, 0, scratch);
+            }
             for vector in 0..tile.count {
                 direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1, 1>(&rows, 0, vector, scratch);
             }
@@ -465,7 +466,8 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
             // All sixteen lanes at a time, and as many rows as registers are left for.
             for row in 0..TILE_ROWS {
                 match tile.count {
-                    1 | 2 if row % 2 == 1 => {}
+                    0..=2 if row % 2 == 1 => {}
+                    0 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 0>(&rows, row, 0, scratch),
                     1 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 1>(&rows, row, 0, scratch),
                     2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 2>(&rows, row, 0, scratch),
                     3 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 3>(&rows, row, 0, scratch),
@@ -475,7 +477,7 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
             }
         }
         if parts.last && (tile.rows < TILE_ROWS || L::WIDTH < LANES || STRIDE > 1) {
-            parts.finish::<L, STRIDE>(&tile);
+            parts.finish::<L, STRIDE>(&tile, 0..tile.count);
         }
     }
 }
@@ -546,10 +548,9 @@ unsafe fn direct<
                 if lane > 0 {
                     // All is asked for.
                 } else if STRIDE == 1 {
-                    if (g * R * group_bytes).is_multiple_of(64) {
-                        for line in (0..R * group_bytes).step_by(64) {
-                            L::prefetch(ahead.wrapping_add(line));
-                        }
+                    L::prefetch(ahead);
+                    for line in (64..R * group_bytes).step_by(64) {
+                        L::prefetch(ahead.wrapping_add(line));
                     }
                     ahead = ahead.wrapping_add(R * group_bytes);
                 } else if (g * group_bytes).is_multiple_of(64) {
@@ -629,10 +630,10 @@ unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, col
                 by_vectors::<L, 1, V>(panel, cols, block, parts, row, vector, wide);
                 row += 1;
             }
+            if parts.last && (R != TILE_ROWS || block.rows < TILE_ROWS || L::WIDTH < LANES) {
+                parts.finish::<L, 1>(&block, vector..vector + wide);
+            }
             vector += wide;
-        }
-        if parts.last && (R != TILE_ROWS || block.rows < TILE_ROWS) {
-            parts.finish::<L, 1>(&block);
         }
     }
 }

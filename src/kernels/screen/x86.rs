@@ -75,21 +75,37 @@ impl Loops {
 
 /// What adds up products of bytes.
 trait Dot {
+    /// Rows side by side for which there are registers, at most.
+    const ROWS: usize;
+
     /// Adds the products of unsigned `codes` and signed `q`, four by four, to the sums.
     ///
     /// # Safety
     /// The instructions were detected.
-    unsafe fn dot(sums: __m256i, codes: __m256i, q: __m256i) -> __m256i;
+    unsafe fn bytes(sums: __m256i, codes: __m256i, q: __m256i) -> __m256i;
+
+    /// The same of two times 32 codes of 4 bits.
+    ///
+    /// # Safety
+    /// As [`Dot::bytes`].
+    unsafe fn nibbles(sums: __m256i, codes: [__m256i; 2], q: [__m256i; 2]) -> __m256i;
 }
 
 struct Pairs;
 
 impl Dot for Pairs {
+    const ROWS: usize = MOST;
+
     #[inline(always)]
-    unsafe fn dot(sums: __m256i, codes: __m256i, q: __m256i) -> __m256i {
+    unsafe fn bytes(_: __m256i, _: __m256i, _: __m256i) -> __m256i {
+        unreachable!("`Loops::of` gives these loops for codes of 4 bits only")
+    }
+    #[inline(always)]
+    unsafe fn nibbles(sums: __m256i, codes: [__m256i; 2], q: [__m256i; 2]) -> __m256i {
         // SAFETY: as for this function.
         unsafe {
-            let pairs = _mm256_maddubs_epi16(codes, q);
+            // Four products of 15 and 127 are far below 2^15.
+            let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(codes[0], q[0]), _mm256_maddubs_epi16(codes[1], q[1]));
             _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
@@ -98,10 +114,17 @@ impl Dot for Pairs {
 struct Fours;
 
 impl Dot for Fours {
+    const ROWS: usize = MOST;
+
     #[inline(always)]
-    unsafe fn dot(sums: __m256i, codes: __m256i, q: __m256i) -> __m256i {
+    unsafe fn bytes(sums: __m256i, codes: __m256i, q: __m256i) -> __m256i {
         // SAFETY: as for this function.
         unsafe { _mm256_dpbusd_epi32(sums, codes, q) }
+    }
+    #[inline(always)]
+    unsafe fn nibbles(sums: __m256i, codes: [__m256i; 2], q: [__m256i; 2]) -> __m256i {
+        // SAFETY: as for this function.
+        unsafe { Self::bytes(Self::bytes(sums, codes[0], q[0]), codes[1], q[1]) }
     }
 }
 
@@ -214,7 +237,7 @@ unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
     to: &mut [f32; BLOCK_ROWS],
 ) {
     let layout = rows.layout();
-    let most = side_by_side(layout.weight_row_bytes());
+    let most = side_by_side(layout.weight_row_bytes()).min(D::ROWS);
     let mut row = 0;
     // SAFETY: the rows lie in the matrix.
     unsafe {
@@ -314,11 +337,11 @@ unsafe fn some<D: Dot, const EIGHT: bool, const BYTES: usize, const STRIDE: usiz
                     };
                     let packed = _mm256_sub_epi32(packed, shift);
                     if EIGHT {
-                        products[r] = D::dot(products[r], packed, *q);
+                        products[r] = D::bytes(products[r], packed, *q);
                     } else {
                         let even = _mm256_and_si256(packed, nibble);
                         let odd = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
-                        products[r] = D::dot(D::dot(products[r], even, *q), odd, *q.add(1));
+                        products[r] = D::nibbles(products[r], [even, odd], [*q, *q.add(1)]);
                     }
                 }
                 words = words.add(wide);
