@@ -24,7 +24,7 @@ unsafe impl Lanes for Ymm {
 
     #[inline(always)]
     fn direct(count: usize) -> usize {
-        if count <= 5 { count } else { 0 }
+        if count <= 5 { count } else { 3 + count % 3 }
     }
     #[inline(always)]
     unsafe fn zero() -> Self {

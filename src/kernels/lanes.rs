@@ -31,7 +31,7 @@ pub(super) unsafe trait Lanes: Copy {
     /// A shift in the form that decoding wants.
     type Shift: Copy;
 
-    /// Of so many vectors how many are multiplied by weights straight from the registers that decoding left them in, at most 5;
+    /// Of so many vectors how many are multiplied by weights straight from the registers that decoding left them in, from 1 to 5;
     /// the others read them from a panel of rows that the cache holds.
     fn direct(count: usize) -> usize;
     unsafe fn zero() -> Self;
@@ -448,9 +448,6 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
     // SAFETY: as for this function.
     unsafe {
         if tile.rows < TILE_ROWS {
-            if tile.count == 0 {
-                direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1, 0>(&rows, 0, 0, scratch);
-            }
             for vector in 0..tile.count {
                 direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1, 1>(&rows, 0, vector, scratch);
             }
@@ -466,8 +463,7 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
             // All sixteen lanes at a time, and as many rows as registers are left for.
             for row in 0..TILE_ROWS {
                 match tile.count {
-                    0..=2 if row % 2 == 1 => {}
-                    0 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 0>(&rows, row, 0, scratch),
+                    1 | 2 if row % 2 == 1 => {}
                     1 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 1>(&rows, row, 0, scratch),
                     2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 2>(&rows, row, 0, scratch),
                     3 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 3>(&rows, row, 0, scratch),

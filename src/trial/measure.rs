@@ -1,7 +1,7 @@
 //! What is measured of trials once they are generated: no body is needed, the hidden states are there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
 };
 
@@ -67,7 +67,10 @@ impl<B: Body> Trials<'_, B> {
                 }
             }
         }
-        let nodes: Vec<(u32, NodeId)> = asked.keys().map(|&node| (0, node)).collect();
+        // Those of the clean answers last: the divergence asks for them again.
+        let on_clean: HashSet<NodeId> = self.clean.iter().flat_map(|clean| &clean.path).copied().collect();
+        let (last, first): (Vec<NodeId>, Vec<NodeId>) = asked.keys().partition(|node| on_clean.contains(node));
+        let nodes: Vec<(u32, NodeId)> = first.into_iter().chain(last).map(|node| (0, node)).collect();
         let (kernel, vocab) = (self.kernel, head.vocab_size());
         for part in nodes.chunks(vectors_at_once(head)) {
             let logits = self.logits(head, part)?;
@@ -83,9 +86,25 @@ impl<B: Body> Trials<'_, B> {
                     trajectory.surprise[step] = surprise;
                 }
             }
-            self.buffers.push(logits);
+            let these = (part.iter().map(|&(_, node)| node).collect(), logits);
+            let (_, before) = std::mem::replace(&mut self.clean_logits, these);
+            self.reuse(before);
         }
         Ok(())
+    }
+
+    /// The clean logits of prefixes, `[nodes, vocab]`: a copy where all of them are known from the surprise.
+    fn clean_logits(&mut self, head: &mut impl Projection, nodes: &[NodeId]) -> Result<Vec<f32>, BodyError> {
+        let known = |node: &NodeId| self.clean_logits.0.iter().position(|other| other == node);
+        let Some(places) = nodes.iter().map(known).collect::<Option<Vec<usize>>>() else {
+            let items: Vec<(u32, NodeId)> = nodes.iter().map(|&node| (0, node)).collect();
+            return self.logits(head, &items);
+        };
+        let vocab = head.vocab_size();
+        let mut out = self.buffer(nodes.len() * vocab);
+        let known = &self.clean_logits.1;
+        self.team.for_each_chunk(&mut out, vocab, |i, out| out.copy_from_slice(&known[places[i] * vocab..][..vocab]));
+        Ok(out)
     }
 
     /// Divergence and agreement of each trial, teacher-forced on the clean trajectory of its prompt.
@@ -135,15 +154,17 @@ impl<B: Body> Trials<'_, B> {
             let steps_at_once = (vectors_at_once(head) / 2).max(1);
             for first in (0..path.len()).step_by(steps_at_once) {
                 let steps = first..path.len().min(first + steps_at_once);
-                let clean: Vec<(u32, NodeId)> = path[steps.clone()].iter().map(|&node| (0, node)).collect();
-                let clean = self.logits(head, &clean)?;
+                let clean = self.clean_logits(head, &path[steps.clone()])?;
                 let reference = Reference::new(self.kernel, self.team, clean, &chosen[steps.clone()]);
                 for part in bases.chunks((vectors_at_once(head) / steps.len()).max(1)) {
                     self.compare(head, &plan, &reference, part, steps.clone(), &mut measured)?;
                 }
-                self.buffers.push(reference.logits);
+                self.reuse(reference.logits);
             }
         }
+        // Prefixes are forgotten, and their numbers given to others.
+        let (_, logits) = std::mem::take(&mut self.clean_logits);
+        self.reuse(logits);
         Ok(measured)
     }
 
@@ -210,7 +231,7 @@ impl<B: Body> Trials<'_, B> {
                 }
             }
         }
-        self.buffers.push(edited);
+        self.reuse(edited);
         Ok(())
     }
 }

@@ -163,6 +163,8 @@ pub struct Trials<'a, B> {
     clean: Vec<Clean>,
     /// Buffers of logits to be used again.
     buffers: Vec<Vec<f32>>,
+    /// The last of the clean logits that surprise was read from, and whose they are: the divergence asks for some of them again.
+    clean_logits: (Vec<NodeId>, Vec<f32>),
 }
 
 impl<'a, B: Body> Trials<'a, B> {
@@ -175,7 +177,8 @@ impl<'a, B: Body> Trials<'a, B> {
         let mut trie = Trie::default();
         let root = trie.root();
         trie.node_mut(root).pinned = true;
-        Self { body, kernel, team, task, trie, root, clean: Vec::new(), buffers: Vec::new() }
+        let (clean, buffers, clean_logits) = Default::default();
+        Self { body, kernel, team, task, trie, root, clean, buffers, clean_logits }
     }
 
     /// The clean model's answer to each prompt, once [`Trials::run`] has returned.
@@ -501,7 +504,7 @@ impl<'a, B: Body> Trials<'a, B> {
                     }
                 }
             }
-            self.buffers.push(logits);
+            self.reuse(logits);
         }
         self.compute(plans, pending)?;
         Ok(true)
@@ -540,17 +543,29 @@ impl<'a, B: Body> Trials<'a, B> {
 
     /// Logits of prefixes under shifts, `[items, vocab]`. Items of one shift must be neighbours.
     fn logits(&mut self, head: &mut impl Projection, items: &[(u32, NodeId)]) -> Result<Vec<f32>, BodyError> {
-        let vocab = head.vocab_size();
-        let len = items.len() * vocab;
-        let mut out = self.buffers.pop().unwrap_or_default();
-        if out.capacity() < len {
-            // Zeros that nobody writes: whichever thread touches a page first gets it.
-            out = vec![0.0; len];
-        }
-        out.resize(len, 0.0);
+        let mut out = self.buffer(items.len() * head.vocab_size());
         let hidden: Vec<(u32, &[f32])> = items.iter().map(|&(shift, node)| (shift, self.trie.hidden(node))).collect();
         logits_of(head, &hidden, &mut out)?;
         Ok(out)
+    }
+
+    /// Takes a buffer back.
+    fn reuse(&mut self, buffer: Vec<f32>) {
+        if buffer.capacity() > 0 {
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// A buffer of so many logits, whatever they are.
+    fn buffer(&mut self, len: usize) -> Vec<f32> {
+        if let Some(enough) = self.buffers.iter().position(|buffer| buffer.capacity() >= len) {
+            let mut out = self.buffers.swap_remove(enough);
+            out.resize(len, 0.0);
+            return out;
+        }
+        // Zeros that nobody writes: whichever thread touches a page first gets it. One that is too small makes room.
+        self.buffers.pop();
+        vec![0.0; len]
     }
 }
 

@@ -100,7 +100,7 @@ impl<B: Body> Trials<'_, B> {
                     self.take(&mut running[run], drawn.token, &mut pending);
                 }
             }
-            self.buffers.push(logits);
+            self.reuse(logits);
         }
         self.compute(&[], pending)?;
         Ok(true)
