@@ -24,6 +24,7 @@ unsafe impl Lanes for Ymm {
 
     #[inline(always)]
     fn direct(count: usize) -> usize {
+        // A load of a vector's lanes serves one row here and four in a tile; tiles of three vectors are left.
         if count <= 5 { count } else { 3 + count % 3 }
     }
     #[inline(always)]
