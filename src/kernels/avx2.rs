@@ -1,4 +1,8 @@
-//! AVX2 with FMA: eight of the sixteen lanes in a register, columns 0 to 7 or 8 to 15.
+//! AVX2 with FMA: eight of the sixteen lanes in a register, the even columns or the odd ones.
+//!
+//! A byte of a packed word is a code of an even column and one of an odd column. So bytes are widened once for two registers, and
+//! the codes of both are a mask and a shift by the same number away, where a shift that differs from lane to lane would have to
+//! be made for each. Vectors are laid out in this order once, before the loops.
 
 use std::arch::x86_64::*;
 
@@ -23,9 +27,10 @@ unsafe impl Lanes for Ymm {
     type Shift = __m256i;
 
     #[inline(always)]
-    fn direct(count: usize) -> usize {
-        // A load of a vector's lanes serves one row here and four in a tile; tiles of three vectors are left.
-        if count <= 5 { count } else { 3 + count % 3 }
+    fn direct<const SHIFTED: bool>(count: usize) -> usize {
+        // As many as there are registers for, with or without a shift; tiles of three are left.
+        let most = if SHIFTED { 4 } else { 5 };
+        if count <= most { count } else { most - 2 + (count - (most - 2)) % 3 }
     }
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -40,8 +45,14 @@ unsafe impl Lanes for Ymm {
         unsafe { Self(_mm256_loadu_ps(from)) }
     }
     #[inline(always)]
-    unsafe fn arranged(self) -> Self {
-        self
+    unsafe fn arrange(columns: *const f32, line: *mut f32) {
+        unsafe {
+            let (low, high) = (_mm256_loadu_ps(columns), _mm256_loadu_ps(columns.add(8)));
+            let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
+            let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0xdd>(low, high));
+            _mm256_storeu_ps(line, _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(even)));
+            _mm256_storeu_ps(line.add(8), _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(odd)));
+        }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -58,21 +69,22 @@ unsafe impl Lanes for Ymm {
     #[inline(always)]
     unsafe fn sum4(four: [Self; 4], lines: [*const f32; 4], to: *mut f32) {
         unsafe {
-            let mut eights = [_mm256_setzero_ps(); 4];
+            // Columns c and c + 8 lie four lanes apart, then c and c + 4 two lanes, then c and c + 2 one; even and odd last.
+            let mut fours = [_mm256_setzero_ps(); 4];
             for r in 0..4 {
-                eights[r] = _mm256_add_ps(_mm256_loadu_ps(lines[r]), four[r].0);
+                let (even, odd) = (_mm256_loadu_ps(lines[r]), four[r].0);
+                let (kept, other) = (_mm256_blend_ps::<0xf0>(even, odd), _mm256_permute2f128_ps::<0x21>(even, odd));
+                fours[r] = _mm256_add_ps(kept, other);
             }
-            // Of two registers one keeps a half of each, the other gets the other halves.
-            let [a, b, c, d] = eights;
-            let ab = _mm256_add_ps(_mm256_blend_ps::<0xf0>(a, b), _mm256_permute2f128_ps::<0x21>(a, b));
-            let cd = _mm256_add_ps(_mm256_blend_ps::<0xf0>(c, d), _mm256_permute2f128_ps::<0x21>(c, d));
-            // a and c in the lower half, b and d in the upper one.
-            let (ab, cd) = (_mm256_castps_pd(ab), _mm256_castps_pd(cd));
-            let (low, high) = (_mm256_unpacklo_pd(ab, cd), _mm256_unpackhi_pd(ab, cd));
-            let twos = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
-            let ones = _mm256_add_ps(twos, _mm256_permute_ps::<0b10_11_00_01>(twos));
-            let (ac, bd) = (_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones));
-            _mm_storeu_ps(to, _mm_blend_ps::<0b1010>(ac, bd));
+            let mut twos = [_mm256_setzero_ps(); 2];
+            for (twos, pair) in twos.iter_mut().zip(fours.chunks_exact(2)) {
+                let (a, b) = (_mm256_castps_pd(pair[0]), _mm256_castps_pd(pair[1]));
+                let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+                *twos = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+            }
+            let [ab, cd] = twos;
+            let ones = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(ab, cd), _mm256_shuffle_ps::<0xdd>(ab, cd));
+            _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(ones), _mm256_extractf128_ps::<1>(ones)));
         }
     }
     #[inline(always)]
@@ -84,25 +96,41 @@ unsafe impl Lanes for Ymm {
         unsafe { (_mm256_set1_ps(scale), _mm256_set1_ps(bias)) }
     }
     #[inline(always)]
-    unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: __m256i, group: (__m256, __m256)) -> Self {
+    unsafe fn decode4<const SHIFTED: bool>(
+        words: *const u8,
+        lane: usize,
+        shift: __m256i,
+        group: (__m256, __m256),
+    ) -> Self {
         unsafe {
-            let by = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
-            let mut word = _mm256_set1_epi32(words.cast::<i32>().read_unaligned());
+            let mut words = _mm256_set1_epi64x(words.cast::<i64>().read_unaligned());
             if SHIFTED {
-                word = _mm256_sub_epi32(word, shift);
+                words = _mm256_sub_epi32(words, shift);
             }
-            let codes = _mm256_and_si256(_mm256_srlv_epi32(word, by), _mm256_set1_epi32(15));
+            // Not as a conversion, which the compiler would make of each half of the codes by itself.
+            let low = _mm_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1);
+            let high = _mm_setr_epi8(4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1);
+            let bytes = _mm256_shuffle_epi8(words, _mm256_setr_m128i(low, high));
+            let codes =
+                if lane == 0 { _mm256_and_si256(bytes, _mm256_set1_epi32(15)) } else { _mm256_srli_epi32::<4>(bytes) };
             Self(_mm256_fmadd_ps(group.0, _mm256_cvtepi32_ps(codes), group.1))
         }
     }
     #[inline(always)]
-    unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: __m256i, scale: f32, bias: f32) -> Self {
+    unsafe fn decode8<const SHIFTED: bool>(
+        words: *const u8,
+        lane: usize,
+        shift: __m256i,
+        scale: f32,
+        bias: f32,
+    ) -> Self {
         unsafe {
-            let mut two = _mm_loadl_epi64(words.cast());
+            let mut four = _mm_loadu_si128(words.cast());
             if SHIFTED {
-                two = _mm_sub_epi32(two, _mm256_castsi256_si128(shift));
+                four = _mm_sub_epi32(four, _mm256_castsi256_si128(shift));
             }
-            let codes = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(two));
+            let codes = if lane == 0 { _mm_and_si128(four, _mm_set1_epi16(255)) } else { _mm_srli_epi16::<8>(four) };
+            let codes = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(codes));
             Self(_mm256_fmadd_ps(_mm256_set1_ps(scale), codes, _mm256_set1_ps(bias)))
         }
     }

@@ -44,7 +44,7 @@ unsafe impl Lanes for Zmm {
     type Shift = __m512i;
 
     #[inline(always)]
-    fn direct(count: usize) -> usize {
+    fn direct<const SHIFTED: bool>(count: usize) -> usize {
         // Where two parts are enough, halves.
         if count <= 5 { count } else { count.div_ceil(2).min(5) }
     }
@@ -61,10 +61,10 @@ unsafe impl Lanes for Zmm {
         unsafe { Self(_mm512_loadu_ps(from)) }
     }
     #[inline(always)]
-    unsafe fn arranged(self) -> Self {
+    unsafe fn arrange(columns: *const f32, line: *mut f32) {
         unsafe {
             let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-            Self(_mm512_permutexvar_ps(order, self.0))
+            _mm512_storeu_ps(line, _mm512_permutexvar_ps(order, _mm512_loadu_ps(columns)));
         }
     }
     #[inline(always)]
@@ -112,7 +112,7 @@ unsafe impl Lanes for Zmm {
         }
     }
     #[inline(always)]
-    unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: __m512i, group: __m512) -> Self {
+    unsafe fn decode4<const SHIFTED: bool>(words: *const u8, _lane: usize, shift: __m512i, group: __m512) -> Self {
         unsafe {
             let mut pair = _mm512_set1_epi64(words.cast::<i64>().read_unaligned());
             if SHIFTED {
@@ -123,7 +123,13 @@ unsafe impl Lanes for Zmm {
         }
     }
     #[inline(always)]
-    unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: __m512i, scale: f32, bias: f32) -> Self {
+    unsafe fn decode8<const SHIFTED: bool>(
+        words: *const u8,
+        _lane: usize,
+        shift: __m512i,
+        scale: f32,
+        bias: f32,
+    ) -> Self {
         unsafe {
             let mut four = _mm_loadu_si128(words.cast());
             if SHIFTED {
@@ -153,15 +159,14 @@ unsafe impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
         unsafe {
-            let columns = match float_type {
+            Self(match float_type {
                 FloatType::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())),
                 FloatType::Bf16 => {
                     let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
                     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
                 }
                 FloatType::F32 => _mm512_loadu_ps(from.cast()),
-            };
-            Self(columns).arranged()
+            })
         }
     }
 }

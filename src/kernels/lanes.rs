@@ -33,15 +33,15 @@ pub(super) unsafe trait Lanes: Copy {
 
     /// Of so many vectors how many are multiplied by weights straight from the registers that decoding left them in, from 1 to 5;
     /// the others read them from a panel of rows that the cache holds.
-    fn direct(count: usize) -> usize;
+    fn direct<const SHIFTED: bool>(count: usize) -> usize;
     unsafe fn zero() -> Self;
     /// A hint that the bytes at `from` will be read soon; the address may be invalid.
     #[inline(always)]
     fn prefetch(_from: *const u8) {}
     /// Reads lanes that are already in this order.
     unsafe fn load(from: *const f32) -> Self;
-    /// Lanes that stand in the order of columns, in this order.
-    unsafe fn arranged(self) -> Self;
+    /// Sixteen lanes that stand in the order of columns, in this order.
+    unsafe fn arrange(columns: *const f32, line: *mut f32);
     /// The same number in all lanes.
     unsafe fn splat(x: f32) -> Self;
     /// Writes lanes in this order.
@@ -53,10 +53,21 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn sum4(four: [Self; 4], lines: [*const f32; 4], to: *mut f32);
     unsafe fn shift(shift: u32) -> Self::Shift;
     unsafe fn group4(scale: f32, bias: f32) -> Self::Group4;
-    /// Weights from the packed words of as many 4-bit codes.
-    unsafe fn decode4<const SHIFTED: bool>(words: *const u8, shift: Self::Shift, group: Self::Group4) -> Self;
-    /// Weights from the packed words of as many 8-bit codes.
-    unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: Self::Shift, scale: f32, bias: f32) -> Self;
+    /// The lanes from `lane` on of the sixteen weights that two packed words of 4-bit codes are.
+    unsafe fn decode4<const SHIFTED: bool>(
+        words: *const u8,
+        lane: usize,
+        shift: Self::Shift,
+        group: Self::Group4,
+    ) -> Self;
+    /// The same of four packed words of 8-bit codes.
+    unsafe fn decode8<const SHIFTED: bool>(
+        words: *const u8,
+        lane: usize,
+        shift: Self::Shift,
+        scale: f32,
+        bias: f32,
+    ) -> Self;
     /// As many elements, in column order, widened.
     unsafe fn widen(float_type: FloatType, from: *const u8) -> Self;
     /// Widens f16, as many as `to` has, by the processor's own conversion where it has one.
@@ -375,7 +386,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
     block: Block,
     scratch: &mut Scratch,
 ) {
-    let direct_count = L::direct(block.count);
+    let direct_count = L::direct::<SHIFTED>(block.count);
     let (groups, group_size) = (matrix.layout().groups_per_row(), matrix.layout().group_size());
     let kept = block.count > direct_count;
     // Parts of a row that are as long as each other, but for the last.
@@ -463,9 +474,9 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
             // All sixteen lanes at a time, and as many rows as registers are left for.
             for row in 0..TILE_ROWS {
                 match tile.count {
-                    1 | 2 if row % 2 == 1 => {}
+                    1 if row % 2 == 1 => {}
                     1 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 1>(&rows, row, 0, scratch),
-                    2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 2>(&rows, row, 0, scratch),
+                    2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 2>(&rows, row, 0, scratch),
                     3 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 3>(&rows, row, 0, scratch),
                     4 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 4>(&rows, row, 0, scratch),
                     _ => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 5>(&rows, row, 0, scratch),
@@ -523,12 +534,13 @@ unsafe fn direct<
     let group_bytes = row_bytes / groups;
     // SAFETY: offsets stay within `R` rows of the matrix and `cols` lanes of each vector.
     unsafe {
-        let shift = L::shift(shift);
+        // Made anew here: one that is kept takes a register from the tiles, where sums need them all.
+        let shift = L::shift(std::hint::black_box(shift));
         for lane in (0..LANES).step_by(H * L::WIDTH) {
             let start = matrix.weight().as_ptr().add(first_row * row_bytes + part.start * group_bytes);
             let mut words = [start; R];
             for (r, words) in words.iter_mut().enumerate() {
-                *words = words.add(r * STRIDE * row_bytes + step * lane / LANES);
+                *words = words.add(r * STRIDE * row_bytes);
             }
             let mut x = [tile.x; V];
             for (v, x) in x.iter_mut().enumerate() {
@@ -570,11 +582,11 @@ unsafe fn direct<
                         for h in 0..H {
                             let mut w = [L::zero(); R];
                             for r in 0..R {
-                                let words = words[r].add(step * h * L::WIDTH / LANES);
+                                let lane = lane + h * L::WIDTH;
                                 w[r] = if EIGHT {
-                                    L::decode8::<SHIFTED>(words, shift, scale[r], bias[r])
+                                    L::decode8::<SHIFTED>(words[r], lane, shift, scale[r], bias[r])
                                 } else {
-                                    L::decode4::<SHIFTED>(words, shift, group[r])
+                                    L::decode4::<SHIFTED>(words[r], lane, shift, group[r])
                                 };
                                 if KEEP {
                                     w[r].store(to.add(r * LANES + h * L::WIDTH));
@@ -791,9 +803,11 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
 unsafe fn widen_line<L: Lanes>(float_type: FloatType, from: *const u8, to: *mut f32) {
     // SAFETY: as for this function.
     unsafe {
+        let mut columns = [0.0_f32; LANES];
         for lane in (0..LANES).step_by(L::WIDTH) {
-            L::widen(float_type, from.add(lane * float_type.size())).store(to.add(lane));
+            L::widen(float_type, from.add(lane * float_type.size())).store(columns.as_mut_ptr().add(lane));
         }
+        L::arrange(columns.as_ptr(), to);
     }
 }
 
@@ -808,9 +822,7 @@ pub(super) unsafe fn place<L: Lanes>(row: &[f32], lines: &mut [Line]) {
         for (columns, line) in row.chunks(LANES).zip(lines) {
             let last = padded(columns);
             let columns = if columns.len() == LANES { columns } else { &last };
-            for lane in (0..LANES).step_by(L::WIDTH) {
-                L::load(columns.as_ptr().add(lane)).arranged().store(line.0.as_mut_ptr().add(lane));
-            }
+            L::arrange(columns.as_ptr(), line.0.as_mut_ptr());
         }
     }
 }
@@ -842,17 +854,17 @@ unsafe fn products<L: Lanes>(q: *const f32, keys: [*const f32; 4], cols: usize, 
                     acc[k] = q.fma(L::load(key.as_ptr().add(lane)), acc[k]);
                 }
             }
-            for acc in &mut acc {
-                *acc = acc.arranged();
-            }
-            if lane + L::WIDTH < LANES {
-                for k in 0..4 {
-                    acc[k].store(lines[k].as_mut_ptr().add(lane));
-                }
-            } else {
-                L::sum4(acc, lines.each_ref().map(|line| line.as_ptr()), to);
+            for k in 0..4 {
+                acc[k].store(lines[k].as_mut_ptr().add(lane));
             }
         }
+        let mut arranged = [[0.0; LANES]; 4];
+        let mut last = [L::zero(); 4];
+        for k in 0..4 {
+            L::arrange(lines[k].as_ptr(), arranged[k].as_mut_ptr());
+            last[k] = L::load(arranged[k].as_ptr().add(LANES - L::WIDTH));
+        }
+        L::sum4(last, arranged.each_ref().map(|line| line.as_ptr()), to);
     }
 }
 

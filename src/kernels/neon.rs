@@ -23,7 +23,7 @@ unsafe impl Lanes for Quads {
     type Shift = uint32x4_t;
 
     #[inline(always)]
-    fn direct(count: usize) -> usize {
+    fn direct<const SHIFTED: bool>(count: usize) -> usize {
         count.min(1)
     }
     #[inline(always)]
@@ -35,8 +35,8 @@ unsafe impl Lanes for Quads {
         unsafe { Self(std::array::from_fn(|i| vld1q_f32(from.add(4 * i)))) }
     }
     #[inline(always)]
-    unsafe fn arranged(self) -> Self {
-        self
+    unsafe fn arrange(columns: *const f32, line: *mut f32) {
+        unsafe { Self::load(columns).store(line) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -75,6 +75,7 @@ unsafe impl Lanes for Quads {
     #[inline(always)]
     unsafe fn decode4<const SHIFTED: bool>(
         words: *const u8,
+        _lane: usize,
         shift: uint32x4_t,
         group: (float32x4_t, float32x4_t),
     ) -> Self {
@@ -91,7 +92,13 @@ unsafe impl Lanes for Quads {
         }
     }
     #[inline(always)]
-    unsafe fn decode8<const SHIFTED: bool>(words: *const u8, shift: uint32x4_t, scale: f32, bias: f32) -> Self {
+    unsafe fn decode8<const SHIFTED: bool>(
+        words: *const u8,
+        _lane: usize,
+        shift: uint32x4_t,
+        scale: f32,
+        bias: f32,
+    ) -> Self {
         unsafe {
             let mut four = vreinterpretq_u32_u8(vld1q_u8(words));
             if SHIFTED {
