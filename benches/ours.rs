@@ -5,6 +5,9 @@
 
 #![expect(clippy::print_stdout, reason = "a program")]
 
+#[path = "common/greedy.rs"]
+mod greedy;
+
 use std::{
     path::Path,
     sync::Arc,
@@ -80,21 +83,12 @@ fn run(checkpoint: &str) {
         extension
     });
     println!("prefill_s {seconds:.6}");
-    let mut parent = Parent::Slot(*extension.slots.last().expect("a prompt"));
-    let mut token = model.kernel().top(&logits).expect("finite").token as u32;
-    let mut text = vec![token];
-    let (seconds, ()) = timed(|| {
-        for _ in 0..DECODED {
-            let step = Step { token, parent, hidden: true, embedding: None };
-            let extension = body.extend(&[step]).expect("a step");
-            head.logits(vec![Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits }]).expect("logits");
-            token = model.kernel().top(&logits).expect("finite").token as u32;
-            parent = Parent::Slot(extension.slots[0]);
-            text.push(token);
-        }
-    });
+    let parent = Parent::Slot(*extension.slots.last().expect("a prompt"));
+    let first = model.kernel().top(&logits).expect("finite").token as u32;
+    let (seconds, others) = timed(|| greedy::decode(&mut body, &mut head, first, parent, DECODED));
+    let text: Vec<u32> = std::iter::once(first).chain(others).take(TOKENS).collect();
     println!("decode_tokens_per_s {:.3}", DECODED as f64 / seconds);
-    println!("text {:?}", model.decode(&text[..TOKENS]).expect("text"));
+    println!("text {:?}", model.decode(&text).expect("text"));
 }
 
 /// Multiply-adds a second of a quantized matrix, decoding included, and some vectors.

@@ -3,6 +3,9 @@
 //! `HEADROOM_MODELS=DIR cargo bench --bench trials`, where DIR holds `smollm2-g64`; without it
 //! nothing is run, and that is said. `HEADROOM_EDITS` sets the number of sparse edits (default: 20,000).
 
+#[path = "common/greedy.rs"]
+mod greedy;
+
 use std::sync::Arc;
 
 use divan::{Bencher, counter::ItemsCount};
@@ -75,20 +78,11 @@ fn prefill_of_37_tokens(bencher: Bencher<'_, '_>) {
 /// One stream, one token at a time, through body and head.
 #[divan::bench(sample_count = 5)]
 fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
-    use lm_headroom::model::{Projection, Query};
     let Some(setup) = setup() else { return };
     bencher.counter(ItemsCount::new(64_usize)).bench_local(|| {
         let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
         let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
-        let mut logits = vec![0.0; head.vocab_size()];
-        let (mut token, mut parent) = (1, Parent::Start);
-        for _ in 0..64 {
-            let step = Step { token, parent, hidden: true, embedding: None };
-            let extension = body.extend(&[step]).expect("a step");
-            head.logits(vec![Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits }]).expect("logits");
-            token = setup.kernel.top(&logits).expect("finite").token as u32;
-            parent = Parent::Slot(extension.slots[0]);
-        }
+        greedy::decode(&mut body, &mut head, 1, Parent::Start, 64)
     });
 }
 
