@@ -692,7 +692,7 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
             let x = block.vector(vector).add(lane);
             let mut w = panel.add(row * LANES + lane);
             let mut acc = parts.begin::<L, 1, R, V>(lane, row, vector);
-            // Few turns of a loop, so that the processor foresees its end.
+            // Several lines a turn: with one the compiler leaves sums in memory (AVX2, 37 vectors: 23 G/s for 39).
             let mut c = 0;
             while c + TURN * LANES <= cols {
                 for step in 0..TURN {
