@@ -31,8 +31,8 @@ pub(super) unsafe trait Lanes: Copy {
     /// A shift in the form that decoding wants.
     type Shift: Copy;
 
-    /// Of so many vectors how many are multiplied by weights straight from the registers that decoding left them in, from 1 to 5;
-    /// the others read them from a panel of rows that the cache holds.
+    /// Of so many vectors how many are multiplied by weights straight from the registers that decoding left them in, from 1
+    /// to 5; the others read them from a panel of rows that the cache holds.
     fn direct<const SHIFTED: bool>(count: usize) -> usize;
     unsafe fn zero() -> Self;
     /// A hint that the bytes at `from` will be read soon; the address may be invalid.
@@ -49,7 +49,7 @@ pub(super) unsafe trait Lanes: Copy {
     /// `self * b + acc`, rounded once.
     unsafe fn fma(self, b: Self, acc: Self) -> Self;
     /// Four trees of [`super::scalar::sum`] at once, their results written one after the other. `four` are the last lanes of
-    /// four lines; those before them stand at the begins of `lines`.
+    /// four lines; those before them stand where `lines` begin.
     unsafe fn sum4(four: [Self; 4], lines: [*const f32; 4], to: *mut f32);
     unsafe fn shift(shift: u32) -> Self::Shift;
     unsafe fn group4(scale: f32, bias: f32) -> Self::Group4;
@@ -312,8 +312,9 @@ impl Parts {
         }
     }
 
-    /// Keeps the lanes that [`Parts::begin`] asks for; but where these are all lanes of a whole tile's rows, and the last columns, puts
-    /// the sums into the block's outputs. Where the rows are fewer, or `STRIDE` from each other, [`Parts::finish`] does that.
+    /// Keeps the lanes that [`Parts::begin`] asks for; but where these are all lanes of a whole tile's rows, and the last
+    /// columns, puts the sums into the block's outputs. Elsewhere (also where the rows are `STRIDE` from each other)
+    /// [`Parts::finish`] does that.
     ///
     /// # Safety
     /// As [`Parts::begin`], and the block's outputs are valid.
@@ -347,8 +348,8 @@ impl Parts {
         }
     }
 
-    /// Puts the sums of `block`'s rows and some of its vectors, all of whose lanes are kept, into its outputs; from a row to the next are
-    /// `STRIDE` of them.
+    /// Puts the sums of `block`'s rows and some of its vectors, all of whose lanes are kept, into its outputs; from a row to
+    /// the next are `STRIDE` of them.
     ///
     /// # Safety
     /// As [`Parts::end`].

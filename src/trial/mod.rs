@@ -163,7 +163,7 @@ pub struct Trials<'a, B> {
     clean: Vec<Clean>,
     /// Buffers of logits to be used again.
     buffers: Vec<Vec<f32>>,
-    /// The last of the clean logits that surprise was read from, and whose they are: the divergence asks for some of them again.
+    /// Clean logits that the surprise was read from last, and whose they are: the divergence asks for some of them again.
     clean_logits: (Vec<NodeId>, Vec<f32>),
 }
 

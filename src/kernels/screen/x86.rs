@@ -75,9 +75,6 @@ impl Loops {
 
 /// What adds up products of bytes.
 trait Dot {
-    /// Rows side by side for which there are registers, at most.
-    const ROWS: usize;
-
     /// Adds the products of unsigned `codes` and signed `q`, four by four, to the sums.
     ///
     /// # Safety
@@ -94,8 +91,6 @@ trait Dot {
 struct Pairs;
 
 impl Dot for Pairs {
-    const ROWS: usize = MOST;
-
     #[inline(always)]
     unsafe fn bytes(_: __m256i, _: __m256i, _: __m256i) -> __m256i {
         unreachable!("`Loops::of` gives these loops for codes of 4 bits only")
@@ -114,8 +109,6 @@ impl Dot for Pairs {
 struct Fours;
 
 impl Dot for Fours {
-    const ROWS: usize = MOST;
-
     #[inline(always)]
     unsafe fn bytes(sums: __m256i, codes: __m256i, q: __m256i) -> __m256i {
         // SAFETY: as for this function.
@@ -237,7 +230,7 @@ unsafe fn block<D: Dot, const EIGHT: bool, const BYTES: usize>(
     to: &mut [f32; BLOCK_ROWS],
 ) {
     let layout = rows.layout();
-    let most = side_by_side(layout.weight_row_bytes()).min(D::ROWS);
+    let most = side_by_side(layout.weight_row_bytes());
     let mut row = 0;
     // SAFETY: the rows lie in the matrix.
     unsafe {
