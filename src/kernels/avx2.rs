@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{self, Block, Lanes, Scratch};
+use super::lanes::{self, Block, Lanes, Parts, Scratch};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs.
@@ -57,6 +57,10 @@ unsafe impl Lanes for Ymm {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         unsafe { Self(_mm256_set1_ps(x)) }
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
+        unsafe { lanes::tiles::<Self, 4, 3>(panel, cols, block, parts) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -160,4 +164,4 @@ unsafe impl Lanes for Ymm {
     }
 }
 
-super::entry_points!(Ymm, "avx2,fma,f16c", 4, 3);
+super::entry_points!(Ymm, "avx2,fma,f16c");

@@ -8,7 +8,7 @@
 
 use std::arch::{asm, x86_64::*};
 
-use super::lanes::{self, Block, LANES, Lanes, Scratch};
+use super::lanes::{self, Block, LANES, Lanes, Parts, Scratch};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs.
@@ -70,6 +70,10 @@ unsafe impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         unsafe { Self(_mm512_set1_ps(x)) }
+    }
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
+        unsafe { lanes::tiles::<Self, 4, 6>(panel, cols, block, parts) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -171,4 +175,4 @@ unsafe impl Lanes for Zmm {
     }
 }
 
-super::entry_points!(Zmm, "avx512f,avx2,fma", 4, 6);
+super::entry_points!(Zmm, "avx512f,avx2,fma");

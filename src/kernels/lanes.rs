@@ -44,6 +44,9 @@ pub(super) unsafe trait Lanes: Copy {
     unsafe fn arrange(columns: *const f32, line: *mut f32);
     /// The same number in all lanes.
     unsafe fn splat(x: f32) -> Self;
+    /// [`tiles`] as large as there are registers for their sums: a function of its own, that carries the instruction set's
+    /// features and is compiled once, not once for each way of decoding.
+    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts);
     /// Writes lanes in this order.
     unsafe fn store(self, to: *mut f32);
     /// `self * b + acc`, rounded once.
@@ -241,7 +244,7 @@ pub(super) unsafe fn widen_some<L: Lanes>(float_type: FloatType, from: &[u8], to
 /// The instruction set of `L` was detected; `block`'s pointers are valid for its vectors (of
 /// `cols` lanes in `L`'s order) and outputs; its rows lie in `matrix`.
 #[inline(always)]
-pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const TILE: usize, const TILE_VECTORS: usize>(
+pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
@@ -251,8 +254,8 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const TILE: usize,
     // says, and rows and groups below stay within it.
     unsafe {
         match matrix.layout().bits() {
-            Bits::Four => by_width::<L, SHIFTED, false, TILE, TILE_VECTORS>(matrix, shift, block, scratch),
-            Bits::Eight => by_width::<L, SHIFTED, true, TILE, TILE_VECTORS>(matrix, shift, block, scratch),
+            Bits::Four => by_width::<L, SHIFTED, false>(matrix, shift, block, scratch),
+            Bits::Eight => by_width::<L, SHIFTED, true>(matrix, shift, block, scratch),
         }
     }
 }
@@ -260,7 +263,7 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const TILE: usize,
 /// Where the sums of a tile's products begin and end: a row's columns may be taken in several parts, one after the other, and
 /// its lanes are kept in between.
 #[derive(Clone, Copy)]
-struct Parts {
+pub(super) struct Parts {
     /// `[vectors, TILE_ROWS]` lines.
     sums: *mut f32,
     /// Whether these are the first columns.
@@ -361,7 +364,7 @@ impl Parts {
                 let mut lines = [self.sums.cast_const(); TILE_ROWS];
                 let mut last = [L::zero(); TILE_ROWS];
                 for r in 0..TILE_ROWS {
-                    lines[r] = self.line(r % block.rows, vector);
+                    lines[r] = self.line(r.min(block.rows - 1), vector);
                     last[r] = L::load(lines[r].add(LANES - L::WIDTH));
                 }
                 if STRIDE == 1 && block.rows == TILE_ROWS {
@@ -381,7 +384,7 @@ impl Parts {
 /// # Safety
 /// As [`quantized`]; `EIGHT` is the width of the matrix's codes.
 #[inline(always)]
-unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE: usize, const TILE_VECTORS: usize>(
+unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
@@ -403,7 +406,9 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
         if block.count == 1 && far_apart(matrix, block.rows) {
             for row in 0..APART {
                 let tile = Block { first_row: block.first_row + row, rows: TILE_ROWS, ..block };
-                some::<L, SHIFTED, EIGHT, false, APART>(matrix, shift, tile, 0..groups, Parts::whole(sums), scratch);
+                let parts = Parts::whole(sums);
+                one::<L, SHIFTED, EIGHT, false, APART>(&Rows { matrix, shift, tile, part: 0..groups, parts }, scratch);
+                parts.finish::<L, APART>(&tile, 0..1);
             }
             return;
         }
@@ -413,12 +418,12 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
             let tile = Block { first_row: block.first_row + row, rows, ..block };
             let direct_ones = Block { count: direct_count, ..tile };
             if !kept {
-                some::<L, SHIFTED, EIGHT, false, 1>(matrix, shift, direct_ones, 0..groups, Parts::whole(sums), scratch);
+                some::<L, SHIFTED, EIGHT, false>(matrix, shift, direct_ones, 0..groups, Parts::whole(sums), scratch);
             } else {
                 for first in (0..groups).step_by(per_part) {
                     let part = first..groups.min(first + per_part);
                     let parts = Parts { sums, first: first == 0, last: part.end == groups };
-                    some::<L, SHIFTED, EIGHT, true, 1>(matrix, shift, direct_ones, part.clone(), parts, scratch);
+                    some::<L, SHIFTED, EIGHT, true>(matrix, shift, direct_ones, part.clone(), parts, scratch);
                     let others = Block {
                         x: tile.vector(direct_count).add(first * group_size),
                         count: block.count - direct_count,
@@ -427,7 +432,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const TILE:
                     };
                     let parts = Parts { sums: parts.line(0, direct_count), ..parts };
                     let panel = scratch.panel.as_ptr().cast();
-                    tiles::<L, TILE, TILE_VECTORS>(panel, part.len() * group_size, others, parts);
+                    L::tiles(panel, part.len() * group_size, others, parts);
                 }
             }
             row += rows;
@@ -448,7 +453,7 @@ pub(super) fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
 /// # Safety
 /// As [`direct`].
 #[inline(always)]
-unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool, const STRIDE: usize>(
+unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     tile: Block,
@@ -463,29 +468,49 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
             for vector in 0..tile.count {
                 direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1, 1>(&rows, 0, vector, scratch);
             }
+        } else if tile.count == 1 {
+            one::<L, SHIFTED, EIGHT, KEEP, 1>(&rows, scratch);
         } else if L::WIDTH == LANES {
             match tile.count {
-                1 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 1>(&rows, 0, 0, scratch),
-                2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
-                3 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
-                4 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 4>(&rows, 0, 0, scratch),
-                _ => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 5>(&rows, 0, 0, scratch),
+                2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
+                3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
+                4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 4>(&rows, 0, 0, scratch),
+                _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 5>(&rows, 0, 0, scratch),
             }
         } else {
             // All sixteen lanes at a time, and as many rows as registers are left for.
             for row in 0..TILE_ROWS {
                 match tile.count {
-                    1 if row % 2 == 1 => {}
-                    1 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 1>(&rows, row, 0, scratch),
-                    2 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 2>(&rows, row, 0, scratch),
-                    3 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 3>(&rows, row, 0, scratch),
-                    4 => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 4>(&rows, row, 0, scratch),
-                    _ => direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 1, 5>(&rows, row, 0, scratch),
+                    2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 2>(&rows, row, 0, scratch),
+                    3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 3>(&rows, row, 0, scratch),
+                    4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 4>(&rows, row, 0, scratch),
+                    _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 5>(&rows, row, 0, scratch),
                 }
             }
         }
-        if parts.last && (tile.rows < TILE_ROWS || L::WIDTH < LANES || STRIDE > 1) {
-            parts.finish::<L, STRIDE>(&tile, 0..tile.count);
+        if parts.last && (tile.rows < TILE_ROWS || L::WIDTH < LANES) {
+            parts.finish::<L, 1>(&tile, 0..tile.count);
+        }
+    }
+}
+
+/// [`direct`] for one vector and the rows of a whole tile.
+///
+/// # Safety
+/// As [`direct`].
+#[inline(always)]
+unsafe fn one<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool, const STRIDE: usize>(
+    rows: &Rows<'_>,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: as for this function.
+    unsafe {
+        if L::WIDTH == LANES {
+            direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 1>(rows, 0, 0, scratch);
+        } else {
+            for row in (0..TILE_ROWS).step_by(2) {
+                direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 1>(rows, row, 0, scratch);
+            }
         }
     }
 }
@@ -622,7 +647,12 @@ unsafe fn direct<
 /// The instruction set of `L` was detected; `panel` is valid for `TILE_ROWS * cols` floats, the block has no more rows and
 /// its pointers are valid for its vectors and outputs; `parts` is valid for the block.
 #[inline(always)]
-unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(panel: *const f32, cols: usize, block: Block, parts: Parts) {
+pub(super) unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(
+    panel: *const f32,
+    cols: usize,
+    block: Block,
+    parts: Parts,
+) {
     // SAFETY: tiles stay within the block.
     unsafe {
         let mut vector = 0;
@@ -758,11 +788,7 @@ unsafe fn lines<L: Lanes, const R: usize, const V: usize>(
 /// # Safety
 /// As [`quantized`]; vectors have `cols` rounded up to a multiple of sixteen lanes.
 #[inline(always)]
-pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usize>(
-    matrix: &DenseRef<'_>,
-    block: Block,
-    scratch: &mut Scratch,
-) {
+pub(super) unsafe fn dense<L: Lanes>(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) {
     let (cols, padded) = (matrix.cols(), matrix.cols().next_multiple_of(LANES));
     let size = matrix.float_type().size();
     grow_lines(&mut scratch.panel, TILE_ROWS * padded / LANES);
@@ -790,7 +816,7 @@ pub(super) unsafe fn dense<L: Lanes, const TILE: usize, const TILE_VECTORS: usiz
                 }
             }
             let part = Block { first_row: block.first_row + done, rows, ..block };
-            tiles::<L, TILE, TILE_VECTORS>(panel, padded, part, parts);
+            L::tiles(panel, padded, part, parts);
             done += rows;
         }
     }

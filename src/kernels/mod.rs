@@ -35,10 +35,10 @@ pub use scalar::LANES;
 pub use screen::tops;
 
 /// Functions of a kernel's file that carry its `target_feature`: the way from dispatch into the shared
-/// loops. `$tile` rows by `$vectors` vectors is the largest tile whose accumulators fit the registers.
+/// loops.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! entry_points {
-    ($lanes:ty, $features:literal, $tile:literal, $vectors:literal) => {
+    ($lanes:ty, $features:literal) => {
         /// # Safety
         /// As [`lanes::quantized`], with this file's features detected.
         #[target_feature(enable = $features)]
@@ -46,9 +46,9 @@ macro_rules! entry_points {
             // SAFETY: the caller's promise.
             unsafe {
                 if shift == 0 {
-                    lanes::quantized::<$lanes, false, $tile, $vectors>(matrix, shift, block, scratch);
+                    lanes::quantized::<$lanes, false>(matrix, shift, block, scratch);
                 } else {
-                    lanes::quantized::<$lanes, true, $tile, $vectors>(matrix, shift, block, scratch);
+                    lanes::quantized::<$lanes, true>(matrix, shift, block, scratch);
                 }
             }
         }
@@ -58,7 +58,7 @@ macro_rules! entry_points {
         #[target_feature(enable = $features)]
         pub(super) unsafe fn dense(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) {
             // SAFETY: the caller's promise.
-            unsafe { lanes::dense::<$lanes, $tile, $vectors>(matrix, block, scratch) }
+            unsafe { lanes::dense::<$lanes>(matrix, block, scratch) }
         }
 
         /// # Safety

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::lanes::{self, Block, LANES, Lanes, Scratch};
+use super::lanes::{self, Block, LANES, Lanes, Parts, Scratch};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs: NEON is part of every AArch64.
@@ -41,6 +41,10 @@ unsafe impl Lanes for Quads {
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         unsafe { Self([vdupq_n_f32(x); 4]) }
+    }
+    #[target_feature(enable = "neon")]
+    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
+        unsafe { lanes::tiles::<Self, 2, 3>(panel, cols, block, parts) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -126,4 +130,4 @@ unsafe impl Lanes for Quads {
     }
 }
 
-super::entry_points!(Quads, "neon", 2, 3);
+super::entry_points!(Quads, "neon");

@@ -92,7 +92,9 @@ impl Tokenizer {
     pub fn from_files(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
         let file = |file, message: &dyn fmt::Display| TokenizerError::File { file, message: message.to_string() };
         let json = files.tokenizer.ok_or(TokenizerError::Missing("tokenizer.json"))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| file("tokenizer.json", &error))?;
+        // Not `from_bytes`, whose reader of JSON would be compiled into this crate once more.
+        let json = std::str::from_utf8(json).map_err(|error| file("tokenizer.json", &error))?;
+        let mut inner: tokenizers::Tokenizer = json.parse().map_err(|error| file("tokenizer.json", &error))?;
         // Left over from training in some files. transformers drops both; obeyed, they would cut or fill prompts.
         inner.with_truncation(None).map_err(|error| file("tokenizer.json", &error))?;
         inner.with_padding(None);
