@@ -130,7 +130,7 @@ pub(super) const AHEAD: usize = 4096;
 /// Lines of a panel in one turn of the loop over it.
 const TURN: usize = 4;
 /// Rows from each other, where a tile's are taken from several places of a block.
-pub(super) const APART: usize = super::BLOCK_ROWS / TILE_ROWS;
+const APART: usize = super::BLOCK_ROWS / TILE_ROWS;
 /// As [`AHEAD`], in each of several streams.
 pub(super) const STREAM_AHEAD: usize = 512;
 
@@ -444,7 +444,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
 /// other: for one vector, where memory is the limit, and rows so long that each place is a stream of its own. Some processors
 /// read several streams faster than one, others not.
 #[inline(always)]
-pub(super) fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
+fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
     rows == TILE_ROWS * APART && matrix.layout().weight_row_bytes() >= 1024 && super::streams()
 }
 

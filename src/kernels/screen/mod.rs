@@ -16,15 +16,15 @@
 //! ```
 //!
 //! The second line is at most `|scales[g]| m/2 D[g]`, where `D[g] = sum |d[c]|`; it is left out. Of the first the sum over
-//! integers is exact, and so is its conversion (it is below 2^24). What is evaluated in `f32` passes through at most `G + 7`
-//! roundings for `G` groups: the product of scale and step, the conversions of the other two sums, the multiply-adds over
-//! the groups, one addition, three of the tree. The executed logit is within `gamma(M + 5) sum |w[c] x[c]|` of `z`,
-//! `M = ceil(n / 16)` (derived in `certificate/bound.rs`), and `|w[c]| <= m |scales[g]| + |biases[g]|`. With
-//! `N[g] = sum |x[c]|` together
+//! integers is exact, and so is its conversion (it is below 2^24). What is evaluated in `f32` passes through at most `2 G + 8`
+//! roundings for `G` groups: the product of scale and step or the conversion of another sum, the multiply-adds over the groups
+//! (two for each of them, or one and two more for each eight), one addition, or three of a tree. The executed logit is
+//! within `gamma(M + 5) sum |w[c] x[c]|` of `z`, `M = ceil(n / 16)` (derived in `certificate/bound.rs`), and
+//! `|w[c]| <= m |scales[g]| + |biases[g]|`. With `N[g] = sum |x[c]|` together
 //!
 //! ```text
-//! |executed - evaluated| <= sum_g |scales[g]| (m/2 D[g] + gamma(M + 5) m N[g] + gamma(G + 7) m (N[g] + 2 D[g]))
-//!                         + max |biases[g]| sum_g (gamma(M + 5) + gamma(G + 7)) N[g]  +  what is lost below the normal numbers
+//! |executed - evaluated| <= sum_g |scales[g]| (m/2 D[g] + gamma(M + 5) m N[g] + gamma(2 G + 8) m (N[g] + 2 D[g]))
+//!                         + sum_g |biases[g]| (gamma(M + 5) + gamma(2 G + 8)) N[g]  +  what is lost below the normal numbers
 //! ```
 //!
 //! Both sums are raised by 2^-40, which costs nothing, so that a bound below 2^30 also says that scales and biases are
@@ -33,13 +33,18 @@
 //!
 //! Integers of 16 bits, with one step for all columns, bound a logit so closely that two or three rows are left, but take
 //! twice as many operations; with 8 bits it is one row in a hundred (SmolLM2's head).
+//!
+//! One hidden state is held against rows where they lie (`in_place.rs`): memory is the limit. For several, rows are first
+//! brought side by side (`side_by_side.rs`), which takes a tenth of the time of ten and spares each a third of its own.
 
+mod in_place;
+mod side_by_side;
 mod x86;
 
 use std::cell::RefCell;
 
 use super::{
-    Activations, BLOCK_ROWS, Job, Kernel, LANES, Pass, SCRATCH, Top, lanes::TILE_ROWS, logits::two_in_order, multiply,
+    Activations, Job, Kernel, LANES, Pass, SCRATCH, Top, lanes::TILE_ROWS, logits::two_in_order, multiply,
     rounding::gamma, vector::larger,
 };
 use crate::{
@@ -47,16 +52,18 @@ use crate::{
     team::Team,
 };
 
-/// Bytes that are multiplied at once.
+/// Rows that are evaluated side by side.
+const ROWS: usize = 16;
+/// Tiles of as many rows.
+const TILES: usize = ROWS / TILE_ROWS;
+/// Bytes of one row that are multiplied at once.
 const WIDE: usize = 32;
-/// Groups whose scales and biases are taken at once.
+/// Groups of one row whose scales and biases are taken at once.
 const GROUPS: usize = 8;
 /// The largest `q`.
 const LARGEST: f64 = 127.0;
 /// Bounds from here on say nothing.
 const NO_BOUND: f32 = (1_u32 << 30) as f32;
-/// Tiles of a block.
-const TILES: usize = BLOCK_ROWS / TILE_ROWS;
 
 /// Values of `q`, aligned as the loops load them.
 #[derive(Clone, Copy)]
@@ -67,7 +74,7 @@ struct Bytes([i8; WIDE]);
 struct Probe {
     /// Of the matrix that it is for.
     layout: Layout,
-    /// Which of those that are held against a block it is, and how many they are: each reads a part of the next block ahead.
+    /// Which of those that are held against the same rows it is, and how many they are: each reads a part of the next rows ahead.
     turn: Turn,
     /// Subtracted from each packed word.
     shift: u32,
@@ -76,8 +83,6 @@ struct Probe {
     q: Vec<Bytes>,
     /// One for each group, filled up with zeros to a whole number of [`GROUPS`].
     groups: Groups,
-    /// What the bound has for each unit of the largest bias of a row.
-    by_bias: f32,
     /// The part of the bound that depends on neither scales nor biases.
     absolute: f32,
     /// As the specification wants it.
@@ -101,6 +106,8 @@ struct Groups {
     sum: Vec<f32>,
     /// What the bound has for each unit of the scale.
     by_scale: Vec<f32>,
+    /// The same of the bias.
+    by_bias: Vec<f32>,
 }
 
 impl Probe {
@@ -111,12 +118,12 @@ impl Probe {
             Bits::Four => 15.0,
             Bits::Eight => 255.0,
         };
-        let (executed, evaluated) = (gamma(hidden.len().div_ceil(LANES) + 5), gamma(groups + 7));
+        let (executed, evaluated) = (gamma(hidden.len().div_ceil(LANES) + 5), gamma(2 * groups + 8));
         // Of the sums of this function, of conversions to f32, and of the bound's own sum over the groups.
         let up = |x: f64| (x * (1.0 + 1e-6 + 2.0 * evaluated)) as f32;
         let raised = 2.0_f64.powi(-40);
         let padded = || vec![0.0_f32; groups.next_multiple_of(GROUPS)];
-        let mut of = Groups { step: padded(), middle: padded(), sum: padded(), by_scale: padded() };
+        let mut of = Groups { step: padded(), middle: padded(), sum: padded(), by_scale: padded(), by_bias: padded() };
         let mut q = Vec::with_capacity(hidden.len());
         let (mut all, mut steps) = (0.0, 0.0);
         for (g, x) in hidden.chunks_exact(group_size).enumerate() {
@@ -143,6 +150,7 @@ impl Probe {
             let by_scale = up(largest_code * (lost / 2.0 + rounding) + raised);
             // With an infinite sum a logit may be evaluated as minus infinity, as if its row were not there.
             of.by_scale[g] = if bounded { by_scale } else { f32::NAN };
+            of.by_bias[g] = up((executed + evaluated) * norm + raised);
             all += norm;
             steps += f64::from(step);
         }
@@ -153,7 +161,6 @@ impl Probe {
             shift,
             q: bytes(layout, &q),
             groups: of,
-            by_bias: up((executed + evaluated) * all + raised),
             absolute: up(2.0_f64.powi(-125) * (columns + all + columns * steps)),
             x: Activations::from_rows(kernel, hidden.len(), hidden),
         }
@@ -183,33 +190,30 @@ fn bytes(layout: &Layout, whole: &[i8]) -> Vec<Bytes> {
     q
 }
 
-/// Scales and biases of a block of rows, widened.
-struct Scales {
-    /// `[rows, groups]`, with room for [`GROUPS`] more behind.
-    scales: Vec<f32>,
-    biases: Vec<f32>,
-    /// The largest magnitude among the scales of a tile's rows, `[TILES, groups]`, each filled up with zeros to a whole number
-    /// of [`GROUPS`]; not a number where one is not.
-    largest_scale: Vec<f32>,
-    /// The same of all biases of a tile.
-    largest_bias: [f32; TILES],
-    /// Scales times steps of the rows that are worked on.
-    steps: Vec<f32>,
+/// Buffers of one thread.
+#[derive(Default)]
+struct Buffers {
+    /// `[words, rows]`: sixteen rows side by side; the last one again, where there are fewer.
+    words: Vec<[u32; ROWS]>,
+    /// The same of widened scales and biases, `[groups, rows]`.
+    scales: Vec<[f32; ROWS]>,
+    biases: Vec<[f32; ROWS]>,
+    /// Widened scales and biases of rows as the matrix has them, and scales times steps.
+    wide: [Vec<f32>; 3],
 }
 
 thread_local! {
-    static SCALES: RefCell<Scales> = const {
-        RefCell::new(Scales {
-            scales: Vec::new(),
-            biases: Vec::new(),
-            largest_scale: Vec::new(),
-            largest_bias: [0.0; TILES],
-            steps: Vec::new(),
-        })
-    };
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
-/// Between what the logits of a block lie.
+/// What is nearly the logits of some rows, and the part of each bound that depends on scales and biases.
+#[derive(Default)]
+struct Evaluated {
+    logits: [f32; ROWS],
+    bounds: [f32; ROWS],
+}
+
+/// Between what the logits of some rows lie.
 #[derive(Clone, Copy, Debug)]
 struct Range {
     /// None of each tile is above.
@@ -221,32 +225,31 @@ struct Range {
 impl Range {
     const NONE: Self = Self { most: [f32::NEG_INFINITY; TILES], least: f32::NEG_INFINITY };
 
-    /// Of a block whose logits are nearly `logits`, minus infinity where there are no rows; `by_scale` is the part of each tile's
-    /// bound that depends on scales.
+    /// Of `rows` rows.
     #[inline(always)]
-    fn new(logits: &[f32; BLOCK_ROWS], by_scale: &[f32; TILES], scales: &Scales, probe: &Probe) -> Self {
-        let (mut best, mut size) = ([0.0; TILES], [0.0; TILES]);
-        // Of rows that are there; what is evaluated of them is finite where there is a bound.
-        let size_of = |x: f32| if x == f32::NEG_INFINITY { 0.0 } else { x.abs() };
-        for (tile, logits) in logits.chunks_exact(TILE_ROWS).enumerate() {
-            let [a, b, c, d] = [logits[0], logits[1], logits[2], logits[3]];
-            best[tile] = larger(larger(a, b), larger(c, d));
-            size[tile] = larger(larger(size_of(a), size_of(b)), larger(size_of(c), size_of(d)));
-        }
-        let (mut most, mut least) = ([0.0; TILES], [0.0; TILES]);
-        for tile in 0..TILES {
-            let error = by_scale[tile] + scales.largest_bias[tile] * probe.by_bias;
+    fn new(rows: usize, Evaluated { logits, bounds }: &Evaluated, probe: &Probe) -> Self {
+        let (mut most, mut least) = ([0.0; ROWS], [0.0; ROWS]);
+        for r in 0..ROWS {
+            let error = bounds[r];
             // The rounding of this, and of the sums below.
-            let error = (error + probe.absolute) * (1.0 + 1.0 / 512.0) + size[tile] * (1.0 / (1 << 22) as f32);
-            // Also false where the error is not a number.
+            let error = (error + probe.absolute) * (1.0 + 1.0 / 512.0) + logits[r].abs() * (1.0 / (1 << 22) as f32);
+            // Also false where the error is not a number; where it is one, so is the logit.
             let bounded = error < NO_BOUND;
-            most[tile] = if bounded { best[tile] + error } else { f32::INFINITY };
-            least[tile] = if bounded { best[tile] - error } else { f32::NEG_INFINITY };
+            most[r] = if bounded { logits[r] + error } else { f32::INFINITY };
+            least[r] = if bounded { logits[r] - error } else { f32::NEG_INFINITY };
         }
-        for l in 0..4 {
-            least[l] = larger(least[l], least[l + 4]);
+        most[rows..].fill(f32::NEG_INFINITY);
+        least[rows..].fill(f32::NEG_INFINITY);
+        let mut of_tiles = [0.0; TILES];
+        for (tile, most) in of_tiles.iter_mut().zip(most.chunks_exact(TILE_ROWS)) {
+            *tile = larger(larger(most[0], most[1]), larger(most[2], most[3]));
         }
-        Self { most, least: larger(larger(least[0], least[1]), larger(least[2], least[3])) }
+        for half in [8, 4, 2, 1] {
+            for r in 0..half {
+                least[r] = larger(least[r], least[r + half]);
+            }
+        }
+        Self { most: of_tiles, least: least[0] }
     }
 }
 
@@ -355,16 +358,11 @@ pub fn tops(
     });
     let probes: Vec<Probe> = probes.into_iter().flatten().collect();
     // `[blocks, queries]`.
-    let mut ranges = vec![Range::NONE; rows.div_ceil(BLOCK_ROWS) * queries.len()];
+    let mut ranges = vec![Range::NONE; rows.div_ceil(ROWS) * queries.len()];
     team.for_each_chunk(&mut ranges, queries.len(), |block, ranges| {
-        let first = block * BLOCK_ROWS;
-        let rows = matrix.rows(first..rows.min(first + BLOCK_ROWS));
-        SCALES.with_borrow_mut(|scales| {
-            loops.widen(&rows, scales);
-            for (probe, range) in probes.iter().zip(ranges) {
-                *range = loops.range(&rows, probe, scales);
-            }
-        });
+        let some = |block: usize| matrix.rows(block * ROWS..((block + 1) * ROWS).min(rows));
+        let next = some((block + 1).min(rows.div_ceil(ROWS) - 1));
+        BUFFERS.with_borrow_mut(|buffers| loops.ranges(&some(block), &next, &probes, buffers, ranges));
     });
     let search = |query: usize| Search { kernel, matrix, probe: &probes[query] };
     let mut found: Vec<(Known, Vec<usize>)> = Vec::new();
@@ -405,7 +403,7 @@ pub fn tops(
 mod tests {
     use super::*;
     use crate::{
-        kernels::scalar,
+        kernels::{BLOCK_ROWS, scalar},
         quant::FloatType,
         testing::{fixture::SplitMix64, heads::encode},
     };
@@ -446,22 +444,25 @@ mod tests {
                 let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
                 let x = hidden(layout.cols(), &mut random, size);
                 let mut w = vec![0.0; layout.cols()];
-                for kernel in Kernel::available() {
-                    let probe = Probe::new(kernel, &matrix, Turn { index: 0, of: 1 }, shift, &x);
+                for (kernel, of) in Kernel::available().into_iter().flat_map(|kernel| [(kernel, 1), (kernel, 2)]) {
+                    let probe = |index| Probe::new(kernel, &matrix, Turn { index, of }, shift, &x);
+                    let probes: Vec<Probe> = (0..of).map(probe).collect();
                     for loops in x86::Loops::all(kernel, layout.bits()) {
                         for row in 0..layout.rows() {
                             let one = matrix.row(row);
-                            let range = SCALES.with_borrow_mut(|scales| {
-                                loops.widen(&one, scales);
-                                loops.range(&one, &probe, scales)
+                            let mut ranges = [Range::NONE; 2];
+                            BUFFERS.with_borrow_mut(|buffers| {
+                                loops.ranges(&one, &one, &probes, buffers, &mut ranges[..probes.len()]);
                             });
                             scalar::dequantize_row(&matrix, shift, row, &mut w);
                             let z = scalar::dot(&w, &x);
-                            let (best, most) = (range.least, range.most[0]);
-                            assert!(best <= z && z <= most, "{layout:?} {row}: {z} {range:?}");
                             let sizes: f64 = w.iter().zip(&x).map(|(w, x)| f64::from(w * x).abs()).sum();
-                            widest = widest.max(f64::from(most - best) / sizes);
-                            seen += 1;
+                            for range in &ranges[..of] {
+                                let (best, most) = (range.least, range.most[0]);
+                                assert!(best <= z && z <= most, "{layout:?} {row}: {z} {range:?}");
+                                widest = widest.max(f64::from(most - best) / sizes);
+                                seen += 1;
+                            }
                         }
                     }
                 }
