@@ -81,10 +81,10 @@ unsafe impl Lanes for Ymm {
                 fours[r] = _mm256_add_ps(kept, other);
             }
             let mut twos = [_mm256_setzero_ps(); 2];
-            for (twos, pair) in twos.iter_mut().zip(fours.chunks_exact(2)) {
-                let (a, b) = (_mm256_castps_pd(pair[0]), _mm256_castps_pd(pair[1]));
+            for pair in 0..2 {
+                let (a, b) = (_mm256_castps_pd(fours[2 * pair]), _mm256_castps_pd(fours[2 * pair + 1]));
                 let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
-                *twos = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+                twos[pair] = _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
             }
             let [ab, cd] = twos;
             let ones = _mm256_add_ps(_mm256_shuffle_ps::<0x88>(ab, cd), _mm256_shuffle_ps::<0xdd>(ab, cd));

@@ -2,8 +2,9 @@
 //!
 //! [`Lanes`] is what an instruction set must bring. The loops are inlined into functions that carry
 //! the instruction set's `target_feature`, so that they compile to its instructions. What calls an intrinsic is
-//! never a closure: a closure is a function of its own, without these features, and where the compiler leaves it one
-//! (other codegen units, no link-time optimization) each instruction becomes a call.
+//! never a closure, and registers are not gone through by iterators: these are functions of their own, without these
+//! features, and where the compiler leaves them so (other codegen units, no link-time optimization) each becomes a call that
+//! takes registers through memory.
 
 use std::ops::Range;
 
@@ -303,10 +304,10 @@ impl Parts {
         unsafe {
             let mut acc = [[[L::zero(); H]; R]; V];
             if !self.first {
-                for (v, acc) in acc.iter_mut().enumerate() {
-                    for (r, acc) in acc.iter_mut().enumerate() {
-                        for (h, acc) in acc.iter_mut().enumerate() {
-                            *acc = L::load(self.line(row + r, vector + v).add(lane + h * L::WIDTH));
+                for v in 0..V {
+                    for r in 0..R {
+                        for h in 0..H {
+                            acc[v][r][h] = L::load(self.line(row + r, vector + v).add(lane + h * L::WIDTH));
                         }
                     }
                 }
@@ -333,18 +334,18 @@ impl Parts {
         let whole = R == TILE_ROWS && STRIDE == 1 && self.last && H * L::WIDTH == LANES;
         // SAFETY: as for this function.
         unsafe {
-            for (v, acc) in acc.into_iter().enumerate() {
+            for v in 0..V {
                 if whole {
                     let mut rows = [L::zero(); TILE_ROWS];
                     for r in 0..TILE_ROWS {
-                        rows[r] = acc[r % R][0];
+                        rows[r] = acc[v][r % R][0];
                     }
                     L::sum4(rows, [self.sums.cast_const(); TILE_ROWS], block.output(0, vector + v));
                     continue;
                 }
-                for (r, acc) in acc.into_iter().enumerate() {
-                    for (h, acc) in acc.into_iter().enumerate() {
-                        acc.store(self.line(row + r, vector + v).add(lane + h * L::WIDTH));
+                for r in 0..R {
+                    for h in 0..H {
+                        acc[v][r][h].store(self.line(row + r, vector + v).add(lane + h * L::WIDTH));
                     }
                 }
             }
@@ -759,8 +760,8 @@ unsafe fn lines<L: Lanes, const R: usize, const V: usize>(
         // The fewer of both stay in registers, the others come one after the other: sums need nearly all there are.
         if V < R {
             let mut xs = [L::zero(); V];
-            for (v, xv) in xs.iter_mut().enumerate() {
-                *xv = L::load(x.add(v * stride));
+            for v in 0..V {
+                xs[v] = L::load(x.add(v * stride));
             }
             for r in 0..R {
                 let row = L::load(w.add(r * LANES));
@@ -770,8 +771,8 @@ unsafe fn lines<L: Lanes, const R: usize, const V: usize>(
             }
         } else {
             let mut rows = [L::zero(); R];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = L::load(w.add(r * LANES));
+            for r in 0..R {
+                rows[r] = L::load(w.add(r * LANES));
             }
             for v in 0..V {
                 let xv = L::load(x.add(v * stride));
@@ -970,19 +971,19 @@ unsafe fn heads<L: Lanes, const H: usize>(
             let mut acc = [[L::zero(); 4]; H];
             for (j, value) in values.iter().enumerate() {
                 let mut v = [L::zero(); 4];
-                for (i, v) in v.iter_mut().enumerate() {
-                    *v = L::load(value.as_ptr().add(c + i * L::WIDTH));
+                for i in 0..4 {
+                    v[i] = L::load(value.as_ptr().add(c + i * L::WIDTH));
                 }
-                for (h, acc) in acc.iter_mut().enumerate() {
+                for h in 0..H {
                     let score = L::splat(*scores.get_unchecked(h * count + j));
-                    for (acc, v) in acc.iter_mut().zip(v) {
-                        *acc = score.fma(v, *acc);
+                    for i in 0..4 {
+                        acc[h][i] = score.fma(v[i], acc[h][i]);
                     }
                 }
             }
-            for (h, acc) in acc.into_iter().enumerate() {
-                for (i, acc) in acc.into_iter().enumerate() {
-                    acc.store(out.as_mut_ptr().add(h * cols + c + i * L::WIDTH));
+            for h in 0..H {
+                for i in 0..4 {
+                    acc[h][i].store(out.as_mut_ptr().add(h * cols + c + i * L::WIDTH));
                 }
             }
             c += wide;

@@ -241,8 +241,9 @@ impl Range {
         most[rows..].fill(f32::NEG_INFINITY);
         least[rows..].fill(f32::NEG_INFINITY);
         let mut of_tiles = [0.0; TILES];
-        for (tile, most) in of_tiles.iter_mut().zip(most.chunks_exact(TILE_ROWS)) {
-            *tile = larger(larger(most[0], most[1]), larger(most[2], most[3]));
+        for tile in 0..TILES {
+            let first = tile * TILE_ROWS;
+            of_tiles[tile] = larger(larger(most[first], most[first + 1]), larger(most[first + 2], most[first + 3]));
         }
         for half in [8, 4, 2, 1] {
             for r in 0..half {

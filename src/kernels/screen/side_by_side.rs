@@ -46,10 +46,11 @@ unsafe fn bring(from: *const u8, row_bytes: usize, rows: usize, words: usize, to
             // SAFETY: as for this function.
             unsafe {
                 let mut pairs = [_mm256_setzero_si256(); 4];
-                for (r, pair) in pairs.iter_mut().enumerate() {
-                    let at = |row: usize| from.add(row.min(rows - 1) * row_bytes + 4 * w).cast();
-                    let low = _mm256_castsi128_si256(_mm_loadu_si128(at(half + r)));
-                    *pair = _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(at(half + r + 4)));
+                for r in 0..4 {
+                    let low = from.add((half + r).min(rows - 1) * row_bytes + 4 * w).cast();
+                    let high = from.add((half + r + 4).min(rows - 1) * row_bytes + 4 * w).cast();
+                    let low = _mm256_castsi128_si256(_mm_loadu_si128(low));
+                    pairs[r] = _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(high));
                 }
                 let [a, b, c, d] = pairs;
                 let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
@@ -60,8 +61,8 @@ unsafe fn bring(from: *const u8, row_bytes: usize, rows: usize, words: usize, to
                     _mm256_unpacklo_epi64(ab_high, cd_high),
                     _mm256_unpackhi_epi64(ab_high, cd_high),
                 ];
-                for (k, eight) in four.into_iter().enumerate() {
-                    _mm256_storeu_si256(to.add(w + k).cast::<u32>().add(half).cast(), eight);
+                for k in 0..4 {
+                    _mm256_storeu_si256(to.add(w + k).cast::<u32>().add(half).cast(), four[k]);
                 }
             }
         }

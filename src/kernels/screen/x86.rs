@@ -99,8 +99,8 @@ unsafe fn ranges<L: Lanes, const EIGHT: bool>(
             return;
         }
         side_by_side::arrange(rows, buffers);
-        for (probe, to) in probes.iter().zip(to) {
-            *to = Range::new(count, &side_by_side::evaluate::<L, EIGHT>(buffers, probe, next), probe);
+        for (i, probe) in probes.iter().enumerate() {
+            to[i] = Range::new(count, &side_by_side::evaluate::<L, EIGHT>(buffers, probe, next), probe);
         }
     }
 }
@@ -203,17 +203,18 @@ unsafe impl Lanes for Ymm {
             for w in 0..4 {
                 let q = q.add(4 * w).cast::<i32>();
                 let (low, high) = (_mm256_set1_epi32(q.read()), _mm256_set1_epi32(q.add(WIDE / 4).read()));
-                for (half, pairs) in pairs.iter_mut().enumerate() {
+                for half in 0..2 {
                     let eight = _mm256_loadu_si256(words.add(w).cast::<__m256i>().add(half));
                     let eight = _mm256_sub_epi32(eight, shift);
                     let of_low = _mm256_maddubs_epi16(_mm256_and_si256(eight, nibble), low);
                     let of_high = _mm256_and_si256(_mm256_srli_epi16::<4>(eight), nibble);
                     let of_high = _mm256_maddubs_epi16(of_high, high);
-                    *pairs = _mm256_add_epi16(*pairs, _mm256_add_epi16(of_low, of_high));
+                    pairs[half] = _mm256_add_epi16(pairs[half], _mm256_add_epi16(of_low, of_high));
                 }
             }
-            for (sums, pairs) in sums.iter_mut().zip(pairs) {
-                *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            for half in 0..2 {
+                let fours = _mm256_madd_epi16(pairs[half], _mm256_set1_epi16(1));
+                sums[half] = _mm256_add_epi32(sums[half], fours);
             }
             sums
         }
