@@ -89,22 +89,29 @@ fn llama3_8b_head_shifted(bencher: Bencher<'_, '_>, vectors: usize) {
     product(bencher, LLAMA3_8B, vectors, 1_000_001);
 }
 
-/// The two largest logits of one hidden state, as a greedy step asks for them.
-fn largest_two(bencher: Bencher<'_, '_>, shape: (usize, usize), shift: u32) {
+/// The two largest logits of each of some hidden states, as greedy steps ask for them: one under `shift`, the next under
+/// another.
+fn largest_two(bencher: Bencher<'_, '_>, shape: (usize, usize), states: usize, shift: u32) {
     let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), Kernel::best());
-    let x: Vec<f32> = (0..shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
+    let x: Vec<f32> = (0..states * shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
+    let queries: Vec<(u32, &[f32])> = (shift..).zip(x.chunks_exact(shape.1)).collect();
     bencher
         .counter(BytesCount::new(head.bytes()))
-        .counter(ItemsCount::new(shape.0 * shape.1))
-        .bench_local(|| tops(kernel, &team, &head.view(), &[(black_box(shift), &x)]));
+        .counter(ItemsCount::new(shape.0 * shape.1 * states))
+        .bench_local(|| tops(kernel, &team, &head.view(), black_box(&queries)));
 }
 
 #[divan::bench(args = [0, 1_000_001])]
 fn smollm2_largest_two(bencher: Bencher<'_, '_>, shift: u32) {
-    largest_two(bencher, SMOLLM2, shift);
+    largest_two(bencher, SMOLLM2, 1, shift);
+}
+
+#[divan::bench(args = [2, 10])]
+fn smollm2_largest_two_of_several(bencher: Bencher<'_, '_>, states: usize) {
+    largest_two(bencher, SMOLLM2, states, 1_000_001);
 }
 
 #[divan::bench(args = [0, 1_000_001], sample_count = 30)]
 fn llama3_8b_largest_two(bencher: Bencher<'_, '_>, shift: u32) {
-    largest_two(bencher, LLAMA3_8B, shift);
+    largest_two(bencher, LLAMA3_8B, 1, shift);
 }

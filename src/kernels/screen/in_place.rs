@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Buffers, Evaluated, GROUPS, Probe, ROWS, WIDE, x86::Lanes};
+use super::{Buffers, Evaluated, GROUPS, Probe, ROWS, WIDE, lane_of, x86::Lanes};
 use crate::{
     kernels::{
         avx2::Ymm,
@@ -39,7 +39,7 @@ pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
             widen_some::<Ymm>(layout.scale_type(), from, &mut to[..count]);
         }
         steps.resize(MOST * probe.groups.step.len(), 0.0);
-        match probe.layout.group_size() * probe.layout.bits().get() / 8 {
+        match probe.group_bytes() {
             16 => all::<L, EIGHT, 16>(rows, probe, buffers, &mut to),
             32 => all::<L, EIGHT, 32>(rows, probe, buffers, &mut to),
             64 => all::<L, EIGHT, 64>(rows, probe, buffers, &mut to),
@@ -173,7 +173,8 @@ unsafe fn some<L: Lanes, const EIGHT: bool, const BYTES: usize, const R: usize, 
             q = q.add(BYTES.div_ceil(WIDE) * if EIGHT { WIDE } else { 2 * WIDE });
         }
         for r in 0..R {
-            (to.logits[row + r * apart], to.bounds[row + r * apart]) = totals(acc[r], bounds[r]);
+            let lane = lane_of(row + r * apart);
+            (to.logits[lane], to.bounds[lane]) = totals(acc[r], bounds[r]);
         }
     }
 }

@@ -7,8 +7,10 @@
 //!
 //! # The bound
 //!
-//! Each group of columns has a step `t[g]`: `x[c] = t[g] q[c] + d[c]` with `q[c]` an integer of 8 bits. Let `m` be the
-//! largest code. The exact logit of a row is, since `code = m/2 + (code - m/2)`,
+//! Each group of columns has a step `t[g]`: `x[c] = t[g] q[c] + d[c]` with `q[c]` an integer of 8 bits. Where codes of 4 bits are
+//! two in a byte and the byte is multiplied as it is, `q[c]` is `16 b` for the high code and `16 a + b` for the low one, with
+//! `a` and `b` of 8 bits: `16 (low a) + (low + 16 high) b` leaves one code less to be masked out. Let `m` be the largest code.
+//! The exact logit of a row is, since `code = m/2 + (code - m/2)`,
 //!
 //! ```text
 //! z = sum_g scales[g] (t[g] sum_(c in g) code[c] q[c]  +  m/2 sum d[c])  +  biases[g] sum x[c]
@@ -17,8 +19,9 @@
 //!
 //! The second line is at most `|scales[g]| m/2 D[g]`, where `D[g] = sum |d[c]|`; it is left out. Of the first the sum over
 //! integers is exact, and so is its conversion (it is below 2^24). What is evaluated in `f32` passes through at most `2 G + 8`
-//! roundings for `G` groups: the product of scale and step or the conversion of another sum, the multiply-adds over the groups
-//! (two for each of them, or one and two more for each eight), one addition, or three of a tree. The executed logit is
+//! roundings for `G` groups: the conversion of a sum of floats; the product of scale and step, or of the integers and the step,
+//! another sum added; the multiply-adds over the groups (one for each of them, and two more for each eight); one addition,
+//! or three of a tree. The executed logit is
 //! within `gamma(M + 5) sum |w[c] x[c]|` of `z`, `M = ceil(n / 16)` (derived in `certificate/bound.rs`), and
 //! `|w[c]| <= m |scales[g]| + |biases[g]|`. With `N[g] = sum |x[c]|` together
 //!
@@ -60,12 +63,14 @@ const TILES: usize = ROWS / TILE_ROWS;
 const WIDE: usize = 32;
 /// Groups of one row whose scales and biases are taken at once.
 const GROUPS: usize = 8;
-/// The largest `q`.
+/// The largest integer of 8 bits that a code is multiplied by.
 const LARGEST: f64 = 127.0;
+/// The largest of a whole byte: a sixteenth of it is taken from what the low code is multiplied by, which may be as large.
+const LARGEST_OF_BYTES: f64 = 119.0;
 /// Bounds from here on say nothing.
 const NO_BOUND: f32 = (1_u32 << 30) as f32;
 
-/// Values of `q`, aligned as the loops load them.
+/// Integers that codes are multiplied by, aligned as the loops load them.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 struct Bytes([i8; WIDE]);
@@ -74,12 +79,12 @@ struct Bytes([i8; WIDE]);
 struct Probe {
     /// Of the matrix that it is for.
     layout: Layout,
-    /// Which of those that are held against the same rows it is, and how many they are: each reads a part of the next rows ahead.
-    turn: Turn,
+    /// Of the words of sixteen rows, and of their scales, the bytes that this one of several probes asks for ahead.
+    ahead: [std::ops::Range<usize>; 2],
     /// Subtracted from each packed word.
     shift: u32,
-    /// For each 32 bytes of packed words (16, where a group has no more) the `q` that they are multiplied by; with codes of
-    /// 4 bits first those of the low nibbles, then those of the high ones.
+    /// For each 32 bytes of packed words (16, where a group has no more) the integers that they are multiplied by; with codes of
+    /// 4 bits first those of the low nibbles, then those of the high ones or of the bytes.
     q: Vec<Bytes>,
     /// One for each group, filled up with zeros to a whole number of [`GROUPS`].
     groups: Groups,
@@ -89,11 +94,19 @@ struct Probe {
     x: Activations,
 }
 
-/// One of several probes.
+/// One of several probes that are held against the same rows.
 #[derive(Clone, Copy)]
 struct Turn {
     index: usize,
     of: usize,
+}
+
+impl Turn {
+    /// Its part of so many bytes, in whole lines.
+    fn part(self, bytes: usize) -> std::ops::Range<usize> {
+        let part = bytes.div_ceil(64).div_ceil(self.of) * 64;
+        self.index * part..((self.index + 1) * part).min(bytes)
+    }
 }
 
 /// What a group's scale and bias are multiplied by.
@@ -111,7 +124,7 @@ struct Groups {
 }
 
 impl Probe {
-    fn new(kernel: Kernel, matrix: &MatrixRef<'_>, turn: Turn, shift: u32, hidden: &[f32]) -> Self {
+    fn new(kernel: Kernel, loops: x86::Loops, matrix: &MatrixRef<'_>, turn: Turn, shift: u32, hidden: &[f32]) -> Self {
         let layout = matrix.layout();
         let (groups, group_size) = (layout.groups_per_row(), layout.group_size());
         let largest_code = match layout.bits() {
@@ -125,23 +138,32 @@ impl Probe {
         let padded = || vec![0.0_f32; groups.next_multiple_of(GROUPS)];
         let mut of = Groups { step: padded(), middle: padded(), sum: padded(), by_scale: padded(), by_bias: padded() };
         let mut q = Vec::with_capacity(hidden.len());
+        let whole_bytes = loops.whole_bytes(layout.bits());
+        let (largest, steps_of_one) = if whole_bytes { (LARGEST_OF_BYTES, 16.0) } else { (LARGEST, 1.0) };
         let (mut all, mut steps) = (0.0, 0.0);
         for (g, x) in hidden.chunks_exact(group_size).enumerate() {
             let most = x.iter().fold(0.0_f32, |most, x| larger(most, x.abs()));
             // The smallest number where there is nothing else. With an infinity or a NaN all bounds below are NaN.
-            let step = (f64::from(most) / LARGEST) as f32;
-            let step = if step > 0.0 { step } else { f32::from_bits(1) };
+            let step = (f64::from(most) / (largest * steps_of_one)) as f32;
+            let step = f64::from(if step > 0.0 { step } else { f32::from_bits(1) });
+            // A NaN becomes 0; no bound holds then, anyway.
+            let integer = |x: f64| (x / (step * steps_of_one)).round().clamp(-LARGEST, LARGEST);
             let (mut sum, mut norm, mut middle, mut lost) = (0.0, 0.0, 0.0, 0.0);
-            for &x in x {
-                // A NaN becomes 0; no bound holds then, anyway.
-                let whole = (f64::from(x) / f64::from(step)).round().clamp(-LARGEST, LARGEST) as i8;
-                let rest = f64::from(x) - f64::from(step) * f64::from(whole);
-                q.push(whole);
-                sum += f64::from(x);
-                norm += f64::from(x.abs());
-                middle += rest;
-                lost += rest.abs();
+            for pair in x.chunks_exact(2) {
+                let [low, high] = [f64::from(pair[0]), f64::from(pair[1])];
+                let of_high = integer(high);
+                let in_low = if whole_bytes { of_high } else { 0.0 };
+                let of_low = integer(low - step * in_low);
+                q.extend([of_low as i8, of_high as i8]);
+                for (x, steps) in [(low, steps_of_one * of_low + in_low), (high, steps_of_one * of_high)] {
+                    let rest = x - step * steps;
+                    sum += x;
+                    norm += x.abs();
+                    middle += rest;
+                    lost += rest.abs();
+                }
             }
+            let step = step as f32;
             of.step[g] = step;
             of.sum[g] = sum as f32;
             of.middle[g] = (largest_code / 2.0 * middle) as f32;
@@ -157,7 +179,7 @@ impl Probe {
         let columns = hidden.len() as f64;
         Self {
             layout: *layout,
-            turn,
+            ahead: [layout.weight_row_bytes(), layout.scale_row_bytes()].map(|bytes| turn.part(ROWS * bytes)),
             shift,
             q: bytes(layout, &q),
             groups: of,
@@ -166,13 +188,19 @@ impl Probe {
         }
     }
 
+    /// Bytes of a group's packed words.
+    #[inline(always)]
+    const fn group_bytes(&self) -> usize {
+        self.layout.group_size() * self.layout.bits().get() / 8
+    }
+
     /// Whether it is for the matrix that `rows` are of.
     fn fits(&self, rows: &MatrixRef<'_>) -> bool {
         self.layout == rows.layout().with_rows(self.layout.rows())
     }
 }
 
-/// [`Probe::q`].
+/// [`Probe::q`], of one integer for each column.
 fn bytes(layout: &Layout, whole: &[i8]) -> Vec<Bytes> {
     let bits = layout.bits().get();
     let wide = (layout.group_size() * bits / 8).min(WIDE);
@@ -198,6 +226,8 @@ struct Buffers {
     /// The same of widened scales and biases, `[groups, rows]`.
     scales: Vec<[f32; ROWS]>,
     biases: Vec<[f32; ROWS]>,
+    /// Without their signs.
+    sizes: [Vec<[f32; ROWS]>; 2],
     /// Widened scales and biases of rows as the matrix has them, and scales times steps.
     wide: [Vec<f32>; 3],
 }
@@ -206,7 +236,20 @@ thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
-/// What is nearly the logits of some rows, and the part of each bound that depends on scales and biases.
+/// The row of sixteen that is in a lane. The rows of a tile are four lanes from each other, so that what is asked of each tile
+/// is asked of four at once.
+#[inline(always)]
+const fn row_of(lane: usize) -> usize {
+    lane % TILES * TILE_ROWS + lane / TILES
+}
+
+/// The lane that a row of sixteen is in.
+#[inline(always)]
+const fn lane_of(row: usize) -> usize {
+    row % TILE_ROWS * TILES + row / TILE_ROWS
+}
+
+/// What is nearly the logits of some rows, and the part of each bound that depends on scales and biases; by lanes.
 #[derive(Default)]
 struct Evaluated {
     logits: [f32; ROWS],
@@ -238,20 +281,27 @@ impl Range {
             most[r] = if bounded { logits[r] + error } else { f32::INFINITY };
             least[r] = if bounded { logits[r] - error } else { f32::NEG_INFINITY };
         }
-        most[rows..].fill(f32::NEG_INFINITY);
-        least[rows..].fill(f32::NEG_INFINITY);
-        let mut of_tiles = [0.0; TILES];
-        for tile in 0..TILES {
-            let first = tile * TILE_ROWS;
-            of_tiles[tile] = larger(larger(most[first], most[first + 1]), larger(most[first + 2], most[first + 3]));
+        for row in rows..ROWS {
+            most[lane_of(row)] = f32::NEG_INFINITY;
+            least[lane_of(row)] = f32::NEG_INFINITY;
         }
-        for half in [8, 4, 2, 1] {
-            for r in 0..half {
-                least[r] = larger(least[r], least[r + half]);
-            }
-        }
-        Self { most: of_tiles, least: least[0] }
+        let (most, least) = (of_tiles(&most), of_tiles(&least));
+        Self { most, least: larger(larger(least[0], least[1]), larger(least[2], least[3])) }
     }
+}
+
+/// The largest of each tile's rows.
+#[inline(always)]
+fn of_tiles(of_rows: &[f32; ROWS]) -> [f32; TILES] {
+    let mut largest = [0.0; TILES];
+    for tile in 0..TILES {
+        let (a, b) = (
+            larger(of_rows[tile], of_rows[TILES + tile]),
+            larger(of_rows[2 * TILES + tile], of_rows[3 * TILES + tile]),
+        );
+        largest[tile] = larger(a, b);
+    }
+    largest
 }
 
 /// Tiles whose logits are known.
@@ -355,7 +405,7 @@ pub fn tops(
     team.for_each_chunk(&mut probes, 1, |i, probe| {
         let (shift, hidden) = queries[i];
         assert_eq!(hidden.len(), matrix.layout().cols(), "columns of a hidden state and of the matrix");
-        probe[0] = Some(Probe::new(kernel, matrix, Turn { index: i, of: queries.len() }, shift, hidden));
+        probe[0] = Some(Probe::new(kernel, loops, matrix, Turn { index: i, of: queries.len() }, shift, hidden));
     });
     let probes: Vec<Probe> = probes.into_iter().flatten().collect();
     // `[blocks, queries]`.
@@ -446,15 +496,20 @@ mod tests {
                 let x = hidden(layout.cols(), &mut random, size);
                 let mut w = vec![0.0; layout.cols()];
                 for (kernel, of) in Kernel::available().into_iter().flat_map(|kernel| [(kernel, 1), (kernel, 2)]) {
-                    let probe = |index| Probe::new(kernel, &matrix, Turn { index, of }, shift, &x);
-                    let probes: Vec<Probe> = (0..of).map(probe).collect();
                     for loops in x86::Loops::all(kernel, layout.bits()) {
-                        for row in 0..layout.rows() {
-                            let one = matrix.row(row);
-                            let mut ranges = [Range::NONE; 2];
+                        let probe = |index| Probe::new(kernel, loops, &matrix, Turn { index, of }, shift, &x);
+                        let probes: Vec<Probe> = (0..of).map(probe).collect();
+                        let ranges = |rows: std::ops::Range<usize>| {
+                            let (rows, mut ranges) = (matrix.rows(rows), [Range::NONE; 2]);
                             BUFFERS.with_borrow_mut(|buffers| {
-                                loops.ranges(&one, &one, &probes, buffers, &mut ranges[..probes.len()]);
+                                loops.ranges(&rows, &rows, &probes, buffers, &mut ranges[..of]);
                             });
+                            ranges
+                        };
+                        let mut of_rows = Vec::new();
+                        for row in 0..layout.rows() {
+                            let ranges = ranges(row..row + 1);
+                            of_rows.push(ranges[0]);
                             scalar::dequantize_row(&matrix, shift, row, &mut w);
                             let z = scalar::dot(&w, &x);
                             let sizes: f64 = w.iter().zip(&x).map(|(w, x)| f64::from(w * x).abs()).sum();
@@ -465,13 +520,26 @@ mod tests {
                                 seen += 1;
                             }
                         }
+                        // What is said of sixteen rows is what is said of each.
+                        for first in (0..layout.rows()).step_by(ROWS) {
+                            let last = layout.rows().min(first + ROWS);
+                            let mut expected = Range::NONE;
+                            for (row, of_row) in of_rows[first..last].iter().enumerate() {
+                                let most = &mut expected.most[row / TILE_ROWS];
+                                *most = larger(*most, of_row.most[0]);
+                                expected.least = larger(expected.least, of_row.least);
+                            }
+                            for range in &ranges(first..last)[..of] {
+                                assert_eq!((range.most, range.least), (expected.most, expected.least), "{layout:?}");
+                            }
+                        }
                     }
                 }
             }
         }
         // From below to above a fifth of what is added up, with outliers of forty times the rest in each second group, which
-        // leave it few of the 127 steps.
-        assert!(seen == 0 || widest < 0.2, "{widest}");
+        // leave it few of the 119 steps.
+        assert!(seen == 0 || widest < 0.22, "{widest}");
         assert_eq!(seen > 1000, !x86::Loops::all(Kernel::best(), Bits::Four).is_empty());
     }
 

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Buffers, Evaluated, Probe, ROWS, WIDE, x86::Lanes};
+use super::{Buffers, Evaluated, Probe, ROWS, Range, WIDE, row_of, x86::Lanes};
 use crate::{
     kernels::{avx2::Ymm, lanes::widen_some},
     quant::MatrixRef,
@@ -26,16 +26,21 @@ pub(super) unsafe fn arrange(rows: &MatrixRef<'_>, to: &mut Buffers) {
         let [wide, ..] = &mut to.wide;
         // Up to three groups beyond the last row's are moved, too.
         wide.resize(count * groups + 3, 0.0);
-        for (from, to) in [(rows.scales(), &mut to.scales), (rows.biases(), &mut to.biases)] {
+        let parts = [(rows.scales(), &mut to.scales), (rows.biases(), &mut to.biases)];
+        for ((from, to), sizes) in parts.into_iter().zip(&mut to.sizes) {
             to.resize(groups.next_multiple_of(4), [0.0; ROWS]);
             widen_some::<Ymm>(layout.scale_type(), from, &mut wide[..count * groups]);
             bring(wide.as_ptr().cast(), groups * 4, count, to.len(), to.as_mut_ptr().cast());
+            sizes.resize(to.len(), [0.0; ROWS]);
+            for (size, x) in sizes.as_flattened_mut().iter_mut().zip(to.as_flattened()) {
+                *size = x.abs();
+            }
         }
     }
 }
 
 /// Moves `words` words (a multiple of four) of `rows` rows, `row_bytes` from each other, to where the same word of all rows is
-/// side by side; where there are fewer than [`ROWS`], the last stands for those that are missing.
+/// side by side, in the order of [`row_of`]; where there are fewer than [`ROWS`], the last stands for those that are missing.
 ///
 /// # Safety
 /// AVX2 was detected, and the pointers are valid for as much.
@@ -47,8 +52,8 @@ unsafe fn bring(from: *const u8, row_bytes: usize, rows: usize, words: usize, to
             unsafe {
                 let mut pairs = [_mm256_setzero_si256(); 4];
                 for r in 0..4 {
-                    let low = from.add((half + r).min(rows - 1) * row_bytes + 4 * w).cast();
-                    let high = from.add((half + r + 4).min(rows - 1) * row_bytes + 4 * w).cast();
+                    let low = from.add(row_of(half + r).min(rows - 1) * row_bytes + 4 * w).cast();
+                    let high = from.add(row_of(half + r + 4).min(rows - 1) * row_bytes + 4 * w).cast();
                     let low = _mm256_castsi128_si256(_mm_loadu_si128(low));
                     pairs[r] = _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(high));
                 }
@@ -69,54 +74,74 @@ unsafe fn bring(from: *const u8, row_bytes: usize, rows: usize, words: usize, to
     }
 }
 
-/// All that was arranged, held against a probe.
+/// All that was arranged, held against each probe in turn.
 ///
 /// # Safety
-/// The features of `L` were detected; the rows are of the probe's matrix.
+/// The features of `L` were detected; the rows are of the probes' matrix, and `to` is as long as `probes`.
 #[inline(always)]
 pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
+    count: usize,
+    rows: &Buffers,
+    probes: &[Probe],
+    next: &MatrixRef<'_>,
+    to: &mut [Range],
+) {
+    for (probe, to) in probes.iter().zip(to) {
+        // SAFETY: as for this function.
+        let evaluated = unsafe {
+            match probe.group_bytes() {
+                16 => one::<L, EIGHT, 16>(rows, probe, next),
+                32 => one::<L, EIGHT, 32>(rows, probe, next),
+                64 => one::<L, EIGHT, 64>(rows, probe, next),
+                _ => one::<L, EIGHT, 128>(rows, probe, next),
+            }
+        };
+        *to = Range::new(count, &evaluated, probe);
+    }
+}
+
+/// The same for one probe of a matrix whose groups have `BYTES` bytes.
+///
+/// # Safety
+/// As [`evaluate`].
+#[inline(always)]
+unsafe fn one<L: Lanes, const EIGHT: bool, const BYTES: usize>(
     rows: &Buffers,
     probe: &Probe,
     next: &MatrixRef<'_>,
 ) -> Evaluated {
-    let (layout, groups) = (&probe.layout, &probe.groups);
-    let count = layout.groups_per_row();
-    let group_bytes = layout.group_size() * layout.bits().get() / 8;
-    let (fours, wide) = (group_bytes / 16, group_bytes.min(WIDE));
-    let (weight_bytes, scale_bytes) = (next.weight().len() / count, next.scales().len() / count);
+    let groups = &probe.groups;
     let mut to = Evaluated::default();
     // SAFETY: as for this function.
     unsafe {
+        // Each probe asks for its part of the next rows: memory has the time of all of them.
+        let [words_ahead, scales_ahead] = &probe.ahead;
+        let parts = [(next.weight(), words_ahead), (next.scales(), scales_ahead), (next.biases(), scales_ahead)];
+        for (part, ahead) in parts {
+            let mut line = ahead.start;
+            while line < ahead.end {
+                _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().wrapping_add(line).cast());
+                line += 64;
+            }
+        }
         let (mut words, mut q) = (rows.words.as_ptr(), probe.q.as_ptr().cast::<i8>());
         let (mut products, mut others, mut bound) = (L::zero(), L::zero(), L::zero());
-        let mut turn = probe.turn.index;
-        for g in 0..count {
-            // Each probe asks for a part of the next rows: memory has the time of all groups and probes.
-            if g == turn {
-                turn += probe.turn.of;
-                let parts = [(next.weight(), weight_bytes), (next.scales(), scale_bytes), (next.biases(), scale_bytes)];
-                for (part, bytes) in parts {
-                    for line in (0..bytes).step_by(64) {
-                        _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().wrapping_add(g * bytes + line).cast());
-                    }
-                }
-            }
+        for g in 0..probe.layout.groups_per_row() {
             let mut sums = L::none();
-            for four in 0..fours {
-                sums = L::four::<EIGHT>(sums, words, probe.shift, q);
-                words = words.add(4);
+            for four in 0..BYTES / 16 {
                 // Four words are half of what stands together, or all of it.
-                let all = if EIGHT { WIDE } else { 2 * WIDE };
-                q = q.add(if wide < WIDE || four % 2 == 1 { all - (wide - 16) } else { 16 });
+                let at = if EIGHT { four * 16 } else { four / 2 * (2 * WIDE) + four % 2 * 16 };
+                sums = L::four::<EIGHT>(sums, four, words.add(4 * four), probe.shift, q.add(at));
             }
+            words = words.add(BYTES / 4);
+            q = q.add(BYTES.div_ceil(WIDE) * if EIGHT { WIDE } else { 2 * WIDE });
             let of = |part: &Vec<f32>| *part.get_unchecked(g);
-            let scale = L::load(rows.scales.as_ptr().add(g).cast());
-            let bias = L::load(rows.biases.as_ptr().add(g).cast());
-            products = L::fma(L::floats(sums), L::mul(scale, L::splat(of(&groups.step))), products);
-            others = L::fma(scale, L::splat(of(&groups.middle)), others);
-            others = L::fma(bias, L::splat(of(&groups.sum)), others);
-            bound = L::fma(L::abs(scale), L::splat(of(&groups.by_scale)), bound);
-            bound = L::fma(L::abs(bias), L::splat(of(&groups.by_bias)), bound);
+            let product = L::fma(L::floats::<EIGHT>(sums), L::splat(of(&groups.step)), L::splat(of(&groups.middle)));
+            products = L::fma(L::load(rows.scales.as_ptr().add(g).cast()), product, products);
+            others = L::fma(L::load(rows.biases.as_ptr().add(g).cast()), L::splat(of(&groups.sum)), others);
+            let [scale_sizes, bias_sizes] = &rows.sizes;
+            bound = L::fma(L::load(scale_sizes.as_ptr().add(g).cast()), L::splat(of(&groups.by_scale)), bound);
+            bound = L::fma(L::load(bias_sizes.as_ptr().add(g).cast()), L::splat(of(&groups.by_bias)), bound);
         }
         L::store(L::add(products, others), to.logits.as_mut_ptr());
         L::store(bound, to.bounds.as_mut_ptr());

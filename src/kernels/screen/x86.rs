@@ -28,6 +28,12 @@ impl Loops {
         }
     }
 
+    /// Whether what the high codes of bytes are multiplied by is multiplied by the bytes, and what the low ones are multiplied by
+    /// makes up for it: a byte is at most 255, and only `vpdpbusd` adds up products of bytes and 127.
+    pub(super) fn whole_bytes(self, bits: Bits) -> bool {
+        matches!((self, bits), (Self::Vnni, Bits::Four))
+    }
+
     /// All that can be used here.
     #[cfg(test)]
     pub(super) fn all(kernel: Kernel, bits: Bits) -> Vec<Self> {
@@ -99,9 +105,7 @@ unsafe fn ranges<L: Lanes, const EIGHT: bool>(
             return;
         }
         side_by_side::arrange(rows, buffers);
-        for (i, probe) in probes.iter().enumerate() {
-            to[i] = Range::new(count, &side_by_side::evaluate::<L, EIGHT>(buffers, probe, next), probe);
-        }
+        side_by_side::evaluate::<L, EIGHT>(count, buffers, probes, next, to);
     }
 }
 
@@ -117,22 +121,22 @@ pub(super) unsafe trait Lanes {
     unsafe fn splat(x: f32) -> Self::Floats;
     unsafe fn load(from: *const f32) -> Self::Floats;
     unsafe fn store(x: Self::Floats, to: *mut f32);
-    unsafe fn abs(x: Self::Floats) -> Self::Floats;
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn fma(a: Self::Floats, b: Self::Floats, acc: Self::Floats) -> Self::Floats;
     unsafe fn none() -> Self::Sums;
-    /// Adds the products of four words' codes, minus the shift, and of four bytes at `q` for each word; with codes of 4 bits
-    /// these are of the low nibbles, and those of the high ones stand 32 bytes further.
+    /// Adds the products of the group's next four words' codes, minus the shift, and of four bytes at `q` for each word; with codes of 4 bits
+    /// these are of the low nibbles, and those of the high ones (or of bytes: [`Loops::whole_bytes`]) stand 32 bytes further.
     unsafe fn four<const EIGHT: bool>(
         sums: Self::Sums,
+        four: usize,
         words: *const [u32; ROWS],
         shift: u32,
         q: *const i8,
     ) -> Self::Sums;
-    unsafe fn floats(sums: Self::Sums) -> Self::Floats;
-    /// Adds the products of the codes of 32 bytes of one row and of as many bytes at `q`, four by four; with codes of 4 bits as
-    /// for [`Lanes::four`].
+    /// The sums in steps of the group.
+    unsafe fn floats<const EIGHT: bool>(sums: Self::Sums) -> Self::Floats;
+    /// Adds the products of the codes of 32 bytes of one row and of as many bytes at `q`, four by four and in steps of the group;
+    /// with codes of 4 bits as for [`Lanes::four`].
     unsafe fn wide<const EIGHT: bool>(sums: __m256i, packed: __m256i, q: *const i8) -> __m256i;
 }
 
@@ -164,19 +168,8 @@ unsafe impl Lanes for Ymm {
         }
     }
     #[inline(always)]
-    unsafe fn abs(x: [__m256; 2]) -> [__m256; 2] {
-        unsafe {
-            let sign = _mm256_set1_ps(-0.0);
-            [_mm256_andnot_ps(sign, x[0]), _mm256_andnot_ps(sign, x[1])]
-        }
-    }
-    #[inline(always)]
     unsafe fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
     }
     #[inline(always)]
     unsafe fn fma(a: [__m256; 2], b: [__m256; 2], acc: [__m256; 2]) -> [__m256; 2] {
@@ -189,6 +182,7 @@ unsafe impl Lanes for Ymm {
     #[inline(always)]
     unsafe fn four<const EIGHT: bool>(
         mut sums: [__m256i; 2],
+        _four: usize,
         words: *const [u32; ROWS],
         shift: u32,
         q: *const i8,
@@ -220,7 +214,7 @@ unsafe impl Lanes for Ymm {
         }
     }
     #[inline(always)]
-    unsafe fn floats(sums: [__m256i; 2]) -> [__m256; 2] {
+    unsafe fn floats<const EIGHT: bool>(sums: [__m256i; 2]) -> [__m256; 2] {
         unsafe { [_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])] }
     }
     #[inline(always)]
@@ -243,8 +237,9 @@ struct Zmm;
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
 unsafe impl Lanes for Zmm {
     type Floats = __m512;
-    /// Of low nibbles, and of high ones sixteen times as much; of bytes the first.
-    type Sums = [__m512i; 2];
+    /// Of low nibbles, in sixteen steps, and of bytes; of codes of 8 bits the first, in steps.
+    /// Twice, for fours in turn, so that a sum waits for half as many others.
+    type Sums = [[__m512i; 2]; 2];
 
     #[inline(always)]
     unsafe fn zero() -> __m512 {
@@ -263,51 +258,53 @@ unsafe impl Lanes for Zmm {
         unsafe { _mm512_storeu_ps(to, x) }
     }
     #[inline(always)]
-    unsafe fn abs(x: __m512) -> __m512 {
-        unsafe { _mm512_abs_ps(x) }
-    }
-    #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, acc: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, acc) }
     }
     #[inline(always)]
-    unsafe fn none() -> [__m512i; 2] {
-        unsafe { [_mm512_setzero_si512(); 2] }
+    unsafe fn none() -> [[__m512i; 2]; 2] {
+        unsafe { [[_mm512_setzero_si512(); 2]; 2] }
     }
     #[inline(always)]
     unsafe fn four<const EIGHT: bool>(
-        mut sums: [__m512i; 2],
+        mut sums: [[__m512i; 2]; 2],
+        four: usize,
         words: *const [u32; ROWS],
         shift: u32,
         q: *const i8,
-    ) -> [__m512i; 2] {
+    ) -> [[__m512i; 2]; 2] {
         unsafe {
             let (nibble, shift) = (_mm512_set1_epi32(0x0f0f_0f0f), _mm512_set1_epi32(shift.cast_signed()));
+            let [mut first, mut bytes] = sums[four % 2];
             for w in 0..4 {
                 let q = q.add(4 * w).cast::<i32>();
                 let sixteen = _mm512_sub_epi32(_mm512_loadu_si512(words.add(w).cast()), shift);
                 if EIGHT {
-                    sums[0] = _mm512_dpbusd_epi32(sums[0], sixteen, _mm512_set1_epi32(q.read()));
+                    first = _mm512_dpbusd_epi32(first, sixteen, _mm512_set1_epi32(q.read()));
                 } else {
                     let (low, high) = (_mm512_set1_epi32(q.read()), _mm512_set1_epi32(q.add(WIDE / 4).read()));
-                    sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(sixteen, nibble), low);
-                    sums[1] = _mm512_dpbusd_epi32(sums[1], _mm512_andnot_si512(nibble, sixteen), high);
+                    first = _mm512_dpbusd_epi32(first, _mm512_and_si512(sixteen, nibble), low);
+                    bytes = _mm512_dpbusd_epi32(bytes, sixteen, high);
                 }
             }
+            sums[four % 2] = [first, bytes];
             sums
         }
     }
     #[inline(always)]
-    unsafe fn floats(sums: [__m512i; 2]) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], _mm512_srai_epi32::<4>(sums[1]))) }
+    unsafe fn floats<const EIGHT: bool>([a, b]: [[__m512i; 2]; 2]) -> __m512 {
+        unsafe {
+            let first = _mm512_add_epi32(a[0], b[0]);
+            if EIGHT {
+                return _mm512_cvtepi32_ps(first);
+            }
+            let bytes = _mm512_add_epi32(a[1], b[1]);
+            _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32::<4>(first), bytes))
+        }
     }
     #[inline(always)]
     unsafe fn wide<const EIGHT: bool>(sums: __m256i, packed: __m256i, q: *const i8) -> __m256i {
@@ -316,8 +313,8 @@ unsafe impl Lanes for Zmm {
             if EIGHT {
                 return _mm256_dpbusd_epi32(sums, packed, *q);
             }
-            let sums = _mm256_dpbusd_epi32(sums, _mm256_and_si256(packed, nibble), *q);
-            _mm256_dpbusd_epi32(sums, _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble), *q.add(1))
+            let low = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_and_si256(packed, nibble), *q);
+            _mm256_dpbusd_epi32(_mm256_add_epi32(sums, _mm256_slli_epi32::<4>(low)), packed, *q.add(1))
         }
     }
 }
