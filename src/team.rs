@@ -6,6 +6,7 @@
 //! disjoint places, and no sum is split between threads.
 
 use std::{
+    cell::UnsafeCell,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
@@ -18,29 +19,38 @@ use std::{
 /// How long an idle worker looks for work before it sleeps.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// The body of a parallel loop, given the number of the worker that runs it. The lifetime is erased;
-/// see [`Team::run`] for why that is sound.
-#[derive(Clone, Copy)]
-struct Work(*const (dyn Fn() + Sync));
+/// What each thread does in a loop, given its number. The lifetime is erased; see [`Team::run`] for why that is sound.
+type Work = *const (dyn Fn(usize) + Sync);
 
-// SAFETY: the pointee is `Sync`, and `Team::run` keeps it alive while any worker can reach it.
-unsafe impl Send for Work {}
+/// On cache lines of its own (two, as some processors fetch them in pairs): who waits for a change of one does not wait for
+/// the others.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// A loop for the workers, all of it on one line, so that who sees the change has the rest.
+struct Published {
+    /// Counts the loops so far; a change says that `work` is new.
+    epoch: AtomicUsize,
+    work: UnsafeCell<Option<Work>>,
+}
 
 struct Shared {
-    /// Counts the loops published so far; a change tells workers that `work` is new.
-    epoch: AtomicUsize,
-    work: Mutex<Option<Work>>,
+    published: Apart<Published>,
     /// Workers that have not yet finished the current loop.
-    pending: AtomicUsize,
+    pending: Apart<AtomicUsize>,
+    /// The next item of each thread's range.
+    next: Vec<Apart<AtomicUsize>>,
     panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     stop: AtomicBool,
     asleep: Vec<AtomicBool>,
 }
 
-/// The next item of a thread's range, on a cache line that other threads leave alone while they have items of their own (two
-/// lines, as some processors fetch them in pairs).
-#[repr(align(128))]
-struct Next(AtomicUsize);
+// SAFETY: `work` is the one part that is not `Sync` already. `Team::run` writes it, one call at a time, and only while no worker
+// has a loop to run; workers read it after they have seen the epoch change, which that call does afterwards. What it points to
+// is `Sync`, and lives until all of them are done with it.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
 
 /// Threads that run parallel loops together with the thread that asks.
 pub struct Team {
@@ -62,9 +72,9 @@ impl Team {
     pub fn new(threads: usize) -> Self {
         let extra = threads.max(1) - 1;
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
-            work: Mutex::new(None),
-            pending: AtomicUsize::new(0),
+            published: Apart(Published { epoch: AtomicUsize::new(0), work: UnsafeCell::new(None) }),
+            pending: Apart(AtomicUsize::new(0)),
+            next: (0..=extra).map(|_| Apart(AtomicUsize::new(0))).collect(),
             panicked: Mutex::new(None),
             stop: AtomicBool::new(false),
             asleep: (0..extra).map(|_| AtomicBool::new(false)).collect(),
@@ -106,21 +116,21 @@ impl Team {
         }
         // Each thread has a range of its own, whose items it runs one after the other: what they read lies together, and
         // reading ahead of one is reading the next. Whoever has finished helps with the others', so that ends are even.
-        let threads = self.threads();
-        let end = |range: usize| (range + 1) * count / threads;
-        let next: Vec<Next> = (0..threads).map(|range| Next(AtomicUsize::new(range * count / threads))).collect();
-        // A few items a claim keep the counters out of the way.
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let (threads, next) = (self.threads(), &self.shared.next);
+        let first = |range: usize| range * count / threads;
+        // A few items a claim keep the counters out of the way. The first ones are everyone's own without a claim.
         let claim = (count / (threads * 16)).max(1);
-        let arrived = AtomicUsize::new(0);
-        self.run(&|| {
-            let own = arrived.fetch_add(1, Ordering::Relaxed);
+        for (range, next) in next.iter().enumerate() {
+            next.0.store(first(range) + claim, Ordering::Relaxed);
+        }
+        self.run(&|own| {
             for range in (own..threads).chain(0..own) {
-                loop {
-                    let start = next[range].0.fetch_add(claim, Ordering::Relaxed);
-                    if start >= end(range) {
-                        break;
-                    }
-                    (start..(start + claim).min(end(range))).for_each(&item);
+                let (next, end) = (&next[range].0, first(range + 1));
+                let mut start = if range == own { first(own) } else { next.fetch_add(claim, Ordering::Relaxed) };
+                while start < end {
+                    (start..(start + claim).min(end)).for_each(&item);
+                    start = next.fetch_add(claim, Ordering::Relaxed);
                 }
             }
         });
@@ -150,27 +160,26 @@ impl Team {
         });
     }
 
-    /// Runs `body` once on every thread of the team and returns when all have returned.
-    fn run(&self, body: &(dyn Fn() + Sync)) {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Runs `body` once on every thread of the team and returns when all have returned. The caller has the turn.
+    fn run(&self, body: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. Workers reach the pointer only between the change of
-        // `epoch` below and their decrement of `pending`, and this function does not return, not even
-        // by a panic, before `pending` is back at 0.
-        let work = Work(unsafe {
-            std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync + 'static)>(body)
-        });
-        *shared.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
-        shared.pending.store(self.workers.len(), Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: only the lifetime changes. Workers reach the pointer only between the change of the epoch below and their
+        // decrement of `pending`, and this function does not return, not even by a panic, before that is back at 0.
+        let work = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(body)
+        };
+        // SAFETY: whoever has the turn is the only one to write here, and no worker reads: all have finished the last loop.
+        unsafe { *shared.published.0.work.get() = Some(work) };
+        shared.pending.0.store(self.workers.len(), Ordering::Relaxed);
+        shared.published.0.epoch.fetch_add(1, Ordering::SeqCst);
         for (asleep, (_, thread)) in shared.asleep.iter().zip(&self.workers) {
             if asleep.swap(false, Ordering::SeqCst) {
                 thread.unpark();
             }
         }
-        let own = catch_unwind(AssertUnwindSafe(body));
+        let own = catch_unwind(AssertUnwindSafe(|| body(0)));
         let mut spins = 0_u32;
-        while shared.pending.load(Ordering::Acquire) > 0 {
+        while shared.pending.0.load(Ordering::Acquire) > 0 {
             relax(&mut spins);
         }
         let theirs = shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -207,7 +216,7 @@ fn worker(shared: &Shared, index: usize) {
     loop {
         let mut spins = 0_u32;
         let mut since = None;
-        while shared.epoch.load(Ordering::SeqCst) == seen {
+        while shared.published.0.epoch.load(Ordering::SeqCst) == seen {
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
@@ -216,7 +225,7 @@ fn worker(shared: &Shared, index: usize) {
                 // Announce sleep, then look once more: a loop published before the announcement is
                 // seen here, one published after it unparks this thread.
                 shared.asleep[index].store(true, Ordering::SeqCst);
-                if shared.epoch.load(Ordering::SeqCst) == seen && !shared.stop.load(Ordering::SeqCst) {
+                if shared.published.0.epoch.load(Ordering::SeqCst) == seen && !shared.stop.load(Ordering::SeqCst) {
                     std::thread::park();
                 }
                 shared.asleep[index].store(false, Ordering::SeqCst);
@@ -224,15 +233,17 @@ fn worker(shared: &Shared, index: usize) {
             }
         }
         seen = seen.wrapping_add(1);
-        let work = *shared.work.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Work(body)) = work {
-            // SAFETY: `Team::run` keeps `body` alive until this worker has decremented `pending`.
-            let body = unsafe { &*body };
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+        // SAFETY: the epoch has changed, so it is written, and is not written again before this worker has decremented `pending`.
+        let work = unsafe { *shared.published.0.work.get() };
+        if let Some(work) = work {
+            // SAFETY: `Team::run` keeps it alive until this worker has decremented `pending`.
+            let work = unsafe { &*work };
+            // The caller is the first thread.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(index + 1))) {
                 *shared.panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
             }
         }
-        shared.pending.fetch_sub(1, Ordering::Release);
+        shared.pending.0.fetch_sub(1, Ordering::Release);
     }
 }
 
