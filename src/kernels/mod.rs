@@ -206,9 +206,11 @@ impl Kernel {
             static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
         ROW.with_borrow_mut(|row| {
-            row.resize(cols, 0.0);
-            write(row);
-            self.place(row, lines);
+            if row.len() < cols {
+                row.resize(cols, 0.0);
+            }
+            write(&mut row[..cols]);
+            self.place(&row[..cols], lines);
         });
     }
 
@@ -362,19 +364,21 @@ struct Line([f32; LANES]);
 pub struct Activations {
     kernel: Kernel,
     cols: usize,
+    count: usize,
+    /// Those of all vectors, and then others of times when there were more.
     lines: Vec<Line>,
 }
 
 impl std::fmt::Debug for Activations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Activations({} vectors of {} columns)", self.count(), self.cols)
+        write!(f, "Activations({} vectors of {} columns)", self.count, self.cols)
     }
 }
 
 impl Activations {
     /// No vectors yet, of `cols` columns each.
     pub fn new(kernel: Kernel, cols: usize) -> Self {
-        Self { kernel, cols, lines: Vec::new() }
+        Self { kernel, cols, count: 0, lines: Vec::new() }
     }
 
     /// Vectors of `cols` columns each, lying one after the other in `rows`.
@@ -384,8 +388,8 @@ impl Activations {
     pub fn from_rows(kernel: Kernel, cols: usize, rows: &[f32]) -> Self {
         assert!(rows.len().is_multiple_of(cols), "whole vectors");
         let mut new = Self::new(kernel, cols);
-        new.resize(rows.len() / cols, cols);
-        for (row, lines) in rows.chunks_exact(cols).zip(new.lines.chunks_exact_mut(cols.div_ceil(LANES))) {
+        let lines = new.resize(rows.len() / cols, cols);
+        for (row, lines) in rows.chunks_exact(cols).zip(lines.chunks_exact_mut(cols.div_ceil(LANES))) {
             kernel.place(row, lines);
         }
         new
@@ -410,9 +414,8 @@ impl Activations {
         write: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         assert!(part == cols || part.is_multiple_of(LANES) && cols.is_multiple_of(part), "parts of {part} of {cols}");
-        self.resize(count, cols);
         let kernel = self.kernel;
-        team.for_each_chunk(&mut self.lines, part.div_ceil(LANES), |i, lines| {
+        team.for_each_chunk(self.resize(count, cols), part.div_ceil(LANES), |i, lines| {
             kernel.place_written(part, lines, |row| write(i, row));
         });
     }
@@ -425,9 +428,8 @@ impl Activations {
         cols: usize,
         vector: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
     ) {
-        self.resize(state.len() / cols, cols);
         let kernel = self.kernel;
-        let lines = self.lines.chunks_exact_mut(cols.div_ceil(LANES));
+        let lines = self.resize(state.len() / cols, cols).chunks_exact_mut(cols.div_ceil(LANES));
         let mut items: Vec<(&mut [f32], &mut [Line])> = state.chunks_exact_mut(cols).zip(lines).collect();
         team.for_each_chunk(&mut items, 1, |i, item| {
             let (own, lines) = &mut item[0];
@@ -435,14 +437,19 @@ impl Activations {
         });
     }
 
-    fn resize(&mut self, count: usize, cols: usize) {
-        self.cols = cols;
-        self.lines.resize(count * cols.div_ceil(LANES), Line([0.0; LANES]));
+    /// The lines of `count` vectors of `cols` columns, with whatever was there before: what follows writes all of them.
+    fn resize(&mut self, count: usize, cols: usize) -> &mut [Line] {
+        (self.count, self.cols) = (count, cols);
+        let len = count * cols.div_ceil(LANES);
+        if self.lines.len() < len {
+            self.lines.resize(len, Line([0.0; LANES]));
+        }
+        &mut self.lines[..len]
     }
 
     /// Vectors held.
-    pub fn count(&self) -> usize {
-        self.lines.len() / self.cols.div_ceil(LANES)
+    pub const fn count(&self) -> usize {
+        self.count
     }
 
     /// All of them beside `rows` rows from `first_row` on, with outputs at `out`.
@@ -452,7 +459,7 @@ impl Activations {
             rows,
             x: self.lines.as_ptr().cast(),
             x_stride: self.cols.next_multiple_of(LANES),
-            count: self.count(),
+            count: self.count,
             out,
             stride,
         }
