@@ -124,8 +124,9 @@ pub(super) unsafe trait Lanes {
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn fma(a: Self::Floats, b: Self::Floats, acc: Self::Floats) -> Self::Floats;
     unsafe fn none() -> Self::Sums;
-    /// Adds the products of the group's next four words' codes, minus the shift, and of four bytes at `q` for each word; with codes of 4 bits
-    /// these are of the low nibbles, and those of the high ones (or of bytes: [`Loops::whole_bytes`]) stand 32 bytes further.
+    /// Adds the products of four words' codes, minus the shift, and of four bytes at `q` for each word; `four` counts these fours
+    /// within the group. With codes of 4 bits the bytes are those of the low nibbles, and those of the high ones (or of whole
+    /// bytes: [`Loops::whole_bytes`]) stand 32 bytes further.
     unsafe fn four<const EIGHT: bool>(
         sums: Self::Sums,
         four: usize,
