@@ -156,13 +156,15 @@ impl Scratch {
     }
 }
 
-fn grow_lines(lines: &mut Vec<Line>, len: usize) {
+/// Makes `lines` at least so long.
+pub(super) fn grow_lines(lines: &mut Vec<Line>, len: usize) {
     if lines.len() < len {
         lines.resize(len, Line([0.0; LANES]));
     }
 }
 
-fn grow(buffer: &mut Vec<f32>, len: usize) {
+/// Makes `buffer` at least so long.
+pub(super) fn grow(buffer: &mut Vec<f32>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }

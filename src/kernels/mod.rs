@@ -206,9 +206,7 @@ impl Kernel {
             static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
         ROW.with_borrow_mut(|row| {
-            if row.len() < cols {
-                row.resize(cols, 0.0);
-            }
+            lanes::grow(row, cols);
             write(&mut row[..cols]);
             self.place(&row[..cols], lines);
         });
@@ -441,9 +439,7 @@ impl Activations {
     fn resize(&mut self, count: usize, cols: usize) -> &mut [Line] {
         (self.count, self.cols) = (count, cols);
         let len = count * cols.div_ceil(LANES);
-        if self.lines.len() < len {
-            self.lines.resize(len, Line([0.0; LANES]));
-        }
+        lanes::grow_lines(&mut self.lines, len);
         &mut self.lines[..len]
     }
 
