@@ -6,7 +6,11 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{self, Block, Lanes, Parts, Scratch};
+use super::{
+    Line,
+    lanes::{self, Block, Lanes, Parts, Scratch, TILE_ROWS},
+    stream::Tile,
+};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs.
@@ -62,6 +66,16 @@ unsafe impl Lanes for Ymm {
     unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
         unsafe { lanes::tiles::<Self, 4, 3>(panel, cols, block, parts) }
     }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn stream<const SHIFTED: bool, const EIGHT: bool, const GROUP: usize>(
+        tile: &Tile<'_>,
+        lines: &mut [Line; TILE_ROWS],
+    ) {
+        unsafe {
+            tile.sums::<Self, SHIFTED, EIGHT, GROUP, 2, 2>(0, lines);
+            tile.sums::<Self, SHIFTED, EIGHT, GROUP, 2, 2>(2, lines);
+        }
+    }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { _mm256_storeu_ps(to, self.0) }
@@ -94,6 +108,15 @@ unsafe impl Lanes for Ymm {
     #[inline(always)]
     unsafe fn shift(shift: u32) -> __m256i {
         unsafe { _mm256_set1_epi32(shift.cast_signed()) }
+    }
+    #[inline(always)]
+    unsafe fn subtract(words: *const u8, shift: __m256i, to: *mut u8) {
+        unsafe {
+            for half in [0, 32] {
+                let words = _mm256_loadu_si256(words.add(half).cast());
+                _mm256_storeu_si256(to.add(half).cast(), _mm256_sub_epi32(words, shift));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn group4(scale: f32, bias: f32) -> (__m256, __m256) {

@@ -8,7 +8,11 @@
 
 use std::arch::{asm, x86_64::*};
 
-use super::lanes::{self, Block, LANES, Lanes, Parts, Scratch};
+use super::{
+    Line,
+    lanes::{self, Block, LANES, Lanes, Parts, Scratch, TILE_ROWS},
+    stream::Tile,
+};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs.
@@ -75,6 +79,13 @@ unsafe impl Lanes for Zmm {
     unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
         unsafe { lanes::tiles::<Self, 4, 6>(panel, cols, block, parts) }
     }
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn stream<const SHIFTED: bool, const EIGHT: bool, const GROUP: usize>(
+        tile: &Tile<'_>,
+        lines: &mut [Line; TILE_ROWS],
+    ) {
+        unsafe { tile.sums::<Self, SHIFTED, EIGHT, GROUP, 1, TILE_ROWS>(0, lines) }
+    }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { _mm512_storeu_ps(to, self.0) }
@@ -107,6 +118,10 @@ unsafe impl Lanes for Zmm {
     #[inline(always)]
     unsafe fn shift(shift: u32) -> __m512i {
         unsafe { _mm512_set1_epi32(shift.cast_signed()) }
+    }
+    #[inline(always)]
+    unsafe fn subtract(words: *const u8, shift: __m512i, to: *mut u8) {
+        unsafe { _mm512_storeu_si512(to.cast(), _mm512_sub_epi32(_mm512_loadu_si512(words.cast()), shift)) }
     }
     #[inline(always)]
     unsafe fn group4(scale: f32, bias: f32) -> __m512 {

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{Line, vector};
+use super::{Line, stream, stream::Tile, vector};
 use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
 
 /// Lanes of the reduction; see [`super::scalar`].
@@ -48,6 +48,11 @@ pub(super) unsafe trait Lanes: Copy {
     /// [`tiles`] as large as there are registers for their sums: a function of its own, that carries the instruction set's
     /// features and is compiled once, not once for each way of decoding.
     unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts);
+    /// [`Tile::sums`] of all rows, as many at a time as there are registers for; a function of its own for the same reason.
+    unsafe fn stream<const SHIFTED: bool, const EIGHT: bool, const GROUP: usize>(
+        tile: &Tile<'_>,
+        lines: &mut [Line; TILE_ROWS],
+    );
     /// Writes lanes in this order.
     unsafe fn store(self, to: *mut f32);
     /// `self * b + acc`, rounded once.
@@ -56,6 +61,8 @@ pub(super) unsafe trait Lanes: Copy {
     /// four lines; those before them stand where `lines` begin.
     unsafe fn sum4(four: [Self; 4], lines: [*const f32; 4], to: *mut f32);
     unsafe fn shift(shift: u32) -> Self::Shift;
+    /// Writes the sixteen words that stand at `words`, minus the shift, to `to`.
+    unsafe fn subtract(words: *const u8, shift: Self::Shift, to: *mut u8);
     unsafe fn group4(scale: f32, bias: f32) -> Self::Group4;
     /// The lanes from `lane` on of the sixteen weights that two packed words of 4-bit codes are.
     unsafe fn decode4<const SHIFTED: bool>(
@@ -130,16 +137,12 @@ const PANEL_COLS: usize = 640;
 pub(super) const AHEAD: usize = 4096;
 /// Lines of a panel in one turn of the loop over it.
 const TURN: usize = 4;
-/// Rows from each other, where a tile's are taken from several places of a block.
-const APART: usize = super::BLOCK_ROWS / TILE_ROWS;
-/// As [`AHEAD`], in each of several streams.
-pub(super) const STREAM_AHEAD: usize = 512;
 
 /// Buffers of one thread: widened scales and biases of a few rows, a panel of weights, and sums.
 #[derive(Default)]
 pub(super) struct Scratch {
-    scales: Vec<f32>,
-    biases: Vec<f32>,
+    pub(super) scales: Vec<f32>,
+    pub(super) biases: Vec<f32>,
     /// The row of the matrix whose scales and biases are the first.
     first_row: usize,
     /// Some columns of `TILE_ROWS` rows: sixteen of each row, then the next sixteen.
@@ -319,13 +322,12 @@ impl Parts {
     }
 
     /// Keeps the lanes that [`Parts::begin`] asks for; but where these are all lanes of a whole tile's rows, and the last
-    /// columns, puts the sums into the block's outputs. Elsewhere (also where the rows are `STRIDE` from each other)
-    /// [`Parts::finish`] does that.
+    /// columns, puts the sums into the block's outputs. Elsewhere [`Parts::finish`] does that.
     ///
     /// # Safety
     /// As [`Parts::begin`], and the block's outputs are valid.
     #[inline(always)]
-    unsafe fn end<L: Lanes, const STRIDE: usize, const H: usize, const R: usize, const V: usize>(
+    unsafe fn end<L: Lanes, const H: usize, const R: usize, const V: usize>(
         self,
         acc: [[[L; H]; R]; V],
         block: &Block,
@@ -333,7 +335,7 @@ impl Parts {
         row: usize,
         vector: usize,
     ) {
-        let whole = R == TILE_ROWS && STRIDE == 1 && self.last && H * L::WIDTH == LANES;
+        let whole = R == TILE_ROWS && self.last && H * L::WIDTH == LANES;
         // SAFETY: as for this function.
         unsafe {
             for v in 0..V {
@@ -354,13 +356,12 @@ impl Parts {
         }
     }
 
-    /// Puts the sums of `block`'s rows and some of its vectors, all of whose lanes are kept, into its outputs; from a row to
-    /// the next are `STRIDE` of them.
+    /// Puts the sums of `block`'s rows and some of its vectors, all of whose lanes are kept, into its outputs.
     ///
     /// # Safety
     /// As [`Parts::end`].
     #[inline(always)]
-    unsafe fn finish<L: Lanes, const STRIDE: usize>(self, block: &Block, vectors: Range<usize>) {
+    unsafe fn finish<L: Lanes>(self, block: &Block, vectors: Range<usize>) {
         // SAFETY: as for this function.
         unsafe {
             for vector in vectors {
@@ -370,14 +371,14 @@ impl Parts {
                     lines[r] = self.line(r.min(block.rows - 1), vector);
                     last[r] = L::load(lines[r].add(LANES - L::WIDTH));
                 }
-                if STRIDE == 1 && block.rows == TILE_ROWS {
+                if block.rows == TILE_ROWS {
                     L::sum4(last, lines, block.output(0, vector));
                     continue;
                 }
                 let mut sums = [0.0; TILE_ROWS];
                 L::sum4(last, lines, sums.as_mut_ptr());
                 for (r, &sum) in sums[..block.rows].iter().enumerate() {
-                    block.put(r * STRIDE, vector, sum);
+                    block.put(r, vector, sum);
                 }
             }
         }
@@ -393,6 +394,10 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     block: Block,
     scratch: &mut Scratch,
 ) {
+    if block.count == 1 && stream::suits(matrix.layout(), block.rows) {
+        // SAFETY: as for this function.
+        return unsafe { stream::quantized::<L, SHIFTED, EIGHT>(matrix, shift, block, scratch) };
+    }
     let direct_count = L::direct::<SHIFTED>(block.count);
     let (groups, group_size) = (matrix.layout().groups_per_row(), matrix.layout().group_size());
     let kept = block.count > direct_count;
@@ -406,15 +411,6 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     unsafe {
         widen_scales::<L>(matrix, block.first_row, block.rows, scratch);
         let sums = scratch.sums.as_mut_ptr().cast::<f32>();
-        if block.count == 1 && far_apart(matrix, block.rows) {
-            for row in 0..APART {
-                let tile = Block { first_row: block.first_row + row, rows: TILE_ROWS, ..block };
-                let parts = Parts::whole(sums);
-                one::<L, SHIFTED, EIGHT, false, APART>(&Rows { matrix, shift, tile, part: 0..groups, parts }, scratch);
-                parts.finish::<L, APART>(&tile, 0..1);
-            }
-            return;
-        }
         let mut row = 0;
         while row < block.rows {
             let rows = if row + TILE_ROWS <= block.rows { TILE_ROWS } else { 1 };
@@ -443,14 +439,6 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     }
 }
 
-/// Whether the rows of a tile are taken from four places of a block, [`APART`] rows from each other, instead of one after the
-/// other: for one vector, where memory is the limit, and rows so long that each place is a stream of its own. Some processors
-/// read several streams faster than one, others not.
-#[inline(always)]
-fn far_apart(matrix: &MatrixRef<'_>, rows: usize) -> bool {
-    rows == TILE_ROWS * APART && matrix.layout().weight_row_bytes() >= 1024 && super::streams()
-}
-
 /// [`direct`] for as many rows and vectors as there are: `TILE_ROWS` or one of those, at most 5 of these.
 ///
 /// # Safety
@@ -469,30 +457,30 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
     unsafe {
         if tile.rows < TILE_ROWS {
             for vector in 0..tile.count {
-                direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1, 1>(&rows, 0, vector, scratch);
+                direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1>(&rows, 0, vector, scratch);
             }
         } else if tile.count == 1 {
-            one::<L, SHIFTED, EIGHT, KEEP, 1>(&rows, scratch);
+            one::<L, SHIFTED, EIGHT, KEEP>(&rows, scratch);
         } else if L::WIDTH == LANES {
             match tile.count {
-                2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
-                3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
-                4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 4>(&rows, 0, 0, scratch),
-                _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, TILE_ROWS, 5>(&rows, 0, 0, scratch),
+                2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
+                3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
+                4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 4>(&rows, 0, 0, scratch),
+                _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 5>(&rows, 0, 0, scratch),
             }
         } else {
             // All sixteen lanes at a time, and as many rows as registers are left for.
             for row in 0..TILE_ROWS {
                 match tile.count {
-                    2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 2>(&rows, row, 0, scratch),
-                    3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 3>(&rows, row, 0, scratch),
-                    4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 4>(&rows, row, 0, scratch),
-                    _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, 2, 1, 5>(&rows, row, 0, scratch),
+                    2 => direct::<L, SHIFTED, EIGHT, KEEP, 2, 1, 2>(&rows, row, 0, scratch),
+                    3 => direct::<L, SHIFTED, EIGHT, KEEP, 2, 1, 3>(&rows, row, 0, scratch),
+                    4 => direct::<L, SHIFTED, EIGHT, KEEP, 2, 1, 4>(&rows, row, 0, scratch),
+                    _ => direct::<L, SHIFTED, EIGHT, KEEP, 2, 1, 5>(&rows, row, 0, scratch),
                 }
             }
         }
         if parts.last && (tile.rows < TILE_ROWS || L::WIDTH < LANES) {
-            parts.finish::<L, 1>(&tile, 0..tile.count);
+            parts.finish::<L>(&tile, 0..tile.count);
         }
     }
 }
@@ -502,17 +490,17 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
 /// # Safety
 /// As [`direct`].
 #[inline(always)]
-unsafe fn one<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool, const STRIDE: usize>(
+unsafe fn one<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool>(
     rows: &Rows<'_>,
     scratch: &mut Scratch,
 ) {
     // SAFETY: as for this function.
     unsafe {
         if L::WIDTH == LANES {
-            direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 1, TILE_ROWS, 1>(rows, 0, 0, scratch);
+            direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 1>(rows, 0, 0, scratch);
         } else {
             for row in (0..TILE_ROWS).step_by(2) {
-                direct::<L, SHIFTED, EIGHT, KEEP, STRIDE, 2, 2, 1>(rows, row, 0, scratch);
+                direct::<L, SHIFTED, EIGHT, KEEP, 2, 2, 1>(rows, row, 0, scratch);
             }
         }
     }
@@ -529,7 +517,7 @@ struct Rows<'a> {
 
 /// `R` of the tile's rows from `row` on, and `V` vectors from `vector` on, straight from the registers that decoding leaves the
 /// weights in; `H` registers of a line's lanes at a time. `KEEP`: they are written to the scratch's panel, too, for other
-/// vectors. From a row of the tile to the next are `STRIDE` rows; where these are several, all groups are asked for.
+/// vectors.
 ///
 /// # Safety
 /// As [`quantized`], with `vector + V <= tile.count`; the scratch has the rows' scales and, if `KEEP`, a panel for the part;
@@ -540,7 +528,6 @@ unsafe fn direct<
     const SHIFTED: bool,
     const EIGHT: bool,
     const KEEP: bool,
-    const STRIDE: usize,
     const H: usize,
     const R: usize,
     const V: usize,
@@ -554,9 +541,9 @@ unsafe fn direct<
     let layout = matrix.layout();
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
-    let first_row = tile.first_row + row * STRIDE;
+    let first_row = tile.first_row + row;
     let scale_row = first_row - scratch.first_row;
-    let rows = scale_row * groups..(scale_row + (R - 1) * STRIDE + 1) * groups;
+    let rows = scale_row * groups..(scale_row + R) * groups;
     let (scales, biases) = (&scratch.scales[rows.clone()], &scratch.biases[rows]);
     let panel = scratch.panel.as_mut_ptr().cast::<f32>();
     let row_bytes = layout.weight_row_bytes();
@@ -569,7 +556,7 @@ unsafe fn direct<
             let start = matrix.weight().as_ptr().add(first_row * row_bytes + part.start * group_bytes);
             let mut words = [start; R];
             for (r, words) in words.iter_mut().enumerate() {
-                *words = words.add(r * STRIDE * row_bytes);
+                *words = words.add(r * row_bytes);
             }
             let mut x = [tile.x; V];
             for (v, x) in x.iter_mut().enumerate() {
@@ -582,27 +569,18 @@ unsafe fn direct<
             let start = matrix.weight().as_ptr().wrapping_add(first_row * row_bytes);
             let mut ahead = start.wrapping_add(R * (row_bytes + part.start * group_bytes) + AHEAD);
             for g in part.clone() {
-                if lane > 0 {
-                    // All is asked for.
-                } else if STRIDE == 1 {
-                    L::prefetch(ahead);
-                    for line in (64..R * group_bytes).step_by(64) {
+                // Asked for once, with the first lanes.
+                if lane == 0 {
+                    for line in (0..(R * group_bytes).max(64)).step_by(64) {
                         L::prefetch(ahead.wrapping_add(line));
                     }
                     ahead = ahead.wrapping_add(R * group_bytes);
-                } else if (g * group_bytes).is_multiple_of(64) {
-                    // Each row's own stream.
-                    for words in words {
-                        for line in (0..group_bytes).step_by(64) {
-                            L::prefetch(words.wrapping_add(STREAM_AHEAD + line));
-                        }
-                    }
                 }
                 let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
                 let mut group = [L::group4(0.0, 0.0); R];
                 for r in 0..R {
-                    scale[r] = *scales.get_unchecked(r * STRIDE * groups + g);
-                    bias[r] = *biases.get_unchecked(r * STRIDE * groups + g);
+                    scale[r] = *scales.get_unchecked(r * groups + g);
+                    bias[r] = *biases.get_unchecked(r * groups + g);
                     group[r] = L::group4(scale[r], bias[r]);
                 }
                 // A group is 32, 64 or 128 columns: two steps at a time always come out even.
@@ -638,7 +616,7 @@ unsafe fn direct<
                     }
                 }
             }
-            parts.end::<L, STRIDE, H, R, V>(acc, &tile, lane, row, vector);
+            parts.end::<L, H, R, V>(acc, &tile, lane, row, vector);
         }
     }
 }
@@ -673,7 +651,7 @@ pub(super) unsafe fn tiles<L: Lanes, const R: usize, const V: usize>(
                 row += 1;
             }
             if parts.last && (R != TILE_ROWS || block.rows < TILE_ROWS || L::WIDTH < LANES) {
-                parts.finish::<L, 1>(&block, vector..vector + wide);
+                parts.finish::<L>(&block, vector..vector + wide);
             }
             vector += wide;
         }
@@ -740,7 +718,7 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
                 w = w.wrapping_add(TILE_ROWS * LANES);
                 c += LANES;
             }
-            parts.end::<L, 1, 1, R, V>(acc, &block, lane, row, vector);
+            parts.end::<L, 1, R, V>(acc, &block, lane, row, vector);
         }
     }
 }

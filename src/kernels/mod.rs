@@ -21,6 +21,8 @@ pub(crate) mod rounding;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod screen;
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code, reason = "scalar only"))]
+mod stream;
 mod vector;
 
 use std::cell::RefCell;
@@ -322,15 +324,17 @@ impl Kernel {
 /// GB/s beside 17.5), AMD's not (Zen 4: 15.8 beside 17.3).
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code, reason = "scalar only"))]
 fn streams() -> bool {
+    // Unit tests go this way on every processor, the tests beside the crate as the processor asks.
+    if cfg!(test) {
+        return true;
+    }
     #[cfg(target_arch = "x86_64")]
     {
         static STREAMS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        // Unit tests go this way on every processor, the tests beside the crate as the processor asks.
-        cfg!(test)
-            || *STREAMS.get_or_init(|| {
-                let id = std::arch::x86_64::__cpuid(0);
-                [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
-            })
+        *STREAMS.get_or_init(|| {
+            let id = std::arch::x86_64::__cpuid(0);
+            [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+        })
     }
     #[cfg(not(target_arch = "x86_64"))]
     false
@@ -480,8 +484,8 @@ pub struct Pass<'a> {
     pub jobs: Vec<Job<'a>>,
 }
 
-/// Rows of one work item. Small enough to be spread over threads, large enough to fill tiles; a block of
-/// packed words stays in the cache while all jobs of a pass use it.
+/// Rows of one work item, but for those of one vector; see [`block_rows`]. Small enough to be spread over threads, large
+/// enough to fill tiles; a block of packed words stays in the cache while all jobs of a pass use it.
 const BLOCK_ROWS: usize = 32;
 
 thread_local! {
@@ -505,6 +509,7 @@ unsafe impl Send for Output {}
 pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
     let mut blocks = Vec::new();
     let mut outputs = Vec::with_capacity(passes.len());
+    let all_rows = passes.iter().map(|pass| pass.weights.rows()).sum();
     for (index, pass) in passes.iter_mut().enumerate() {
         let rows = pass.weights.rows();
         for job in &pass.jobs {
@@ -514,23 +519,34 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
         }
         outputs.push(pass.jobs.iter_mut().map(|job| Output(job.out.as_mut_ptr())).collect::<Vec<_>>());
         if !pass.jobs.is_empty() {
-            blocks.extend((0..rows).step_by(BLOCK_ROWS).map(|first| (index, first)));
+            let block_rows = block_rows(pass, all_rows, team.threads());
+            blocks.extend((0..rows).step_by(block_rows).map(|first| (index, first..rows.min(first + block_rows))));
         }
     }
     let passes = &*passes;
     team.for_each(blocks.len(), |i| {
-        let (index, first_row) = blocks[i];
+        let (index, ref rows) = blocks[i];
         let pass = &passes[index];
-        let rows = pass.weights.rows();
         SCRATCH.with_borrow_mut(|scratch| {
             for (job, &Output(out)) in pass.jobs.iter().zip(&outputs[index]) {
-                let block = job.x.block(first_row, BLOCK_ROWS.min(rows - first_row), out, rows);
+                let block = job.x.block(rows.start, rows.len(), out, pass.weights.rows());
                 // SAFETY: the asserts above fit vectors and outputs to the matrix and the kernel, and
                 // this item is the only one with these rows.
                 unsafe { kernel.block(&pass.weights, job.shift, block, scratch) };
             }
         });
     });
+}
+
+/// Rows of a pass's blocks, where `all_rows` of all passes are left to so many threads.
+fn block_rows(pass: &Pass<'_>, all_rows: usize, threads: usize) -> usize {
+    match (&pass.weights, &pass.jobs[..]) {
+        // Nothing else is multiplied by a block, so that it need not stay in a cache.
+        (WeightsRef::Quantized(matrix), [job]) if job.x.count() == 1 => {
+            stream::block_rows(matrix.layout(), all_rows, threads)
+        }
+        _ => BLOCK_ROWS,
+    }
 }
 
 /// The products of single rows, each a matrix of its own, and all vectors: `out` is `[rows, vectors]`. The bits are

@@ -2,7 +2,11 @@
 
 use std::arch::aarch64::*;
 
-use super::lanes::{self, Block, LANES, Lanes, Parts, Scratch};
+use super::{
+    Line,
+    lanes::{self, Block, LANES, Lanes, Parts, Scratch, TILE_ROWS},
+    stream::Tile,
+};
 use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs: NEON is part of every AArch64.
@@ -46,6 +50,13 @@ unsafe impl Lanes for Quads {
     unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
         unsafe { lanes::tiles::<Self, 2, 3>(panel, cols, block, parts) }
     }
+    #[target_feature(enable = "neon")]
+    unsafe fn stream<const SHIFTED: bool, const EIGHT: bool, const GROUP: usize>(
+        tile: &Tile<'_>,
+        lines: &mut [Line; TILE_ROWS],
+    ) {
+        unsafe { tile.sums::<Self, SHIFTED, EIGHT, GROUP, 1, TILE_ROWS>(0, lines) }
+    }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe {
@@ -71,6 +82,15 @@ unsafe impl Lanes for Quads {
     #[inline(always)]
     unsafe fn shift(shift: u32) -> uint32x4_t {
         unsafe { vdupq_n_u32(shift) }
+    }
+    #[inline(always)]
+    unsafe fn subtract(words: *const u8, shift: uint32x4_t, to: *mut u8) {
+        unsafe {
+            for at in (0..64).step_by(16) {
+                let words = vreinterpretq_u32_u8(vld1q_u8(words.add(at)));
+                vst1q_u8(to.add(at), vreinterpretq_u8_u32(vsubq_u32(words, shift)));
+            }
+        }
     }
     #[inline(always)]
     unsafe fn group4(scale: f32, bias: f32) -> (float32x4_t, float32x4_t) {

@@ -6,7 +6,7 @@ use super::{Buffers, Evaluated, GROUPS, Probe, ROWS, WIDE, lane_of, x86::Lanes};
 use crate::{
     kernels::{
         avx2::Ymm,
-        lanes::{AHEAD, STREAM_AHEAD, widen_some},
+        lanes::{AHEAD, widen_some},
         streams,
     },
     quant::MatrixRef,
@@ -16,6 +16,8 @@ use crate::{
 const MOST: usize = 4;
 /// Rows from each other where they are read from several places.
 const APART: usize = ROWS / MOST;
+/// As [`AHEAD`], in each of several streams.
+const STREAM_AHEAD: usize = 512;
 
 /// `rows`, at most [`ROWS`], held against a probe.
 ///

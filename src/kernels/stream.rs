@@ -1,0 +1,257 @@
+//! One vector and rows so long that memory is the limit: a block's rows are read as four streams.
+//!
+//! A tile's rows lie a quarter of a block from each other, so each quarter is read from its beginning to its end. What costs
+//! is where streams begin, before reading ahead has brought anything: a block has as many rows as threads leave it. Scales and
+//! biases are widened by the tile, so that they and what reading ahead brings stay in the first cache.
+//!
+//! A shift is subtracted from whole cache lines on their way into a copy, which is decoded like words that are not shifted:
+//! one subtraction for many weights, instead of one for each register of them.
+
+use std::{hint::black_box, ptr};
+
+use super::{
+    BLOCK_ROWS, Line,
+    lanes::{Block, LANES, Lanes, Scratch, TILE_ROWS, grow, widen_some},
+};
+use crate::quant::{Layout, MatrixRef};
+
+/// Rows of a block, at most.
+const MOST_ROWS: usize = 512;
+/// Bytes of a row below which its streams are too short.
+const LEAST_ROW_BYTES: usize = 1024;
+/// Columns of a step: whole groups, and whole cache lines of words.
+const STEP: usize = 128;
+/// Bytes by which reading ahead is ahead, in each stream.
+const AHEAD: usize = 1024;
+
+/// Whether one vector is multiplied here by the rows of such a matrix, if a block has so many of them.
+pub(super) fn suits(layout: &Layout, rows: usize) -> bool {
+    rows >= BLOCK_ROWS
+        && rows.is_multiple_of(TILE_ROWS)
+        && layout.weight_row_bytes() >= LEAST_ROW_BYTES
+        && layout.cols().is_multiple_of(STEP)
+        && super::streams()
+}
+
+/// Rows of a block for one vector, where `all_rows` of this and other matrices are left to so many threads: the more the
+/// better, as long as every thread has a few blocks.
+pub(super) fn block_rows(layout: &Layout, all_rows: usize, threads: usize) -> usize {
+    let most = (all_rows / (8 * threads)).clamp(BLOCK_ROWS, MOST_ROWS);
+    let rows = 1 << most.ilog2();
+    if suits(layout, rows) { rows } else { BLOCK_ROWS }
+}
+
+/// The product of a block's rows, shifted by `shift`, and its only vector.
+///
+/// # Safety
+/// As [`super::lanes::quantized`]; [`suits`] holds for the block, and it has one vector.
+#[inline(always)]
+pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    scratch: &mut Scratch,
+) {
+    let layout = matrix.layout();
+    let (row_bytes, groups) = (layout.weight_row_bytes(), layout.groups_per_row());
+    let apart = block.rows / TILE_ROWS;
+    grow(&mut scratch.scales, TILE_ROWS * groups);
+    grow(&mut scratch.biases, TILE_ROWS * groups);
+    for first in 0..apart {
+        // SAFETY: as for this function: all rows lie in the block, and the scratch holds their scales.
+        unsafe {
+            let mut words = [ptr::null(); TILE_ROWS];
+            for r in 0..TILE_ROWS {
+                let row = block.first_row + first + r * apart;
+                words[r] = matrix.weight().as_ptr().add(row * row_bytes);
+                widen_row::<L>(matrix, row, r * groups, scratch);
+            }
+            let (scales, biases) = (&scratch.scales[..], &scratch.biases[..]);
+            let tile = Tile { groups, shift, words, scales, biases, x: block.vector(0) };
+            let mut lines = [Line([0.0; LANES]); TILE_ROWS];
+            match layout.group_size() {
+                32 => L::stream::<SHIFTED, EIGHT, 32>(&tile, &mut lines),
+                64 => L::stream::<SHIFTED, EIGHT, 64>(&tile, &mut lines),
+                _ => L::stream::<SHIFTED, EIGHT, 128>(&tile, &mut lines),
+            }
+            let (mut from, mut last) = ([ptr::null(); TILE_ROWS], [L::zero(); TILE_ROWS]);
+            for r in 0..TILE_ROWS {
+                from[r] = lines[r].0.as_ptr();
+                last[r] = L::load(from[r].add(LANES - L::WIDTH));
+            }
+            let mut y = [0.0; TILE_ROWS];
+            L::sum4(last, from, y.as_mut_ptr());
+            for r in 0..TILE_ROWS {
+                block.put(first + r * apart, 0, y[r]);
+            }
+        }
+    }
+}
+
+/// Widens a row's scales and biases to where `at` in the scratch's begins.
+///
+/// # Safety
+/// As [`quantized`]; the scratch has room for them.
+#[inline(always)]
+unsafe fn widen_row<L: Lanes>(matrix: &MatrixRef<'_>, row: usize, at: usize, scratch: &mut Scratch) {
+    let (bytes, groups) = (matrix.layout().scale_row_bytes(), matrix.layout().groups_per_row());
+    for (from, to) in [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)] {
+        // Those of the row after the stream's next.
+        for line in (0..bytes).step_by(64) {
+            L::prefetch(from.as_ptr().wrapping_add((row + 2) * bytes + line));
+        }
+        let (from, to) = (&from[row * bytes..][..bytes], &mut to[at..][..groups]);
+        // SAFETY: as for this function: as many elements as groups.
+        unsafe { widen_some::<L>(matrix.layout().scale_type(), from, to) };
+    }
+}
+
+/// Rows from four places, and the vector.
+pub(super) struct Tile<'a> {
+    groups: usize,
+    shift: u32,
+    words: [*const u8; TILE_ROWS],
+    /// `[rows, groups]`, as the biases are.
+    scales: &'a [f32],
+    biases: &'a [f32],
+    x: *const f32,
+}
+
+/// A step's words of one row, minus the shift.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Shifted([u8; STEP]);
+
+impl Tile<'_> {
+    /// The lanes of `R` rows from `row` on, `H` registers of each, into their lines. Groups are of `GROUP` columns.
+    ///
+    /// # Safety
+    /// The instruction set of `L` was detected; words, scales and biases are those of whole rows, and the vector is as long.
+    #[inline(always)]
+    pub(super) unsafe fn sums<
+        L: Lanes,
+        const SHIFTED: bool,
+        const EIGHT: bool,
+        const GROUP: usize,
+        const H: usize,
+        const R: usize,
+    >(
+        &self,
+        row: usize,
+        lines: &mut [Line; TILE_ROWS],
+    ) {
+        // Bytes of the words of sixteen columns, of a group, and of a step.
+        let line_bytes = if EIGHT { LANES } else { LANES / 2 };
+        let (group_bytes, step_bytes) = (GROUP / LANES * line_bytes, STEP / LANES * line_bytes);
+        let mut copies = [Shifted([0; STEP]); R];
+        // SAFETY: as for this function; a step is whole groups, a row whole steps.
+        unsafe {
+            let (shift, unshifted) = (L::shift(self.shift), L::shift(0));
+            let (mut words, mut x) = ([ptr::null(); R], self.x);
+            words.copy_from_slice(&self.words[row..row + R]);
+            let mut acc = [[L::zero(); H]; R];
+            // Not known to the compiler, which would take all of a step's words into registers first, and others out of them.
+            let per_step = black_box(STEP / GROUP);
+            for first_group in (0..self.groups).step_by(STEP / GROUP) {
+                let mut from = words;
+                for r in 0..R {
+                    for line in (0..step_bytes).step_by(64) {
+                        L::prefetch(words[r].wrapping_add(AHEAD + line));
+                    }
+                    if SHIFTED {
+                        let copy = copies[r].0.as_mut_ptr();
+                        for line in (0..step_bytes).step_by(64) {
+                            L::subtract(words[r].add(line), shift, copy.add(line));
+                        }
+                        // What the compiler knows to be there it would take out of registers, by shuffles; a load is free.
+                        from[r] = black_box(copy);
+                    }
+                    words[r] = words[r].add(step_bytes);
+                }
+                for g in 0..per_step {
+                    let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
+                    let mut group = [L::group4(0.0, 0.0); R];
+                    for r in 0..R {
+                        let at = (row + r) * self.groups + first_group + g;
+                        (scale[r], bias[r]) = (*self.scales.get_unchecked(at), *self.biases.get_unchecked(at));
+                        group[r] = L::group4(scale[r], bias[r]);
+                    }
+                    for at in (0..group_bytes).step_by(line_bytes) {
+                        for h in 0..H {
+                            let lane = h * L::WIDTH;
+                            let xv = L::load(x.add(lane));
+                            for r in 0..R {
+                                let w = if EIGHT {
+                                    L::decode8::<false>(from[r].add(at), lane, unshifted, scale[r], bias[r])
+                                } else {
+                                    L::decode4::<false>(from[r].add(at), lane, unshifted, group[r])
+                                };
+                                acc[r][h] = w.fma(xv, acc[r][h]);
+                            }
+                        }
+                        x = x.add(LANES);
+                    }
+                    for from in &mut from {
+                        *from = from.add(group_bytes);
+                    }
+                }
+            }
+            for r in 0..R {
+                for h in 0..H {
+                    acc[r][h].store(lines[row + r].0.as_mut_ptr().add(h * L::WIDTH));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+        quant::{Bits, FloatType, WeightsRef},
+        team::Team,
+        testing::{fixture::SplitMix64, heads::encode},
+    };
+
+    #[test]
+    fn one_vector_and_long_rows_have_the_bits_of_the_specification() {
+        let mut random = SplitMix64(11);
+        let kinds = [(Bits::Four, 2176, FloatType::F16), (Bits::Eight, 1152, FloatType::Bf16)];
+        for (bits, cols, scale_type) in kinds {
+            for group_size in [32, 64, 128] {
+                // Eight blocks of 64 rows, and a last one that is not whole.
+                let layout = Layout::new(8 * 64 + 5, cols, bits, group_size, scale_type).expect("a layout");
+                assert_eq!(block_rows(&layout, layout.rows(), 1), 64);
+                let weight: Vec<u8> =
+                    (0..layout.rows() * layout.weight_row_bytes()).map(|_| random.next_u64() as u8).collect();
+                let mut floats = |by: f32| -> Vec<u8> {
+                    let count = layout.rows() * layout.groups_per_row();
+                    (0..count).flat_map(|_| encode(scale_type, by * (random.unit() - 0.5))).collect()
+                };
+                let (scales, biases) = (floats(0.01), floats(0.1));
+                let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
+                let x: Vec<f32> = (0..cols).map(|_| random.unit() - 0.5).collect();
+                for shift in [0, 1, 0x9abc_def1] {
+                    let mut w = vec![0.0; cols];
+                    let expected: Vec<u32> = (0..layout.rows())
+                        .map(|row| {
+                            scalar::dequantize_row(&matrix, shift, row, &mut w);
+                            scalar::dot(&w, &x).to_bits()
+                        })
+                        .collect();
+                    for (kernel, threads) in Kernel::available().into_iter().flat_map(|k| [(k, 1), (k, 2)]) {
+                        let prepared = Activations::from_rows(kernel, cols, &x);
+                        let mut out = vec![f32::NAN; layout.rows()];
+                        let jobs = vec![Job { shift, x: &prepared, out: &mut out }];
+                        let weights = WeightsRef::Quantized(matrix);
+                        multiply(kernel, &Team::new(threads), &mut [Pass { weights, jobs }]);
+                        let reached: Vec<u32> = out.into_iter().map(f32::to_bits).collect();
+                        assert!(reached == expected, "{} {layout:?} shift {shift}", kernel.name());
+                    }
+                }
+            }
+        }
+    }
+}
