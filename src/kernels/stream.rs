@@ -163,10 +163,15 @@ impl Tile<'_> {
                         for line in (0..step_bytes).step_by(64) {
                             L::subtract(words[r].add(line), shift, copy.add(line));
                         }
-                        // What the compiler knows to be there it would take out of registers, by shuffles; a load is free.
-                        from[r] = black_box(copy);
                     }
                     words[r] = words[r].add(step_bytes);
+                }
+                if SHIFTED {
+                    // What the compiler knows to be there it would take out of registers, by shuffles; a load is free.
+                    let copies = black_box(copies.as_ptr());
+                    for r in 0..R {
+                        from[r] = copies.add(r).cast();
+                    }
                 }
                 for g in 0..per_step {
                     let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
