@@ -320,26 +320,6 @@ impl Kernel {
     }
 }
 
-/// Whether this processor reads four streams faster than one: Intel's do (a Llama-3-8B head on an Emerald Rapids, two cores: 21.9
-/// GB/s beside 17.5), AMD's not (Zen 4: 15.8 beside 17.3).
-#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), expect(dead_code, reason = "scalar only"))]
-fn streams() -> bool {
-    // Unit tests go this way on every processor, the tests beside the crate as the processor asks.
-    if cfg!(test) {
-        return true;
-    }
-    #[cfg(target_arch = "x86_64")]
-    {
-        static STREAMS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        *STREAMS.get_or_init(|| {
-            let id = std::arch::x86_64::__cpuid(0);
-            [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
-        })
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
 /// # Safety
 /// As [`Kernel::block`].
 unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: lanes::Block, scratch: &mut lanes::Scratch) {

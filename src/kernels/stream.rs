@@ -21,8 +21,27 @@ const MOST_ROWS: usize = 512;
 const LEAST_ROW_BYTES: usize = 1024;
 /// Columns of a step: whole groups, and whole cache lines of words.
 const STEP: usize = 128;
-/// Bytes by which reading ahead is ahead, in each stream.
-const AHEAD: usize = 1024;
+/// Bytes by which reading ahead is ahead, in each of several streams.
+pub(super) const AHEAD: usize = 1024;
+
+/// Whether this processor reads four streams faster than one: Intel's do (a Llama-3-8B head on an Emerald Rapids, two cores: 21.9
+/// GB/s beside 17.5), AMD's not (Zen 4: 15.8 beside 17.3; both in blocks of 32 rows).
+pub(super) fn several_are_faster() -> bool {
+    // Unit tests go this way on every processor, the tests beside the crate as the processor asks.
+    if cfg!(test) {
+        return true;
+    }
+    #[cfg(target_arch = "x86_64")]
+    {
+        static STREAMS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *STREAMS.get_or_init(|| {
+            let id = std::arch::x86_64::__cpuid(0);
+            [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
 
 /// Whether one vector is multiplied here by the rows of such a matrix, if a block has so many of them.
 pub(super) fn suits(layout: &Layout, rows: usize) -> bool {
@@ -30,7 +49,7 @@ pub(super) fn suits(layout: &Layout, rows: usize) -> bool {
         && rows.is_multiple_of(TILE_ROWS)
         && layout.weight_row_bytes() >= LEAST_ROW_BYTES
         && layout.cols().is_multiple_of(STEP)
-        && super::streams()
+        && several_are_faster()
 }
 
 /// Rows of a block for one vector, where `all_rows` of this and other matrices are left to so many threads: the more the

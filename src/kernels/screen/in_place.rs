@@ -7,7 +7,7 @@ use crate::{
     kernels::{
         avx2::Ymm,
         lanes::{AHEAD, widen_some},
-        streams,
+        stream,
     },
     quant::MatrixRef,
 };
@@ -16,8 +16,6 @@ use crate::{
 const MOST: usize = 4;
 /// Rows from each other where they are read from several places.
 const APART: usize = ROWS / MOST;
-/// As [`AHEAD`], in each of several streams.
-const STREAM_AHEAD: usize = 512;
 
 /// `rows`, at most [`ROWS`], held against a probe.
 ///
@@ -70,7 +68,7 @@ unsafe fn all<L: Lanes, const EIGHT: bool, const BYTES: usize>(
             for row in (0..count).step_by(MOST) {
                 some::<L, EIGHT, BYTES, MOST, false>(rows, row, probe, buffers, to);
             }
-        } else if count == ROWS && streams() {
+        } else if count == ROWS && stream::several_are_faster() {
             for row in 0..APART {
                 some::<L, EIGHT, BYTES, MOST, true>(rows, row, probe, buffers, to);
             }
@@ -148,9 +146,9 @@ unsafe fn some<L: Lanes, const EIGHT: bool, const BYTES: usize, const R: usize, 
             } else if at.is_multiple_of(64) {
                 for start in starts {
                     // At the end of a stream's rows it goes on with those that follow the sixteen.
-                    let over = row + 1 == APART && at + STREAM_AHEAD >= row_bytes;
+                    let over = row + 1 == APART && at + stream::AHEAD >= row_bytes;
                     let ahead =
-                        start.wrapping_add(at + STREAM_AHEAD + if over { (ROWS - APART) * row_bytes } else { 0 });
+                        start.wrapping_add(at + stream::AHEAD + if over { (ROWS - APART) * row_bytes } else { 0 });
                     for line in (0..BYTES).step_by(64) {
                         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
                     }
