@@ -1,60 +1,26 @@
-//! Products of packed heads: bytes read and multiply-adds a second, to be held against what the bench `machine` shows.
+//! Products of packed heads: bytes read and multiply-adds a second, by themselves; the bench
+//! `roofline` holds those of an 8B head against what the machine can do.
 //!
 //! `cargo bench --bench kernels`; `HEADROOM_THREADS` sets the threads (default: all).
+
+#[path = "common/head.rs"]
+mod head;
 
 use divan::{
     Bencher, black_box,
     counter::{BytesCount, ItemsCount},
 };
+use head::{Head, LLAMA3_8B, team};
 use lm_headroom::{
     kernels::{Activations, Job, Kernel, Pass, multiply, tops},
-    quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
-    team::Team,
+    quant::WeightsRef,
 };
 
 fn main() {
     divan::main();
 }
 
-fn team() -> Team {
-    match std::env::var("HEADROOM_THREADS").ok().and_then(|n| n.parse().ok()) {
-        Some(threads) => Team::new(threads),
-        None => Team::of_this_machine(),
-    }
-}
-
-/// A head of random codes with the shape of a real one.
-struct Head {
-    layout: Layout,
-    weight: Vec<u8>,
-    scales: Vec<u8>,
-    biases: Vec<u8>,
-}
-
-impl Head {
-    fn new(rows: usize, cols: usize) -> Self {
-        let layout = Layout::new(rows, cols, Bits::Four, 64, FloatType::F16).expect("a layout");
-        let mut state = 1_u64;
-        let weight = (0..rows * layout.weight_row_bytes())
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 56) as u8
-            })
-            .collect();
-        let scales = half::f16::from_f32(0.0045).to_le_bytes().repeat(rows * layout.groups_per_row());
-        let biases = half::f16::from_f32(-0.034).to_le_bytes().repeat(rows * layout.groups_per_row());
-        Self { layout, weight, scales, biases }
-    }
-    fn view(&self) -> MatrixRef<'_> {
-        MatrixRef::new(self.layout, &self.weight, &self.scales, &self.biases).expect("a matrix")
-    }
-    fn bytes(&self) -> usize {
-        self.weight.len() + self.scales.len() + self.biases.len()
-    }
-}
-
 const SMOLLM2: (usize, usize) = (49152, 576);
-const LLAMA3_8B: (usize, usize) = (128_256, 4096);
 
 fn product(bencher: Bencher<'_, '_>, shape: (usize, usize), vectors: usize, shift: u32) {
     let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), Kernel::best());
