@@ -5,8 +5,8 @@
 //! particular to an instruction set; `vector.rs` and `logits.rs` are plain loops, compiled for each. Which of them this processor can run is found out at run time;
 //! a [`Kernel`] is the proof, so that whoever holds one may call it without `unsafe`.
 //!
-//! A shift needs no memory: the kernels subtract it from each packed word in the register that has
-//! just been loaded. `screen/` finds the two largest of the products without all of them, to the bit.
+//! A shift needs no second matrix: the kernels subtract it from packed words that they have just loaded. `stream.rs` is the
+//! way of one vector through long rows, where memory is the limit; `screen/` finds the two largest of the products without all of them, to the bit.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

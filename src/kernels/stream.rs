@@ -2,7 +2,8 @@
 //!
 //! A tile's rows lie a quarter of a block from each other, so each quarter is read from its beginning to its end. What costs
 //! is where streams begin, before reading ahead has brought anything: a block has as many rows as threads leave it. Scales and
-//! biases are widened by the tile, so that they and what reading ahead brings stay in the first cache.
+//! biases are widened by the tile, so that they and what reading ahead brings stay in the first cache. Figures are in
+//! `docs/performance.md`.
 //!
 //! A shift is subtracted from whole cache lines on their way into a copy, which is decoded like words that are not shifted:
 //! one subtraction for many weights, instead of one for each register of them.
