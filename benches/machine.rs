@@ -13,7 +13,7 @@ use divan::{
     Bencher, black_box,
     counter::{BytesCount, ItemsCount},
 };
-use limits::{CALLS, CHUNK, Fma, ROUNDS, Reader, fmas, readers};
+use limits::{CHUNK, Fma, Reader, fmas, readers};
 use lm_headroom::team::Team;
 
 fn main() {
@@ -53,9 +53,7 @@ fn read_of_a_llama3_8b_head(bencher: Bencher<'_, '_>, case: &Case<Reader>) {
     let bytes = rows * (cols / 2 + cols / 64 * 4);
     assert_eq!(bytes % CHUNK, 0, "whole chunks");
     let (data, team) = (vec![1_u8; bytes], Team::new(case.threads));
-    bencher.counter(BytesCount::new(bytes)).bench_local(|| {
-        team.for_each(bytes / CHUNK, |i| (case.inner.read)(&data[i * CHUNK..][..CHUNK]));
-    });
+    bencher.counter(BytesCount::new(bytes)).bench_local(|| case.inner.read_by(&team, &data));
 }
 
 /// Each thread has bytes of its own, and reads them so often that a pass to bring them nearer does not count.
@@ -88,10 +86,6 @@ fn read_of_256_kib_a_thread(bencher: Bencher<'_, '_>, case: &Case<Reader>) {
 /// Counted in single multiply-adds, as `kernels` counts products.
 #[divan::bench(args = cases(fmas), sample_count = 200)]
 fn multiply_adds_in_registers(bencher: Bencher<'_, '_>, case: &Case<Fma>) {
-    let (team, calls) = (Team::new(case.threads), CALLS * case.threads);
-    bencher.counter(ItemsCount::new(calls * ROUNDS * case.inner.width)).bench_local(|| {
-        team.for_each(calls, |i| {
-            black_box((case.inner.run)(black_box(0.5 + i as f32 * 1e-3)));
-        });
-    });
+    let team = Team::new(case.threads);
+    bencher.counter(ItemsCount::new(case.inner.count(&team))).bench_local(|| case.inner.sample(&team));
 }

@@ -15,7 +15,7 @@ mod limits;
 use std::{hint::black_box, time::Instant};
 
 use head::{Head, LLAMA3_8B, team};
-use limits::{CALLS, CHUNK, Fma, ROUNDS, Reader, fmas, readers};
+use limits::{CHUNK, Fma, Reader, fmas, readers};
 use lm_headroom::{
     kernels::{Activations, Job, Kernel, Pass, multiply, tops},
     quant::WeightsRef,
@@ -44,7 +44,6 @@ fn main() {
     let many = Activations::from_rows(kernel, cols, &hidden);
     let mut out = vec![0.0; VECTORS * rows];
     let data = vec![1_u8; head.bytes() / CHUNK * CHUNK];
-    let calls = CALLS * team.threads();
 
     let mut product = |x: &Activations, shift: u32| {
         let jobs = vec![Job { shift: black_box(shift), x, out: &mut out[..x.count() * rows] }];
@@ -56,16 +55,8 @@ fn main() {
         let seconds = timed(|| found = tops(kernel, &team, &head.view(), black_box(&[(shift, &hidden[..cols])])));
         if found.is_some() { seconds } else { f64::INFINITY }
     };
-    let read = |reader: &Reader| {
-        let chunk = |i: usize| (reader.read)(&data[i * CHUNK..][..CHUNK]);
-        data.len() as f64 / 1e9 / timed(|| team.for_each(data.len() / CHUNK, chunk))
-    };
-    let multiply_add = |fma: &Fma| {
-        let call = |i: usize| {
-            black_box((fma.run)(black_box(i as f32 * 1e-3)));
-        };
-        (calls * ROUNDS * fma.width) as f64 / 1e9 / timed(|| team.for_each(calls, call))
-    };
+    let read = |reader: &Reader| data.len() as f64 / 1e9 / timed(|| reader.read_by(&team, &data));
+    let multiply_add = |fma: &Fma| fma.count(&team) as f64 / 1e9 / timed(|| fma.sample(&team));
     // Of several loops that show a limit the one that does it best here.
     let reader = fastest(readers(), read);
     let fma = fastest(fmas(), multiply_add);

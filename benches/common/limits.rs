@@ -3,11 +3,19 @@
 use std::fmt;
 
 use divan::black_box;
+use lm_headroom::team::Team;
 
 /// Reads bytes, as many as a multiple of [`CHUNK`], and leaves something that depends on each of them.
 pub(crate) struct Reader {
-    pub(crate) name: &'static str,
+    name: &'static str,
     pub(crate) read: fn(&[u8]),
+}
+
+impl Reader {
+    /// Reads `data`, a whole number of chunks, by all threads of a team.
+    pub(crate) fn read_by(&self, team: &Team, data: &[u8]) {
+        team.for_each(data.len() / CHUNK, |i| (self.read)(&data[i * CHUNK..][..CHUNK]));
+    }
 }
 
 impl fmt::Display for Reader {
@@ -77,10 +85,24 @@ fn add(sums: &mut [u64], part: &[u8]) {
 
 /// Multiply-adds that stay in registers.
 pub(crate) struct Fma {
-    pub(crate) name: &'static str,
+    name: &'static str,
     /// Multiply-adds of one round.
-    pub(crate) width: usize,
-    pub(crate) run: fn(f32) -> f32,
+    width: usize,
+    run: fn(f32) -> f32,
+}
+
+impl Fma {
+    /// Multiply-adds of one sample, by all threads of a team.
+    pub(crate) fn sample(&self, team: &Team) {
+        team.for_each(CALLS * team.threads(), |i| {
+            black_box((self.run)(black_box(0.5 + i as f32 * 1e-3)));
+        });
+    }
+
+    /// How many a sample has.
+    pub(crate) fn count(&self, team: &Team) -> usize {
+        CALLS * team.threads() * ROUNDS * self.width
+    }
 }
 
 impl fmt::Display for Fma {
@@ -91,9 +113,9 @@ impl fmt::Display for Fma {
 
 /// Rounds of one call: enough that its beginning and end do not count, and so few that a sample is over in a fraction of
 /// a millisecond, for one that nothing interrupts to be among them.
-pub(crate) const ROUNDS: usize = 4000;
+const ROUNDS: usize = 4000;
 /// Calls of one sample for each thread: one that comes late leaves them to the others.
-pub(crate) const CALLS: usize = 16;
+const CALLS: usize = 16;
 
 pub(crate) fn fmas() -> Vec<Fma> {
     let mut fmas = Vec::new();

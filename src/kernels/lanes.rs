@@ -206,26 +206,31 @@ pub(super) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
     }
 }
 
-/// Widens the scales and biases of `rows` rows from `first` into the scratch, `[rows, groups]`.
+/// Widens the scales and biases of `rows` into the scratch, to where `at` begins there, and asks for those of as many rows, `ahead`
+/// rows further on.
 ///
 /// # Safety
 /// The instruction set of `L` was detected.
 #[inline(always)]
-unsafe fn widen_scales<L: Lanes>(matrix: &MatrixRef<'_>, first: usize, rows: usize, scratch: &mut Scratch) {
+pub(super) unsafe fn widen_scales<L: Lanes>(
+    matrix: &MatrixRef<'_>,
+    rows: Range<usize>,
+    ahead: usize,
+    at: usize,
+    scratch: &mut Scratch,
+) {
     let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
-    let count = rows * layout.groups_per_row();
-    scratch.first_row = first;
-    grow(&mut scratch.scales, count);
-    grow(&mut scratch.biases, count);
-    let range = first * bytes..(first + rows) * bytes;
+    let to = at..at + rows.len() * layout.groups_per_row();
+    grow(&mut scratch.scales, to.end);
+    grow(&mut scratch.biases, to.end);
+    let range = rows.start * bytes..rows.end * bytes;
     let parts = [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
-    for (from, to) in parts {
-        // Those of as many rows, as far ahead as words are read.
-        let ahead = range.end + AHEAD / layout.weight_row_bytes() * bytes;
+    for (from, widened) in parts {
+        let ahead = range.end + ahead * bytes;
         for line in (ahead..ahead + range.len()).step_by(64) {
             L::prefetch(from.as_ptr().wrapping_add(line));
         }
-        let (from, to) = (&from[range.clone()], &mut to[..count]);
+        let (from, to) = (&from[range.clone()], &mut widened[to.clone()]);
         // SAFETY: the caller's promise.
         unsafe { widen_some::<L>(layout.scale_type(), from, to) };
     }
@@ -263,6 +268,22 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool>(
             Bits::Four => by_width::<L, SHIFTED, false>(matrix, shift, block, scratch),
             Bits::Eight => by_width::<L, SHIFTED, true>(matrix, shift, block, scratch),
         }
+    }
+}
+
+/// [`Lanes::sum4`] of lines in memory.
+///
+/// # Safety
+/// The instruction set of `L` was detected; the lines are valid for their lanes, `to` for four sums.
+#[inline(always)]
+pub(super) unsafe fn sum_lines<L: Lanes>(lines: [*const f32; 4], to: *mut f32) {
+    // SAFETY: as for this function.
+    unsafe {
+        let mut last = [L::zero(); 4];
+        for i in 0..4 {
+            last[i] = L::load(lines[i].add(LANES - L::WIDTH));
+        }
+        L::sum4(last, lines, to);
     }
 }
 
@@ -366,17 +387,15 @@ impl Parts {
         unsafe {
             for vector in vectors {
                 let mut lines = [self.sums.cast_const(); TILE_ROWS];
-                let mut last = [L::zero(); TILE_ROWS];
                 for r in 0..TILE_ROWS {
                     lines[r] = self.line(r.min(block.rows - 1), vector);
-                    last[r] = L::load(lines[r].add(LANES - L::WIDTH));
                 }
                 if block.rows == TILE_ROWS {
-                    L::sum4(last, lines, block.output(0, vector));
+                    sum_lines::<L>(lines, block.output(0, vector));
                     continue;
                 }
                 let mut sums = [0.0; TILE_ROWS];
-                L::sum4(last, lines, sums.as_mut_ptr());
+                sum_lines::<L>(lines, sums.as_mut_ptr());
                 for (r, &sum) in sums[..block.rows].iter().enumerate() {
                     block.put(r, vector, sum);
                 }
@@ -409,7 +428,10 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     }
     // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
     unsafe {
-        widen_scales::<L>(matrix, block.first_row, block.rows, scratch);
+        // Scales as far ahead as words are read.
+        let ahead = AHEAD / matrix.layout().weight_row_bytes();
+        widen_scales::<L>(matrix, block.first_row..block.first_row + block.rows, ahead, 0, scratch);
+        scratch.first_row = block.first_row;
         let sums = scratch.sums.as_mut_ptr().cast::<f32>();
         let mut row = 0;
         while row < block.rows {
@@ -459,17 +481,20 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
             for vector in 0..tile.count {
                 direct::<L, SHIFTED, EIGHT, KEEP, 1, 1, 1>(&rows, 0, vector, scratch);
             }
-        } else if tile.count == 1 {
-            one::<L, SHIFTED, EIGHT, KEEP>(&rows, scratch);
         } else if L::WIDTH == LANES {
             match tile.count {
+                1 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 1>(&rows, 0, 0, scratch),
                 2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
                 3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
                 4 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 4>(&rows, 0, 0, scratch),
                 _ => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 5>(&rows, 0, 0, scratch),
             }
-        } else {
+        } else if tile.count == 1 {
             // All sixteen lanes at a time, and as many rows as registers are left for.
+            for row in (0..TILE_ROWS).step_by(2) {
+                direct::<L, SHIFTED, EIGHT, KEEP, 2, 2, 1>(&rows, row, 0, scratch);
+            }
+        } else {
             for row in 0..TILE_ROWS {
                 match tile.count {
                     2 => direct::<L, SHIFTED, EIGHT, KEEP, 2, 1, 2>(&rows, row, 0, scratch),
@@ -481,27 +506,6 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
         }
         if parts.last && (tile.rows < TILE_ROWS || L::WIDTH < LANES) {
             parts.finish::<L>(&tile, 0..tile.count);
-        }
-    }
-}
-
-/// [`direct`] for one vector and the rows of a whole tile.
-///
-/// # Safety
-/// As [`direct`].
-#[inline(always)]
-unsafe fn one<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: bool>(
-    rows: &Rows<'_>,
-    scratch: &mut Scratch,
-) {
-    // SAFETY: as for this function.
-    unsafe {
-        if L::WIDTH == LANES {
-            direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 1>(rows, 0, 0, scratch);
-        } else {
-            for row in (0..TILE_ROWS).step_by(2) {
-                direct::<L, SHIFTED, EIGHT, KEEP, 2, 2, 1>(rows, row, 0, scratch);
-            }
         }
     }
 }
@@ -571,7 +575,7 @@ unsafe fn direct<
             for g in part.clone() {
                 // Asked for once, with the first lanes.
                 if lane == 0 {
-                    for line in (0..(R * group_bytes).max(64)).step_by(64) {
+                    for line in (0..R * group_bytes).step_by(64) {
                         L::prefetch(ahead.wrapping_add(line));
                     }
                     ahead = ahead.wrapping_add(R * group_bytes);
@@ -867,12 +871,10 @@ unsafe fn products<L: Lanes>(q: *const f32, keys: [*const f32; 4], cols: usize, 
             }
         }
         let mut arranged = [[0.0; LANES]; 4];
-        let mut last = [L::zero(); 4];
         for k in 0..4 {
             L::arrange(lines[k].as_ptr(), arranged[k].as_mut_ptr());
-            last[k] = L::load(arranged[k].as_ptr().add(LANES - L::WIDTH));
         }
-        L::sum4(last, arranged.each_ref().map(|line| line.as_ptr()), to);
+        sum_lines::<L>(arranged.each_ref().map(|line| line.as_ptr()), to);
     }
 }
 

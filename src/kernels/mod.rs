@@ -6,7 +6,8 @@
 //! a [`Kernel`] is the proof, so that whoever holds one may call it without `unsafe`.
 //!
 //! A shift needs no second matrix: the kernels subtract it from packed words that they have just loaded. `stream.rs` is the
-//! way of one vector through long rows, where memory is the limit; `screen/` finds the two largest of the products without all of them, to the bit.
+//! way of one vector through long rows, where memory is the limit; `screen/` finds the two largest of the products without all
+//! of them, to the bit.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -12,14 +12,14 @@ use std::{hint::black_box, ptr};
 
 use super::{
     BLOCK_ROWS, Line,
-    lanes::{Block, LANES, Lanes, Scratch, TILE_ROWS, grow, widen_some},
+    lanes::{Block, LANES, Lanes, Scratch, TILE_ROWS, sum_lines, widen_scales},
 };
 use crate::quant::{Layout, MatrixRef};
 
 /// Rows of a block, at most.
 const MOST_ROWS: usize = 512;
-/// Bytes of a row below which its streams are too short.
-const LEAST_ROW_BYTES: usize = 1024;
+/// Bytes of a row below which it is too short for a stream of its own.
+pub(super) const LEAST_ROW_BYTES: usize = 1024;
 /// Columns of a step: whole groups, and whole cache lines of words.
 const STEP: usize = 128;
 /// Bytes by which reading ahead is ahead, in each of several streams.
@@ -75,8 +75,6 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>
     let layout = matrix.layout();
     let (row_bytes, groups) = (layout.weight_row_bytes(), layout.groups_per_row());
     let apart = block.rows / TILE_ROWS;
-    grow(&mut scratch.scales, TILE_ROWS * groups);
-    grow(&mut scratch.biases, TILE_ROWS * groups);
     for first in 0..apart {
         // SAFETY: as for this function: all rows lie in the block, and the scratch holds their scales.
         unsafe {
@@ -84,7 +82,8 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>
             for r in 0..TILE_ROWS {
                 let row = block.first_row + first + r * apart;
                 words[r] = matrix.weight().as_ptr().add(row * row_bytes);
-                widen_row::<L>(matrix, row, r * groups, scratch);
+                // Those of the stream's next row are on their way already.
+                widen_scales::<L>(matrix, row..row + 1, 1, r * groups, scratch);
             }
             let (scales, biases) = (&scratch.scales[..], &scratch.biases[..]);
             let tile = Tile { groups, shift, words, scales, biases, x: block.vector(0) };
@@ -94,35 +93,12 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>
                 64 => L::stream::<SHIFTED, EIGHT, 64>(&tile, &mut lines),
                 _ => L::stream::<SHIFTED, EIGHT, 128>(&tile, &mut lines),
             }
-            let (mut from, mut last) = ([ptr::null(); TILE_ROWS], [L::zero(); TILE_ROWS]);
-            for r in 0..TILE_ROWS {
-                from[r] = lines[r].0.as_ptr();
-                last[r] = L::load(from[r].add(LANES - L::WIDTH));
-            }
             let mut y = [0.0; TILE_ROWS];
-            L::sum4(last, from, y.as_mut_ptr());
+            sum_lines::<L>(lines.each_ref().map(|line| line.0.as_ptr()), y.as_mut_ptr());
             for r in 0..TILE_ROWS {
                 block.put(first + r * apart, 0, y[r]);
             }
         }
-    }
-}
-
-/// Widens a row's scales and biases to where `at` in the scratch's begins.
-///
-/// # Safety
-/// As [`quantized`]; the scratch has room for them.
-#[inline(always)]
-unsafe fn widen_row<L: Lanes>(matrix: &MatrixRef<'_>, row: usize, at: usize, scratch: &mut Scratch) {
-    let (bytes, groups) = (matrix.layout().scale_row_bytes(), matrix.layout().groups_per_row());
-    for (from, to) in [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)] {
-        // Those of the row after the stream's next.
-        for line in (0..bytes).step_by(64) {
-            L::prefetch(from.as_ptr().wrapping_add((row + 2) * bytes + line));
-        }
-        let (from, to) = (&from[row * bytes..][..bytes], &mut to[at..][..groups]);
-        // SAFETY: as for this function: as many elements as groups.
-        unsafe { widen_some::<L>(matrix.layout().scale_type(), from, to) };
     }
 }
 

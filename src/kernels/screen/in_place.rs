@@ -63,7 +63,7 @@ unsafe fn all<L: Lanes, const EIGHT: bool, const BYTES: usize>(
     let (count, row_bytes) = (rows.layout().rows(), probe.layout.weight_row_bytes());
     // SAFETY: as for this function.
     unsafe {
-        if row_bytes < 1024 {
+        if row_bytes < stream::LEAST_ROW_BYTES {
             // As many as a page of memory holds, so that they are read as one stream.
             for row in (0..count).step_by(MOST) {
                 some::<L, EIGHT, BYTES, MOST, false>(rows, row, probe, buffers, to);

@@ -568,6 +568,11 @@ mod tests {
                 for (queries, expected) in [(&queries[..1], &expected[..1]), (&queries, &expected)] {
                     assert!(tops(kernel, &team, &matrix, queries).is_none_or(|found| found == expected));
                 }
+                let x = Activations::from_rows(kernel, 2304, &hidden[0]);
+                let mut out = vec![f32::NAN; layout.rows()];
+                let jobs = vec![Job { shift, x: &x, out: &mut out }];
+                multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
+                assert_eq!(out, logits[0], "{}", kernel.name());
             }
         }
     }
