@@ -152,6 +152,12 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    /// Makes room for the scales and biases of so many groups: once a block, for it costs a streamed tile a twentieth.
+    pub(super) fn hold(&mut self, groups: usize) {
+        grow(&mut self.scales, groups);
+        grow(&mut self.biases, groups);
+    }
+
     /// A buffer of `cols` floats.
     pub(super) fn row(&mut self, cols: usize) -> &mut [f32] {
         grow(&mut self.scales, cols);
@@ -207,7 +213,7 @@ pub(super) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
 }
 
 /// Widens the scales and biases of `rows` into the scratch, to where `at` begins there, and asks for those of as many rows, `ahead`
-/// rows further on.
+/// rows further on. [`Scratch::hold`] has made room for them.
 ///
 /// # Safety
 /// The instruction set of `L` was detected.
@@ -221,8 +227,6 @@ pub(super) unsafe fn widen_scales<L: Lanes>(
 ) {
     let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
     let to = at..at + rows.len() * layout.groups_per_row();
-    grow(&mut scratch.scales, to.end);
-    grow(&mut scratch.biases, to.end);
     let range = rows.start * bytes..rows.end * bytes;
     let parts = [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
     for (from, widened) in parts {
@@ -428,6 +432,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     }
     // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
     unsafe {
+        scratch.hold(block.rows * groups);
         // Scales as far ahead as words are read.
         let ahead = AHEAD / matrix.layout().weight_row_bytes();
         widen_scales::<L>(matrix, block.first_row..block.first_row + block.rows, ahead, 0, scratch);

@@ -75,6 +75,7 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>
     let layout = matrix.layout();
     let (row_bytes, groups) = (layout.weight_row_bytes(), layout.groups_per_row());
     let apart = block.rows / TILE_ROWS;
+    scratch.hold(TILE_ROWS * groups);
     for first in 0..apart {
         // SAFETY: as for this function: all rows lie in the block, and the scratch holds their scales.
         unsafe {
