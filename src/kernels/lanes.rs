@@ -212,8 +212,7 @@ pub(super) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
     }
 }
 
-/// Widens the scales and biases of `rows` into the scratch, to where `at` begins there, and asks for those of as many rows, `ahead`
-/// rows further on. [`Scratch::hold`] has made room for them.
+/// Widens the scales and biases of `rows` into the scratch, to where `at` begins there. [`Scratch::hold`] has made room for them.
 ///
 /// # Safety
 /// The instruction set of `L` was detected.
@@ -221,22 +220,28 @@ pub(super) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
 pub(super) unsafe fn widen_scales<L: Lanes>(
     matrix: &MatrixRef<'_>,
     rows: Range<usize>,
-    ahead: usize,
     at: usize,
     scratch: &mut Scratch,
 ) {
     let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
     let to = at..at + rows.len() * layout.groups_per_row();
-    let range = rows.start * bytes..rows.end * bytes;
     let parts = [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
     for (from, widened) in parts {
-        let ahead = range.end + ahead * bytes;
-        for line in (ahead..ahead + range.len()).step_by(64) {
-            L::prefetch(from.as_ptr().wrapping_add(line));
-        }
-        let (from, to) = (&from[range.clone()], &mut widened[to.clone()]);
+        let (from, to) = (&from[rows.start * bytes..rows.end * bytes], &mut widened[to.clone()]);
         // SAFETY: the caller's promise.
         unsafe { widen_some::<L>(layout.scale_type(), from, to) };
+    }
+}
+
+/// Asks for the scales and biases of `rows`, which may lie behind the matrix: for what begins every 64 bytes, so that rows one
+/// after the other ask for everything once.
+#[inline(always)]
+pub(super) fn prefetch_scales<L: Lanes>(matrix: &MatrixRef<'_>, rows: Range<usize>) {
+    let bytes = matrix.layout().scale_row_bytes();
+    for from in [matrix.scales(), matrix.biases()] {
+        for line in ((rows.start * bytes).next_multiple_of(64)..rows.end * bytes).step_by(64) {
+            L::prefetch(from.as_ptr().wrapping_add(line));
+        }
     }
 }
 
@@ -433,15 +438,15 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
     unsafe {
         scratch.hold(block.rows * groups);
-        // Scales as far ahead as words are read.
-        let ahead = AHEAD / matrix.layout().weight_row_bytes();
-        widen_scales::<L>(matrix, block.first_row..block.first_row + block.rows, ahead, 0, scratch);
+        widen_scales::<L>(matrix, block.first_row..block.first_row + block.rows, 0, scratch);
         scratch.first_row = block.first_row;
         let sums = scratch.sums.as_mut_ptr().cast::<f32>();
         let mut row = 0;
         while row < block.rows {
             let rows = if row + TILE_ROWS <= block.rows { TILE_ROWS } else { 1 };
             let tile = Block { first_row: block.first_row + row, rows, ..block };
+            // The next block's, some with each tile: all at once they keep words waiting.
+            prefetch_scales::<L>(matrix, tile.first_row + block.rows..tile.first_row + block.rows + rows);
             let direct_ones = Block { count: direct_count, ..tile };
             if !kept {
                 some::<L, SHIFTED, EIGHT, false>(matrix, shift, direct_ones, 0..groups, Parts::whole(sums), scratch);

@@ -12,7 +12,7 @@ use std::{hint::black_box, ptr};
 
 use super::{
     BLOCK_ROWS, Line,
-    lanes::{Block, LANES, Lanes, Scratch, TILE_ROWS, sum_lines, widen_scales},
+    lanes::{Block, LANES, Lanes, Scratch, TILE_ROWS, prefetch_scales, sum_lines, widen_scales},
 };
 use crate::quant::{Layout, MatrixRef};
 
@@ -83,8 +83,9 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>
             for r in 0..TILE_ROWS {
                 let row = block.first_row + first + r * apart;
                 words[r] = matrix.weight().as_ptr().add(row * row_bytes);
+                widen_scales::<L>(matrix, row..row + 1, r * groups, scratch);
                 // Those of the stream's next row are on their way already.
-                widen_scales::<L>(matrix, row..row + 1, 1, r * groups, scratch);
+                prefetch_scales::<L>(matrix, row + 2..row + 3);
             }
             let (scales, biases) = (&scratch.scales[..], &scratch.biases[..]);
             let tile = Tile { groups, shift, words, scales, biases, x: block.vector(0) };
