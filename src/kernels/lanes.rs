@@ -131,6 +131,9 @@ impl Block {
 
 /// Rows that are decoded together.
 pub(super) const TILE_ROWS: usize = 4;
+/// The same for one vector that has all sixteen lanes in a register, while rows are short: with four sums it would wait for one
+/// multiply-add after the other. Twice as many long rows do not fit the first cache together with what is read ahead.
+const ALONE_ROWS: usize = 2 * TILE_ROWS;
 /// Columns of a panel, at most: what is read of it and of some vectors at a time stays in the first cache.
 const PANEL_COLS: usize = 640;
 /// Bytes by which reading ahead of the next rows is ahead of them.
@@ -243,6 +246,15 @@ pub(super) fn prefetch_scales<L: Lanes>(matrix: &MatrixRef<'_>, rows: Range<usiz
             L::prefetch(from.as_ptr().wrapping_add(line));
         }
     }
+}
+
+/// Asks for the lines of so many bytes, and returns where they end.
+#[inline(always)]
+fn prefetch<L: Lanes>(from: *const u8, bytes: usize) -> *const u8 {
+    for line in (0..bytes).step_by(64) {
+        L::prefetch(from.wrapping_add(line));
+    }
+    from.wrapping_add(bytes)
 }
 
 /// Widens as many elements as `to` has, by the processor's own conversion where `L` has one.
@@ -365,16 +377,18 @@ impl Parts {
         row: usize,
         vector: usize,
     ) {
-        let whole = R == TILE_ROWS && self.last && H * L::WIDTH == LANES;
+        let whole = R.is_multiple_of(TILE_ROWS) && self.last && H * L::WIDTH == LANES;
         // SAFETY: as for this function.
         unsafe {
             for v in 0..V {
                 if whole {
-                    let mut rows = [L::zero(); TILE_ROWS];
-                    for r in 0..TILE_ROWS {
-                        rows[r] = acc[v][r % R][0];
+                    for first in (0..R).step_by(TILE_ROWS) {
+                        let mut rows = [L::zero(); TILE_ROWS];
+                        for r in 0..TILE_ROWS {
+                            rows[r] = acc[v][(first + r) % R][0];
+                        }
+                        L::sum4(rows, [self.sums.cast_const(); TILE_ROWS], block.output(first, vector + v));
                     }
-                    L::sum4(rows, [self.sums.cast_const(); TILE_ROWS], block.output(0, vector + v));
                     continue;
                 }
                 for r in 0..R {
@@ -441,9 +455,16 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
         widen_scales::<L>(matrix, block.first_row..block.first_row + block.rows, 0, scratch);
         scratch.first_row = block.first_row;
         let sums = scratch.sums.as_mut_ptr().cast::<f32>();
+        let alone =
+            block.count == 1 && L::WIDTH == LANES && matrix.layout().weight_row_bytes() < stream::LEAST_ROW_BYTES;
+        let most = if alone { ALONE_ROWS } else { TILE_ROWS };
         let mut row = 0;
         while row < block.rows {
-            let rows = if row + TILE_ROWS <= block.rows { TILE_ROWS } else { 1 };
+            let rows = match block.rows - row {
+                rest if rest >= most => most,
+                rest if rest >= TILE_ROWS => TILE_ROWS,
+                _ => 1,
+            };
             let tile = Block { first_row: block.first_row + row, rows, ..block };
             // The next block's, some with each tile: all at once they keep words waiting.
             prefetch_scales::<L>(matrix, tile.first_row + block.rows..tile.first_row + block.rows + rows);
@@ -471,7 +492,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     }
 }
 
-/// [`direct`] for as many rows and vectors as there are: `TILE_ROWS` or one of those, at most 5 of these.
+/// [`direct`] for as many rows and vectors as there are: `ALONE_ROWS`, `TILE_ROWS` or one of those, at most 5 of these.
 ///
 /// # Safety
 /// As [`direct`].
@@ -493,6 +514,9 @@ unsafe fn some<L: Lanes, const SHIFTED: bool, const EIGHT: bool, const KEEP: boo
             }
         } else if L::WIDTH == LANES {
             match tile.count {
+                1 if tile.rows == ALONE_ROWS => {
+                    direct::<L, SHIFTED, EIGHT, KEEP, 1, ALONE_ROWS, 1>(&rows, 0, 0, scratch)
+                }
                 1 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 1>(&rows, 0, 0, scratch),
                 2 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
                 3 => direct::<L, SHIFTED, EIGHT, KEEP, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
@@ -555,6 +579,10 @@ unsafe fn direct<
     let layout = matrix.layout();
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     let step = if EIGHT { 16 } else { 8 };
+    // Bytes of all rows in a turn of the inner loop. Where these are whole lines, as many are asked for in each turn, whose number the
+    // compiler knows; among the stores of a panel that is no faster.
+    let turn = R * 2 * step;
+    let lines_each_turn = !KEEP && turn.is_multiple_of(64);
     let first_row = tile.first_row + row;
     let scale_row = first_row - scratch.first_row;
     let rows = scale_row * groups..(scale_row + R) * groups;
@@ -584,11 +612,8 @@ unsafe fn direct<
             let mut ahead = start.wrapping_add(R * (row_bytes + part.start * group_bytes) + AHEAD);
             for g in part.clone() {
                 // Asked for once, with the first lanes.
-                if lane == 0 {
-                    for line in (0..R * group_bytes).step_by(64) {
-                        L::prefetch(ahead.wrapping_add(line));
-                    }
-                    ahead = ahead.wrapping_add(R * group_bytes);
+                if lane == 0 && !lines_each_turn {
+                    ahead = prefetch::<L>(ahead, R * group_bytes);
                 }
                 let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
                 let mut group = [L::group4(0.0, 0.0); R];
@@ -599,6 +624,9 @@ unsafe fn direct<
                 }
                 // A group is 32, 64 or 128 columns: two steps at a time always come out even.
                 for _ in 0..per_group / 2 {
+                    if lane == 0 && lines_each_turn {
+                        ahead = prefetch::<L>(ahead, turn);
+                    }
                     for _ in 0..2 {
                         for h in 0..H {
                             let mut w = [L::zero(); R];
