@@ -1,6 +1,6 @@
 //! headroom's side of `benches/compare.sh`: what the peers are asked to do, once, as lines of `name value`.
 //!
-//! `ours CHECKPOINT run` or `ours CHECKPOINT products ROWSxCOLSxVECTORS...`. Not for reading by itself: `cargo bench` has the
+//! `ours CHECKPOINT` or `ours products ROWSxCOLSxVECTORS...`. Not for reading by itself: `cargo bench` has the
 //! benches, and this runs in turn with the peers.
 
 #![expect(clippy::print_stdout, reason = "a program")]
