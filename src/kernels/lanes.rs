@@ -241,10 +241,9 @@ pub(super) unsafe fn widen_scales<L: Lanes>(
 #[inline(always)]
 pub(super) fn prefetch_scales<L: Lanes>(matrix: &MatrixRef<'_>, rows: Range<usize>) {
     let bytes = matrix.layout().scale_row_bytes();
+    let first = (rows.start * bytes).next_multiple_of(64);
     for from in [matrix.scales(), matrix.biases()] {
-        for line in ((rows.start * bytes).next_multiple_of(64)..rows.end * bytes).step_by(64) {
-            L::prefetch(from.as_ptr().wrapping_add(line));
-        }
+        prefetch::<L>(from.as_ptr().wrapping_add(first), (rows.end * bytes).saturating_sub(first));
     }
 }
 
