@@ -6,24 +6,21 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
-    process,
 };
+
+use crate::temporary::Temporary;
 
 /// The folder that this process's environment names, if any.
 pub(crate) fn folder() -> Option<PathBuf> {
     cache_folder(|name| env::var_os(name), env::home_dir())
 }
 
-/// Writes under another name and renames, so that nobody reads half a file.
+/// Writes an entry, whole. Runs that write one at the same time write the same, so nothing is locked.
 pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    let temporary = path.with_extension(format!("{}.tmp", process::id()));
-    let written = fs::File::create(&temporary).and_then(|mut file| file.write_all(contents));
-    let done = written.and_then(|()| fs::rename(&temporary, path));
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    done
+    let mut entry = Temporary::beside(path)?;
+    entry.file().write_all(contents)?;
+    entry.move_to(path).map(drop)
 }
 
 /// The cache's folder: `HEADROOM_CACHE`, or `headroom` in `XDG_CACHE_HOME`, or `.cache/headroom` in

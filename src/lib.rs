@@ -61,6 +61,7 @@ pub mod seed;
 pub mod stats;
 pub mod subject;
 pub mod team;
+mod temporary;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;

@@ -54,6 +54,11 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const OPTIONAL: [&str; 6] =
     ["chat_template.jinja", "chat_template.json", GENERATION_CONFIG, INDEX, "tokenizer.json", "tokenizer_config.json"];
 
+/// Whether a file of this name in a checkpoint's folder is, or would be, a part of the checkpoint.
+pub(crate) fn is_part(name: &str) -> bool {
+    [CONFIG, hub::SPECIAL_TOKENS].contains(&name) || OPTIONAL.contains(&name) || name.ends_with(".safetensors")
+}
+
 /// Why a checkpoint did not open. What is wrong with its contents is told by file, key and tensor; the
 /// folder is known to whoever opened it.
 #[derive(Debug, thiserror::Error)]
@@ -233,6 +238,11 @@ impl Checkpoint {
     /// index, a safetensors file. `None` where the checkpoint does not have it.
     pub fn file(&self, name: &str) -> Option<Bytes> {
         self.files.get(name).map(|file| file.bytes.clone())
+    }
+
+    /// Names of the files that [`file`](Self::file) gives.
+    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
     }
 
     /// Name of the matrix that is the head: `lm_head`, or `model.embed_tokens` where it is tied.

@@ -156,9 +156,13 @@ pub struct OutputArgs {
     /// Form of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Journal: append each record to this file as it is finished. What the file held is kept as FILE.old
+    /// Journal: append each record to this file as it is finished. What the file held is kept as FILE.old, or as
+    /// FILE.old.1, FILE.old.2, ... where there is one already
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Keep nothing of what the file of --out held
+    #[arg(long, requires = "out", conflicts_with = "resume")]
+    pub force: bool,
     /// Continue the run whose journal is the file of --out: what is finished there is not run again
     #[arg(long, requires = "out")]
     pub resume: bool,
@@ -391,9 +395,13 @@ pub struct RelabelArgs {
     /// Form of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Write the records to this file too, one JSON object a line
+    /// Write the records to this file too, one JSON object a line. What headroom wrote there is kept as FILE.old, or as
+    /// FILE.old.1, FILE.old.2, ... where there is one already
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// Options of `merge`.
@@ -405,9 +413,13 @@ pub struct MergeArgs {
     /// Form of the results on stdout
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     pub format: Format,
-    /// Write the records to this file too, one JSON object a line
+    /// Write the records to this file too, one JSON object a line. What headroom wrote there is kept as FILE.old, or as
+    /// FILE.old.1, FILE.old.2, ... where there is one already
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// Options of `certify`.
@@ -446,9 +458,12 @@ pub struct CertifyArgs {
     /// Form of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Write witnesses and weakest bits to this file as a recipe, which `replay` runs
+    /// Write witnesses and weakest bits to this file as a recipe, which `replay` runs, in place of an earlier recipe
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
+    #[arg(long, requires = "out")]
+    pub force: bool,
 }
 
 /// What confines flips.
@@ -499,9 +514,12 @@ pub struct ReportArgs {
     /// Journals of --out, and objects of --format json
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
-    /// Write a self-contained page in HTML to this file, instead of text to stdout
+    /// Write a self-contained page in HTML to this file, in place of an earlier page, instead of text to stdout
     #[arg(long, short, value_name = "PAGE.html", conflicts_with = "format")]
     pub output: Option<PathBuf>,
+    /// Replace whatever the file of --output holds, also what headroom did not write, and keep nothing of it
+    #[arg(long, requires = "output")]
+    pub force: bool,
     /// Form of the report on stdout; jsonl is json, of which a report is one object
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -1,8 +1,6 @@
 //! `certify`: least flips, census, and what was asked for besides.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use super::{
@@ -17,6 +15,7 @@ use crate::{
     },
     record::{
         SCHEMA, certificate,
+        output::{Inputs, Kind, Output},
         recipe::{Recipe, Step},
         report::{Certificates, Refused},
     },
@@ -47,10 +46,9 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
     let toward = args.toward.as_deref().map(|token| self::token(&subject, token)).transpose()?;
     let prompts = resolve::prompts(&subject, &args.prompts)?;
     let certifier = Certifier::new(&subject)?;
-    if let Some(path) = &args.out {
-        // Known at once that it can be written; and after the input was found good, since this empties it.
-        save(path, &subject, &Recipe::new(Vec::new()))?;
-    }
+    output::check(args.out.as_deref(), &output::inputs(&args.prompts, &args.threshold, &subject))?;
+    // Known at once that it can be written; what is there stays until there is something new.
+    let out = args.out.as_deref().map(|path| Output::claim(path, Kind::Recipe, args.force)).transpose()?;
     let settings = args.collapse.map(|_| settings(args, &subject, &prompts)).transpose()?;
     if args.format == Format::Text {
         output::stdout(resolve::introduction(&subject).as_bytes())?;
@@ -113,8 +111,8 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
     if let (Format::Text, Some(collapse)) = (args.format, &collapsed) {
         output::stdout(certificate::collapse(collapse, output::look()).as_bytes())?;
     }
-    if let Some(path) = &args.out {
-        save(path, &subject, &recipe(&answers, collapsed.as_ref()))?;
+    if let Some(out) = out {
+        save(out, &recipe(&answers, collapsed.as_ref()), interrupted.is_some())?;
     }
     let code = code(&answers, &refused);
     if args.format == Format::Jsonl {
@@ -184,18 +182,23 @@ fn settings(args: &CertifyArgs, subject: &Subject, prompts: &[Prompt]) -> Result
         threshold: args.threshold.clone(),
         bounds: BoundArgs { at_least: None, kl: None },
         seed: args.seed,
-        output: OutputArgs { format: args.format, out: None, resume: false },
+        output: OutputArgs { format: args.format, out: None, resume: false, force: false },
         shard: None,
     };
-    let mut sink = Sink::new(&run.output, subject)?;
+    let mut sink = Sink::new(&run.output, &Inputs::default())?;
     resolve::settings(subject, &run, prompts, &mut sink)
 }
 
-fn save(path: &Path, subject: &Subject, recipe: &Recipe) -> Result<()> {
-    if output::is_of_the_model(path, subject) {
-        bail!("--out {} is a file of the model; give another name", path.display());
+/// Writes a recipe that has something in it. One of a run that ended early does not take the place of another.
+fn save(mut out: Output, recipe: &Recipe, interrupted: bool) -> Result<()> {
+    if recipe.recipe.is_empty() {
+        return Ok(());
     }
-    recipe.save(path).map_err(|error| anyhow!(error).context(format!("cannot write {}", path.display())))
+    if interrupted && out.replaces()? {
+        output::message("--out keeps what it held, since the run was interrupted: what it found is on stdout");
+        return Ok(());
+    }
+    output::write(out, recipe.text().as_bytes())
 }
 
 /// Witnesses and weakest bits, as edits that can be run again.

@@ -50,7 +50,7 @@ impl Opened {
     pub(super) fn asking(args: &RunArgs, prompts: impl FnOnce(&Subject) -> Result<Vec<Prompt>>) -> Result<Self> {
         let subject = resolve::subject(&args.model)?;
         let prompts = prompts(&subject)?;
-        let mut sink = Sink::new(&args.output, &subject)?;
+        let mut sink = Sink::new(&args.output, &output::inputs(&args.prompts, &args.threshold, &subject))?;
         let settings = resolve::settings(&subject, args, &prompts, &mut sink)?;
         Ok(Self { subject, prompts, settings, sink })
     }
@@ -60,7 +60,7 @@ impl Opened {
         let Self { subject, prompts, settings, sink } = self;
         let mut session = Session::new(subject, prompts, settings, spec);
         session.set_shard(args.shard);
-        sink.begin(&mut session, args.output.resume)?;
+        sink.begin(&mut session, &args.output)?;
         if args.output.format == Format::Text {
             output::stdout(
                 (resolve::introduction(subject) + &text::rule(settings.threshold, settings.calibration.as_ref()))

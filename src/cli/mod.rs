@@ -16,7 +16,8 @@ mod stored;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command};
+use self::args::{Cli, Command};
+use crate::record::text;
 
 /// Exit codes, a contract with scripts.
 pub mod exit_code {
@@ -75,7 +76,8 @@ pub fn run() -> u8 {
             output::message("interrupted");
             return exit_code::INTERRUPTED;
         }
-        output::message(&format!("error: {error:#}"));
+        // One line, whatever the names and files hold that it is about.
+        output::message(&text::plain(&format!("error: {error:#}")));
         exit_code::USAGE
     })
 }

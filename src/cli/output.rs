@@ -2,27 +2,25 @@
 #![expect(clippy::print_stderr, reason = "the one place from which the program speaks")]
 
 use std::{
-    collections::BTreeSet,
-    fs::File,
     io::{self, IsTerminal, Write},
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::{
-    args::{Format, OutputArgs},
+    args::{Format, OutputArgs, PromptArgs, ThresholdArgs},
     resolve,
 };
 use crate::{
-    cache::write_whole,
-    checkpoint::{Source, hub},
+    checkpoint::hub,
     record::{
         Record,
-        journal::Journal,
+        journal::{Journal, JournalError, Resumed},
+        output::{Inputs, Output, OutputError},
         text::{self, Look},
     },
     search::{Progress, RunError, Session},
@@ -51,15 +49,35 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
     stdout(&text)
 }
 
-/// Puts a result into its place, whole: whoever opens it finds the old one or the new one.
-pub(super) fn to_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match path.canonicalize() {
-        // A pipe or a device is written to as it is; renaming something over it would take it away.
-        Ok(found) if !found.is_file() => File::options().write(true).open(found)?.write_all(bytes),
-        // What a link leads to, not the link.
-        Ok(found) => write_whole(&found, bytes),
-        Err(_) => write_whole(path, bytes),
+/// What a command reads besides what its arguments of output name.
+pub(super) fn inputs(prompts: &PromptArgs, threshold: &ThresholdArgs, subject: &Subject) -> Inputs {
+    let files = [("the file of --prompts", &prompts.prompts), ("the file of --calibration", &threshold.calibration)];
+    let inputs = Inputs::default().and_model(subject.checkpoint());
+    let given = files.into_iter().filter_map(|(what, path)| Some((what, path.as_deref()?)));
+    given.fold(inputs, |inputs, (what, path)| inputs.and(what, path))
+}
+
+/// Refuses an output that is one of these files.
+pub(super) fn check(out: Option<&Path>, inputs: &Inputs) -> Result<()> {
+    out.map_or(Ok(()), |out| inputs.check(out).map_err(|error| anyhow!("--out {error}")))
+}
+
+/// Refuses an output that is one of the files that a list of values names.
+pub(super) fn check_list(out: Option<&Path>, what: &'static str, list: &str) -> Result<()> {
+    let files = list.split(',').filter_map(|item| item.trim().strip_prefix('@'));
+    check(out, &files.fold(Inputs::default(), |inputs, file| inputs.and(what, Path::new(file))))
+}
+
+/// Puts a whole result into its place, and says where what was there is kept.
+pub(super) fn write(place: Output, bytes: &[u8]) -> Result<()> {
+    if let Some(old) = place.write(bytes)? {
+        kept(&old);
     }
+    Ok(())
+}
+
+fn kept(old: &Path) {
+    message(&format!("what --out held is kept in {}", old.display()));
 }
 
 /// A line on stderr.
@@ -69,13 +87,20 @@ pub(super) fn message(text: &str) {
 
 /// Whether an error only says that nobody reads the output any more.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let io = cause.downcast_ref::<io::Error>().or_else(|| match cause.downcast_ref::<RunError>() {
-            Some(RunError::Io(error)) => Some(error),
-            _ => None,
-        });
-        io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    })
+    let of_a_file = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<OutputError>()
+            || cause.is::<JournalError>()
+            || matches!(cause.downcast_ref(), Some(RunError::Journal(_)))
+    };
+    // Whoever reads a pipe that --out names was to see all of it.
+    !error.chain().any(of_a_file)
+        && error.chain().any(|cause| {
+            let io = cause.downcast_ref::<io::Error>().or_else(|| match cause.downcast_ref::<RunError>() {
+                Some(RunError::Io(error)) => Some(error),
+                _ => None,
+            });
+            io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        })
 }
 
 /// Colors on a terminal, unless `NO_COLOR` is set to anything (<https://no-color.org>) or the terminal is dumb.
@@ -100,19 +125,6 @@ fn bar() -> ProgressBar {
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Time between two lines where there is no terminal.
 const LINES: Duration = Duration::from_secs(10);
-
-/// Whether `path` names a file that the model consists of: emptying one that is mapped kills the process, and the
-/// model is gone. Links are resolved: a cache's folders hold little else.
-pub(super) fn is_of_the_model(path: &Path, subject: &Subject) -> bool {
-    let Source::Folder(folder) = subject.checkpoint().source() else { return false };
-    let same_file = |name: &str| {
-        subject.checkpoint().file(name).is_some()
-            && matches!((path.canonicalize(), folder.join(name).canonicalize()), (Ok(a), Ok(b)) if a == b)
-    };
-    let shards = subject.checkpoint().tensors().iter().map(|tensor| tensor.file.as_str());
-    let names: BTreeSet<&str> = shards.chain(path.file_name().and_then(|name| name.to_str())).collect();
-    names.into_iter().any(same_file)
-}
 
 /// A bar for each file that is downloaded.
 #[derive(Default)]
@@ -160,14 +172,9 @@ pub(super) struct Sink {
 impl Sink {
     /// Opens the journal before anything is run, so that a path that cannot be written is known at once; what is
     /// there stays until [`Sink::begin`].
-    pub(super) fn new(args: &OutputArgs, subject: &Subject) -> Result<Self> {
-        let open = |path: &Path| -> Result<Journal> {
-            if is_of_the_model(path, subject) {
-                bail!("--out {} is a file of the model; give another name", path.display());
-            }
-            Ok(Journal::open(path)?)
-        };
-        let journal = args.out.as_deref().map(open).transpose()?;
+    pub(super) fn new(args: &OutputArgs, inputs: &Inputs) -> Result<Self> {
+        check(args.out.as_deref(), inputs)?;
+        let journal = args.out.as_deref().map(Journal::open).transpose()?;
         Ok(Self {
             format: args.format,
             look: look(),
@@ -186,18 +193,25 @@ impl Sink {
     }
 
     /// Begins the journal: anew, or by giving the session what is finished there.
-    pub(super) fn begin(&mut self, session: &mut Session<'_>, resume: bool) -> Result<()> {
+    pub(super) fn begin(&mut self, session: &mut Session<'_>, args: &OutputArgs) -> Result<()> {
         self.status.of = session.facts().trials;
         let Some(journal) = &mut self.journal else { return Ok(()) };
-        if resume {
+        if args.resume {
             let ids = session.prompt_ids();
-            let finished = journal.resume(&session.expectation(&ids))?;
-            if !finished.is_empty() {
-                message(&format!("resuming: {} trials are finished", finished.len()));
+            let Resumed { records, cut } = journal.resume(&session.expectation(&ids))?;
+            if cut > 0 {
+                message(&format!(
+                    "what --out held ended in the middle of a record: its {cut} bytes are taken off, and the trial is run again"
+                ));
             }
-            session.resume(finished);
+            if !records.is_empty() {
+                message(&format!("resuming: {} trials are finished", records.len()));
+            }
+            session.resume(records);
+        } else if args.force {
+            journal.replace()?;
         } else if let Some(old) = journal.restart()? {
-            message(&format!("what --out held is kept in {}", old.display()));
+            kept(&old);
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     edit::{Edit, Value},
-    record::{Record, journal, recipe::Recipe},
+    record::{Record, journal, output::Inputs, recipe::Recipe},
     search::{Job, Spec},
     seed,
     subject::{Prompt, Subject},
@@ -110,6 +110,8 @@ fn own_prompts(subject: &Subject, steps: &[Step], args: &PromptArgs) -> Result<(
 }
 
 pub(super) fn replay(args: &ReplayArgs) -> Result<u8> {
+    let read = Inputs::default().and("the file that is replayed", &args.file);
+    output::check(args.run.output.out.as_deref(), &read)?;
     let steps = steps(&args.file, args.run.prompts.max_tokens as usize)?;
     if steps.is_empty() {
         message(&format!("{} holds no edit, so nothing was checked", args.file.display()));

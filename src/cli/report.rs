@@ -1,31 +1,30 @@
 //! `report`: what stored runs found, without a model.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow};
 
 use super::{
     args::{Format, ReportArgs},
     exit_code, output,
 };
 use crate::record::{
+    output::{Inputs, Kind, Output},
     report::{self, Gathered, Report, Source, html},
     text,
 };
 
 pub(super) fn report(args: &ReportArgs) -> Result<u8> {
-    let sources = args.runs.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?;
-    if let Some(page) = &args.output
-        && let Some(run) = args.runs.iter().find(|run| is_same(run, page))
-    {
-        bail!("--output {} is one of the runs; give another name", run.display());
+    let runs = args.runs.iter().fold(Inputs::default(), |inputs, run| inputs.and("one of the runs", run));
+    let mut page = None;
+    if let Some(path) = &args.output {
+        runs.check(path).map_err(|error| anyhow!("--output {error}"))?;
+        page = Some(Output::claim(path, Kind::Page, args.force)?);
     }
+    let sources = args.runs.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?;
     let gathered = Gathered::of(sources);
     let report = Report::of(&gathered);
-    match (&args.output, args.format) {
+    match (page, args.format) {
         (Some(page), _) => {
-            output::to_file(page, html(&report)?.as_bytes())
-                .with_context(|| format!("cannot write {}", page.display()))?;
+            output::write(page, html(&report)?.as_bytes())?;
             for note in report.notes {
                 output::message(&text::plain(note));
             }
@@ -38,8 +37,4 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
         return Ok(exit_code::NOTHING);
     }
     Ok(exit_code::DONE)
-}
-
-fn is_same(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }

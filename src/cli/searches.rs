@@ -62,6 +62,7 @@ fn flips(subject: &crate::subject::Subject, family: Family, value: Value) -> f64
 }
 
 pub(super) fn sweep(args: &SweepArgs) -> Result<u8> {
+    output::check_list(args.run.output.out.as_deref(), "the file of --values", &args.values)?;
     let found = values::values(&args.values).context("--values")?;
     if found.is_empty() {
         output::message("--values names no value, so nothing was checked");
@@ -257,6 +258,9 @@ pub(super) fn campaign(args: &CampaignArgs) -> Result<u8> {
     #[derive(Serialize)]
     struct Rows {
         rows: Vec<Row>,
+    }
+    for (what, list) in [("the file of --flips", &args.flips), ("the file of --rate", &args.rate)] {
+        output::check_list(args.run.output.out.as_deref(), what, list.as_deref().unwrap_or_default())?;
     }
     let campaign = Campaign {
         rows: amounts(args)?,

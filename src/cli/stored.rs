@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{
     args::{Format, MergeArgs, RelabelArgs},
@@ -13,7 +13,9 @@ use super::{
 use crate::record::{
     Record,
     journal::{self, Finished},
-    merge, summary, text,
+    merge,
+    output::{Inputs, Kind, Output},
+    summary, text,
 };
 
 /// Reads a journal. One that was cut short is read as far as it goes, and that is said.
@@ -29,16 +31,21 @@ pub(super) fn finished(finished: Finished, path: &Path) -> Finished {
     finished
 }
 
+/// The place of records that come from these runs.
+fn place(out: Option<&Path>, force: bool, runs: &[&Path]) -> Result<Option<Output>> {
+    output::check(out, &runs.iter().fold(Inputs::default(), |inputs, run| inputs.and("one of the runs", run)))?;
+    Ok(out.map(|out| Output::claim(out, Kind::Records, force)).transpose()?)
+}
+
 /// Records onto stdout in the form asked for, and into a file.
-fn show(command: &'static str, records: &[Record], format: Format, out: Option<&Path>) -> Result<()> {
+fn show(command: &'static str, records: &[Record], format: Format, out: Option<Output>) -> Result<()> {
     let mut lines = Vec::new();
     for record in records {
         serde_json::to_writer(&mut lines, record)?;
         lines.push(b'\n');
     }
     if let Some(out) = out {
-        // Whole or not at all: the file may be one of those that were read.
-        output::to_file(out, &lines).with_context(|| format!("cannot write {}", out.display()))?;
+        output::write(out, &lines)?;
     }
     match format {
         Format::Jsonl => output::stdout(&lines),
@@ -59,6 +66,7 @@ fn show(command: &'static str, records: &[Record], format: Format, out: Option<&
 }
 
 pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
+    let out = place(args.out.as_deref(), args.force, &[&args.journal])?;
     let mut records: Vec<Record> = journal(&args.journal)?.records.into_iter().map(|(_, record)| record).collect();
     let mut changed = 0;
     for record in &mut records {
@@ -75,12 +83,13 @@ pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
         message("the run holds no trial, so nothing was checked");
         return Ok(exit_code::NOTHING);
     }
-    show("relabel", &records, args.format, args.out.as_deref())?;
+    show("relabel", &records, args.format, out)?;
     message(&format!("{changed} of {} trials have other labels than were stored", records.len()));
     judged(&args.bounds, &records)
 }
 
 pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
+    let out = place(args.out.as_deref(), args.force, &args.journals.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     let mut journals: Vec<(PathBuf, Finished)> = Vec::new();
     for path in &args.journals {
         journals.push((path.clone(), journal(path)?));
@@ -89,7 +98,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
     if merged.records.is_empty() {
         bail!("the journals hold no trial");
     }
-    show("merge", &merged.records, args.format, args.out.as_deref())?;
+    show("merge", &merged.records, args.format, out)?;
     match merged.missing {
         Some(0) => {}
         Some(missing) => message(&format!("{missing} trials of the run are in none of the journals")),

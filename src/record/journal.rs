@@ -5,33 +5,62 @@
 //! newline is missing) and computes that trial again. So a journal cut at any byte leads to the result that one run
 //! would have given. Everything else that is wrong with a journal is an error that names the line, found before a
 //! byte of it is changed.
+//!
+//! A file is a journal only if its first bytes are those of a record, and its last line was cut short only if it is the
+//! beginning of a record, of the run that is resumed: a file of anything else is refused and stays as it was.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use super::{Record, RunFacts, SCHEMA};
+use serde_json::Value;
+
+use super::{
+    Record, RunFacts, SCHEMA, beginning,
+    output::{Held, OutputError, is_record},
+};
 
 /// Why a journal cannot be read or continued. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
-    /// The file cannot be opened, read or written.
-    #[error("cannot {what} {}: {source}", .path.display())]
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
     Io {
-        /// What was tried.
-        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
-    /// Another process writes to it.
-    #[error("{} is being written by another run", .0.display())]
-    Locked(PathBuf),
+    /// The file cannot be written, or another process writes to it.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A file that does not begin as a journal does.
+    #[error(
+        "{} is not a journal: it begins with {begins}, and not with a record of headroom; it stays as it was: give the \
+         journal of a run, or leave out --resume and give another name",
+        .path.display()
+    )]
+    NotAJournal {
+        /// The file.
+        path: PathBuf,
+        /// Its first characters, quoted.
+        begins: String,
+    },
+    /// A last line without its end that is not the beginning of a record.
+    #[error(
+        "{}, line {line}: neither a record nor the beginning of one; the file stays as it was: remove that line if it is \
+         not needed, or give another name",
+        .path.display()
+    )]
+    End {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+    },
     /// A line that is no record.
     #[error("{}, line {line}: not a record: {what}", .path.display())]
     Line {
@@ -136,21 +165,19 @@ pub struct Finished {
     pub cut: u64,
 }
 
-/// Reads a journal. A last line without its end that is no whole record is left out, and counted in `cut`.
+/// Reads a journal. A last line that is the beginning of a record is left out, and counted in `cut`.
 ///
 /// # Errors
-/// [`JournalError::Io`], [`JournalError::Line`], [`JournalError::Schema`].
+/// [`JournalError::Io`], [`JournalError::Line`], [`JournalError::Schema`], [`JournalError::End`].
 pub fn read(path: &Path) -> Result<Finished, JournalError> {
-    let io = |what| move |source| JournalError::Io { what, path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io("read"))?;
+    let bytes = fs::read(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
     parse(&bytes, path)
 }
 
 /// As [`read`], of bytes that `path` is named for.
 ///
 /// # Errors
-/// [`JournalError::Line`], [`JournalError::Schema`].
+/// [`JournalError::Line`], [`JournalError::Schema`], [`JournalError::End`].
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Finished, JournalError> {
     let mut finished = Finished::default();
     for (i, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -161,7 +188,8 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Finished, JournalError> {
                 finished.whole += line.len() as u64;
                 finished.unended = !ended;
             }
-            Err(_) if !ended => finished.cut = line.len() as u64,
+            Err(_) if !ended && beginning::is_of_a_record(line) => finished.cut = line.len() as u64,
+            Err(Bad::Other(_)) if !ended => return Err(JournalError::End { path: path.to_owned(), line: i + 1 }),
             Err(Bad::Schema(found)) => return Err(JournalError::Schema { path: path.to_owned(), line: i + 1, found }),
             Err(Bad::Other(what)) => return Err(JournalError::Line { path: path.to_owned(), line: i + 1, what }),
         }
@@ -274,92 +302,156 @@ impl Expectation<'_> {
             _ => Ok(()),
         }
     }
+
+    /// Checks what there is of a record that was cut short.
+    fn check_beginning(&self, path: &Path, line: usize, bytes: &[u8]) -> Result<(), JournalError> {
+        let known = beginning::known(bytes);
+        let other = |what, found: String, here: String| {
+            Err(JournalError::OtherRun { path: path.to_owned(), line, what, found, here })
+        };
+        if let Some(found) = beginning::text(bytes, "model_digest").filter(|&text| !self.model_digest.starts_with(text))
+        {
+            return other("model's digest", short(found), short(self.model_digest));
+        }
+        let ids: Vec<Value> = self.prompts.iter().map(|&ids| ids.into()).collect();
+        let here: [(&str, &'static str, &dyn Fn(&Value) -> bool, String); 5] = [
+            ("backend", "backend", &|found| found == self.backend, self.backend.to_owned()),
+            (
+                "kernel",
+                "kernel (--dtype and device)",
+                &|found| self.kernel.is_none_or(|here| found == here),
+                self.kernel.unwrap_or_default().to_owned(),
+            ),
+            ("prompt_ids", "prompt", &|found| ids.contains(found), format!("none of the {}", ids.len())),
+            (
+                "threshold",
+                "threshold",
+                &|found| found.as_f64().map(f64::to_bits) == Some(self.threshold.to_bits()),
+                self.threshold.to_string(),
+            ),
+            (
+                "run",
+                "list of edits or of prompts (by digest)",
+                &|found| found["id"] == *self.run.id,
+                self.run.id.clone(),
+            ),
+        ];
+        for (key, what, agrees, here) in here {
+            if let Some(found) = known.get(key).filter(|found| !agrees(found)) {
+                let found = if key == "run" { &found["id"] } else { found };
+                return other(what, found.to_string(), here);
+            }
+        }
+        let trial = known.get("trial").and_then(Value::as_u64).map(|trial| trial as usize);
+        match (trial, self.shard) {
+            (Some(trial), Some(shard)) if !shard.has(trial) => {
+                Err(JournalError::Shard { path: path.to_owned(), line, trial, shard })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn short(digest: &str) -> String {
     digest.get(..16).unwrap_or(digest).to_owned()
 }
 
+/// What a run that is resumed finds in its journal.
+#[derive(Debug, Default)]
+pub struct Resumed {
+    /// Each finished trial, once.
+    pub records: Vec<Record>,
+    /// Bytes of a record that was cut short, which were taken off the end.
+    pub cut: u64,
+}
+
 /// A journal that is being written.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
-    path: PathBuf,
+    place: Held,
 }
 
 impl Journal {
-    /// Opens `path` for appending and keeps other runs from it, without changing what is there.
+    /// Opens `path` for appending and keeps other runs from it, without changing what is there. What is not there is
+    /// created, and removed again unless a run begins.
     ///
     /// # Errors
-    /// [`JournalError::Io`], [`JournalError::Locked`].
+    /// [`JournalError::Output`].
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let io = |source| JournalError::Io { what: "write", path: path.to_owned(), source };
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
-        match file.try_lock() {
-            // Some file systems know no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { file, path: path.to_owned() }),
-            Err(TryLockError::WouldBlock) => Err(JournalError::Locked(path.to_owned())),
-        }
+        Ok(Self { place: Held::open(path)? })
     }
 
-    /// Begins a new run. What the file held is kept under its name with `.old` at the end: a run may have taken
-    /// hours. Gives that name, if there was something.
+    /// Begins a new run. What the file held is kept, whatever it is, since a run may have taken hours: under the first
+    /// name that is free of the path with `.old`, `.old.1`, `.old.2`, ... at its end. Gives that name, if there was
+    /// something.
     ///
     /// # Errors
-    /// [`JournalError::Io`], [`JournalError::Locked`].
+    /// [`JournalError::Output`]; nothing is changed then.
     pub fn restart(&mut self) -> Result<Option<PathBuf>, JournalError> {
-        let io = |source| JournalError::Io { what: "keep what is in", path: self.path.clone(), source };
-        let metadata = self.file.metadata().map_err(io)?;
+        self.anew(true)
+    }
+
+    /// Begins a new run in the place of what the file held, of which nothing is kept.
+    ///
+    /// # Errors
+    /// [`JournalError::Output`]; nothing is changed then.
+    pub fn replace(&mut self) -> Result<(), JournalError> {
+        self.anew(false).map(drop)
+    }
+
+    fn anew(&mut self, keep: bool) -> Result<Option<PathBuf>, JournalError> {
+        self.place.begin();
         // Only a file can hold an earlier run; a pipe or a device is written to as it is.
-        if !metadata.is_file() || metadata.len() == 0 {
+        if !self.place.is_regular() || self.place.first()?.is_empty() {
             return Ok(None);
         }
-        let mut old = self.path.clone().into_os_string();
-        old.push(".old");
-        let old = PathBuf::from(old);
-        fs::rename(&self.path, &old).map_err(io)?;
-        let path = self.path.clone();
-        *self = Self::open(&path)?;
-        Ok(Some(old))
+        let new = self.place.successor()?;
+        Ok(self.place.replace(new, keep)?)
     }
 
-    /// Continues the run whose records are there: each finished trial, once. A last line that was cut short is
-    /// removed.
+    /// Continues the run whose records are there. A last line that is the beginning of a record of this run is removed.
     ///
     /// # Errors
     /// [`JournalError`]; nothing is changed then.
-    pub fn resume(&mut self, expected: &Expectation<'_>) -> Result<Vec<Record>, JournalError> {
-        let io = |what| {
-            let path = self.path.clone();
-            move |source| JournalError::Io { what, path, source }
-        };
-        if !self.file.metadata().map_err(io("read"))?.is_file() {
-            return Ok(Vec::new());
+    pub fn resume(&mut self, expected: &Expectation<'_>) -> Result<Resumed, JournalError> {
+        if !self.place.is_regular() {
+            return Ok(Resumed::default());
         }
-        let finished = read(&self.path)?;
+        let path = self.place.path().to_owned();
+        // Known before a file of any size and kind is read.
+        let first = self.place.first()?;
+        if !first.is_empty() && !is_record(&first) && !beginning::is_of_a_record(&first) {
+            let text: String = String::from_utf8_lossy(&first).chars().take(24).collect();
+            return Err(JournalError::NotAJournal { path, begins: format!("{text:?}") });
+        }
+        let bytes = self.place.bytes()?;
+        let finished = parse(&bytes, &path)?;
         for (line, record) in &finished.records {
-            expected.check(&self.path, *line, record)?;
+            expected.check(&path, *line, record)?;
         }
-        let records = unique(finished.records.into_iter().map(|(line, record)| (&*self.path, line, record)))?;
+        let cut = &bytes[finished.whole as usize..];
+        if !cut.is_empty() {
+            let line = bytes.split_inclusive(|&byte| byte == b'\n').count();
+            expected.check_beginning(&path, line, cut)?;
+        }
+        let records = unique(finished.records.into_iter().map(|(line, record)| (&*path, line, record)))?;
+        self.place.begin();
         if finished.cut > 0 {
-            // Opened for appending, a file cannot be cut on every system.
-            let file = OpenOptions::new().write(true).open(&self.path).map_err(io("write"))?;
-            file.set_len(finished.whole).map_err(io("write"))?;
+            self.place.cut(finished.whole)?;
         }
         if finished.unended {
-            self.file.write_all(b"\n").map_err(io("write"))?;
+            self.place.append(b"\n")?;
         }
-        Ok(records)
+        Ok(Resumed { records, cut: finished.cut })
     }
 
     /// Appends a line of JSON, newline included, in one piece.
     ///
     /// # Errors
-    /// [`JournalError::Io`]. What was appended before stands; a part of this line may be there, which a run that is
+    /// [`JournalError::Output`]. What was appended before stands; a part of this line may be there, which a run that is
     /// resumed removes.
     pub fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
-        let io = |source| JournalError::Io { what: "write", path: self.path.clone(), source };
-        self.file.write_all(line).map_err(io)
+        Ok(self.place.append(line)?)
     }
 }
 

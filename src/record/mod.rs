@@ -5,11 +5,13 @@
 //! before it. What the searches find (crossings, the cells of a map, the rows of a campaign) is computed from
 //! records, whether they come from a run or from a file.
 
+mod beginning;
 pub mod certificate;
 pub mod compare;
 pub mod journal;
 mod label;
 pub mod merge;
+pub mod output;
 pub mod recipe;
 pub mod report;
 pub mod summary;

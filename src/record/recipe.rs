@@ -85,14 +85,6 @@ impl Recipe {
         Self::parse(&std::fs::read(path)?)
     }
 
-    /// Writes a file, one entry a line.
-    ///
-    /// # Errors
-    /// [`RecipeError::Io`].
-    pub fn save(&self, path: &Path) -> Result<(), RecipeError> {
-        Ok(std::fs::write(path, self.text())?)
-    }
-
     /// The text of the file, one entry a line.
     pub fn text(&self) -> String {
         let entries: Vec<String> =

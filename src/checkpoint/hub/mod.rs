@@ -51,7 +51,7 @@ pub use self::{
 
 /// Fetched with a model though [`Checkpoint`](super::Checkpoint) does not read it: tokenizers of other
 /// tools, which share the cache, do.
-const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 
 /// A model in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]

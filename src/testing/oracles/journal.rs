@@ -1,5 +1,5 @@
 //! Law 10: a journal cut at any byte resumes to the result that the whole run gave, and loses no finished trial; one
-//! that is broken in any other way is refused and left as it is.
+//! that is broken in any other way is refused and left as it is, and so are bytes that no run of this program wrote.
 
 use std::{
     cell::OnceCell,
@@ -19,7 +19,7 @@ use crate::{
     kernels::Kernel,
     record::{
         Record,
-        journal::{Journal, JournalError, parse, same_result},
+        journal::{Journal, JournalError, Resumed, parse, same_result},
     },
     search::{Job, Session, Settings, Spec},
     subject::{Prompt, Subject},
@@ -30,8 +30,30 @@ use crate::{
 const LAW: u8 = 10;
 const CUT: &str = "a journal cut at any byte resumes to the result of the whole run";
 const BROKEN: &str = "a journal that is broken is refused and left as it is";
+const FOREIGN: &str = "bytes that no run wrote are never taken for a record that was cut short";
 
-/// A journal of a small run, cut and perhaps overwritten.
+/// How every record begins.
+const BEGINS: &[u8] = b"{\"schema\":1,\"trial\":";
+
+/// Beginnings of files that are no journals, and of lines that are no records.
+const STRANGERS: [&[u8]; 14] = [
+    b"my notes",
+    b" ",
+    b"\0",
+    b"{",
+    b"{\"",
+    b"{\"schema\":1,",
+    b"{\"schema\":1,\"recipe\":[",
+    b"{\"schema\":1,\"trial\":0,\"model\":\"x\"}",
+    b"{\"schema\":1,\"trial\":0,\"model\":\"x\",\"revision\":null,\"model_digest\":\"00",
+    b"{\"model_type\":\"llama\",\"vocab_size\":96",
+    b"[1,2",
+    b"<!DOCTYPE html>",
+    b"\x1f\x8b\x08",
+    b"\xef\xbb\xbf{",
+];
+
+/// A journal of a small run, cut and perhaps overwritten, with what somebody else wrote behind it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Torn {
@@ -39,6 +61,9 @@ pub struct Torn {
     pub left: u16,
     /// Written over what is left: places, modulo its length, and bytes.
     pub written: Vec<(u16, u8)>,
+    /// Bytes of another's behind what is left.
+    #[serde(default)]
+    pub appended: Vec<u8>,
 }
 
 impl<'a> Arbitrary<'a> for Torn {
@@ -53,15 +78,27 @@ impl<'a> Arbitrary<'a> for Torn {
         } else {
             u.arbitrary()?
         };
-        Ok(Self { left, written: if u.arbitrary()? { u.arbitrary()? } else { Vec::new() } })
+        let written = if u.arbitrary()? { u.arbitrary()? } else { Vec::new() };
+        if !u.ratio(1, 3)? {
+            return Ok(Self { left, written, appended: Vec::new() });
+        }
+        let mut appended = u.choose(&STRANGERS)?.to_vec();
+        appended.extend(u.arbitrary::<Vec<u8>>()?);
+        // Half of them are files of their own.
+        Ok(Self { left: if u.arbitrary()? { 0 } else { left }, written, appended })
     }
 }
 
 impl Case for Torn {
     const NAME: &'static str = "journal";
-    const CLASSES: &'static [&'static str] =
-        &["cut within a record", "cut between records", "only the newline missing", "broken and refused"];
-    const ENTROPY: usize = 24;
+    const CLASSES: &'static [&'static str] = &[
+        "cut within a record",
+        "cut between records",
+        "only the newline missing",
+        "broken and refused",
+        "foreign and refused",
+    ];
+    const ENTROPY: usize = 48;
 
     fn check(&self, reached: &mut Reached) -> Verdict {
         with_run(|run| run.torn(self, reached))
@@ -139,6 +176,11 @@ impl Run {
         for &(at, byte) in torn.written.iter().filter(|_| left > 0) {
             bytes[usize::from(at) % left] = byte;
         }
+        bytes.extend(&torn.appended);
+        let own = self.bytes.starts_with(&bytes);
+        let last = bytes.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+        let begins = last.iter().zip(BEGINS).all(|(a, b)| a == b);
+        let foreign = !begins || (left == 0 && bytes.trim_ascii().is_empty() && !bytes.is_empty());
         let read = || fs::read(&self.path).expect("a file for temporary data can be read");
         fs::write(&self.path, &bytes).expect("a file for temporary data can be written");
         let mut session = self.session();
@@ -148,30 +190,39 @@ impl Run {
             Ok((journal, records))
         });
         let on_disk = read();
-        let (mut journal, finished) = match resumed {
+        let (mut journal, Resumed { records: finished, cut }) = match resumed {
             Ok(resumed) => resumed,
             Err(error) => {
-                claim!(LAW, bytes != self.bytes[..left], CUT, "cut at {left} it is refused: {error}");
-                claim!(LAW, on_disk == bytes, BROKEN, "{error}, and {} of {left} bytes are left", on_disk.len());
+                claim!(LAW, !own, CUT, "cut at {left} it is refused: {error}");
+                let count = bytes.len();
+                claim!(LAW, on_disk == bytes, BROKEN, "{error}, and {} of {count} bytes are left", on_disk.len());
                 let named = matches!(
                     error,
                     JournalError::Line { .. }
                         | JournalError::Schema { .. }
                         | JournalError::OtherRun { .. }
                         | JournalError::Contradiction { .. }
+                        | JournalError::NotAJournal { .. }
+                        | JournalError::End { .. }
                 );
                 claim!(LAW, named, BROKEN, "{error}");
-                reached.one("broken and refused");
+                reached.one(if torn.appended.is_empty() { "broken and refused" } else { "foreign and refused" });
                 return Ok(());
             }
         };
+        // Blank space behind whole lines is no loss.
+        let blank = !finished.is_empty() && last.trim_ascii().is_empty();
+        claim!(LAW, !foreign || blank, FOREIGN, "{:?} is taken for a record", String::from_utf8_lossy(last));
+        let kept = bytes.len() - cut as usize;
+        claim!(LAW, on_disk.starts_with(&bytes[..kept]), CUT, "cut at {left}, more than {cut} bytes are taken off");
         // What is read again is what was taken: whole lines and nothing else.
         let again = parse(&on_disk, &self.path).expect("what was resumed is whole");
         claim!(LAW, again.cut == 0 && !again.unended, CUT, "cut at {left}, {} bytes are left over", again.cut);
-        if bytes != self.bytes[..left] {
+        if !own {
             // Another byte may have made another number of a time, or a model of another name.
             return Ok(());
         }
+        let left = bytes.len();
         let ends = bytes.iter().filter(|&&byte| byte == b'\n').count();
         let unended = left < self.bytes.len() && self.bytes[left] == b'\n';
         claim!(
@@ -212,6 +263,6 @@ impl Run {
 impl Torn {
     /// The cut that leaves `left` bytes, and nothing else.
     pub const fn cut(left: u16) -> Self {
-        Self { left, written: Vec::new() }
+        Self { left, written: Vec::new(), appended: Vec::new() }
     }
 }

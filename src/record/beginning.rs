@@ -1,0 +1,125 @@
+//! The beginning of a record, as a line has it that was cut short: whether it is one, and what it tells.
+
+use std::fmt;
+
+use serde::{
+    Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+use super::{Record, SCHEMA};
+
+/// Whether `bytes` are the beginning of a record as this program writes it, and not all of it: its first keys, in
+/// their order and without space between them, and then what a record may hold, of which the end is missing.
+pub(super) fn is_of_a_record(bytes: &[u8]) -> bool {
+    let parts = [&*format!("{{\"schema\":{SCHEMA},\"trial\":"), DIGITS, ",\"model\":\""];
+    let mut rest = bytes;
+    for part in parts {
+        if part == DIGITS {
+            rest = &rest[rest.iter().take_while(|byte| byte.is_ascii_digit()).count()..];
+        } else {
+            let most = part.len().min(rest.len());
+            if rest[..most] != part.as_bytes()[..most] {
+                return false;
+            }
+            rest = &rest[most..];
+        }
+    }
+    let ends_early = |bytes: &[u8]| matches!(serde_json::from_slice::<Record>(bytes), Err(error) if error.is_eof());
+    // A number that is cut behind its sign is, for the parser, no number.
+    !bytes.is_empty() && (ends_early(bytes) || ends_early(&[bytes, b"0"].concat()))
+}
+
+/// In the list of a record's first bytes any digits.
+const DIGITS: &str = "0";
+
+/// The keys of the outermost object whose values are whole.
+pub(super) fn known(bytes: &[u8]) -> Map<String, Value> {
+    struct Entries<'a>(&'a mut Vec<(String, Value)>);
+
+    impl<'de> Visitor<'de> for Entries<'_> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(entry) = map.next_entry()? {
+                self.0.push(entry);
+            }
+            Ok(())
+        }
+    }
+
+    let mut known = Vec::new();
+    // It ends early, which is an error; what came before stands.
+    drop(serde_json::Deserializer::from_slice(bytes).deserialize_map(Entries(&mut known)));
+    // A number that stands at the end may have lost digits.
+    if bytes.last().is_some_and(u8::is_ascii_digit) && known.last().is_some_and(|(_, value)| value.is_number()) {
+        known.pop();
+    }
+    known.into_iter().collect()
+}
+
+/// What there is of the text of `key`, which holds nothing that JSON escapes.
+pub(super) fn text<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
+    // Quotes within a text are escaped, so this is the key and nothing else.
+    let before = format!(",\"{key}\":\"");
+    let at = bytes.windows(before.len()).position(|window| window == before.as_bytes())?;
+    let rest = &bytes[at + before.len()..];
+    let end = rest.iter().position(|&byte| byte == b'"').unwrap_or(rest.len());
+    Some(str::from_utf8(&rest[..end]).unwrap_or("\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record as the program writes it.
+    fn line() -> String {
+        serde_json::to_string(&crate::testing::records::record()).expect("a record")
+    }
+
+    #[test]
+    fn every_beginning_of_a_record_is_one_and_the_whole_is_not() {
+        let line = line();
+        for end in 1..line.len() {
+            assert!(is_of_a_record(&line.as_bytes()[..end]), "{}", String::from_utf8_lossy(&line.as_bytes()[..end]));
+        }
+        assert!(!is_of_a_record(line.as_bytes()) && !is_of_a_record(b""));
+    }
+
+    #[test]
+    fn nothing_else_is_the_beginning_of_a_record() {
+        for foreign in [
+            "my notes",
+            " {",
+            "{}",
+            "{ ",
+            "{\"schema\": 1",
+            "{\"schema\":2,\"trial\":0,\"model\":\"",
+            "{\"schema\":1,\"recipe\":[",
+            "{\"schema\":1,\"trial\":0,\"model\":\"x\"}",
+            "{\"schema\":1,\"trial\":0,\"model\":\"x\",\"revision\":7",
+            "{\"schema\":1,\"trial\":0,\"model\":\"x\"\0\0\0",
+            "{\"schema\":1,\"trial\":0,\"model\":\"x\"} and notes",
+            "\u{1f}\u{8b}\u{8}",
+            "[",
+        ] {
+            assert!(!is_of_a_record(foreign.as_bytes()), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_is_whole_is_known_and_what_is_cut_is_not() {
+        let known = |bytes: &str| known(bytes.as_bytes()).keys().cloned().collect::<Vec<_>>();
+        assert_eq!(known("{\"schema\":1,\"trial\":12"), ["schema"]);
+        assert_eq!(known("{\"schema\":1,\"trial\":12,"), ["schema", "trial"]);
+        assert_eq!(known("{\"schema\":1,\"model\":\"de"), ["schema"]);
+        assert_eq!(text(b"{\"a\":1,\"model_digest\":\"ab", "model_digest"), Some("ab"));
+        assert_eq!(text(b"{\"a\":1,\"model_digest\":\"ab\",\"x", "model_digest"), Some("ab"));
+        assert_eq!(text(br#"{"a":",\"model_digest\":\"ab"#, "model_digest"), None);
+    }
+}
