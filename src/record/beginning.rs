@@ -28,39 +28,99 @@ pub(super) fn is_of_a_record(bytes: &[u8]) -> bool {
     }
     let ends_early = |bytes: &[u8]| matches!(serde_json::from_slice::<Record>(bytes), Err(error) if error.is_eof());
     // A number that is cut behind its sign is, for the parser, no number.
-    !bytes.is_empty() && (ends_early(bytes) || ends_early(&[bytes, b"0"].concat()))
+    !bytes.is_empty() && (ends_early(bytes) || ends_early(&[bytes, b"0"].concat())) && has_the_keys_of_a_record(bytes)
 }
 
 /// In the list of a record's first bytes any digits.
 const DIGITS: &str = "0";
 
+/// The keys of a record in their order.
+const KEYS: [&str; 33] = [
+    "schema",
+    "trial",
+    "model",
+    "revision",
+    "model_digest",
+    "head_digest",
+    "backend",
+    "kernel",
+    "prompt",
+    "prompt_ids",
+    "edit",
+    "shift",
+    "family",
+    "value",
+    "first_words",
+    "tokens",
+    "text",
+    "finish",
+    "verdict",
+    "tags",
+    "coherent_tokens",
+    "threshold",
+    "surprise",
+    "margin",
+    "kl_mean",
+    "kl_p99",
+    "agreement",
+    "expected",
+    "expected_texts",
+    "documented",
+    "clean",
+    "run",
+    "ms",
+];
+
+/// Whether the keys are those of a record in their order, as far as they go, and the last one as far as that goes.
+fn has_the_keys_of_a_record(bytes: &[u8]) -> bool {
+    let Outermost { keys, values } = Outermost::of(bytes);
+    let tail = bytes.rsplit(|&byte| byte == b',').next().and_then(|tail| tail.strip_prefix(b"\""));
+    let cut_key = tail.filter(|tail| values.len() == keys.len() && !tail.contains(&b'"')).unwrap_or_default();
+    keys.iter().zip(KEYS).filter(|(found, key)| found == key).count() == keys.len()
+        && KEYS.get(keys.len()).copied().unwrap_or_default().as_bytes().starts_with(cut_key)
+}
+
+/// What there is of the outermost object.
+#[derive(Default)]
+struct Outermost {
+    keys: Vec<String>,
+    /// Of all keys, or of all but the last.
+    values: Vec<Value>,
+}
+
+impl Outermost {
+    fn of(bytes: &[u8]) -> Self {
+        let mut outermost = Self::default();
+        // It ends early, which is an error; what came before stands.
+        drop(serde_json::Deserializer::from_slice(bytes).deserialize_map(&mut outermost));
+        outermost
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Outermost {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key()? {
+            self.keys.push(key);
+            self.values.push(map.next_value()?);
+        }
+        Ok(())
+    }
+}
+
 /// The keys of the outermost object whose values are whole.
 pub(super) fn known(bytes: &[u8]) -> Map<String, Value> {
-    struct Entries<'a>(&'a mut Vec<(String, Value)>);
-
-    impl<'de> Visitor<'de> for Entries<'_> {
-        type Value = ();
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(entry) = map.next_entry()? {
-                self.0.push(entry);
-            }
-            Ok(())
-        }
-    }
-
-    let mut known = Vec::new();
-    // It ends early, which is an error; what came before stands.
-    drop(serde_json::Deserializer::from_slice(bytes).deserialize_map(Entries(&mut known)));
+    let Outermost { keys, mut values } = Outermost::of(bytes);
     // A number that stands at the end may have lost digits.
-    if bytes.last().is_some_and(u8::is_ascii_digit) && known.last().is_some_and(|(_, value)| value.is_number()) {
-        known.pop();
+    if bytes.last().is_some_and(u8::is_ascii_digit) && values.len() == keys.len() {
+        values.pop_if(|value| value.is_number());
     }
-    known.into_iter().collect()
+    keys.into_iter().zip(values).collect()
 }
 
 /// What there is of the text of `key`, which holds nothing that JSON escapes.
@@ -92,6 +152,12 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_are_those_of_a_record() {
+        let line = line();
+        assert_eq!(Outermost::of(line.as_bytes()).keys, KEYS);
+    }
+
+    #[test]
     fn nothing_else_is_the_beginning_of_a_record() {
         for foreign in [
             "my notes",
@@ -103,6 +169,8 @@ mod tests {
             "{\"schema\":1,\"recipe\":[",
             "{\"schema\":1,\"trial\":0,\"model\":\"x\"}",
             "{\"schema\":1,\"trial\":0,\"model\":\"x\",\"revision\":7",
+            "{\"schema\":1,\"trial\":0,\"model\":\"x\",\"author\":\"m",
+            "{\"schema\":1,\"trial\":0,\"model\":\"x\",\"auth",
             "{\"schema\":1,\"trial\":0,\"model\":\"x\"\0\0\0",
             "{\"schema\":1,\"trial\":0,\"model\":\"x\"} and notes",
             "\u{1f}\u{8b}\u{8}",

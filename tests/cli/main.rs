@@ -11,6 +11,7 @@ mod determinism;
 mod help;
 mod interruption;
 mod journal;
+mod outputs;
 mod prompts;
 mod report;
 mod searches;

@@ -30,7 +30,8 @@ fn a_report_is_text_json_or_a_page() {
     assert_eq!(found["prompts"][0]["records"][2]["shift"], 10_000_000);
 
     let page = folder.path().join("page.html");
-    fs::write(&page, "an older page").expect("a writable folder");
+    let older = "<!DOCTYPE html>\n<meta name=\"generator\" content=\"headroom 0.0.9\">";
+    fs::write(&page, older).expect("a writable folder");
     let written = run(&["report", &journal, "-o", page.to_str().expect("Unicode")]).exits(0);
     assert_eq!((written.stdout.as_str(), written.stderr.as_str()), ("", ""));
     let page = fs::read_to_string(page).expect("a page");
