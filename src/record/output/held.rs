@@ -43,8 +43,11 @@ impl Held {
             return Err(OutputError::Control(named.to_owned()));
         }
         let path = match fs::metadata(named) {
-            Ok(found) if !found.is_file() || is_standard(&found) => return Self::stream(named, &found),
-            Ok(_) => named.canonicalize().map_err(failed)?,
+            Ok(found) if !found.is_file() => return Self::stream(named, &found),
+            Ok(found) => match standard(&found) {
+                Some(file) => return Ok(Self { path: named.to_owned(), file, regular: false, unused: false }),
+                None => named.canonicalize().map_err(failed)?,
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => end_of_links(named).map_err(failed)?,
             Err(error) => return Err(failed(error)),
         };
@@ -297,22 +300,22 @@ pub(super) fn is_same(a: &Metadata, b: &Metadata) -> bool {
     a.created().ok() == b.created().ok() && a.is_file() == b.is_file()
 }
 
-/// Whether this is where the standard output or the standard error goes: what the shell put there must not be taken
-/// away by a rename.
+/// The standard output or the standard error, where this file is what the shell has made of it: it must not be taken
+/// away by a rename, and whoever writes to both shares one position with the shell.
 #[cfg(unix)]
-fn is_standard(found: &Metadata) -> bool {
-    use std::os::fd::{AsFd, BorrowedFd};
-    let goes_there = |fd: BorrowedFd<'_>| {
-        let file = fd.try_clone_to_owned().map(File::from);
-        file.and_then(|file| file.metadata()).is_ok_and(|standard| is_same(&standard, found))
-    };
-    goes_there(io::stdout().as_fd()) || goes_there(io::stderr().as_fd())
+fn standard(found: &Metadata) -> Option<File> {
+    use std::os::fd::AsFd;
+    let (out, error) = (io::stdout(), io::stderr());
+    [out.as_fd(), error.as_fd()].into_iter().find_map(|fd| {
+        let file = File::from(fd.try_clone_to_owned().ok()?);
+        is_same(&file.metadata().ok()?, found).then_some(file)
+    })
 }
 
-/// Whether this is where the standard output goes, which cannot be told here.
+/// The standard output, which cannot be told from other files here.
 #[cfg(not(unix))]
-const fn is_standard(_: &Metadata) -> bool {
-    false
+const fn standard(_: &Metadata) -> Option<File> {
+    None
 }
 
 /// What no result is written to.
