@@ -174,7 +174,10 @@ impl Sink {
     /// there stays until [`Sink::begin`].
     pub(super) fn new(args: &OutputArgs, inputs: &Inputs) -> Result<Self> {
         check(args.out.as_deref(), inputs)?;
-        let journal = args.out.as_deref().map(Journal::open).transpose()?;
+        let mut journal = args.out.as_deref().map(Journal::open).transpose()?;
+        if let Some(journal) = journal.as_mut().filter(|_| args.resume) {
+            journal.check()?;
+        }
         Ok(Self {
             format: args.format,
             look: look(),

@@ -409,6 +409,23 @@ impl Journal {
         Ok(self.place.replace(new, keep)?)
     }
 
+    /// Refuses what cannot be resumed, whatever the run is: a file that holds something else than a journal. Its first
+    /// bytes tell, so that this takes no time.
+    ///
+    /// # Errors
+    /// [`JournalError::NotAJournal`], [`JournalError::Output`].
+    pub fn check(&mut self) -> Result<(), JournalError> {
+        if !self.place.is_regular() {
+            return Ok(());
+        }
+        let first = self.place.first()?;
+        if first.is_empty() || is_record(&first) || beginning::is_of_a_record(&first) {
+            return Ok(());
+        }
+        let text: String = String::from_utf8_lossy(&first).chars().take(24).collect();
+        Err(JournalError::NotAJournal { path: self.place.named().to_owned(), begins: format!("{text:?}") })
+    }
+
     /// Continues the run whose records are there. A last line that is the beginning of a record of this run is removed.
     ///
     /// # Errors
@@ -417,13 +434,8 @@ impl Journal {
         if !self.place.is_regular() {
             return Ok(Resumed::default());
         }
-        let path = self.place.path().to_owned();
-        // Known before a file of any size and kind is read.
-        let first = self.place.first()?;
-        if !first.is_empty() && !is_record(&first) && !beginning::is_of_a_record(&first) {
-            let text: String = String::from_utf8_lossy(&first).chars().take(24).collect();
-            return Err(JournalError::NotAJournal { path, begins: format!("{text:?}") });
-        }
+        self.check()?;
+        let path = self.place.named().to_owned();
         let bytes = self.place.bytes()?;
         let finished = parse(&bytes, &path)?;
         for (line, record) in &finished.records {

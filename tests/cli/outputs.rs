@@ -400,7 +400,8 @@ fn what_is_no_place_for_a_result_is_refused_in_one_line() {
         let of = |out: &str, mentions: &[&str]| {
             refused(&[&command[..], &[out]].concat(), mentions);
         };
-        of("", &["empty"]);
+        let empty = run(&[&command[..], &[""]].concat()).exits(2);
+        assert!(empty.stderr.contains("a value is required"), "{}", empty.stderr);
         of(path(&folder), &["cannot write", "a folder"]);
         of(&format!("{}/new/", path(&folder)), &["cannot write"]);
         of("/no/such/folder/x", &["cannot write /no/such/folder/x", "No such file"]);

@@ -20,6 +20,8 @@ use crate::temporary::Temporary;
 /// leads elsewhere, and opens the new one.
 #[derive(Debug)]
 pub(in crate::record) struct Held {
+    /// As it was named, for messages.
+    named: PathBuf,
     /// With links resolved: what a link leads to is written, not the link.
     path: PathBuf,
     file: File,
@@ -45,7 +47,15 @@ impl Held {
         let path = match fs::metadata(named) {
             Ok(found) if !found.is_file() => return Self::stream(named, &found),
             Ok(found) => match standard(&found) {
-                Some(file) => return Ok(Self { path: named.to_owned(), file, regular: false, unused: false }),
+                Some(file) => {
+                    return Ok(Self {
+                        named: named.to_owned(),
+                        path: named.to_owned(),
+                        file,
+                        regular: false,
+                        unused: false,
+                    });
+                }
                 None => named.canonicalize().map_err(failed)?,
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => end_of_links(named).map_err(failed)?,
@@ -75,7 +85,7 @@ impl Held {
                 Ok(()) | Err(TryLockError::Error(_)) => {}
                 Err(TryLockError::WouldBlock) => return Err(OutputError::Locked(named.to_owned())),
             }
-            let held = Self { path: path.clone(), file, regular: true, unused };
+            let held = Self { named: named.to_owned(), path: path.clone(), file, regular: true, unused };
             if held.is_there() {
                 return Ok(held);
             }
@@ -91,7 +101,7 @@ impl Held {
         }
         let file = OpenOptions::new().append(true).open(named);
         let file = file.map_err(|source| OutputError::Io { what: "write", path: named.to_owned(), source })?;
-        Ok(Self { path: named.to_owned(), file, regular: false, unused: false })
+        Ok(Self { named: named.to_owned(), path: named.to_owned(), file, regular: false, unused: false })
     }
 
     /// Whether this is a file, which can be read, kept and replaced.
@@ -99,9 +109,9 @@ impl Held {
         self.regular
     }
 
-    /// The path, links resolved.
-    pub(in crate::record) fn path(&self) -> &Path {
-        &self.path
+    /// The path as it was named.
+    pub(in crate::record) fn named(&self) -> &Path {
+        &self.named
     }
 
     /// That what is here is meant to be, though it may be empty.
@@ -165,7 +175,7 @@ impl Held {
         keep: bool,
     ) -> Result<Option<PathBuf>, OutputError> {
         if !self.is_there() {
-            return Err(OutputError::Changed(self.path.clone()));
+            return Err(OutputError::Changed(self.named.clone()));
         }
         // Nobody else knows its name, so this fails only where there are no locks.
         drop(new.file().try_lock());
@@ -217,7 +227,7 @@ impl Held {
         // In between another run may have begun here.
         let mut there = Self::open(&self.path)?;
         if there.kind()? != Kind::Empty {
-            return Err(OutputError::Locked(self.path.clone()));
+            return Err(OutputError::Locked(self.named.clone()));
         }
         // Dropped with this one's file in it, and not created here.
         std::mem::swap(self, &mut there);
@@ -232,7 +242,7 @@ impl Held {
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> OutputError {
-        OutputError::Io { what, path: self.path.clone(), source }
+        OutputError::Io { what, path: self.named.clone(), source }
     }
 
     /// Makes a file that is to take the place of this one.

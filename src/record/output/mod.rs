@@ -106,7 +106,7 @@ impl Output {
     /// Refuses what headroom did not write.
     fn check(&mut self) -> Result<Kind, OutputError> {
         match self.place.kind()? {
-            Kind::Foreign if !self.force => Err(OutputError::Foreign(self.place.path().to_owned())),
+            Kind::Foreign if !self.force => Err(OutputError::Foreign(self.place.named().to_owned())),
             found => Ok(found),
         }
     }
