@@ -314,33 +314,28 @@ impl Expectation<'_> {
             return other("model's digest", short(found), short(self.model_digest));
         }
         let ids: Vec<Value> = self.prompts.iter().map(|&ids| ids.into()).collect();
-        let here: [(&str, &'static str, &dyn Fn(&Value) -> bool, String); 5] = [
-            ("backend", "backend", &|found| found == self.backend, self.backend.to_owned()),
-            (
-                "kernel",
-                "kernel (--dtype and device)",
-                &|found| self.kernel.is_none_or(|here| found == here),
-                self.kernel.unwrap_or_default().to_owned(),
-            ),
-            ("prompt_ids", "prompt", &|found| ids.contains(found), format!("none of the {}", ids.len())),
-            (
-                "threshold",
-                "threshold",
-                &|found| found.as_f64().map(f64::to_bits) == Some(self.threshold.to_bits()),
-                self.threshold.to_string(),
-            ),
-            (
-                "run",
-                "list of edits or of prompts (by digest)",
-                &|found| found["id"] == *self.run.id,
-                self.run.id.clone(),
-            ),
-        ];
-        for (key, what, agrees, here) in here {
-            if let Some(found) = known.get(key).filter(|found| !agrees(found)) {
-                let found = if key == "run" { &found["id"] } else { found };
-                return other(what, found.to_string(), here);
-            }
+        let text = |key: &str| known.get(key).and_then(Value::as_str);
+        if let Some(found) = text("backend").filter(|&found| found != self.backend) {
+            return other("backend", found.to_owned(), self.backend.to_owned());
+        }
+        if let (Some(found), Some(here)) = (text("kernel"), self.kernel)
+            && found != here
+        {
+            return other("kernel (--dtype and device)", found.to_owned(), here.to_owned());
+        }
+        if known.get("prompt_ids").is_some_and(|found| !ids.contains(found)) {
+            return other(
+                "prompt",
+                format!("{:?}", text("prompt").unwrap_or_default()),
+                format!("none of the {}", ids.len()),
+            );
+        }
+        let threshold = known.get("threshold").and_then(Value::as_f64);
+        if let Some(found) = threshold.filter(|found| found.to_bits() != self.threshold.to_bits()) {
+            return other("threshold", found.to_string(), self.threshold.to_string());
+        }
+        if let Some(found) = known.get("run").and_then(|run| run["id"].as_str()).filter(|&id| id != self.run.id) {
+            return other("list of edits or of prompts (by digest)", found.to_owned(), self.run.id.clone());
         }
         let trial = known.get("trial").and_then(Value::as_u64).map(|trial| trial as usize);
         match (trial, self.shard) {
