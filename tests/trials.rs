@@ -161,7 +161,7 @@ fn results_do_not_depend_on_threads_kernel_or_company() {
     for kernel in Kernel::available() {
         for threads in [1, 2, 5] {
             let again = run(&checkpoint, &prompts, &plans, &Setting { kernel, threads, ..Setting::default() });
-            assert_eq!(text(&again), text(&all), "{} on {threads} threads", kernel.name());
+            assert_eq!(text(&again), text(&all), "{kernel} on {threads} threads");
         }
     }
     // One at a time.

@@ -100,7 +100,8 @@ pub struct ModelArgs {
     /// Threads; results do not depend on their number [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// A slower kernel instead of the best one here (scalar, avx2, ...); results do not depend on it
+    /// A slower kernel instead of the best one here: an instruction set (scalar, avx2, ...), or one with its paths
+    /// (avx2+blocks+logits, ...); results do not depend on it
     #[arg(long, value_name = "NAME")]
     pub kernel: Option<String>,
 }

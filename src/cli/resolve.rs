@@ -125,12 +125,13 @@ pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
 
 fn kernel(name: Option<&str>) -> Result<Kernel> {
     let Some(name) = name else { return Ok(Kernel::best()) };
-    let available = Kernel::available();
-    let found = available.iter().find(|kernel| kernel.name() == name);
-    let names = || available.iter().map(|kernel| kernel.name()).collect::<Vec<_>>().join(", ");
-    found
-        .copied()
-        .with_context(|| format!("--kernel: there is no kernel {name:?} on this machine; there is {}", names()))
+    Kernel::named(name).with_context(|| {
+        let available = Kernel::available();
+        let mut names: Vec<String> = available.iter().map(|kernel| kernel.name().to_owned()).collect();
+        names.dedup();
+        names.extend(available.iter().map(ToString::to_string).filter(|name| name.contains('+')));
+        format!("--kernel: there is no kernel {name:?} on this machine; there is {}", names.join(", "))
+    })
 }
 
 /// One line of a prompts file in JSON.

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{Line, stream, stream::Tile, vector};
+use super::{Line, Paths, stream, stream::Tile, vector};
 use crate::quant::{Bits, DenseRef, FloatType, MatrixRef};
 
 /// Lanes of the reduction; see [`super::scalar`].
@@ -280,7 +280,7 @@ pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool>(
     shift: u32,
     block: Block,
     scratch: &mut Scratch,
-) {
+) -> Paths {
     // SAFETY: the caller's promise; `MatrixRef` has checked that its parts are as long as its layout
     // says, and rows and groups below stay within it.
     unsafe {
@@ -434,11 +434,8 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     shift: u32,
     block: Block,
     scratch: &mut Scratch,
-) {
-    if block.count == 1 && stream::suits(matrix.layout(), block.rows) {
-        // SAFETY: as for this function.
-        return unsafe { stream::quantized::<L, SHIFTED, EIGHT>(matrix, shift, block, scratch) };
-    }
+) -> Paths {
+    let mut paths = Paths::REGISTERS;
     let direct_count = L::direct::<SHIFTED>(block.count);
     let (groups, group_size) = (matrix.layout().groups_per_row(), matrix.layout().group_size());
     let kept = block.count > direct_count;
@@ -446,6 +443,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     let per_part = if kept { groups.div_ceil((groups * group_size).div_ceil(PANEL_COLS)) } else { groups };
     grow_lines(&mut scratch.sums, TILE_ROWS * block.count);
     if kept {
+        paths = paths | if per_part == groups { Paths::PANEL } else { Paths::PANEL_IN_PARTS };
         grow_lines(&mut scratch.panel, TILE_ROWS * per_part * group_size / LANES);
     }
     // SAFETY: as for `quantized`; both parts of the vectors are the block's, and the buffers were made for them.
@@ -457,6 +455,9 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
         let alone =
             block.count == 1 && L::WIDTH == LANES && matrix.layout().weight_row_bytes() < stream::LEAST_ROW_BYTES;
         let most = if alone { ALONE_ROWS } else { TILE_ROWS };
+        if alone && block.rows >= ALONE_ROWS {
+            paths = paths | Paths::EIGHT_ROWS;
+        }
         let mut row = 0;
         while row < block.rows {
             let rows = match block.rows - row {
@@ -489,6 +490,7 @@ unsafe fn by_width<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
             row += rows;
         }
     }
+    paths
 }
 
 /// [`direct`] for as many rows and vectors as there are: `ALONE_ROWS`, `TILE_ROWS` or one of those, at most 5 of these.
@@ -810,7 +812,7 @@ unsafe fn lines<L: Lanes, const R: usize, const V: usize>(
 /// # Safety
 /// As [`quantized`]; vectors have `cols` rounded up to a multiple of sixteen lanes.
 #[inline(always)]
-pub(super) unsafe fn dense<L: Lanes>(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) {
+pub(super) unsafe fn dense<L: Lanes>(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) -> Paths {
     let (cols, padded) = (matrix.cols(), matrix.cols().next_multiple_of(LANES));
     let size = matrix.float_type().size();
     grow_lines(&mut scratch.panel, TILE_ROWS * padded / LANES);
@@ -842,6 +844,7 @@ pub(super) unsafe fn dense<L: Lanes>(matrix: &DenseRef<'_>, block: Block, scratc
             done += rows;
         }
     }
+    Paths::DENSE
 }
 
 /// Sixteen elements in column order, widened, as a line.

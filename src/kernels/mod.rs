@@ -18,6 +18,7 @@ mod lanes;
 mod logits;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod paths;
 pub(crate) mod rounding;
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -26,13 +27,15 @@ mod screen;
 mod stream;
 mod vector;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, fmt};
 
 use crate::{
     quant::{MatrixRef, WeightsRef},
     team::Team,
 };
 pub use logits::{Differences, Peaks, Replaced, Spans, Top};
+pub use paths::Paths;
+use paths::Taken;
 pub use scalar::LANES;
 #[cfg(target_arch = "x86_64")]
 pub use screen::tops;
@@ -45,21 +48,39 @@ macro_rules! entry_points {
         /// # Safety
         /// As [`lanes::quantized`], with this file's features detected.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn quantized(matrix: &MatrixRef<'_>, shift: u32, block: Block, scratch: &mut Scratch) {
+        pub(super) unsafe fn quantized(
+            matrix: &MatrixRef<'_>,
+            shift: u32,
+            block: Block,
+            scratch: &mut Scratch,
+        ) -> super::Paths {
             // SAFETY: the caller's promise.
             unsafe {
                 if shift == 0 {
-                    lanes::quantized::<$lanes, false>(matrix, shift, block, scratch);
+                    lanes::quantized::<$lanes, false>(matrix, shift, block, scratch)
                 } else {
-                    lanes::quantized::<$lanes, true>(matrix, shift, block, scratch);
+                    lanes::quantized::<$lanes, true>(matrix, shift, block, scratch)
                 }
             }
         }
 
         /// # Safety
+        /// As [`stream::quantized`](super::stream::quantized), with this file's features detected.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn streamed(
+            matrix: &MatrixRef<'_>,
+            shift: u32,
+            block: Block,
+            scratch: &mut Scratch,
+        ) -> super::Paths {
+            // SAFETY: the caller's promise.
+            unsafe { super::stream::by_shift::<$lanes>(matrix, shift, block, scratch) }
+        }
+
+        /// # Safety
         /// As [`lanes::dense`], with this file's features detected.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn dense(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) {
+        pub(super) unsafe fn dense(matrix: &DenseRef<'_>, block: Block, scratch: &mut Scratch) -> super::Paths {
             // SAFETY: the caller's promise.
             unsafe { lanes::dense::<$lanes>(matrix, block, scratch) }
         }
@@ -134,14 +155,35 @@ enum Isa {
     Neon,
 }
 
-/// An instruction set that this processor was seen to have.
+/// How the two largest logits are found without all the others: the instructions of `screen/`, as proof that this processor has
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel(Isa);
+enum Screen {
+    /// AVX2's `vpmaddubsw`, whose sums of two products hold codes of 4 bits only.
+    #[cfg(target_arch = "x86_64")]
+    Maddubs,
+    /// AVX-512's `vpdpbusd`.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+}
+
+/// What computes: an instruction set that this processor was seen to have, and the paths that are taken where there is a choice.
+///
+/// Its name as text has all three: `avx512+streams+vnni` reads long rows as several streams and finds the two largest logits by
+/// AVX-512's VNNI; `avx2+blocks+logits` goes through blocks of rows, and through all logits. Results do not depend on any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    isa: Isa,
+    /// Whether one vector's long rows are read as several streams; see `stream.rs`.
+    streams: bool,
+    /// `None`: the two largest logits are found among all.
+    screen: Option<Screen>,
+}
 
 /// Calls a function of the kernel's file, or the one that it is made of where the kernel is the scalar one.
 macro_rules! call {
     ($kernel:expr, $module:ident::$name:ident($($arg:expr),*)) => {
-        match $kernel.0 {
+        match $kernel.isa {
             Isa::Scalar => $module::$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a `Kernel` of this kind exists only where its features were detected.
@@ -158,23 +200,17 @@ macro_rules! call {
 
 impl Kernel {
     /// The specification: everywhere available, slow.
-    pub const SCALAR: Self = Self(Isa::Scalar);
+    pub const SCALAR: Self = Self { isa: Isa::Scalar, streams: false, screen: None };
 
-    /// All kernels that this processor can run, the fastest first, the scalar one last.
+    /// All kernels that this processor can run: the fastest instruction set first, the scalar one last, and of each the paths that
+    /// are fastest here before the others.
     pub fn available() -> Vec<Self> {
         let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if avx512::detected() {
-                found.push(Self(Isa::Avx512));
+        let fastest = stream::several_are_faster();
+        for isa in Isa::available() {
+            for streams in [fastest, !fastest] {
+                found.extend(Screen::available(isa).into_iter().map(|screen| Self { isa, streams, screen }));
             }
-            if avx2::detected() {
-                found.push(Self(Isa::Avx2));
-            }
-        }
-        #[cfg(target_arch = "aarch64")]
-        if neon::detected() {
-            found.push(Self(Isa::Neon));
         }
         found.push(Self::SCALAR);
         found
@@ -185,9 +221,15 @@ impl Kernel {
         Self::available()[0]
     }
 
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// The kernel of this name, if this processor can run it: of an instruction set ([`Kernel::name`]) the one with the paths that
+    /// are fastest here, of an instruction set and paths (as text) that one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::available().into_iter().find(|kernel| kernel.name() == name || kernel.to_string() == name)
+    }
+
+    /// The instruction set: `scalar`, `avx2`, `avx512` or `neon`.
     pub const fn name(self) -> &'static str {
-        match self.0 {
+        match self.isa {
             Isa::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
@@ -196,6 +238,40 @@ impl Kernel {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => "neon",
         }
+    }
+
+    /// How the two largest logits are found: `vnni`, `maddubs`, or `logits` where all of them are computed.
+    pub const fn screen_name(self) -> &'static str {
+        match self.screen {
+            None => "logits",
+            #[cfg(target_arch = "x86_64")]
+            Some(Screen::Maddubs) => "maddubs",
+            #[cfg(target_arch = "x86_64")]
+            Some(Screen::Vnni) => "vnni",
+        }
+    }
+
+    /// All paths that it can go, given shapes that ask for them.
+    pub fn paths(self) -> Paths {
+        let mut paths = match self.isa {
+            Isa::Scalar => return Paths::NONE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Paths::NONE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Paths::EIGHT_ROWS,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Paths::EIGHT_ROWS,
+        };
+        paths = paths | Paths::REGISTERS | Paths::PANEL | Paths::PANEL_IN_PARTS | Paths::DENSE;
+        if self.streams {
+            paths = paths | Paths::STREAM;
+        }
+        if self.screen.is_some() {
+            paths =
+                paths | Paths::SCREEN | Paths::SCREEN_OF_SEVERAL | Paths::SCREEN_PASSED_OVER | Paths::SCREEN_GIVEN_UP;
+            paths = paths | if self.streams { Paths::SCREEN_OF_STREAMS } else { Paths::SCREEN_OF_LONG_ROWS };
+        }
+        paths
     }
 
     /// Columns of a vector where products want them, sixteen a line; the rest of the last line is zero.
@@ -290,15 +366,28 @@ impl Kernel {
         call!(self, logits::total(terms))
     }
 
-    /// The outputs of one block of rows.
+    /// The outputs of one block of rows, and the paths that were taken.
     ///
     /// # Safety
     /// `block`'s pointers are valid for its vectors, in this kernel's layout, and for its outputs; its
     /// rows lie in the matrix and no other thread touches those outputs.
-    unsafe fn block(self, weights: &WeightsRef<'_>, shift: u32, block: lanes::Block, scratch: &mut lanes::Scratch) {
-        match (self.0, weights) {
+    unsafe fn block(
+        self,
+        weights: &WeightsRef<'_>,
+        shift: u32,
+        block: lanes::Block,
+        scratch: &mut lanes::Scratch,
+    ) -> Paths {
+        let streamed =
+            |matrix: &MatrixRef<'_>| self.streams && block.count == 1 && stream::suits(matrix.layout(), block.rows);
+        match (self.isa, weights) {
             // SAFETY: the caller's promise, and a `Kernel` exists only where its features were detected.
             (Isa::Scalar, weights) => unsafe { scalar_block(weights, shift, block, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above; the block suits streams.
+            (Isa::Avx2, WeightsRef::Quantized(matrix)) if streamed(matrix) => unsafe {
+                avx2::streamed(matrix, shift, block, scratch)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             (Isa::Avx2, WeightsRef::Quantized(matrix)) => unsafe { avx2::quantized(matrix, shift, block, scratch) },
@@ -306,11 +395,21 @@ impl Kernel {
             // SAFETY: as above.
             (Isa::Avx2, WeightsRef::Dense(matrix)) => unsafe { avx2::dense(matrix, block, scratch) },
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above; the block suits streams.
+            (Isa::Avx512, WeightsRef::Quantized(matrix)) if streamed(matrix) => unsafe {
+                avx512::streamed(matrix, shift, block, scratch)
+            },
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             (Isa::Avx512, WeightsRef::Quantized(matrix)) => unsafe { avx512::quantized(matrix, shift, block, scratch) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             (Isa::Avx512, WeightsRef::Dense(matrix)) => unsafe { avx512::dense(matrix, block, scratch) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above; the block suits streams.
+            (Isa::Neon, WeightsRef::Quantized(matrix)) if streamed(matrix) => unsafe {
+                neon::streamed(matrix, shift, block, scratch)
+            },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             (Isa::Neon, WeightsRef::Quantized(matrix)) => unsafe { neon::quantized(matrix, shift, block, scratch) },
@@ -321,9 +420,65 @@ impl Kernel {
     }
 }
 
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::SCALAR {
+            return f.write_str(self.name());
+        }
+        let reading = if self.streams { "streams" } else { "blocks" };
+        write!(f, "{}+{reading}+{}", self.name(), self.screen_name())
+    }
+}
+
+impl Isa {
+    /// Those that this processor has beside the scalar one, the fastest first.
+    fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if avx512::detected() {
+                found.push(Self::Avx512);
+            }
+            if avx2::detected() {
+                found.push(Self::Avx2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if neon::detected() {
+            found.push(Self::Neon);
+        }
+        found
+    }
+}
+
+impl Screen {
+    /// What this processor has beside an instruction set, the fastest first; `None`, no screen, is always there.
+    fn available(isa: Isa) -> Vec<Option<Self>> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if isa == Isa::Avx512 && screen::vnni_detected() {
+                found.push(Some(Self::Vnni));
+            }
+            if isa != Isa::Scalar && avx2::detected() {
+                found.push(Some(Self::Maddubs));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = isa;
+        found.push(None);
+        found
+    }
+}
+
 /// # Safety
 /// As [`Kernel::block`].
-unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: lanes::Block, scratch: &mut lanes::Scratch) {
+unsafe fn scalar_block(
+    weights: &WeightsRef<'_>,
+    shift: u32,
+    block: lanes::Block,
+    scratch: &mut lanes::Scratch,
+) -> Paths {
     let cols = weights.cols();
     let row_buffer = scratch.row(cols);
     for row in 0..block.rows {
@@ -336,6 +491,7 @@ unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: lanes::Block
             }
         }
     }
+    Paths::NONE
 }
 
 /// Sixteen floats on a cache line of their own.
@@ -352,8 +508,8 @@ pub struct Activations {
     lines: Vec<Line>,
 }
 
-impl std::fmt::Debug for Activations {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Activations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Activations({} vectors of {} columns)", self.count, self.cols)
     }
 }
@@ -482,12 +638,12 @@ unsafe impl Sync for Output {}
 // SAFETY: as above.
 unsafe impl Send for Output {}
 
-/// Computes all passes in one parallel loop over blocks of rows. The bits of an output depend on its row
-/// of weights, its shift and its vector alone.
+/// Computes all passes in one parallel loop over blocks of rows, and says which paths were taken. The bits of an output depend on
+/// its row of weights, its shift and its vector alone.
 ///
 /// # Panics
 /// If a job's vectors or output do not fit its matrix.
-pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
+pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) -> Paths {
     let mut blocks = Vec::new();
     let mut outputs = Vec::with_capacity(passes.len());
     let all_rows = passes.iter().map(|pass| pass.weights.rows()).sum();
@@ -495,16 +651,17 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
         let rows = pass.weights.rows();
         for job in &pass.jobs {
             assert_eq!(job.x.cols, pass.weights.cols(), "columns of the vectors and of the matrix");
-            assert_eq!(job.x.kernel, kernel, "the vectors' layout and the kernel's");
+            assert_eq!(job.x.kernel.isa, kernel.isa, "the vectors' layout and the kernel's");
             assert_eq!(job.out.len(), job.x.count() * rows, "outputs of a job");
         }
         outputs.push(pass.jobs.iter_mut().map(|job| Output(job.out.as_mut_ptr())).collect::<Vec<_>>());
         if !pass.jobs.is_empty() {
-            let block_rows = block_rows(pass, all_rows, team.threads());
+            let block_rows = block_rows(kernel, pass, all_rows, team.threads());
             blocks.extend((0..rows).step_by(block_rows).map(|first| (index, first..rows.min(first + block_rows))));
         }
     }
     let passes = &*passes;
+    let taken = Taken::default();
     team.for_each(blocks.len(), |i| {
         let (index, ref rows) = blocks[i];
         let pass = &passes[index];
@@ -513,17 +670,18 @@ pub fn multiply(kernel: Kernel, team: &Team, passes: &mut [Pass<'_>]) {
                 let block = job.x.block(rows.start, rows.len(), out, pass.weights.rows());
                 // SAFETY: the asserts above fit vectors and outputs to the matrix and the kernel, and
                 // this item is the only one with these rows.
-                unsafe { kernel.block(&pass.weights, job.shift, block, scratch) };
+                taken.add(unsafe { kernel.block(&pass.weights, job.shift, block, scratch) });
             }
         });
     });
+    taken.paths()
 }
 
 /// Rows of a pass's blocks, where `all_rows` of all passes are left to so many threads.
-fn block_rows(pass: &Pass<'_>, all_rows: usize, threads: usize) -> usize {
+fn block_rows(kernel: Kernel, pass: &Pass<'_>, all_rows: usize, threads: usize) -> usize {
     match (&pass.weights, &pass.jobs[..]) {
         // Nothing else is multiplied by a block, so that it need not stay in a cache.
-        (WeightsRef::Quantized(matrix), [job]) if job.x.count() == 1 => {
+        (WeightsRef::Quantized(matrix), [job]) if kernel.streams && job.x.count() == 1 => {
             stream::block_rows(matrix.layout(), all_rows, threads)
         }
         _ => BLOCK_ROWS,
@@ -537,7 +695,7 @@ fn block_rows(pass: &Pass<'_>, all_rows: usize, threads: usize) -> usize {
 /// If the vectors or the output do not fit the rows.
 pub fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Activations, out: &mut [f32]) {
     let count = x.count();
-    assert_eq!(x.kernel, kernel, "the vectors' layout and the kernel's");
+    assert_eq!(x.kernel.isa, kernel.isa, "the vectors' layout and the kernel's");
     assert_eq!(out.len(), rows.len() * count, "a product for each row and vector");
     if out.is_empty() {
         return;
@@ -552,13 +710,17 @@ pub fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Ac
     });
 }
 
+/// The two largest logits of each of several hidden states; see [`tops`].
+#[derive(Clone, Debug)]
+pub struct Tops {
+    /// One for each hidden state, the first of equals first; `None` if one logit is not finite.
+    pub tops: Vec<Option<Top>>,
+    /// What was done to find them.
+    pub paths: Paths,
+}
+
 /// The two largest logits of each hidden state, where the processor has instructions for it; here it has not.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn tops(
-    _kernel: Kernel,
-    _team: &Team,
-    _matrix: &MatrixRef<'_>,
-    _queries: &[(u32, &[f32])],
-) -> Option<Vec<Option<Top>>> {
+pub fn tops(_kernel: Kernel, _team: &Team, _matrix: &MatrixRef<'_>, _queries: &[(u32, &[f32])]) -> Option<Tops> {
     None
 }

@@ -11,10 +11,10 @@
 use std::{hint::black_box, ptr};
 
 use super::{
-    BLOCK_ROWS, Line,
+    BLOCK_ROWS, Line, Paths,
     lanes::{Block, LANES, Lanes, Scratch, TILE_ROWS, prefetch_scales, sum_lines, widen_scales},
 };
-use crate::quant::{Layout, MatrixRef};
+use crate::quant::{Bits, Layout, MatrixRef};
 
 /// Rows of a block, at most.
 const MOST_ROWS: usize = 512;
@@ -28,10 +28,6 @@ pub(super) const AHEAD: usize = 1024;
 /// Whether this processor reads four streams faster than one: Intel's do (a Llama-3-8B head on an Emerald Rapids, two cores: 21.9
 /// GB/s beside 17.5 in blocks of 32 rows), AMD's not (Zen 4: 15.8 beside 17.3 in such blocks; Zen 5: 35.4 beside 39.9 in long ones).
 pub(super) fn several_are_faster() -> bool {
-    // Unit tests go this way on every processor, the tests beside the crate as the processor asks.
-    if cfg!(test) {
-        return true;
-    }
     #[cfg(target_arch = "x86_64")]
     {
         static STREAMS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
@@ -44,13 +40,12 @@ pub(super) fn several_are_faster() -> bool {
     false
 }
 
-/// Whether one vector is multiplied here by the rows of such a matrix, if a block has so many of them.
+/// Whether one vector can be multiplied here by the rows of such a matrix, if a block has so many of them.
 pub(super) fn suits(layout: &Layout, rows: usize) -> bool {
     rows >= BLOCK_ROWS
         && rows.is_multiple_of(TILE_ROWS)
         && layout.weight_row_bytes() >= LEAST_ROW_BYTES
         && layout.cols().is_multiple_of(STEP)
-        && several_are_faster()
 }
 
 /// Rows of a block for one vector, where `all_rows` of this and other matrices are left to so many threads: the more the
@@ -66,7 +61,30 @@ pub(super) fn block_rows(layout: &Layout, all_rows: usize, threads: usize) -> us
 /// # Safety
 /// As [`super::lanes::quantized`]; [`suits`] holds for the block, and it has one vector.
 #[inline(always)]
-pub(super) unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
+pub(super) unsafe fn by_shift<L: Lanes>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    scratch: &mut Scratch,
+) -> Paths {
+    // SAFETY: as for this function; the codes are as wide as the layout says.
+    unsafe {
+        match (matrix.layout().bits(), shift) {
+            (Bits::Four, 0) => quantized::<L, false, false>(matrix, shift, block, scratch),
+            (Bits::Four, _) => quantized::<L, true, false>(matrix, shift, block, scratch),
+            (Bits::Eight, 0) => quantized::<L, false, true>(matrix, shift, block, scratch),
+            (Bits::Eight, _) => quantized::<L, true, true>(matrix, shift, block, scratch),
+        }
+    }
+    Paths::STREAM
+}
+
+/// [`by_shift`], where it is known whether the rows are shifted and how wide codes are.
+///
+/// # Safety
+/// As [`by_shift`].
+#[inline(always)]
+unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
@@ -213,7 +231,7 @@ mod tests {
     use super::*;
     use crate::{
         kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
-        quant::{Bits, FloatType, WeightsRef},
+        quant::{FloatType, WeightsRef},
         team::Team,
         testing::{fixture::SplitMix64, heads::encode},
     };
@@ -251,7 +269,7 @@ mod tests {
                         let weights = WeightsRef::Quantized(matrix);
                         multiply(kernel, &Team::new(threads), &mut [Pass { weights, jobs }]);
                         let reached: Vec<u32> = out.into_iter().map(f32::to_bits).collect();
-                        assert!(reached == expected, "{} {layout:?} shift {shift}", kernel.name());
+                        assert!(reached == expected, "{kernel} {layout:?} shift {shift}");
                     }
                 }
             }

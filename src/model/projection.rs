@@ -141,7 +141,7 @@ impl Projection for CpuProjection<'_> {
 
     fn tops(&mut self, hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
         match tops(self.kernel, self.team, &self.matrix, hidden) {
-            Some(tops) => Ok(tops),
+            Some(found) => Ok(found.tops),
             None => tops_of_all(self, hidden),
         }
     }

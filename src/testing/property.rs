@@ -26,7 +26,7 @@ fn cases(own: u32) -> u32 {
 /// reached; if a stored counterexample cannot be read.
 pub fn property<C: Case>(own: u32) -> Reached {
     let draw = |bytes: &[u8]| Unstructured::new(bytes).arbitrary::<C>().expect("all bytes are a value");
-    property_of(C::NAME, own, C::ENTROPY, C::CLASSES, draw, C::check)
+    property_of(C::NAME, own, C::ENTROPY, &C::classes(), draw, C::check)
 }
 
 /// As [`property`], where inputs need more than bytes to be drawn.
@@ -37,7 +37,7 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
     name: &str,
     own: u32,
     entropy: usize,
-    classes: &[&str],
+    classes: &[impl AsRef<str>],
     draw: impl Fn(&[u8]) -> C,
     law: impl Fn(&C, &mut Reached) -> Verdict,
 ) -> Reached {

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::{Buffers, Evaluated, GROUPS, Probe, ROWS, WIDE, lane_of, x86::Lanes};
 use crate::{
     kernels::{
+        Paths,
         avx2::Ymm,
         lanes::{AHEAD, widen_some},
         stream,
@@ -17,7 +18,7 @@ const MOST: usize = 4;
 /// Rows from each other where they are read from several places.
 const APART: usize = ROWS / MOST;
 
-/// `rows`, at most [`ROWS`], held against a probe.
+/// `rows`, at most [`ROWS`], held against a probe; sixteen long ones as several streams where `streams`.
 ///
 /// # Safety
 /// The features of `L` were detected; the rows are of the probe's matrix.
@@ -26,7 +27,8 @@ pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
     rows: &MatrixRef<'_>,
     probe: &Probe,
     buffers: &mut Buffers,
-) -> Evaluated {
+    streams: bool,
+) -> (Evaluated, Paths) {
     let (layout, mut to) = (rows.layout(), Evaluated::default());
     let count = layout.rows() * layout.groups_per_row();
     let [scales, biases, steps] = &mut buffers.wide;
@@ -39,14 +41,14 @@ pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
             widen_some::<Ymm>(layout.scale_type(), from, &mut to[..count]);
         }
         steps.resize(MOST * probe.groups.step.len(), 0.0);
-        match probe.group_bytes() {
-            16 => all::<L, EIGHT, 16>(rows, probe, buffers, &mut to),
-            32 => all::<L, EIGHT, 32>(rows, probe, buffers, &mut to),
-            64 => all::<L, EIGHT, 64>(rows, probe, buffers, &mut to),
-            _ => all::<L, EIGHT, 128>(rows, probe, buffers, &mut to),
-        }
+        let paths = match probe.group_bytes() {
+            16 => all::<L, EIGHT, 16>(rows, probe, buffers, streams, &mut to),
+            32 => all::<L, EIGHT, 32>(rows, probe, buffers, streams, &mut to),
+            64 => all::<L, EIGHT, 64>(rows, probe, buffers, streams, &mut to),
+            _ => all::<L, EIGHT, 128>(rows, probe, buffers, streams, &mut to),
+        };
+        (to, paths)
     }
-    to
 }
 
 /// [`evaluate`] where a group has `BYTES` bytes.
@@ -58,8 +60,9 @@ unsafe fn all<L: Lanes, const EIGHT: bool, const BYTES: usize>(
     rows: &MatrixRef<'_>,
     probe: &Probe,
     buffers: &mut Buffers,
+    streams: bool,
     to: &mut Evaluated,
-) {
+) -> Paths {
     let (count, row_bytes) = (rows.layout().rows(), probe.layout.weight_row_bytes());
     // SAFETY: as for this function.
     unsafe {
@@ -68,14 +71,17 @@ unsafe fn all<L: Lanes, const EIGHT: bool, const BYTES: usize>(
             for row in (0..count).step_by(MOST) {
                 some::<L, EIGHT, BYTES, MOST, false>(rows, row, probe, buffers, to);
             }
-        } else if count == ROWS && stream::several_are_faster() {
+            Paths::SCREEN
+        } else if count == ROWS && streams {
             for row in 0..APART {
                 some::<L, EIGHT, BYTES, MOST, true>(rows, row, probe, buffers, to);
             }
+            Paths::SCREEN_OF_STREAMS
         } else {
             for row in (0..count).step_by(2) {
                 some::<L, EIGHT, BYTES, 2, false>(rows, row, probe, buffers, to);
             }
+            Paths::SCREEN_OF_LONG_ROWS
         }
     }
 }

@@ -43,11 +43,13 @@ mod in_place;
 mod side_by_side;
 mod x86;
 
+pub(super) use x86::vnni_detected;
+
 use std::cell::RefCell;
 
 use super::{
-    Activations, Job, Kernel, LANES, Pass, SCRATCH, Top, lanes::TILE_ROWS, logits::two_in_order, multiply,
-    rounding::gamma, vector::larger,
+    Activations, Job, Kernel, LANES, Pass, Paths, SCRATCH, Screen, Top, Tops, lanes::TILE_ROWS, logits::two_in_order,
+    multiply, paths::Taken, rounding::gamma, vector::larger,
 };
 use crate::{
     quant::{Bits, Layout, MatrixRef, WeightsRef},
@@ -121,7 +123,7 @@ struct Groups {
 }
 
 impl Probe {
-    fn new(kernel: Kernel, loops: x86::Loops, matrix: &MatrixRef<'_>, turn: Turn, shift: u32, hidden: &[f32]) -> Self {
+    fn new(kernel: Kernel, loops: Screen, matrix: &MatrixRef<'_>, turn: Turn, shift: u32, hidden: &[f32]) -> Self {
         let layout = matrix.layout();
         let (groups, group_size) = (layout.groups_per_row(), layout.group_size());
         let largest_code = match layout.bits() {
@@ -386,22 +388,18 @@ impl Search<'_> {
     }
 }
 
-/// The two largest logits of each hidden state under a shift, the first of equals first; `None` if one logit is not
-/// finite. `None` for all if this kernel, or processor, has no loops for such a matrix.
+/// The two largest logits of each hidden state under a shift, without all the others; `None` where this kernel has no loops for
+/// such a matrix.
 ///
 /// # Panics
 /// If a hidden state is not as long as a row.
-pub fn tops(
-    kernel: Kernel,
-    team: &Team,
-    matrix: &MatrixRef<'_>,
-    queries: &[(u32, &[f32])],
-) -> Option<Vec<Option<Top>>> {
+pub fn tops(kernel: Kernel, team: &Team, matrix: &MatrixRef<'_>, queries: &[(u32, &[f32])]) -> Option<Tops> {
     let layout = matrix.layout();
-    let loops = x86::Loops::of(kernel, layout.bits())?;
+    let loops = kernel.screen.filter(|screen| screen.takes(layout.bits()))?;
     if queries.is_empty() {
-        return Some(Vec::new());
+        return Some(Tops { tops: Vec::new(), paths: Paths::NONE });
     }
+    let taken = Taken::default();
     let rows = matrix.layout().rows();
     let mut probes: Vec<Option<Probe>> = Vec::new();
     probes.resize_with(queries.len(), || None);
@@ -416,7 +414,9 @@ pub fn tops(
     team.for_each_chunk(&mut ranges, queries.len(), |block, ranges| {
         let some = |block: usize| matrix.rows(block * ROWS..((block + 1) * ROWS).min(rows));
         let next = some((block + 1).min(rows.div_ceil(ROWS) - 1));
-        BUFFERS.with_borrow_mut(|buffers| loops.ranges(&some(block), &next, &probes, buffers, ranges));
+        BUFFERS.with_borrow_mut(|buffers| {
+            taken.add(loops.ranges(&some(block), &next, &probes, buffers, kernel.streams, ranges));
+        });
     });
     let search = |query: usize| Search { kernel, matrix, probe: &probes[query] };
     let mut found: Vec<(Known, Vec<usize>)> = Vec::new();
@@ -436,6 +436,14 @@ pub fn tops(
     multiply(kernel, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), jobs }]);
     let left: Vec<(usize, usize)> =
         found.iter().enumerate().flat_map(|(query, found)| found.1.iter().map(move |&tile| (query, tile))).collect();
+    let tiles = rows.div_ceil(TILE_ROWS);
+    for (query, (known, left)) in found.iter().enumerate() {
+        if many.contains(&query) {
+            taken.add(Paths::SCREEN_GIVEN_UP);
+        } else if known.tiles.len() + left.len() < tiles {
+            taken.add(Paths::SCREEN_PASSED_OVER);
+        }
+    }
     let mut logits = vec![0.0; left.len() * TILE_ROWS];
     team.for_each_chunk(&mut logits, TILE_ROWS, |i, out| search(left[i].0).tile(left[i].1, out));
     let mut logits = logits.as_slice();
@@ -450,7 +458,7 @@ pub fn tops(
         known.logits.extend(own);
         known.top(kernel, rows)
     });
-    Some(of_each.collect())
+    Some(Tops { tops: of_each.collect(), paths: taken.paths() })
 }
 
 #[cfg(test)]
@@ -499,13 +507,13 @@ mod tests {
                 let x = hidden(layout.cols(), &mut random, size);
                 let mut w = vec![0.0; layout.cols()];
                 for (kernel, of) in Kernel::available().into_iter().flat_map(|kernel| [(kernel, 1), (kernel, 2)]) {
-                    for loops in x86::Loops::all(kernel, layout.bits()) {
+                    if let Some(loops) = kernel.screen.filter(|screen| screen.takes(layout.bits())) {
                         let probe = |index| Probe::new(kernel, loops, &matrix, Turn { index, of }, shift, &x);
                         let probes: Vec<Probe> = (0..of).map(probe).collect();
                         let ranges = |rows: std::ops::Range<usize>| {
                             let (rows, mut ranges) = (matrix.rows(rows), [Range::NONE; 2]);
                             BUFFERS.with_borrow_mut(|buffers| {
-                                loops.ranges(&rows, &rows, &probes, buffers, &mut ranges[..of]);
+                                loops.ranges(&rows, &rows, &probes, buffers, kernel.streams, &mut ranges[..of]);
                             });
                             ranges
                         };
@@ -543,7 +551,7 @@ mod tests {
         // From below to above a fifth of what is added up, with outliers of forty times the rest in each second group, which
         // leave it few of the 127 steps.
         assert!(seen == 0 || widest < 0.2, "{widest}");
-        assert_eq!(seen > 1000, !x86::Loops::all(Kernel::best(), Bits::Four).is_empty());
+        assert_eq!(seen > 1000, Kernel::best().screen.is_some());
     }
 
     #[test]
@@ -566,13 +574,13 @@ mod tests {
             for kernel in Kernel::available() {
                 let queries: Vec<(u32, &[f32])> = hidden.iter().map(|x| (shift, x.as_slice())).collect();
                 for (queries, expected) in [(&queries[..1], &expected[..1]), (&queries, &expected)] {
-                    assert!(tops(kernel, &team, &matrix, queries).is_none_or(|found| found == expected));
+                    assert!(tops(kernel, &team, &matrix, queries).is_none_or(|found| found.tops == expected));
                 }
                 let x = Activations::from_rows(kernel, 2304, &hidden[0]);
                 let mut out = vec![f32::NAN; layout.rows()];
                 let jobs = vec![Job { shift, x: &x, out: &mut out }];
                 multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
-                assert_eq!(out, logits[0], "{}", kernel.name());
+                assert_eq!(out, logits[0], "{kernel}");
             }
         }
     }
@@ -589,7 +597,7 @@ mod tests {
             Kernel::available()
                 .into_iter()
                 .filter_map(|kernel| tops(kernel, &team, &matrix, &[(0, x)]))
-                .flatten()
+                .flat_map(|found| found.tops)
                 .collect()
         };
         let all = |scales: &[u8], biases: &[u8], x: &[f32]| {

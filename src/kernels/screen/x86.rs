@@ -2,30 +2,21 @@
 
 use std::arch::x86_64::*;
 
-use super::{Buffers, Kernel, Probe, ROWS, Range, WIDE, in_place, side_by_side};
+use super::{Buffers, Probe, ROWS, Range, WIDE, in_place, side_by_side};
 use crate::{
-    kernels::{Isa, avx2},
+    kernels::{Paths, Screen, avx2},
     quant::{Bits, MatrixRef},
 };
 
-/// Which instructions are used, as proof that this processor has them.
-#[derive(Clone, Copy)]
-pub(super) enum Loops {
-    /// `vpmaddubsw`, whose sums of two products hold codes of 4 bits only.
-    Avx2,
-    /// `vpdpbusd`.
-    Vnni,
+/// Whether this processor has what the loops of [`Screen::Vnni`] need.
+pub(in crate::kernels) fn vnni_detected() -> bool {
+    avx2::detected() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
 }
 
-impl Loops {
-    /// The best for a matrix of such codes, if there are any.
-    pub(super) fn of(kernel: Kernel, bits: Bits) -> Option<Self> {
-        let vnni = || is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl");
-        match kernel.0 {
-            Isa::Scalar => None,
-            Isa::Avx512 if avx2::detected() && vnni() => Some(Self::Vnni),
-            Isa::Avx2 | Isa::Avx512 => (avx2::detected() && bits == Bits::Four).then_some(Self::Avx2),
-        }
+impl Screen {
+    /// Whether it has loops for codes of so many bits.
+    pub(super) fn takes(self, bits: Bits) -> bool {
+        self == Self::Vnni || bits == Bits::Four
     }
 
     /// Whether what the high codes of bytes are multiplied by is multiplied by the bytes, and what the low ones are multiplied by
@@ -34,30 +25,24 @@ impl Loops {
         matches!((self, bits), (Self::Vnni, Bits::Four))
     }
 
-    /// All that can be used here.
-    #[cfg(test)]
-    pub(super) fn all(kernel: Kernel, bits: Bits) -> Vec<Self> {
-        let pairs = (kernel.0 != Isa::Scalar && avx2::detected() && bits == Bits::Four).then_some(Self::Avx2);
-        Self::of(kernel, bits).into_iter().filter(|best| matches!(best, Self::Vnni)).chain(pairs).collect()
-    }
-
-    /// Between what the logits of `rows`, at most [`ROWS`], lie for each of the probes of their matrix; `next` are the rows that
-    /// follow.
+    /// Between what the logits of `rows`, at most [`ROWS`], lie for each of the probes of their matrix, and the paths that were
+    /// taken; `next` are the rows that follow. One probe's long rows are read as several streams where `streams`.
     pub(super) fn ranges(
         self,
         rows: &MatrixRef<'_>,
         next: &MatrixRef<'_>,
         probes: &[Probe],
         buffers: &mut Buffers,
+        streams: bool,
         to: &mut [Range],
-    ) {
+    ) -> Paths {
         assert!(rows.layout().rows() <= ROWS && probes.iter().all(|probe| probe.fits(rows)), "probes of this matrix");
         // SAFETY: the features were detected, and by the assert the probes are as long as the rows.
         unsafe {
             match (self, rows.layout().bits()) {
-                (Self::Avx2, _) => avx2(rows, next, probes, buffers, to),
-                (Self::Vnni, Bits::Four) => vnni::<false>(rows, next, probes, buffers, to),
-                (Self::Vnni, Bits::Eight) => vnni::<true>(rows, next, probes, buffers, to),
+                (Self::Maddubs, _) => avx2(rows, next, probes, buffers, streams, to),
+                (Self::Vnni, Bits::Four) => vnni::<false>(rows, next, probes, buffers, streams, to),
+                (Self::Vnni, Bits::Eight) => vnni::<true>(rows, next, probes, buffers, streams, to),
             }
         }
     }
@@ -66,9 +51,16 @@ impl Loops {
 /// # Safety
 /// As [`ranges`], with the features detected.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2(rows: &MatrixRef<'_>, next: &MatrixRef<'_>, probes: &[Probe], buffers: &mut Buffers, to: &mut [Range]) {
+unsafe fn avx2(
+    rows: &MatrixRef<'_>,
+    next: &MatrixRef<'_>,
+    probes: &[Probe],
+    buffers: &mut Buffers,
+    streams: bool,
+    to: &mut [Range],
+) -> Paths {
     // SAFETY: the caller's promise.
-    unsafe { ranges::<Ymm, false>(rows, next, probes, buffers, to) }
+    unsafe { ranges::<Ymm, false>(rows, next, probes, buffers, streams, to) }
 }
 
 /// # Safety
@@ -79,13 +71,14 @@ unsafe fn vnni<const EIGHT: bool>(
     next: &MatrixRef<'_>,
     probes: &[Probe],
     buffers: &mut Buffers,
+    streams: bool,
     to: &mut [Range],
-) {
+) -> Paths {
     // SAFETY: the caller's promise.
-    unsafe { ranges::<Zmm, EIGHT>(rows, next, probes, buffers, to) }
+    unsafe { ranges::<Zmm, EIGHT>(rows, next, probes, buffers, streams, to) }
 }
 
-/// [`Loops::ranges`].
+/// [`Screen::ranges`].
 ///
 /// # Safety
 /// The features of `L` were detected; there are at most [`ROWS`] rows, and the probes are for their matrix.
@@ -95,18 +88,21 @@ unsafe fn ranges<L: Lanes, const EIGHT: bool>(
     next: &MatrixRef<'_>,
     probes: &[Probe],
     buffers: &mut Buffers,
+    streams: bool,
     to: &mut [Range],
-) {
+) -> Paths {
     let count = rows.layout().rows();
     // SAFETY: as for this function.
     unsafe {
         if let ([probe], [to]) = (probes, &mut *to) {
-            *to = Range::new(count, &in_place::evaluate::<L, EIGHT>(rows, probe, buffers), probe);
-            return;
+            let (evaluated, paths) = in_place::evaluate::<L, EIGHT>(rows, probe, buffers, streams);
+            *to = Range::new(count, &evaluated, probe);
+            return paths;
         }
         side_by_side::arrange(rows, buffers);
         side_by_side::evaluate::<L, EIGHT>(count, buffers, probes, next, to);
     }
+    Paths::SCREEN_OF_SEVERAL
 }
 
 /// Sixteen rows, one in each lane.
@@ -126,7 +122,7 @@ pub(super) unsafe trait Lanes {
     unsafe fn none() -> Self::Sums;
     /// Adds the products of four words' codes, minus the shift, and of four bytes at `q` for each word; `four` counts these fours
     /// within the group. With codes of 4 bits the bytes are those of the low nibbles, and those of the high ones (or of whole
-    /// bytes: [`Loops::whole_bytes`]) stand 32 bytes further.
+    /// bytes: [`Screen::whole_bytes`]) stand 32 bytes further.
     unsafe fn four<const EIGHT: bool>(
         sums: Self::Sums,
         four: usize,
@@ -189,7 +185,7 @@ unsafe impl Lanes for Ymm {
         q: *const i8,
     ) -> [__m256i; 2] {
         if EIGHT {
-            unreachable!("`Loops::of` gives these loops for codes of 4 bits only");
+            unreachable!("`Screen::of` gives these loops for codes of 4 bits only");
         }
         unsafe {
             let (nibble, shift) = (_mm256_set1_epi8(15), _mm256_set1_epi32(shift.cast_signed()));
@@ -221,7 +217,7 @@ unsafe impl Lanes for Ymm {
     #[inline(always)]
     unsafe fn wide<const EIGHT: bool>(sums: __m256i, packed: __m256i, q: *const i8) -> __m256i {
         if EIGHT {
-            unreachable!("`Loops::of` gives these loops for codes of 4 bits only");
+            unreachable!("`Screen::of` gives these loops for codes of 4 bits only");
         }
         unsafe {
             let (nibble, q) = (_mm256_set1_epi8(15), q.cast::<__m256i>());

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Case, Reached, Verdict, Violation, claim, logits};
 use crate::{
-    kernels::{Activations, Differences, Job, Kernel, Pass, Top, multiply, scalar},
+    kernels::{Activations, Differences, Job, Kernel, Pass, Paths, Top, multiply, scalar, tops},
     model::{CpuProjection, Projection},
-    quant::{DenseRef, FloatType, MatrixRef, WeightsRef},
+    quant::{DenseRef, FloatType, Layout, MatrixRef, WeightsRef},
     testing::{
         comparators::{POISON, all_written, same_bits, same_bits_double},
         fixture::SplitMix64,
         heads::{SmallHead, encode, team},
-        strategies::{edits, one_in, some},
+        strategies::{choose, edits, heads as shapes, one_in, some},
     },
 };
 
@@ -46,14 +46,15 @@ pub struct Products {
 impl<'a> Arbitrary<'a> for Products {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let shifts = some(u, 1, 2, |u| Ok(edits::shift(u)? as u32))?;
-        Ok(Self {
-            shifts,
-            vectors: u.int_in_range(1..=19)?,
-            seed: u.arbitrary()?,
-            odd: one_in(u, 2)?,
-            columns: 4 * u.int_in_range(1..=40)?,
-            head: u.arbitrary()?,
-        })
+        let mut vectors = u.int_in_range(1..=19)?;
+        let (seed, odd) = (u.arbitrary()?, one_in(u, 2)?);
+        let columns = 4 * u.int_in_range(1..=40)?;
+        let layout = if one_in(u, 3)? { shapes::long_layout(u)? } else { shapes::layout(u)? };
+        // As many products as those of short rows: what long ones are here for is few rows, or few vectors.
+        if layout.rows() * layout.cols() > 32 * 640 {
+            vectors = choose(u, &[1, 1, 2, 3])?;
+        }
+        Ok(Self { shifts, vectors, seed, odd, columns, head: shapes::filled(u, layout)? })
     }
 }
 
@@ -71,6 +72,18 @@ impl Case for Products {
     ];
     const ENTROPY: usize = 64;
 
+    /// Every kernel that this processor can run, and every path of each instruction set and screen.
+    fn classes() -> Vec<String> {
+        let kernels = Kernel::available();
+        let mut classes: Vec<String> = Self::CLASSES.iter().map(ToString::to_string).collect();
+        classes.extend(kernels.iter().map(ToString::to_string));
+        classes.extend(kernels.iter().flat_map(|&kernel| path_classes(kernel, kernel.paths())));
+        if kernels.iter().any(|kernel| kernel.screen_name() != NO_SCREEN) {
+            classes.push(RIVALS.to_owned());
+        }
+        classes
+    }
+
     fn check(&self, reached: &mut Reached) -> Verdict {
         let x = vectors(self.vectors * self.head.layout.cols(), self.seed);
         products(&self.head, &self.shifts, &x, self.odd, reached)?;
@@ -78,9 +91,34 @@ impl Case for Products {
         let x = vectors(self.columns * self.vectors, self.seed);
         dense(shape, self.head.layout.scale_type(), &x, self.seed, reached)?;
         rest(self.columns, self.seed, reached)?;
+        rivals(&self.head.layout, self.shifts[0], self.seed, reached)?;
         // A few spans of them, the last one not whole.
         logits::statistics(9 * self.columns, self.seed, reached)
     }
+}
+
+/// [`Kernel::screen_name`] of kernels that compute all logits: one for each way of multiplying.
+const NO_SCREEN: &str = "logits";
+/// What a case has reached whose rows lie as close to each other as a screen's bound is wide.
+const RIVALS: &str = "rivals within the bound";
+
+/// `paths`, each with the instruction set that went it, or the screen.
+fn path_classes(kernel: Kernel, paths: Paths) -> impl Iterator<Item = String> {
+    paths.names().map(move |path| {
+        let by = if path.starts_with("screen") { kernel.screen_name() } else { kernel.name() };
+        format!("{path} by {by}")
+    })
+}
+
+fn reach(kernel: Kernel, paths: Paths, reached: &mut Reached) {
+    path_classes(kernel, paths).for_each(|class| reached.one(&class));
+}
+
+/// One kernel of each instruction set, for what depends on no path.
+pub(super) fn instruction_sets() -> Vec<Kernel> {
+    let mut kernels = Kernel::available();
+    kernels.dedup_by_key(|kernel| kernel.name());
+    kernels
 }
 
 /// Products of a head under shifts, by every kernel of this processor, on one and two threads.
@@ -109,17 +147,22 @@ pub fn products(head: &SmallHead, shifts: &[u32], x: &[f32], odd: bool, reached:
         .collect();
     for kernel in Kernel::available() {
         for threads in [1, 2] {
+            reach(kernel, chosen(&matrix, kernel, threads, (shifts, x), &expected)?, reached);
+            reached.one("chosen");
+            reached.one(&kernel.to_string());
+            // With a screen or without, products are the same.
+            if kernel != Kernel::SCALAR && kernel.screen_name() != NO_SCREEN {
+                continue;
+            }
             let prepared = Activations::from_rows(kernel, cols, x);
             let mut outs: Vec<Vec<f32>> = expected.iter().map(|out| vec![POISON; out.len()]).collect();
             let jobs = shifts.iter().zip(&mut outs).map(|(&shift, out)| Job { shift, x: &prepared, out }).collect();
-            multiply(kernel, team(threads), &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
-            chosen(&matrix, kernel, threads, (shifts, x), &expected)?;
-            reached.one("chosen");
+            let weights = WeightsRef::Quantized(matrix);
+            reach(kernel, multiply(kernel, team(threads), &mut [Pass { weights, jobs }]), reached);
             for ((shift, out), expected) in shifts.iter().zip(&outs).zip(&expected) {
-                let what = || format!("{} under shift {shift} on {threads} threads", kernel.name());
+                let what = || format!("{kernel} under shift {shift} on {threads} threads");
                 equal(out, expected, "a product has the bits of the specification", what)?;
             }
-            reached.one(kernel.name());
         }
     }
     let finite = expected.iter().flatten().all(|y| y.is_finite());
@@ -127,18 +170,24 @@ pub fn products(head: &SmallHead, shifts: &[u32], x: &[f32], odd: bool, reached:
     Ok(())
 }
 
-/// The two largest logits of each vector under each shift are those among `all`, to the bit.
+/// The two largest logits of each vector under each shift are those among `all`, to the bit; the paths on which they were found.
 fn chosen(
     matrix: &MatrixRef<'_>,
     kernel: Kernel,
     threads: usize,
     (shifts, x): (&[u32], &[f32]),
     all: &[Vec<f32>],
-) -> Verdict {
+) -> std::result::Result<Paths, Violation> {
     let (rows, cols) = (matrix.layout().rows(), matrix.layout().cols());
     let queries: Vec<(u32, &[f32])> =
         shifts.iter().flat_map(|&shift| x.chunks_exact(cols).map(move |x| (shift, x))).collect();
-    let found = CpuProjection::new(*matrix, kernel, team(threads)).tops(&queries).expect("no backend to fail");
+    let (found, paths) = match tops(kernel, team(threads), matrix, &queries) {
+        Some(found) => (found.tops, found.paths),
+        None => {
+            let mut head = CpuProjection::new(*matrix, kernel, team(threads));
+            (head.tops(&queries).expect("no backend to fail"), Paths::NONE)
+        }
+    };
     let expected = all.iter().flat_map(|logits| logits.chunks_exact(rows)).map(|logits| Kernel::SCALAR.top(logits));
     for ((found, expected), (shift, _)) in found.into_iter().zip(expected).zip(queries) {
         // Zeros of different signs are equal, but not the same.
@@ -147,9 +196,84 @@ fn chosen(
             LAW,
             bits(found) == bits(expected),
             "the two largest logits, found without the others, are those among all",
-            "{} under shift {shift} on {threads} threads: {found:?}, not {expected:?}",
-            kernel.name()
+            "{kernel} under shift {shift} on {threads} threads: {found:?}, not {expected:?}"
         );
+    }
+    Ok(paths)
+}
+
+/// A row whose logit is as far above what a screen makes of it as the screen's bound allows, and two that come right behind it: a
+/// bound that is any narrower passes over the largest logit of all.
+///
+/// In each group one column of the hidden state is so large that all others are less than half a step of integers, and are taken
+/// for 0. The row has the largest code where such a column is positive and the smallest where it is negative, so that all that
+/// is lost adds up. Its rivals have scales of 0: of them nothing is lost.
+///
+/// # Errors
+/// The violation.
+pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> Verdict {
+    let screens: Vec<Kernel> =
+        Kernel::available().into_iter().filter(|kernel| kernel.paths().contains(Paths::SCREEN)).collect();
+    if screens.is_empty() {
+        return Ok(());
+    }
+    // Three blocks of rows that are screened together, and some more rows, which have logits of 0.
+    let (layout, mut random) = (like.with_rows(52), SplitMix64(seed));
+    let (cols, group_size, bits) = (layout.cols(), layout.group_size(), layout.bits());
+    let mut hidden: Vec<f32> = (0..cols)
+        .map(|_| {
+            let part = (0.3 + 0.19 * random.unit()) / 127.0;
+            if random.next_u64().is_multiple_of(2) { part } else { -part }
+        })
+        .collect();
+    for group in hidden.chunks_exact_mut(group_size) {
+        group[2 * (random.next_u64() as usize % (group_size / 2))] = 1.0;
+    }
+    let row = 1 + (random.next_u64() % 3) as usize;
+    let largest = (1_u32 << bits.get()) - 1;
+    let codes: Vec<u32> = hidden.iter().map(|&x| if x > 0.0 { largest } else { 0 }).collect();
+    let words = codes.chunks_exact(bits.per_word()).map(|codes| {
+        let word = codes.iter().rev().fold(0_u32, |word, &code| word << bits.get() | code);
+        word.wrapping_add(shift).to_le_bytes()
+    });
+    let mut head = SmallHead::new(layout, Some(0), 0);
+    let (row_bytes, size) = (layout.weight_row_bytes(), layout.scale_type().size());
+    head.parts[0][row * row_bytes..][..row_bytes].copy_from_slice(&words.flatten().collect::<Vec<u8>>());
+    let scale = 1.0 / 128.0;
+    let bias_of_row = -scale * largest as f32 / 2.0;
+    let mut set = |part: usize, row: usize, value: f32| {
+        let numbers = encode(layout.scale_type(), value).repeat(layout.groups_per_row());
+        head.parts[part][row * numbers.len()..][..numbers.len()].copy_from_slice(&numbers);
+    };
+    set(1, row, scale);
+    set(2, row, bias_of_row);
+    let sum: f32 = hidden.iter().sum();
+    let logit: f32 = codes.iter().zip(&hidden).map(|(&code, x)| (scale * code as f32 + bias_of_row) * x).sum();
+    // The largest number of this type that leaves them behind the row.
+    let rival = |behind: f32| {
+        let bytes = encode(layout.scale_type(), logit * (1.0 - behind) / sum);
+        let bits = bytes.iter().rev().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte));
+        let below = (bits - 1).to_le_bytes()[..size].to_vec();
+        let number = |bytes: &[u8]| layout.scale_type().get(bytes, 0);
+        if number(&bytes) * sum < logit * (1.0 - 1e-5) { number(&bytes) } else { number(&below) }
+    };
+    set(2, 16 + row, rival(1e-5));
+    set(2, 32 + 2 * row, rival(1e-4));
+    let matrix = head.view();
+    let mut weights = vec![0.0; cols];
+    let logits: Vec<f32> = (0..layout.rows())
+        .map(|row| {
+            scalar::dequantize_row(&matrix, shift, row, &mut weights);
+            scalar::dot(&weights, &hidden)
+        })
+        .collect();
+    assert!((0..layout.rows()).all(|other| other == row || logits[other] < logits[row]), "it is the largest");
+    for kernel in screens {
+        for states in [1, 2] {
+            let paths = chosen(&matrix, kernel, 1, (&[shift], &hidden.repeat(states)), &[logits.repeat(states)])?;
+            reach(kernel, paths, reached);
+            reached.one_if(paths != Paths::NONE, RIVALS);
+        }
     }
     Ok(())
 }
@@ -176,11 +300,11 @@ pub fn dense(
             expected[v * rows + r] = scalar::dot(&row, x);
         }
     }
-    for kernel in Kernel::available() {
+    for kernel in instruction_sets() {
         let prepared = Activations::from_rows(kernel, cols, x);
         let mut out = vec![POISON; expected.len()];
         let jobs = vec![Job { shift: 0, x: &prepared, out: &mut out }];
-        multiply(kernel, team(2), &mut [Pass { weights: WeightsRef::Dense(matrix), jobs }]);
+        reach(kernel, multiply(kernel, team(2), &mut [Pass { weights: WeightsRef::Dense(matrix), jobs }]), reached);
         let what = || format!("{}, {rows} x {cols}", kernel.name());
         equal(&out, &expected, "a product of unquantized rows has the bits of the specification", what)?;
     }
@@ -241,7 +365,7 @@ pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> Verdict {
         rest_of_a_forward_pass(kernel, columns, || 2.0 * random.unit() - 1.0)
     };
     let (expected, expected_wide) = run(Kernel::SCALAR);
-    for kernel in Kernel::available() {
+    for kernel in instruction_sets() {
         let (found, wide) = run(kernel);
         let difference = same_bits(&found, &expected).err().or(same_bits_double(&wide, &expected_wide).err());
         claim!(
@@ -258,7 +382,7 @@ pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> Verdict {
     let (heads, keys, values) = (floats(5 * columns), floats(columns * 7), floats(columns * 7));
     let (keys, values) =
         (keys.chunks_exact(columns).collect::<Vec<_>>(), values.chunks_exact(columns).collect::<Vec<_>>());
-    for kernel in Kernel::available() {
+    for kernel in instruction_sets() {
         for count in 1..=5 {
             let (q, mut together, mut alone) = (&heads[..count * columns], vec![POISON; count * columns], Vec::new());
             kernel.attend(q, 0.25, &keys, &values, &mut together);

@@ -1,9 +1,9 @@
 //! Law 4 for the statistics of logits: one result on every kernel, the same whether all logits are read or only the
 //! spans in which some are replaced.
 
-use super::{Reached, Verdict, claim};
+use super::{Reached, Verdict, claim, kernel::instruction_sets};
 use crate::{
-    kernels::{Differences, Kernel, Peaks, Replaced, Spans, Top},
+    kernels::{Differences, Peaks, Replaced, Spans, Top},
     testing::{comparators::same_bits_double, fixture::SplitMix64},
 };
 
@@ -55,7 +55,7 @@ pub fn statistics(count: usize, seed: u64, reached: &mut Reached) -> Verdict {
     let replaced = Replaced { index: &index, logits: &new };
 
     let expected = specification(&clean, &edited);
-    for kernel in Kernel::available() {
+    for kernel in instruction_sets() {
         let mut p = vec![0.0; count];
         kernel.probabilities(&clean, Spans::new(kernel, &clean).log_sum_exp(), &mut p);
         let all = |logits: &[f32]| {

@@ -1,5 +1,5 @@
 //! Heads of every format, one row and one group as likely as many, with scales and biases that no trained
-//! model has.
+//! model has; and heads of few but long rows, for what kernels do with these.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 
@@ -49,6 +49,30 @@ pub fn layout(u: &mut Unstructured<'_>) -> Result<Layout> {
     Ok(Layout::new(rows, groups * group_size, bits, group_size, scale_type).expect("a layout"))
 }
 
+/// Columns near which a kernel takes another path: what a panel holds (640) and its double, rows of 1 KiB of codes of 8 bits
+/// (1024) and of 4 bits (2048), and what is a whole number of a stream's steps only in some groups beyond these.
+const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
+
+/// A layout of long rows: 1 to 9 of them, or near 32 or 64 (a kernel's block of work, and a stream's), a few of them near 512,
+/// where one thread has blocks of 64; as many columns as one of [`COLUMNS`], or a group fewer or more.
+///
+/// # Errors
+/// As [`word`].
+///
+/// # Panics
+/// Never: the sizes are those of a layout.
+pub fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
+    let (bits, group_size, scale_type) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?, choose(u, &SCALE_TYPES)?);
+    let groups = choose(u, &COLUMNS)? / group_size + u.int_in_range(0..=2)? - 1;
+    let rows = match u.int_in_range(0..=15_u8)? {
+        0..=5 => u.int_in_range(1..=9)?,
+        6..=10 => u.int_in_range(30..=37)?,
+        11..=14 => u.int_in_range(62..=69)?,
+        _ => u.int_in_range(511..=517)?,
+    };
+    Ok(Layout::new(rows, groups * group_size, bits, group_size, scale_type).expect("a layout"))
+}
+
 /// Bits of a float of `float_type` that arithmetic treats in its own way: zeros, the smallest subnormal numbers,
 /// the largest finite ones, infinities, NaN.
 fn special(float_type: FloatType, which: usize) -> Vec<u8> {
@@ -70,27 +94,35 @@ fn ordinary(random: &mut SplitMix64) -> f32 {
 impl<'a> Arbitrary<'a> for SmallHead {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let layout = layout(u)?;
-        let fill = choose(u, &[Some(0), Some(0xff), None, None, None])?;
-        // Scales and biases: zeros, of the usual size, of the usual size with special ones among them, any bits.
-        let numbers = u.int_in_range(0..=3_u8)?;
-        let seed = if fill.is_none() || numbers > 0 { u.arbitrary()? } else { 0 };
-        let mut head = Self::new(layout, None, seed);
-        if let Some(byte) = fill {
-            head.parts[0].fill(byte);
-        }
-        let (mut random, scale_type) = (SplitMix64(seed), layout.scale_type());
-        for part in &mut head.parts[1..] {
-            for number in part.chunks_exact_mut(scale_type.size()) {
-                match numbers {
-                    0 => number.fill(0),
-                    2 if random.next_u64().is_multiple_of(4) => {
-                        number.copy_from_slice(&special(scale_type, (random.next_u64() % 10) as usize));
-                    }
-                    1 | 2 => number.copy_from_slice(&encode(scale_type, ordinary(&mut random))),
-                    _ => {}
+        filled(u, layout)
+    }
+}
+
+/// A head of such a layout.
+///
+/// # Errors
+/// As [`word`].
+pub fn filled(u: &mut Unstructured<'_>, layout: Layout) -> Result<SmallHead> {
+    let fill = choose(u, &[Some(0), Some(0xff), None, None, None])?;
+    // Scales and biases: zeros, of the usual size, of the usual size with special ones among them, any bits.
+    let numbers = u.int_in_range(0..=3_u8)?;
+    let seed = if fill.is_none() || numbers > 0 { u.arbitrary()? } else { 0 };
+    let mut head = SmallHead::new(layout, None, seed);
+    if let Some(byte) = fill {
+        head.parts[0].fill(byte);
+    }
+    let (mut random, scale_type) = (SplitMix64(seed), layout.scale_type());
+    for part in &mut head.parts[1..] {
+        for number in part.chunks_exact_mut(scale_type.size()) {
+            match numbers {
+                0 => number.fill(0),
+                2 if random.next_u64().is_multiple_of(4) => {
+                    number.copy_from_slice(&special(scale_type, (random.next_u64() % 10) as usize));
                 }
+                1 | 2 => number.copy_from_slice(&encode(scale_type, ordinary(&mut random))),
+                _ => {}
             }
         }
-        Ok(head)
     }
+    Ok(head)
 }
