@@ -12,7 +12,7 @@ use divan::{
 };
 use head::{Head, LLAMA3_8B, team};
 use lm_headroom::{
-    kernels::{Activations, Job, Kernel, Pass, multiply, tops},
+    kernels::{Activations, Kernel, Pass, Product, multiply, tops},
     quant::WeightsRef,
 };
 
@@ -29,8 +29,8 @@ fn product(bencher: Bencher<'_, '_>, shape: (usize, usize), vectors: usize, shif
     let mut out = vec![0.0; vectors * shape.0];
     bencher.counter(BytesCount::new(head.bytes())).counter(ItemsCount::new(shape.0 * shape.1 * vectors)).bench_local(
         || {
-            let jobs = vec![Job { shift: black_box(shift), x: &x, out: &mut out }];
-            multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), jobs }]);
+            let products = vec![Product { shift: black_box(shift), x: &x, out: &mut out }];
+            multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), products }]);
         },
     );
 }

@@ -16,7 +16,7 @@ use std::{
 
 use lm_headroom::{
     edit::Edit,
-    kernels::{Activations, Job as Product, Kernel, Pass, multiply},
+    kernels::{Activations, Kernel, Pass, Product, multiply},
     model::{Parent, Query, Step},
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     search::{Job, Session, Settings, Spec},
@@ -106,8 +106,8 @@ fn products(shape: &str) {
     let x = Activations::from_rows(kernel, cols, &x);
     let mut out = vec![0.0; vectors * rows];
     let mut product = || {
-        let jobs = vec![Product { shift: 0, x: &x, out: &mut out }];
-        multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), jobs }]);
+        let products = vec![Product { shift: 0, x: &x, out: &mut out }];
+        multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), products }]);
     };
     product();
     let (mut best, begin) = (f64::MAX, Instant::now());

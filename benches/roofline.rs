@@ -17,7 +17,7 @@ use std::{hint::black_box, time::Instant};
 use head::{Head, LLAMA3_8B, team};
 use limits::{CHUNK, Fma, Reader, fmas, readers};
 use lm_headroom::{
-    kernels::{Activations, Job, Kernel, Pass, multiply, tops},
+    kernels::{Activations, Kernel, Pass, Product, multiply, tops},
     quant::WeightsRef,
 };
 
@@ -46,8 +46,8 @@ fn main() {
     let data = vec![1_u8; head.bytes() / CHUNK * CHUNK];
 
     let mut product = |x: &Activations, shift: u32| {
-        let jobs = vec![Job { shift: black_box(shift), x, out: &mut out[..x.count() * rows] }];
-        timed(|| multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), jobs }]))
+        let products = vec![Product { shift: black_box(shift), x, out: &mut out[..x.count() * rows] }];
+        timed(|| multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), products }]))
     };
     // Infinitely long where the processor has no instructions for it.
     let largest_two = |shift: u32| {

@@ -6,7 +6,7 @@
 use lm_headroom::{
     checkpoint::Checkpoint,
     edit::Plan,
-    kernels::{Activations, Job, Kernel, Pass, multiply},
+    kernels::{Activations, Kernel, Pass, Product, multiply},
     model::{CpuProjection, Llama},
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
@@ -185,9 +185,9 @@ fn products_are_equal_across_instruction_sets() {
                         let prepared = Activations::from_rows(kernel, drawn.layout.cols(), &drawn.x);
                         for &shift in &case.shifts {
                             let mut out = vec![f32::NAN; rows * vectors];
-                            let jobs = vec![Job { shift, x: &prepared, out: &mut out }];
+                            let products = vec![Product { shift, x: &prepared, out: &mut out }];
                             let weights = WeightsRef::Quantized(drawn.matrix());
-                            multiply(kernel, &team, &mut [Pass { weights, jobs }]);
+                            multiply(kernel, &team, &mut [Pass { weights, products }]);
                             finite += out.iter().filter(|y| y.is_finite()).count();
                             out.iter().for_each(|&y| digest.single(y));
                         }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::{Body, BodyError, Extension, Parent, Slot, Step, cache::Cache, rope::Rope};
 use crate::{
     checkpoint::{Checkpoint, LayerWeights, Linear},
-    kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+    kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
     team::Team,
 };
 
@@ -201,12 +201,12 @@ fn project<const N: usize>(kernel: Kernel, team: &Team, input: &Activations, out
         let weights = linear.weights.view();
         out.resize(input.count() * weights.rows(), 0.0);
         biased.push(linear.bias.as_deref());
-        Pass { weights, jobs: vec![Job { shift: 0, x: input, out }] }
+        Pass { weights, products: vec![Product { shift: 0, x: input, out }] }
     });
     multiply(kernel, team, &mut passes);
     for (pass, bias) in passes.iter_mut().zip(biased) {
         if let Some(bias) = bias {
-            pass.jobs[0].out.chunks_exact_mut(bias.len()).for_each(|out| kernel.add(out, bias));
+            pass.products[0].out.chunks_exact_mut(bias.len()).for_each(|out| kernel.add(out, bias));
         }
     }
 }

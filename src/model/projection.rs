@@ -3,7 +3,7 @@
 use super::BodyError;
 use crate::{
     edit::Plan,
-    kernels::{Activations, Job, Kernel, Pass, Top, multiply, multiply_rows, tops},
+    kernels::{Activations, Kernel, Pass, Product, Top, multiply, multiply_rows, tops},
     quant::{MatrixRef, WeightsRef},
     team::Team,
 };
@@ -134,8 +134,13 @@ impl Projection for CpuProjection<'_> {
                 input
             })
             .collect();
-        let jobs = queries.into_iter().zip(&inputs).map(|(query, x)| Job { shift: query.shift, x, out: query.out });
-        multiply(kernel, team, &mut [Pass { weights: WeightsRef::Quantized(self.matrix), jobs: jobs.collect() }]);
+        let products =
+            queries.into_iter().zip(&inputs).map(|(query, x)| Product { shift: query.shift, x, out: query.out });
+        multiply(
+            kernel,
+            team,
+            &mut [Pass { weights: WeightsRef::Quantized(self.matrix), products: products.collect() }],
+        );
         Ok(())
     }
 

@@ -16,7 +16,7 @@
 use crate::{
     certificate::{Flip, Position, Rows, Within, census, least_flips, least_flips_within, scale_census, toward},
     edit::{Edit, Tensor},
-    kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+    kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef, packed},
     team::Team,
 };
@@ -378,8 +378,8 @@ fn top(logits: &[f64]) -> usize {
 fn project(matrix: &MatrixRef<'_>, hidden: &[f32], team: &Team) -> Vec<f32> {
     let mut out = vec![f32::NAN; matrix.layout().rows()];
     let x = Activations::from_rows(Kernel::SCALAR, hidden.len(), hidden);
-    let jobs = vec![Job { shift: 0, x: &x, out: &mut out }];
-    multiply(Kernel::SCALAR, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), jobs }]);
+    let products = vec![Product { shift: 0, x: &x, out: &mut out }];
+    multiply(Kernel::SCALAR, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), products }]);
     out
 }
 

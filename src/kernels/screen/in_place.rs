@@ -2,28 +2,32 @@
 
 use std::arch::x86_64::*;
 
-use super::{Buffers, Evaluated, GROUPS, Probe, ROWS, WIDE, lane_of, x86::Lanes};
+use super::{
+    buffers::Buffers,
+    instructions::Instructions,
+    probe::{CHUNK, GROUPS, Probe},
+    range::{Evaluated, ROWS, lane_of},
+};
 use crate::{
     kernels::{
-        Paths,
-        avx2::Ymm,
-        lanes::{AHEAD, widen_some},
-        stream,
+        instruction_sets::avx2::Ymm,
+        paths::Paths,
+        products::{codes::Codes, direct::AHEAD, scales::widen_numbers, stream},
     },
     quant::MatrixRef,
 };
 
 /// Rows that are read side by side, at most.
-const MOST: usize = 4;
+const TOGETHER: usize = 4;
 /// Rows from each other where they are read from several places.
-const APART: usize = ROWS / MOST;
+const APART: usize = ROWS / TOGETHER;
 
 /// `rows`, at most [`ROWS`], held against a probe; sixteen long ones as several streams where `streams`.
 ///
 /// # Safety
-/// The features of `L` were detected; the rows are of the probe's matrix.
+/// The features of `I` were detected; the rows are of the probe's matrix.
 #[inline(always)]
-pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
+pub(super) unsafe fn evaluate<C: Codes, I: Instructions<C>>(
     rows: &MatrixRef<'_>,
     probe: &Probe,
     buffers: &mut Buffers,
@@ -31,21 +35,21 @@ pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
 ) -> (Evaluated, Paths) {
     let (layout, mut to) = (rows.layout(), Evaluated::default());
     let count = layout.rows() * layout.groups_per_row();
-    let [scales, biases, steps] = &mut buffers.wide;
-    // SAFETY: as for this function.
+    let [scales, biases, steps] = &mut buffers.widened;
+    // SAFETY: as for this function; AVX2 is one of the features of `I`, and what is widened is as long as its buffer.
     unsafe {
         for (from, to) in [(rows.scales(), scales), (rows.biases(), biases)] {
             // Up to seven groups behind a row's are read, and multiplied by zeros: the next row's, or these.
             to.resize(count + GROUPS, 0.0);
             to[count..].fill(0.0);
-            widen_some::<Ymm>(layout.scale_type(), from, &mut to[..count]);
+            widen_numbers::<Ymm>(layout.scale_type(), from, &mut to[..count]);
         }
-        steps.resize(MOST * probe.groups.step.len(), 0.0);
+        steps.resize(TOGETHER * probe.groups.step.len(), 0.0);
         let paths = match probe.group_bytes() {
-            16 => all::<L, EIGHT, 16>(rows, probe, buffers, streams, &mut to),
-            32 => all::<L, EIGHT, 32>(rows, probe, buffers, streams, &mut to),
-            64 => all::<L, EIGHT, 64>(rows, probe, buffers, streams, &mut to),
-            _ => all::<L, EIGHT, 128>(rows, probe, buffers, streams, &mut to),
+            16 => by_row_length::<C, I, 16>(rows, probe, buffers, streams, &mut to),
+            32 => by_row_length::<C, I, 32>(rows, probe, buffers, streams, &mut to),
+            64 => by_row_length::<C, I, 64>(rows, probe, buffers, streams, &mut to),
+            _ => by_row_length::<C, I, 128>(rows, probe, buffers, streams, &mut to),
         };
         (to, paths)
     }
@@ -56,7 +60,7 @@ pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
 /// # Safety
 /// As [`evaluate`].
 #[inline(always)]
-unsafe fn all<L: Lanes, const EIGHT: bool, const BYTES: usize>(
+unsafe fn by_row_length<C: Codes, I: Instructions<C>, const BYTES: usize>(
     rows: &MatrixRef<'_>,
     probe: &Probe,
     buffers: &mut Buffers,
@@ -68,18 +72,18 @@ unsafe fn all<L: Lanes, const EIGHT: bool, const BYTES: usize>(
     unsafe {
         if row_bytes < stream::LEAST_ROW_BYTES {
             // As many as a page of memory holds, so that they are read as one stream.
-            for row in (0..count).step_by(MOST) {
-                some::<L, EIGHT, BYTES, MOST, false>(rows, row, probe, buffers, to);
+            for row in (0..count).step_by(TOGETHER) {
+                rows_together::<C, I, BYTES, TOGETHER, false>(rows, row, probe, buffers, to);
             }
             Paths::SCREEN
         } else if count == ROWS && streams {
             for row in 0..APART {
-                some::<L, EIGHT, BYTES, MOST, true>(rows, row, probe, buffers, to);
+                rows_together::<C, I, BYTES, TOGETHER, true>(rows, row, probe, buffers, to);
             }
             Paths::SCREEN_OF_STREAMS
         } else {
             for row in (0..count).step_by(2) {
-                some::<L, EIGHT, BYTES, 2, false>(rows, row, probe, buffers, to);
+                rows_together::<C, I, BYTES, 2, false>(rows, row, probe, buffers, to);
             }
             Paths::SCREEN_OF_LONG_ROWS
         }
@@ -92,7 +96,7 @@ unsafe fn all<L: Lanes, const EIGHT: bool, const BYTES: usize>(
 /// # Safety
 /// As [`evaluate`]; `row` is one of the rows.
 #[inline(always)]
-unsafe fn some<L: Lanes, const EIGHT: bool, const BYTES: usize, const R: usize, const STREAMS: bool>(
+unsafe fn rows_together<C: Codes, I: Instructions<C>, const BYTES: usize, const R: usize, const STREAMS: bool>(
     rows: &MatrixRef<'_>,
     row: usize,
     probe: &Probe,
@@ -107,8 +111,9 @@ unsafe fn some<L: Lanes, const EIGHT: bool, const BYTES: usize, const R: usize, 
     for (r, at) in rows_at.iter_mut().enumerate() {
         *at = (row + r * apart).min(layout.rows() - 1);
     }
-    let [scales, biases, steps] = &mut buffers.wide;
-    // SAFETY: as for this function.
+    let [scales, biases, steps] = &mut buffers.widened;
+    // SAFETY: as for this function: each row lies in the matrix, of which the probe has a number for each group and byte; buffers were
+    // made as long.
     unsafe {
         // Scales of the rows that follow the sixteen.
         let ahead = (ROWS + if STREAMS { R * row } else { row }) * scale_bytes;
@@ -138,7 +143,7 @@ unsafe fn some<L: Lanes, const EIGHT: bool, const BYTES: usize, const R: usize, 
         for (start, at) in starts.iter_mut().zip(rows_at) {
             *start = start.add(at * row_bytes);
         }
-        // In the order in which the bytes lie; see `lanes.rs`.
+        // In the order in which the bytes lie; see `products/direct.rs`.
         let mut ahead = starts[0].wrapping_add(R * row_bytes + AHEAD);
         let shift = _mm256_set1_epi32(probe.shift.cast_signed());
         let mut q = probe.q.as_ptr().cast::<i8>();
@@ -163,20 +168,20 @@ unsafe fn some<L: Lanes, const EIGHT: bool, const BYTES: usize, const R: usize, 
             // One row after the other: what several have in registers is more than AVX2's sixteen hold.
             for r in 0..R {
                 let (mut sums, mut q) = (_mm256_setzero_si256(), q);
-                for part in (0..BYTES).step_by(WIDE) {
+                for part in (0..BYTES).step_by(CHUNK) {
                     let from = starts[r].add(at + part);
-                    let packed = if BYTES < WIDE {
+                    let packed = if BYTES < CHUNK {
                         _mm256_zextsi128_si256(_mm_loadu_si128(from.cast()))
                     } else {
                         _mm256_loadu_si256(from.cast())
                     };
-                    sums = L::wide::<EIGHT>(sums, _mm256_sub_epi32(packed, shift), q);
-                    q = q.add(if EIGHT { WIDE } else { 2 * WIDE });
+                    sums = I::add_bytes(sums, _mm256_sub_epi32(packed, shift), q);
+                    q = q.add(CHUNK * 8 / C::BITS);
                 }
                 let step = _mm256_set1_ps(*steps.as_ptr().add(r * padded + g));
                 acc[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), step, acc[r]);
             }
-            q = q.add(BYTES.div_ceil(WIDE) * if EIGHT { WIDE } else { 2 * WIDE });
+            q = q.add(BYTES.div_ceil(CHUNK) * (CHUNK * 8 / C::BITS));
         }
         for r in 0..R {
             let lane = lane_of(row + r * apart);

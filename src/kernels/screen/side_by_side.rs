@@ -1,17 +1,25 @@
-//! Several hidden states: what they are multiplied by is brought side by side once for all of them.
+//! Several hidden states: what they are multiplied by is laid side by side once for all of them.
 //!
 //! A register then has the same word of sixteen rows (or of eight). What a probe multiplies it by is one number for all lanes,
 //! which loads put there; and no lanes are left to be added up.
 
 use std::arch::x86_64::*;
 
-use super::{Buffers, Evaluated, Probe, ROWS, Range, WIDE, row_of, x86::Lanes};
+use super::{
+    buffers::Buffers,
+    instructions::Instructions,
+    probe::{CHUNK, Probe},
+    range::{Evaluated, ROWS, Range, row_of},
+};
 use crate::{
-    kernels::{avx2::Ymm, lanes::widen_some},
+    kernels::{
+        instruction_sets::avx2::Ymm,
+        products::{codes::Codes, scales::widen_numbers},
+    },
     quant::MatrixRef,
 };
 
-/// Brings `rows`, at most [`ROWS`], side by side.
+/// Lays `rows`, at most [`ROWS`], side by side.
 ///
 /// # Safety
 /// AVX2, FMA and F16C were detected.
@@ -22,15 +30,15 @@ pub(super) unsafe fn arrange(rows: &MatrixRef<'_>, to: &mut Buffers) {
     to.words.resize(row_bytes / 4, [0; ROWS]);
     // SAFETY: parts of a matrix are as long as its layout says, and what is written has just been made as long.
     unsafe {
-        bring(rows.weight().as_ptr(), row_bytes, count, row_bytes / 4, to.words.as_mut_ptr());
-        let [wide, ..] = &mut to.wide;
+        transpose(rows.weight().as_ptr(), row_bytes, count, row_bytes / 4, to.words.as_mut_ptr());
+        let [widened, ..] = &mut to.widened;
         // Up to three groups beyond the last row's are moved, too.
-        wide.resize(count * groups + 3, 0.0);
+        widened.resize(count * groups + 3, 0.0);
         let parts = [(rows.scales(), &mut to.scales), (rows.biases(), &mut to.biases)];
         for ((from, to), sizes) in parts.into_iter().zip(&mut to.sizes) {
             to.resize(groups.next_multiple_of(4), [0.0; ROWS]);
-            widen_some::<Ymm>(layout.scale_type(), from, &mut wide[..count * groups]);
-            bring(wide.as_ptr().cast(), groups * 4, count, to.len(), to.as_mut_ptr().cast());
+            widen_numbers::<Ymm>(layout.scale_type(), from, &mut widened[..count * groups]);
+            transpose(widened.as_ptr().cast(), groups * 4, count, to.len(), to.as_mut_ptr().cast());
             sizes.resize(to.len(), [0.0; ROWS]);
             for (size, x) in sizes.as_flattened_mut().iter_mut().zip(to.as_flattened()) {
                 *size = x.abs();
@@ -45,7 +53,7 @@ pub(super) unsafe fn arrange(rows: &MatrixRef<'_>, to: &mut Buffers) {
 /// # Safety
 /// AVX2 was detected, and the pointers are valid for as much.
 #[inline(always)]
-unsafe fn bring(from: *const u8, row_bytes: usize, rows: usize, words: usize, to: *mut [u32; ROWS]) {
+unsafe fn transpose(from: *const u8, row_bytes: usize, rows: usize, words: usize, to: *mut [u32; ROWS]) {
     for half in [0, 8] {
         for w in (0..words).step_by(4) {
             // SAFETY: as for this function.
@@ -77,9 +85,9 @@ unsafe fn bring(from: *const u8, row_bytes: usize, rows: usize, words: usize, to
 /// All that was arranged, held against each probe in turn.
 ///
 /// # Safety
-/// The features of `L` were detected; the rows are of the probes' matrix, and `to` is as long as `probes`.
+/// The features of `I` were detected; the rows are of the probes' matrix, and `to` is as long as `probes`.
 #[inline(always)]
-pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
+pub(super) unsafe fn evaluate<C: Codes, I: Instructions<C>>(
     count: usize,
     rows: &Buffers,
     probes: &[Probe],
@@ -90,10 +98,10 @@ pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
         // SAFETY: as for this function.
         let evaluated = unsafe {
             match probe.group_bytes() {
-                16 => one::<L, EIGHT, 16>(rows, probe, next),
-                32 => one::<L, EIGHT, 32>(rows, probe, next),
-                64 => one::<L, EIGHT, 64>(rows, probe, next),
-                _ => one::<L, EIGHT, 128>(rows, probe, next),
+                16 => evaluate_probe::<C, I, 16>(rows, probe, next),
+                32 => evaluate_probe::<C, I, 32>(rows, probe, next),
+                64 => evaluate_probe::<C, I, 64>(rows, probe, next),
+                _ => evaluate_probe::<C, I, 128>(rows, probe, next),
             }
         };
         *to = Range::new(count, &evaluated, probe);
@@ -105,14 +113,15 @@ pub(super) unsafe fn evaluate<L: Lanes, const EIGHT: bool>(
 /// # Safety
 /// As [`evaluate`].
 #[inline(always)]
-unsafe fn one<L: Lanes, const EIGHT: bool, const BYTES: usize>(
+unsafe fn evaluate_probe<C: Codes, I: Instructions<C>, const BYTES: usize>(
     rows: &Buffers,
     probe: &Probe,
     next: &MatrixRef<'_>,
 ) -> Evaluated {
     let groups = &probe.groups;
     let mut to = Evaluated::default();
-    // SAFETY: as for this function.
+    // SAFETY: as for this function: words, scales and biases of sixteen rows were laid out, and the probe has a number for each group
+    // and byte.
     unsafe {
         // Each probe asks for its part of the next rows: memory has the time of all of them.
         let [words_ahead, scales_ahead] = &probe.ahead;
@@ -125,26 +134,26 @@ unsafe fn one<L: Lanes, const EIGHT: bool, const BYTES: usize>(
             }
         }
         let (mut words, mut q) = (rows.words.as_ptr(), probe.q.as_ptr().cast::<i8>());
-        let (mut products, mut others, mut bound) = (L::zero(), L::zero(), L::zero());
+        let (mut products, mut others, mut bound) = (I::zero(), I::zero(), I::zero());
         for g in 0..probe.layout.groups_per_row() {
-            let mut sums = L::none();
+            let mut sums = I::no_sums();
             for four in 0..BYTES / 16 {
-                // Four words are half of what stands together, or all of it.
-                let at = if EIGHT { four * 16 } else { four / 2 * (2 * WIDE) + four % 2 * 16 };
-                sums = L::four::<EIGHT>(sums, four, words.add(4 * four), probe.shift, q.add(at));
+                // Four words are half of what stands together; with codes of 4 bits the bytes of low ones stand before those of high ones.
+                let at = four / 2 * (CHUNK * 8 / C::BITS) + four % 2 * 16;
+                sums = I::add_words(sums, four, words.add(4 * four), probe.shift, q.add(at));
             }
             words = words.add(BYTES / 4);
-            q = q.add(BYTES.div_ceil(WIDE) * if EIGHT { WIDE } else { 2 * WIDE });
+            q = q.add(BYTES.div_ceil(CHUNK) * (CHUNK * 8 / C::BITS));
             let of = |part: &Vec<f32>| *part.get_unchecked(g);
-            let product = L::fma(L::floats::<EIGHT>(sums), L::splat(of(&groups.step)), L::splat(of(&groups.middle)));
-            products = L::fma(L::load(rows.scales.as_ptr().add(g).cast()), product, products);
-            others = L::fma(L::load(rows.biases.as_ptr().add(g).cast()), L::splat(of(&groups.sum)), others);
+            let product = I::fma(I::floats(sums), I::splat(of(&groups.step)), I::splat(of(&groups.middle)));
+            products = I::fma(I::load(rows.scales.as_ptr().add(g).cast()), product, products);
+            others = I::fma(I::load(rows.biases.as_ptr().add(g).cast()), I::splat(of(&groups.sum)), others);
             let [scale_sizes, bias_sizes] = &rows.sizes;
-            bound = L::fma(L::load(scale_sizes.as_ptr().add(g).cast()), L::splat(of(&groups.by_scale)), bound);
-            bound = L::fma(L::load(bias_sizes.as_ptr().add(g).cast()), L::splat(of(&groups.by_bias)), bound);
+            bound = I::fma(I::load(scale_sizes.as_ptr().add(g).cast()), I::splat(of(&groups.by_scale)), bound);
+            bound = I::fma(I::load(bias_sizes.as_ptr().add(g).cast()), I::splat(of(&groups.by_bias)), bound);
         }
-        L::store(L::add(products, others), to.logits.as_mut_ptr());
-        L::store(bound, to.bounds.as_mut_ptr());
+        I::store(I::add(products, others), to.logits.as_mut_ptr());
+        I::store(bound, to.bounds.as_mut_ptr());
     }
     to
 }

@@ -50,7 +50,7 @@ pub fn layout(u: &mut Unstructured<'_>) -> Result<Layout> {
 }
 
 /// Columns near which a kernel takes another path: what a panel holds (640) and its double, rows of 1 KiB of codes of 8 bits
-/// (1024) and of 4 bits (2048), and what is a whole number of a stream's steps only in some groups beyond these.
+/// (1024) and of 4 bits (2048), and some fewer and some more.
 const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
 
 /// A layout of long rows: 1 to 9 of them, or near 32 or 64 (a kernel's block of work, and a stream's), a few of them near 512,
@@ -63,7 +63,7 @@ const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
 /// Never: the sizes are those of a layout.
 pub fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
     let (bits, group_size, scale_type) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?, choose(u, &SCALE_TYPES)?);
-    let groups = choose(u, &COLUMNS)? / group_size + u.int_in_range(0..=2)? - 1;
+    let groups = (choose(u, &COLUMNS)? / group_size).saturating_add_signed(choose(u, &[0, 0, -1, 1])?);
     let rows = match u.int_in_range(0..=15_u8)? {
         0..=5 => u.int_in_range(1..=9)?,
         6..=10 => u.int_in_range(30..=37)?,

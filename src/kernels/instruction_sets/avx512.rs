@@ -8,16 +8,28 @@
 
 use std::arch::{asm, x86_64::*};
 
-use super::{
-    Line,
-    lanes::{self, Block, LANES, Lanes, Parts, Scratch, TILE_ROWS},
-    stream::Tile,
+use super::avx2;
+use crate::{
+    kernels::products::{
+        block::{Block, Parts, TILE_ROWS},
+        codes::{Affine4, Affine8, Codes, Decode},
+        lanes::{LANES, Lanes},
+        line::Line,
+        panel::{self, Panel},
+        stream::{Stream, Tile},
+        widen::widen_into,
+    },
+    quant::FloatType,
 };
-use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs.
-pub(super) fn detected() -> bool {
+pub(crate) fn detected() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Whether this processor has AVX-512's `vpdpbusd`, for registers of AVX2 as well, and what else screens need.
+pub(crate) fn vnni_detected() -> bool {
+    avx2::detected() && detected() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl")
 }
 
 #[derive(Clone, Copy)]
@@ -31,41 +43,38 @@ struct Zmm(__m512);
 #[inline(always)]
 unsafe fn opaque(indices: &'static [i32; LANES]) -> __m512i {
     let mut at = indices.as_ptr();
-    // SAFETY: no instruction at all; `at` is still the address of sixteen integers.
+    // SAFETY: detected by the caller's promise. No instruction at all; `at` is still the address of sixteen integers.
     unsafe {
         asm!("/* {0} */", inout(reg) at, options(pure, readonly, nostack, preserves_flags));
         _mm512_loadu_si512(at.cast())
     }
 }
 
-// SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
-// names for it. That is what each `unsafe` block inside discharges, too.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
+// SAFETY: no function asks for more than that the instruction set was detected, and that pointers are valid for what the trait
+// says; which of the two a block rests on stands above it.
 unsafe impl Lanes for Zmm {
     const WIDTH: usize = LANES;
     const HEADS: usize = 4;
-    type Group4 = __m512;
     type Shift = __m512i;
 
     #[inline(always)]
-    fn direct<const SHIFTED: bool>(count: usize) -> usize {
-        // Where two parts are enough, halves.
-        if count <= 5 { count } else { count.div_ceil(2).min(5) }
-    }
-    #[inline(always)]
     unsafe fn zero() -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self(_mm512_setzero_ps()) }
     }
     #[inline(always)]
     fn prefetch(from: *const u8) {
+        // SAFETY: a prefetch reads nothing that the program sees, wherever it points to.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe { Self(_mm512_loadu_ps(from)) }
     }
     #[inline(always)]
     unsafe fn arrange(columns: *const f32, line: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
             _mm512_storeu_ps(line, _mm512_permutexvar_ps(order, _mm512_loadu_ps(columns)));
@@ -73,31 +82,24 @@ unsafe impl Lanes for Zmm {
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self(_mm512_set1_ps(x)) }
-    }
-    #[target_feature(enable = "avx512f,avx2,fma")]
-    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
-        unsafe { lanes::tiles::<Self, 4, 6>(panel, cols, block, parts) }
-    }
-    #[target_feature(enable = "avx512f,avx2,fma")]
-    unsafe fn stream<const SHIFTED: bool, const EIGHT: bool, const GROUP: usize>(
-        tile: &Tile<'_>,
-        lines: &mut [Line; TILE_ROWS],
-    ) {
-        unsafe { tile.sums::<Self, SHIFTED, EIGHT, GROUP, 1, TILE_ROWS>(0, lines) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe { _mm512_storeu_ps(to, self.0) }
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, acc: Self) -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self(_mm512_fmadd_ps(self.0, b.0, acc.0)) }
     }
     /// Columns `c` and `c + 8` are neighbours here, `c` and `c + 4` lie eight lanes apart, then four, then
     /// two: the tree of the specification, by other shuffles.
     #[inline(always)]
     unsafe fn sum4([a, b, c, d]: [Self; 4], _lines: [*const f32; 4], to: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             // Of two registers one keeps a half of each, the other gets the other halves: a blend, which more pipes can do,
             // and one shuffle. Columns c and c + 8 first: a in the even lanes, b in the odd ones.
@@ -117,53 +119,20 @@ unsafe impl Lanes for Zmm {
     }
     #[inline(always)]
     unsafe fn shift(shift: u32) -> __m512i {
+        // SAFETY: detected by the caller's promise.
         unsafe { _mm512_set1_epi32(shift.cast_signed()) }
     }
     #[inline(always)]
     unsafe fn subtract(words: *const u8, shift: __m512i, to: *mut u8) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe { _mm512_storeu_si512(to.cast(), _mm512_sub_epi32(_mm512_loadu_si512(words.cast()), shift)) }
     }
     #[inline(always)]
-    unsafe fn group4(scale: f32, bias: f32) -> __m512 {
-        unsafe {
-            let codes = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
-            _mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias))
-        }
-    }
-    #[inline(always)]
-    unsafe fn decode4<const SHIFTED: bool>(words: *const u8, _lane: usize, shift: __m512i, group: __m512) -> Self {
-        unsafe {
-            let mut pair = _mm512_set1_epi64(words.cast::<i64>().read_unaligned());
-            if SHIFTED {
-                pair = _mm512_sub_epi32(pair, shift);
-            }
-            let by = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
-            Self(_mm512_permutexvar_ps(_mm512_srlv_epi32(pair, by), group))
-        }
-    }
-    #[inline(always)]
-    unsafe fn decode8<const SHIFTED: bool>(
-        words: *const u8,
-        _lane: usize,
-        shift: __m512i,
-        scale: f32,
-        bias: f32,
-    ) -> Self {
-        unsafe {
-            let mut four = _mm_loadu_si128(words.cast());
-            if SHIFTED {
-                four = _mm_sub_epi32(four, _mm512_castsi512_si128(shift));
-            }
-            let order = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
-            let codes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_shuffle_epi8(four, order)));
-            Self(_mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias)))
-        }
-    }
-    #[inline(always)]
     unsafe fn widen_f16(from: &[u8], to: &mut [f32]) {
+        // SAFETY: detected by the caller's promise; valid since as many elements are read and written as both have.
         unsafe {
             if to.len() < LANES {
-                return lanes::widen_into(FloatType::F16, from, to);
+                return widen_into(FloatType::F16, from, to);
             }
             let mut at = 0;
             while at < to.len() {
@@ -177,6 +146,7 @@ unsafe impl Lanes for Zmm {
     }
     #[inline(always)]
     unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             Self(match float_type {
                 FloatType::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())),
@@ -187,6 +157,87 @@ unsafe impl Lanes for Zmm {
                 FloatType::F32 => _mm512_loadu_ps(from.cast()),
             })
         }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine4> for Zmm {
+    type Group = __m512;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> __m512 {
+        // SAFETY: detected by the caller's promise.
+        unsafe {
+            let codes = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
+            _mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias))
+        }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, shift: __m512i, group: __m512) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let mut pair = _mm512_set1_epi64(words.cast::<i64>().read_unaligned());
+            if SHIFTED {
+                pair = _mm512_sub_epi32(pair, shift);
+            }
+            let by = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
+            Self(_mm512_permutexvar_ps(_mm512_srlv_epi32(pair, by), group))
+        }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine8> for Zmm {
+    /// As they are: a broadcast from memory costs nothing beside the conversion of codes.
+    type Group = (f32, f32);
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> (f32, f32) {
+        (scale, bias)
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
+        words: *const u8,
+        _lane: usize,
+        shift: __m512i,
+        (scale, bias): (f32, f32),
+    ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let mut four = _mm_loadu_si128(words.cast());
+            if SHIFTED {
+                four = _mm_sub_epi32(four, _mm512_castsi512_si128(shift));
+            }
+            let order = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+            let codes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_shuffle_epi8(four, order)));
+            Self(_mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias)))
+        }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Panel for Zmm {
+    #[inline(always)]
+    fn from_registers<const SHIFTED: bool>(count: usize) -> usize {
+        // Where two parts are enough, halves.
+        if count <= 5 { count } else { count.div_ceil(2).min(5) }
+    }
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
+        // SAFETY: as for this function.
+        unsafe { panel::tiles::<Self, 4, 6>(panel, cols, block, parts) }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Stream for Zmm {
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn sums<C: Codes, const SHIFTED: bool, const GROUP: usize>(tile: &Tile<'_>, lines: &mut [Line; TILE_ROWS])
+    where
+        Self: Decode<C>,
+    {
+        // SAFETY: as for this function.
+        unsafe { tile.sums::<C, Self, SHIFTED, GROUP, 1, TILE_ROWS>(0, lines) }
     }
 }
 

@@ -4,10 +4,7 @@
 //! `target_feature`, so that the compiler vectorizes it; every operation is exactly rounded and in a
 //! fixed order, and the exponential is written out, so the bits are equal on every instruction set.
 
-use super::{
-    Line,
-    scalar::{LANES, sum},
-};
+use super::scalar::{LANES, sum};
 
 /// `exp(x)` to within 2 units in the last place for `x` in [-87, 88], clamped outside; NaN stays NaN.
 /// Cody and Waite's reduction by multiples of ln 2, then the Taylor polynomial of degree 7 on
@@ -47,7 +44,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Root-mean-square norm: `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`.
 #[inline(always)]
-pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;
@@ -56,7 +53,7 @@ pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 
 /// `gate[c] = silu(gate[c]) * up[c]`, where `silu(g) = g / (1 + exp(-g))`.
 #[inline(always)]
-pub(super) fn swiglu(gate: &mut [f32], up: &[f32]) {
+pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {
     for (g, u) in gate.iter_mut().zip(up) {
         *g = *g / (1.0 + exp32(-*g)) * u;
     }
@@ -64,7 +61,7 @@ pub(super) fn swiglu(gate: &mut [f32], up: &[f32]) {
 
 /// `x[c] += y[c]`.
 #[inline(always)]
-pub(super) fn add(x: &mut [f32], y: &[f32]) {
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }
@@ -72,7 +69,7 @@ pub(super) fn add(x: &mut [f32], y: &[f32]) {
 
 /// Rotates each head of `x` by the position's angles: columns `c` and `c + half` of a head are one pair.
 #[inline(always)]
-pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(crate) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     let half = cos.len();
     for head in x.chunks_exact_mut(2 * half) {
         let (low, high) = head.split_at_mut(half);
@@ -87,7 +84,7 @@ pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
 /// `out = sum_j softmax(scale * q . k_j)_j * v_j` for each.
 #[inline(always)]
-pub(super) fn attend(q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], scores: &mut [f32], out: &mut [f32]) {
+pub(crate) fn attend(q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], scores: &mut [f32], out: &mut [f32]) {
     let cols = keys[0].len();
     let heads = q.chunks_exact(cols).zip(scores.chunks_exact_mut(keys.len())).zip(out.chunks_exact_mut(cols));
     for ((q, scores), out) in heads {
@@ -109,7 +106,7 @@ pub(super) fn attend(q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], 
 
 /// Products of query and keys into weights that are not yet divided by their sum, and that sum.
 #[inline(always)]
-pub(super) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
+pub(crate) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
     let (whole, rest) = scores.split_at_mut(scores.len() / LANES * LANES);
     let mut last = [f32::NEG_INFINITY; LANES];
     last[..rest.len()].copy_from_slice(rest);
@@ -142,16 +139,8 @@ pub(super) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
 /// The larger of two, the first of equals: `f32::max` leaves open which of two zeros of different sign it
 /// gives, and instruction sets differ in it.
 #[inline(always)]
-pub(super) fn larger(top: f32, x: f32) -> f32 {
+pub(crate) fn larger(top: f32, x: f32) -> f32 {
     if x > top { x } else { top }
-}
-
-/// Columns of a vector, sixteen a line, in their order; the rest of the last line is zero.
-pub(super) fn place(row: &[f32], lines: &mut [Line]) {
-    for (columns, line) in row.chunks(LANES).zip(lines) {
-        line.0 = [0.0; LANES];
-        line.0[..columns.len()].copy_from_slice(columns);
-    }
 }
 
 #[cfg(test)]

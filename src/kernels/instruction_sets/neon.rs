@@ -2,63 +2,57 @@
 
 use std::arch::aarch64::*;
 
-use super::{
-    Line,
-    lanes::{self, Block, LANES, Lanes, Parts, Scratch, TILE_ROWS},
-    stream::Tile,
+use crate::{
+    kernels::products::{
+        block::{Block, Parts, TILE_ROWS},
+        codes::{Affine4, Affine8, Codes, Decode},
+        lanes::{LANES, Lanes},
+        line::Line,
+        panel::{self, Panel},
+        stream::{Stream, Tile},
+        widen::widen_into,
+    },
+    quant::FloatType,
 };
-use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs: NEON is part of every AArch64.
-pub(super) fn detected() -> bool {
+pub(crate) fn detected() -> bool {
     std::arch::is_aarch64_feature_detected!("neon")
 }
 
 #[derive(Clone, Copy)]
 struct Quads([float32x4_t; 4]);
 
-// SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
-// names for it. That is what each `unsafe` block inside discharges, too.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
+// SAFETY: no function asks for more than that the instruction set was detected, and that pointers are valid for what the trait
+// says; which of the two a block rests on stands above it.
 unsafe impl Lanes for Quads {
     const WIDTH: usize = LANES;
     const HEADS: usize = 1;
-    type Group4 = (float32x4_t, float32x4_t);
     type Shift = uint32x4_t;
 
     #[inline(always)]
-    fn direct<const SHIFTED: bool>(count: usize) -> usize {
-        count.min(1)
-    }
-    #[inline(always)]
     unsafe fn zero() -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self([vdupq_n_f32(0.0); 4]) }
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe { Self(std::array::from_fn(|i| vld1q_f32(from.add(4 * i)))) }
     }
     #[inline(always)]
     unsafe fn arrange(columns: *const f32, line: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe { Self::load(columns).store(line) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self([vdupq_n_f32(x); 4]) }
-    }
-    #[target_feature(enable = "neon")]
-    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
-        unsafe { lanes::tiles::<Self, 2, 3>(panel, cols, block, parts) }
-    }
-    #[target_feature(enable = "neon")]
-    unsafe fn stream<const SHIFTED: bool, const EIGHT: bool, const GROUP: usize>(
-        tile: &Tile<'_>,
-        lines: &mut [Line; TILE_ROWS],
-    ) {
-        unsafe { tile.sums::<Self, SHIFTED, EIGHT, GROUP, 1, TILE_ROWS>(0, lines) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             for i in 0..4 {
                 vst1q_f32(to.add(4 * i), self.0[i]);
@@ -67,10 +61,12 @@ unsafe impl Lanes for Quads {
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, acc: Self) -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self(std::array::from_fn(|i| vfmaq_f32(acc.0[i], self.0[i], b.0[i]))) }
     }
     #[inline(always)]
     unsafe fn sum4(four: [Self; 4], _lines: [*const f32; 4], to: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             for (i, Self([a, b, c, d])) in four.into_iter().enumerate() {
                 let t4 = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
@@ -81,10 +77,12 @@ unsafe impl Lanes for Quads {
     }
     #[inline(always)]
     unsafe fn shift(shift: u32) -> uint32x4_t {
+        // SAFETY: detected by the caller's promise.
         unsafe { vdupq_n_u32(shift) }
     }
     #[inline(always)]
     unsafe fn subtract(words: *const u8, shift: uint32x4_t, to: *mut u8) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             for at in (0..64).step_by(16) {
                 let words = vreinterpretq_u32_u8(vld1q_u8(words.add(at)));
@@ -93,16 +91,34 @@ unsafe impl Lanes for Quads {
         }
     }
     #[inline(always)]
-    unsafe fn group4(scale: f32, bias: f32) -> (float32x4_t, float32x4_t) {
+    unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let mut lanes = [0.0_f32; LANES];
+            let bytes = std::slice::from_raw_parts(from, LANES * float_type.size());
+            widen_into(float_type, bytes, &mut lanes);
+            Self::load(lanes.as_ptr())
+        }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine4> for Quads {
+    type Group = (float32x4_t, float32x4_t);
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> (float32x4_t, float32x4_t) {
+        // SAFETY: detected by the caller's promise.
         unsafe { (vdupq_n_f32(scale), vdupq_n_f32(bias)) }
     }
     #[inline(always)]
-    unsafe fn decode4<const SHIFTED: bool>(
+    unsafe fn decode<const SHIFTED: bool>(
         words: *const u8,
         _lane: usize,
         shift: uint32x4_t,
         group: (float32x4_t, float32x4_t),
     ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             const BY: [[i32; 4]; 2] = [[0, -4, -8, -12], [-16, -20, -24, -28]];
             Self(std::array::from_fn(|i| {
@@ -115,14 +131,25 @@ unsafe impl Lanes for Quads {
             }))
         }
     }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine8> for Quads {
+    /// As they are: a broadcast from memory costs nothing beside the conversion of codes.
+    type Group = (f32, f32);
+
     #[inline(always)]
-    unsafe fn decode8<const SHIFTED: bool>(
+    unsafe fn group(scale: f32, bias: f32) -> (f32, f32) {
+        (scale, bias)
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
         words: *const u8,
         _lane: usize,
         shift: uint32x4_t,
-        scale: f32,
-        bias: f32,
+        (scale, bias): (f32, f32),
     ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             let mut four = vreinterpretq_u32_u8(vld1q_u8(words));
             if SHIFTED {
@@ -139,14 +166,30 @@ unsafe impl Lanes for Quads {
             Self(std::array::from_fn(|i| vfmaq_f32(vdupq_n_f32(bias), vdupq_n_f32(scale), vcvtq_f32_u32(quads[i]))))
         }
     }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Panel for Quads {
     #[inline(always)]
-    unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
-        unsafe {
-            let mut lanes = [0.0_f32; LANES];
-            let bytes = std::slice::from_raw_parts(from, LANES * float_type.size());
-            lanes::widen_into(float_type, bytes, &mut lanes);
-            Self::load(lanes.as_ptr())
-        }
+    fn from_registers<const SHIFTED: bool>(count: usize) -> usize {
+        count.min(1)
+    }
+    #[target_feature(enable = "neon")]
+    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
+        // SAFETY: as for this function.
+        unsafe { panel::tiles::<Self, 2, 3>(panel, cols, block, parts) }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Stream for Quads {
+    #[target_feature(enable = "neon")]
+    unsafe fn sums<C: Codes, const SHIFTED: bool, const GROUP: usize>(tile: &Tile<'_>, lines: &mut [Line; TILE_ROWS])
+    where
+        Self: Decode<C>,
+    {
+        // SAFETY: as for this function.
+        unsafe { tile.sums::<C, Self, SHIFTED, GROUP, 1, TILE_ROWS>(0, lines) }
     }
 }
 

@@ -6,50 +6,52 @@
 
 use std::arch::x86_64::*;
 
-use super::{
-    Line,
-    lanes::{self, Block, Lanes, Parts, Scratch, TILE_ROWS},
-    stream::Tile,
+use crate::{
+    kernels::products::{
+        block::{Block, Parts, TILE_ROWS},
+        codes::{Affine4, Affine8, Codes, Decode},
+        lanes::Lanes,
+        line::Line,
+        panel::{self, Panel},
+        stream::{Stream, Tile},
+        widen::widen_into,
+    },
+    quant::FloatType,
 };
-use crate::quant::{DenseRef, FloatType, MatrixRef};
 
 /// Whether this processor has what this file needs.
-pub(super) fn detected() -> bool {
+pub(crate) fn detected() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Ymm(__m256);
+pub(crate) struct Ymm(__m256);
 
-// SAFETY: every function is called where `detected` holds, and touches only the bytes that the trait
-// names for it. That is what each `unsafe` block inside discharges, too.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "one reason for all, stated above")]
+// SAFETY: no function asks for more than that the instruction set was detected, and that pointers are valid for what the trait
+// says; which of the two a block rests on stands above it.
 unsafe impl Lanes for Ymm {
     const WIDTH: usize = 8;
     const HEADS: usize = 3;
-    type Group4 = (__m256, __m256);
     type Shift = __m256i;
 
     #[inline(always)]
-    fn direct<const SHIFTED: bool>(count: usize) -> usize {
-        // As many as there are registers for, with or without a shift; tiles of three are left.
-        let most = if SHIFTED { 4 } else { 5 };
-        if count <= most { count } else { most - 2 + (count - (most - 2)) % 3 }
-    }
-    #[inline(always)]
     unsafe fn zero() -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self(_mm256_setzero_ps()) }
     }
     #[inline(always)]
     fn prefetch(from: *const u8) {
+        // SAFETY: a prefetch reads nothing that the program sees, wherever it points to.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe { Self(_mm256_loadu_ps(from)) }
     }
     #[inline(always)]
     unsafe fn arrange(columns: *const f32, line: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             let (low, high) = (_mm256_loadu_ps(columns), _mm256_loadu_ps(columns.add(8)));
             let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(low, high));
@@ -60,32 +62,22 @@ unsafe impl Lanes for Ymm {
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self(_mm256_set1_ps(x)) }
-    }
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
-        unsafe { lanes::tiles::<Self, 4, 3>(panel, cols, block, parts) }
-    }
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn stream<const SHIFTED: bool, const EIGHT: bool, const GROUP: usize>(
-        tile: &Tile<'_>,
-        lines: &mut [Line; TILE_ROWS],
-    ) {
-        unsafe {
-            tile.sums::<Self, SHIFTED, EIGHT, GROUP, 2, 2>(0, lines);
-            tile.sums::<Self, SHIFTED, EIGHT, GROUP, 2, 2>(2, lines);
-        }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe { _mm256_storeu_ps(to, self.0) }
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, acc: Self) -> Self {
+        // SAFETY: detected by the caller's promise.
         unsafe { Self(_mm256_fmadd_ps(self.0, b.0, acc.0)) }
     }
     #[inline(always)]
     unsafe fn sum4(four: [Self; 4], lines: [*const f32; 4], to: *mut f32) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             // Columns c and c + 8 lie four lanes apart, then c and c + 4 two lanes, then c and c + 2 one; even and odd last.
             let mut fours = [_mm256_setzero_ps(); 4];
@@ -107,10 +99,12 @@ unsafe impl Lanes for Ymm {
     }
     #[inline(always)]
     unsafe fn shift(shift: u32) -> __m256i {
+        // SAFETY: detected by the caller's promise.
         unsafe { _mm256_set1_epi32(shift.cast_signed()) }
     }
     #[inline(always)]
     unsafe fn subtract(words: *const u8, shift: __m256i, to: *mut u8) {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             for half in [0, 32] {
                 let words = _mm256_loadu_si256(words.add(half).cast());
@@ -119,16 +113,50 @@ unsafe impl Lanes for Ymm {
         }
     }
     #[inline(always)]
-    unsafe fn group4(scale: f32, bias: f32) -> (__m256, __m256) {
+    unsafe fn widen_f16(from: &[u8], to: &mut [f32]) {
+        // SAFETY: detected by the caller's promise; valid since as many elements are read and written as both have.
+        unsafe {
+            let whole = to.len() / 8 * 8;
+            for at in (0..whole).step_by(8) {
+                let eight = _mm_loadu_si128(from.as_ptr().add(2 * at).cast());
+                _mm256_storeu_ps(to.as_mut_ptr().add(at), _mm256_cvtph_ps(eight));
+            }
+            widen_into(FloatType::F16, &from[2 * whole..], &mut to[whole..]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            Self(match float_type {
+                FloatType::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
+                FloatType::Bf16 => {
+                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+                }
+                FloatType::F32 => _mm256_loadu_ps(from.cast()),
+            })
+        }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine4> for Ymm {
+    type Group = (__m256, __m256);
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> (__m256, __m256) {
+        // SAFETY: detected by the caller's promise.
         unsafe { (_mm256_set1_ps(scale), _mm256_set1_ps(bias)) }
     }
     #[inline(always)]
-    unsafe fn decode4<const SHIFTED: bool>(
+    unsafe fn decode<const SHIFTED: bool>(
         words: *const u8,
         lane: usize,
         shift: __m256i,
         group: (__m256, __m256),
     ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             let mut words = _mm256_set1_epi64x(words.cast::<i64>().read_unaligned());
             if SHIFTED {
@@ -143,14 +171,25 @@ unsafe impl Lanes for Ymm {
             Self(_mm256_fmadd_ps(group.0, _mm256_cvtepi32_ps(codes), group.1))
         }
     }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine8> for Ymm {
+    /// As they are: a broadcast from memory costs nothing beside the conversion of codes.
+    type Group = (f32, f32);
+
     #[inline(always)]
-    unsafe fn decode8<const SHIFTED: bool>(
+    unsafe fn group(scale: f32, bias: f32) -> (f32, f32) {
+        (scale, bias)
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
         words: *const u8,
         lane: usize,
         shift: __m256i,
-        scale: f32,
-        bias: f32,
+        (scale, bias): (f32, f32),
     ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
         unsafe {
             let mut four = _mm_loadu_si128(words.cast());
             if SHIFTED {
@@ -161,28 +200,34 @@ unsafe impl Lanes for Ymm {
             Self(_mm256_fmadd_ps(_mm256_set1_ps(scale), codes, _mm256_set1_ps(bias)))
         }
     }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Panel for Ymm {
     #[inline(always)]
-    unsafe fn widen_f16(from: &[u8], to: &mut [f32]) {
-        unsafe {
-            let whole = to.len() / 8 * 8;
-            for at in (0..whole).step_by(8) {
-                let eight = _mm_loadu_si128(from.as_ptr().add(2 * at).cast());
-                _mm256_storeu_ps(to.as_mut_ptr().add(at), _mm256_cvtph_ps(eight));
-            }
-            lanes::widen_into(FloatType::F16, &from[2 * whole..], &mut to[whole..]);
-        }
+    fn from_registers<const SHIFTED: bool>(count: usize) -> usize {
+        // As many as there are registers for, with or without a shift; tiles of three are left.
+        let most = if SHIFTED { 4 } else { 5 };
+        if count <= most { count } else { most - 2 + (count - (most - 2)) % 3 }
     }
-    #[inline(always)]
-    unsafe fn widen(float_type: FloatType, from: *const u8) -> Self {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn tiles(panel: *const f32, cols: usize, block: Block, parts: Parts) {
+        // SAFETY: as for this function.
+        unsafe { panel::tiles::<Self, 4, 3>(panel, cols, block, parts) }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Stream for Ymm {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn sums<C: Codes, const SHIFTED: bool, const GROUP: usize>(tile: &Tile<'_>, lines: &mut [Line; TILE_ROWS])
+    where
+        Self: Decode<C>,
+    {
+        // SAFETY: as for this function.
         unsafe {
-            Self(match float_type {
-                FloatType::F16 => _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
-                FloatType::Bf16 => {
-                    let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
-                }
-                FloatType::F32 => _mm256_loadu_ps(from.cast()),
-            })
+            tile.sums::<C, Self, SHIFTED, GROUP, 2, 2>(0, lines);
+            tile.sums::<C, Self, SHIFTED, GROUP, 2, 2>(2, lines);
         }
     }
 }

@@ -11,23 +11,29 @@
 use std::{hint::black_box, ptr};
 
 use super::{
-    BLOCK_ROWS, Line, Paths,
-    lanes::{Block, LANES, Lanes, Scratch, TILE_ROWS, prefetch_scales, sum_lines, widen_scales},
+    block::{BLOCK_ROWS, Block, Scratch, TILE_ROWS},
+    codes::{Affine4, Affine8, Codes, Decode},
+    lanes::{LANES, Lanes, sum_lines},
+    line::Line,
+    scales::{prefetch_scales, widen_scales},
 };
-use crate::quant::{Bits, Layout, MatrixRef};
+use crate::{
+    kernels::paths::Paths,
+    quant::{Bits, Layout, MatrixRef},
+};
 
 /// Rows of a block, at most.
 const MOST_ROWS: usize = 512;
 /// Bytes of a row below which it is too short for a stream of its own.
-pub(super) const LEAST_ROW_BYTES: usize = 1024;
+pub(crate) const LEAST_ROW_BYTES: usize = 1024;
 /// Columns of a step: whole groups, and whole cache lines of words.
 const STEP: usize = 128;
 /// Bytes by which reading ahead is ahead, in each of several streams.
-pub(super) const AHEAD: usize = 1024;
+pub(crate) const AHEAD: usize = 1024;
 
 /// Whether this processor reads four streams faster than one: Intel's do (a Llama-3-8B head on an Emerald Rapids, two cores: 21.9
 /// GB/s beside 17.5 in blocks of 32 rows), AMD's not (Zen 4: 15.8 beside 17.3 in such blocks; Zen 5: 35.4 beside 39.9 in long ones).
-pub(super) fn several_are_faster() -> bool {
+pub(crate) fn several_are_faster() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         static STREAMS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
@@ -41,7 +47,7 @@ pub(super) fn several_are_faster() -> bool {
 }
 
 /// Whether one vector can be multiplied here by the rows of such a matrix, if a block has so many of them.
-pub(super) fn suits(layout: &Layout, rows: usize) -> bool {
+pub(crate) fn suits(layout: &Layout, rows: usize) -> bool {
     rows >= BLOCK_ROWS
         && rows.is_multiple_of(TILE_ROWS)
         && layout.weight_row_bytes() >= LEAST_ROW_BYTES
@@ -49,42 +55,58 @@ pub(super) fn suits(layout: &Layout, rows: usize) -> bool {
 }
 
 /// Rows of a block for one vector, where `all_rows` of this and other matrices are left to so many threads: the more the
-/// better, as long as every thread has a few blocks.
-pub(super) fn block_rows(layout: &Layout, all_rows: usize, threads: usize) -> usize {
+/// better, as long as every thread has a few blocks. `None` where such rows are not streamed.
+pub(crate) fn block_rows(layout: &Layout, all_rows: usize, threads: usize) -> Option<usize> {
     let most = (all_rows / (8 * threads)).clamp(BLOCK_ROWS, MOST_ROWS);
     let rows = 1 << most.ilog2();
-    if suits(layout, rows) { rows } else { BLOCK_ROWS }
+    suits(layout, rows).then_some(rows)
+}
+
+/// What an instruction set says about streams.
+///
+/// # Safety
+/// As [`Lanes`].
+pub(crate) unsafe trait Stream: Lanes {
+    /// [`Tile::sums`] of all rows, as many at a time as there are registers for; a function of its own, that carries the instruction
+    /// set's features.
+    ///
+    /// # Safety
+    /// As [`Tile::sums`].
+    unsafe fn sums<C: Codes, const SHIFTED: bool, const GROUP: usize>(tile: &Tile<'_>, lines: &mut [Line; TILE_ROWS])
+    where
+        Self: Decode<C>;
 }
 
 /// The product of a block's rows, shifted by `shift`, and its only vector.
 ///
 /// # Safety
-/// As [`super::lanes::quantized`]; [`suits`] holds for the block, and it has one vector.
+/// As [`quantized`](super::quantized::quantized); [`suits`] holds for the block, and it has one vector.
 #[inline(always)]
-pub(super) unsafe fn by_shift<L: Lanes>(
+pub(crate) unsafe fn streamed<L, const SHIFTED: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
     scratch: &mut Scratch,
-) -> Paths {
+) -> Paths
+where
+    L: Stream + Decode<Affine4> + Decode<Affine8>,
+{
     // SAFETY: as for this function; the codes are as wide as the layout says.
     unsafe {
-        match (matrix.layout().bits(), shift) {
-            (Bits::Four, 0) => quantized::<L, false, false>(matrix, shift, block, scratch),
-            (Bits::Four, _) => quantized::<L, true, false>(matrix, shift, block, scratch),
-            (Bits::Eight, 0) => quantized::<L, false, true>(matrix, shift, block, scratch),
-            (Bits::Eight, _) => quantized::<L, true, true>(matrix, shift, block, scratch),
+        match matrix.layout().bits() {
+            Bits::Four => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
+            Bits::Eight => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
         }
     }
     Paths::STREAM
 }
 
-/// [`by_shift`], where it is known whether the rows are shifted and how wide codes are.
+/// [`streamed`] where codes are known to be `C`.
 ///
 /// # Safety
-/// As [`by_shift`].
+/// As [`streamed`], and the matrix has such codes.
 #[inline(always)]
-unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
+unsafe fn stream_of_codes<C: Codes, L: Stream + Decode<C>, const SHIFTED: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
@@ -95,7 +117,7 @@ unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
     let apart = block.rows / TILE_ROWS;
     scratch.hold(TILE_ROWS * groups);
     for first in 0..apart {
-        // SAFETY: as for this function: all rows lie in the block, and the scratch holds their scales.
+        // SAFETY: detected by the caller's promise; valid since all rows lie in the block, and the scratch holds their scales.
         unsafe {
             let mut words = [ptr::null(); TILE_ROWS];
             for r in 0..TILE_ROWS {
@@ -109,9 +131,9 @@ unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
             let tile = Tile { groups, shift, words, scales, biases, x: block.vector(0) };
             let mut lines = [Line([0.0; LANES]); TILE_ROWS];
             match layout.group_size() {
-                32 => L::stream::<SHIFTED, EIGHT, 32>(&tile, &mut lines),
-                64 => L::stream::<SHIFTED, EIGHT, 64>(&tile, &mut lines),
-                _ => L::stream::<SHIFTED, EIGHT, 128>(&tile, &mut lines),
+                32 => L::sums::<C, SHIFTED, 32>(&tile, &mut lines),
+                64 => L::sums::<C, SHIFTED, 64>(&tile, &mut lines),
+                _ => L::sums::<C, SHIFTED, 128>(&tile, &mut lines),
             }
             let mut y = [0.0; TILE_ROWS];
             sum_lines::<L>(lines.each_ref().map(|line| line.0.as_ptr()), y.as_mut_ptr());
@@ -123,7 +145,7 @@ unsafe fn quantized<L: Lanes, const SHIFTED: bool, const EIGHT: bool>(
 }
 
 /// Rows from four places, and the vector.
-pub(super) struct Tile<'a> {
+pub(crate) struct Tile<'a> {
     groups: usize,
     shift: u32,
     words: [*const u8; TILE_ROWS],
@@ -144,10 +166,10 @@ impl Tile<'_> {
     /// # Safety
     /// The instruction set of `L` was detected; words, scales and biases are those of whole rows, and the vector is as long.
     #[inline(always)]
-    pub(super) unsafe fn sums<
-        L: Lanes,
+    pub(crate) unsafe fn sums<
+        C: Codes,
+        L: Decode<C>,
         const SHIFTED: bool,
-        const EIGHT: bool,
         const GROUP: usize,
         const H: usize,
         const R: usize,
@@ -156,11 +178,10 @@ impl Tile<'_> {
         row: usize,
         lines: &mut [Line; TILE_ROWS],
     ) {
-        // Bytes of the words of sixteen columns, of a group, and of a step.
-        let line_bytes = if EIGHT { LANES } else { LANES / 2 };
-        let (group_bytes, step_bytes) = (GROUP / LANES * line_bytes, STEP / LANES * line_bytes);
+        // Bytes of a group and of a step.
+        let (group_bytes, step_bytes) = (GROUP / LANES * C::LINE_BYTES, STEP / LANES * C::LINE_BYTES);
         let mut copies = [Shifted([0; STEP]); R];
-        // SAFETY: as for this function; a step is whole groups, a row whole steps.
+        // SAFETY: detected by the caller's promise; valid since a step is whole groups, and a row whole steps.
         unsafe {
             let (shift, unshifted) = (L::shift(self.shift), L::shift(0));
             let (mut words, mut x) = ([ptr::null(); R], self.x);
@@ -190,23 +211,17 @@ impl Tile<'_> {
                     }
                 }
                 for g in 0..per_step {
-                    let (mut scale, mut bias) = ([0.0; R], [0.0; R]);
-                    let mut group = [L::group4(0.0, 0.0); R];
+                    let mut group = [L::group(0.0, 0.0); R];
                     for r in 0..R {
                         let at = (row + r) * self.groups + first_group + g;
-                        (scale[r], bias[r]) = (*self.scales.get_unchecked(at), *self.biases.get_unchecked(at));
-                        group[r] = L::group4(scale[r], bias[r]);
+                        group[r] = L::group(*self.scales.get_unchecked(at), *self.biases.get_unchecked(at));
                     }
-                    for at in (0..group_bytes).step_by(line_bytes) {
+                    for at in (0..group_bytes).step_by(C::LINE_BYTES) {
                         for h in 0..H {
                             let lane = h * L::WIDTH;
                             let xv = L::load(x.add(lane));
                             for r in 0..R {
-                                let w = if EIGHT {
-                                    L::decode8::<false>(from[r].add(at), lane, unshifted, scale[r], bias[r])
-                                } else {
-                                    L::decode4::<false>(from[r].add(at), lane, unshifted, group[r])
-                                };
+                                let w = L::decode::<false>(from[r].add(at), lane, unshifted, group[r]);
                                 acc[r][h] = w.fma(xv, acc[r][h]);
                             }
                         }
@@ -230,7 +245,7 @@ impl Tile<'_> {
 mod tests {
     use super::*;
     use crate::{
-        kernels::{Activations, Job, Kernel, Pass, multiply, scalar},
+        kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
         quant::{FloatType, WeightsRef},
         team::Team,
         testing::{fixture::SplitMix64, heads::encode},
@@ -244,7 +259,7 @@ mod tests {
             for group_size in [32, 64, 128] {
                 // Eight blocks of 64 rows, and a last one that is not whole.
                 let layout = Layout::new(8 * 64 + 5, cols, bits, group_size, scale_type).expect("a layout");
-                assert_eq!(block_rows(&layout, layout.rows(), 1), 64);
+                assert_eq!(block_rows(&layout, layout.rows(), 1), Some(64));
                 let weight: Vec<u8> =
                     (0..layout.rows() * layout.weight_row_bytes()).map(|_| random.next_u64() as u8).collect();
                 let mut floats = |by: f32| -> Vec<u8> {
@@ -265,9 +280,9 @@ mod tests {
                     for (kernel, threads) in Kernel::available().into_iter().flat_map(|k| [(k, 1), (k, 2)]) {
                         let prepared = Activations::from_rows(kernel, cols, &x);
                         let mut out = vec![f32::NAN; layout.rows()];
-                        let jobs = vec![Job { shift, x: &prepared, out: &mut out }];
+                        let products = vec![Product { shift, x: &prepared, out: &mut out }];
                         let weights = WeightsRef::Quantized(matrix);
-                        multiply(kernel, &Team::new(threads), &mut [Pass { weights, jobs }]);
+                        multiply(kernel, &Team::new(threads), &mut [Pass { weights, products }]);
                         let reached: Vec<u32> = out.into_iter().map(f32::to_bits).collect();
                         assert!(reached == expected, "{kernel} {layout:?} shift {shift}");
                     }

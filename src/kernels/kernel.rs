@@ -1,0 +1,313 @@
+//! What computes: an instruction set and the paths through it, as proof that this processor has them.
+
+use std::fmt;
+
+#[cfg(target_arch = "aarch64")]
+use super::instruction_sets::neon;
+#[cfg(target_arch = "x86_64")]
+use super::instruction_sets::{avx2, avx512};
+use super::{
+    instruction_sets::InstructionSet,
+    paths::Paths,
+    products::{
+        block::{Block, Scratch},
+        line::{self, Line},
+        stream,
+    },
+    specification::{logits, scalar, vector},
+};
+use crate::quant::{MatrixRef, WeightsRef};
+
+/// How the two largest logits are found without all the others: the instructions of `screen/`, as proof that this processor has
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Screen {
+    /// AVX2's `vpmaddubsw`, whose sums of two products hold codes of 4 bits only.
+    #[cfg(target_arch = "x86_64")]
+    Maddubs,
+    /// AVX-512's `vpdpbusd`.
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+}
+
+/// What computes: an instruction set that this processor was seen to have, and the paths that are taken where there is a choice.
+///
+/// Its name as text has all three: `avx512+streams+vnni` reads long rows as several streams and finds the two largest logits by
+/// AVX-512's VNNI; `avx2+blocks+logits` goes through blocks of rows, and through all logits. Results do not depend on any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    pub(super) instructions: InstructionSet,
+    /// Whether one vector's long rows are read as several streams; see `products/stream.rs`.
+    pub(super) streams: bool,
+    /// `None`: the two largest logits are found among all.
+    pub(super) screen: Option<Screen>,
+}
+
+/// Calls a function of the instruction set's file; where that is the scalar one, the function of that name in `specification/`.
+macro_rules! call {
+    ($kernel:expr, $module:ident::$name:ident($($arg:expr),*)) => {
+        match $kernel.instructions {
+            InstructionSet::Scalar => $module::$name($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a `Kernel` of this kind exists only where its features were detected.
+            InstructionSet::Avx2 => unsafe { avx2::$name($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            InstructionSet::Avx512 => unsafe { avx512::$name($($arg),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            InstructionSet::Neon => unsafe { neon::$name($($arg),*) },
+        }
+    };
+}
+
+impl Kernel {
+    /// The specification: everywhere available, slow.
+    pub const SCALAR: Self = Self { instructions: InstructionSet::Scalar, streams: false, screen: None };
+
+    /// All kernels that this processor can run: the fastest instruction set first, the scalar one last, and of each the paths that
+    /// are fastest here before the others.
+    pub fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        let fastest = stream::several_are_faster();
+        for instructions in InstructionSet::available() {
+            if instructions == InstructionSet::Scalar {
+                found.push(Self::SCALAR);
+                continue;
+            }
+            for streams in [fastest, !fastest] {
+                for screen in Screen::available(instructions) {
+                    found.push(Self { instructions, streams, screen });
+                }
+            }
+        }
+        found
+    }
+
+    /// The fastest kernel here.
+    pub fn best() -> Self {
+        Self::available()[0]
+    }
+
+    /// The kernel of this name, if this processor can run it: of an instruction set ([`Kernel::name`]) the one with the paths that
+    /// are fastest here, of an instruction set and paths (as text) that one.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::available().into_iter().find(|kernel| kernel.name() == name || kernel.to_string() == name)
+    }
+
+    /// The instruction set: `scalar`, `avx2`, `avx512` or `neon`.
+    pub const fn name(self) -> &'static str {
+        self.instructions.name()
+    }
+
+    /// How the two largest logits are found: `vnni`, `maddubs`, or `logits` where all of them are computed.
+    pub const fn screen_name(self) -> &'static str {
+        match self.screen {
+            None => "logits",
+            #[cfg(target_arch = "x86_64")]
+            Some(Screen::Maddubs) => "maddubs",
+            #[cfg(target_arch = "x86_64")]
+            Some(Screen::Vnni) => "vnni",
+        }
+    }
+
+    /// All paths that it can go, given shapes that ask for them.
+    pub fn paths(self) -> Paths {
+        let mut paths = match self.instructions {
+            InstructionSet::Scalar => return Paths::NONE,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => Paths::NONE,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => Paths::EIGHT_ROWS,
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => Paths::EIGHT_ROWS,
+        };
+        paths = paths | Paths::REGISTERS | Paths::PANEL | Paths::PANEL_IN_PARTS | Paths::DENSE;
+        if self.streams {
+            paths = paths | Paths::STREAM;
+        }
+        if self.screen.is_some() {
+            paths =
+                paths | Paths::SCREEN | Paths::SCREEN_OF_SEVERAL | Paths::SCREEN_PASSED_OVER | Paths::SCREEN_GIVEN_UP;
+            paths = paths | if self.streams { Paths::SCREEN_OF_STREAMS } else { Paths::SCREEN_OF_LONG_ROWS };
+        }
+        paths
+    }
+
+    /// Columns of a vector where products want them, sixteen a line; the rest of the last line is zero.
+    pub(super) fn place(self, row: &[f32], lines: &mut [Line]) {
+        call!(self, line::place(row, lines));
+    }
+
+    /// `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`; all of one length.
+    pub fn rms_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        call!(self, vector::rms_norm(x, weight, eps, out));
+    }
+
+    /// `gate[c] = silu(gate[c]) * up[c]`.
+    pub fn swiglu(self, gate: &mut [f32], up: &[f32]) {
+        call!(self, vector::swiglu(gate, up));
+    }
+
+    /// `x[c] += y[c]`.
+    pub fn add(self, x: &mut [f32], y: &[f32]) {
+        call!(self, vector::add(x, y));
+    }
+
+    /// Rotary position embedding of every head in `x`: `cos` and `sin` have half a head's columns, and
+    /// column `c` of a head is paired with `c + half`.
+    pub fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        call!(self, vector::rope(x, cos, sin));
+    }
+
+    /// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
+    /// `softmax(scale * q . k) v` for each, `[heads, columns]`.
+    ///
+    /// # Panics
+    /// If there is no key, or another number of values; if a key or value is not as long as the first key, `q` is not a
+    /// whole number of times as long, or `out` is not as long as `q`.
+    pub fn attend(self, q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
+        let cols = keys.first().map_or(0, |key| key.len());
+        assert!(cols > 0 && q.len().is_multiple_of(cols), "whole heads, and something to attend to");
+        assert_eq!((out.len(), values.len()), (q.len(), keys.len()), "outputs, and values");
+        assert!(keys.iter().chain(values).all(|x| x.len() == cols), "columns of a head");
+        let mut scores = vec![0.0; q.len() / cols * keys.len()];
+        call!(self, vector::attend(q, scale, keys, values, &mut scores, out));
+    }
+
+    /// `out[i] = exp(logits[i] - log_sum)`, in f64.
+    pub fn probabilities(self, logits: &[f32], log_sum: f64, out: &mut [f64]) {
+        call!(self, logits::probabilities(logits, log_sum, out));
+    }
+
+    pub(super) fn peaks(self, logits: &[f32], best: &mut [f32], second: &mut [f32]) {
+        call!(self, logits::peaks(logits, best, second));
+    }
+
+    pub(super) fn spans(self, logits: &[f32], best: &mut [f32], second: &mut [f32], sum: &mut [f64]) {
+        call!(self, logits::spans(logits, best, second, sum));
+    }
+
+    pub(super) fn first_two(self, best: &[f32], second: &[f32]) -> Option<(usize, f32, f32)> {
+        call!(self, logits::first_two(best, second))
+    }
+
+    pub(super) fn terms(self, best: &[f32], sum: &[f64], top: f32, term: &mut [f64]) {
+        call!(self, logits::terms(best, sum, top, term));
+    }
+
+    pub(super) fn differences(self, p: &[f64], a: &[f32], b: &[f32], sum: &mut [f64]) {
+        call!(self, logits::differences(p, a, b, sum));
+    }
+
+    pub(super) fn total(self, terms: &[f64]) -> f64 {
+        call!(self, logits::total(terms))
+    }
+
+    /// The outputs of one block of rows, and the paths that were taken.
+    ///
+    /// # Safety
+    /// `block`'s pointers are valid for its vectors, in this kernel's layout, and for its outputs; its
+    /// rows lie in the matrix and no other thread touches those outputs.
+    pub(super) unsafe fn block(
+        self,
+        weights: &WeightsRef<'_>,
+        shift: u32,
+        block: Block,
+        scratch: &mut Scratch,
+    ) -> Paths {
+        let streamed =
+            |matrix: &MatrixRef<'_>| self.streams && block.count == 1 && stream::suits(matrix.layout(), block.rows);
+        match (self.instructions, weights) {
+            // SAFETY: the caller's promise, and a `Kernel` exists only where its features were detected.
+            (InstructionSet::Scalar, weights) => unsafe { scalar_block(weights, shift, block, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above; the block suits streams.
+            (InstructionSet::Avx2, WeightsRef::Quantized(matrix)) if streamed(matrix) => unsafe {
+                avx2::streamed(matrix, shift, block, scratch)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (InstructionSet::Avx2, WeightsRef::Quantized(matrix)) => unsafe {
+                avx2::quantized(matrix, shift, block, scratch)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (InstructionSet::Avx2, WeightsRef::Dense(matrix)) => unsafe { avx2::dense(matrix, block, scratch) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above; the block suits streams.
+            (InstructionSet::Avx512, WeightsRef::Quantized(matrix)) if streamed(matrix) => unsafe {
+                avx512::streamed(matrix, shift, block, scratch)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (InstructionSet::Avx512, WeightsRef::Quantized(matrix)) => unsafe {
+                avx512::quantized(matrix, shift, block, scratch)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (InstructionSet::Avx512, WeightsRef::Dense(matrix)) => unsafe { avx512::dense(matrix, block, scratch) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above; the block suits streams.
+            (InstructionSet::Neon, WeightsRef::Quantized(matrix)) if streamed(matrix) => unsafe {
+                neon::streamed(matrix, shift, block, scratch)
+            },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            (InstructionSet::Neon, WeightsRef::Quantized(matrix)) => unsafe {
+                neon::quantized(matrix, shift, block, scratch)
+            },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            (InstructionSet::Neon, WeightsRef::Dense(matrix)) => unsafe { neon::dense(matrix, block, scratch) },
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::SCALAR {
+            return f.write_str(self.name());
+        }
+        let reading = if self.streams { "streams" } else { "blocks" };
+        write!(f, "{}+{reading}+{}", self.name(), self.screen_name())
+    }
+}
+
+impl Screen {
+    /// What this processor has beside an instruction set, the fastest first; `None`, no screen, is always there.
+    fn available(instructions: InstructionSet) -> Vec<Option<Self>> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if instructions == InstructionSet::Avx512 && avx512::vnni_detected() {
+                found.push(Some(Self::Vnni));
+            }
+            if instructions != InstructionSet::Scalar && avx2::detected() {
+                found.push(Some(Self::Maddubs));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = instructions;
+        found.push(None);
+        found
+    }
+}
+
+/// # Safety
+/// As [`Kernel::block`].
+unsafe fn scalar_block(weights: &WeightsRef<'_>, shift: u32, block: Block, scratch: &mut Scratch) -> Paths {
+    let cols = weights.cols();
+    let row_buffer = scratch.row(cols);
+    for row in 0..block.rows {
+        scalar::row(weights, shift, block.first_row + row, row_buffer);
+        for vector in 0..block.count {
+            // SAFETY: the caller's promise; the scalar kernel keeps vectors in column order.
+            unsafe {
+                let x = std::slice::from_raw_parts(block.vector(vector), cols);
+                block.put(row, vector, scalar::dot(&row_buffer[..cols], x));
+            }
+        }
+    }
+    Paths::NONE
+}
