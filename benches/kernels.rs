@@ -1,18 +1,22 @@
 //! Products of packed heads: bytes read and multiply-adds a second, by themselves; the bench
 //! `roofline` holds those of an 8B head against what the machine can do.
 //!
-//! `cargo bench --bench kernels`; `HEADROOM_THREADS` sets the threads (default: all).
+//! `cargo bench --bench kernels`; `HEADROOM_THREADS` sets the threads (default: all), `HEADROOM_KERNEL` the kernel (default: the
+//! fastest).
 
 #[path = "common/head.rs"]
 mod head;
+#[path = "common/kernel.rs"]
+mod kernel;
 
 use divan::{
     Bencher, black_box,
     counter::{BytesCount, ItemsCount},
 };
 use head::{Head, LLAMA3_8B, team};
+use kernel::kernel;
 use lm_headroom::{
-    kernels::{Activations, Kernel, Pass, Product, multiply, tops},
+    kernels::{Activations, Pass, Product, multiply, tops},
     quant::WeightsRef,
 };
 
@@ -23,7 +27,7 @@ fn main() {
 const SMOLLM2: (usize, usize) = (49152, 576);
 
 fn product(bencher: Bencher<'_, '_>, shape: (usize, usize), vectors: usize, shift: u32) {
-    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), Kernel::best());
+    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), kernel());
     let x: Vec<f32> = (0..vectors * shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
     let x = Activations::from_rows(kernel, shape.1, &x);
     let mut out = vec![0.0; vectors * shape.0];
@@ -58,7 +62,7 @@ fn llama3_8b_head_shifted(bencher: Bencher<'_, '_>, vectors: usize) {
 /// The two largest logits of each of some hidden states, as greedy steps ask for them: one under `shift`, the next under
 /// another.
 fn largest_two(bencher: Bencher<'_, '_>, shape: (usize, usize), states: usize, shift: u32) {
-    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), Kernel::best());
+    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), kernel());
     let x: Vec<f32> = (0..states * shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
     let queries: Vec<(u32, &[f32])> = (shift..).zip(x.chunks_exact(shape.1)).collect();
     bencher

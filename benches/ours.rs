@@ -1,12 +1,14 @@
 //! headroom's side of `benches/compare.sh`: what the peers are asked to do, once, as lines of `name value`.
 //!
-//! `ours CHECKPOINT` or `ours products ROWSxCOLSxVECTORS...`. Not for reading by itself: `cargo bench` has the
+//! `ours CHECKPOINT` or `ours products ROWSxCOLSxVECTORS...`; `HEADROOM_KERNEL` sets the kernel (default: the fastest). Not for reading by itself: `cargo bench` has the
 //! benches, and this runs in turn with the peers.
 
 #![expect(clippy::print_stdout, reason = "a program")]
 
 #[path = "common/greedy.rs"]
 mod greedy;
+#[path = "common/kernel.rs"]
+mod kernel;
 
 use std::{
     path::Path,
@@ -14,9 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernel::kernel;
 use lm_headroom::{
     edit::Edit,
-    kernels::{Activations, Kernel, Pass, Product, multiply},
+    kernels::{Activations, Pass, Product, multiply},
     model::{Parent, Query, Step},
     quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
     search::{Job, Session, Settings, Spec},
@@ -48,7 +51,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
 fn run(checkpoint: &str) {
     let team = Arc::new(Team::of_this_machine());
     let checkpoint = subject::open(Some(Path::new(checkpoint))).expect("a checkpoint");
-    let model = Subject::new("model".to_owned(), None, checkpoint, Kernel::best(), team).expect("a tokenizer");
+    let model = Subject::new("model".to_owned(), None, checkpoint, kernel(), team).expect("a tokenizer");
     let prompts = [model.prompt(seed::PROMPT, Vec::new(), &Encoding::default()).expect("a prompt")];
     let settings = Settings::given(TOKENS, 6.3);
     let jobs = Job::all(&seed::SHIFTS.map(Edit::shift), 1);
@@ -96,7 +99,7 @@ fn products(shape: &str) {
     let [rows, cols, vectors] = shape.split('x').map(|n| n.parse().expect("a size")).collect::<Vec<usize>>()[..] else {
         panic!("rows, columns and vectors, not {shape}");
     };
-    let (team, kernel) = (Team::of_this_machine(), Kernel::best());
+    let (team, kernel) = (Team::of_this_machine(), kernel());
     let layout = Layout::new(rows, cols, Bits::Four, 64, FloatType::F16).expect("a layout");
     let weight: Vec<u8> = (0..rows * layout.weight_row_bytes()).map(|i| ((i * 7919) >> 3) as u8).collect();
     let scales = half::f16::from_f32(0.0045).to_le_bytes().repeat(rows * layout.groups_per_row());

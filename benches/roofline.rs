@@ -1,7 +1,8 @@
 //! Products of a Llama-3-8B head beside what the machine can do in the same moments: bytes read for one hidden vector,
 //! multiply-adds in registers for many.
 //!
-//! `cargo bench --bench roofline [-- ROUNDS]` (default 15); `HEADROOM_THREADS` sets the threads (default: all). A shared host
+//! `cargo bench --bench roofline [-- ROUNDS]` (default 15); `HEADROOM_THREADS` sets the threads (default: all),
+//! `HEADROOM_KERNEL` the kernel (default: the fastest). A shared host
 //! is fast in one second and slow in the next, so everything is timed in turn, the best of three tries counts, the limit's as the
 //! product's, and a share is taken in each round. Medians, least and most.
 
@@ -9,15 +10,18 @@
 
 #[path = "common/head.rs"]
 mod head;
+#[path = "common/kernel.rs"]
+mod kernel;
 #[path = "common/limits.rs"]
 mod limits;
 
 use std::{hint::black_box, time::Instant};
 
 use head::{Head, LLAMA3_8B, team};
+use kernel::kernel;
 use limits::{CHUNK, Fma, Reader, fmas, readers};
 use lm_headroom::{
-    kernels::{Activations, Kernel, Pass, Product, multiply, tops},
+    kernels::{Activations, Pass, Product, multiply, tops},
     quant::WeightsRef,
 };
 
@@ -37,7 +41,7 @@ struct Row {
 fn main() {
     // cargo bench adds a flag of its own.
     let rounds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(15_usize).max(1);
-    let (team, kernel, head) = (team(), Kernel::best(), Head::new(LLAMA3_8B.0, LLAMA3_8B.1));
+    let (team, kernel, head) = (team(), kernel(), Head::new(LLAMA3_8B.0, LLAMA3_8B.1));
     let (rows, cols) = LLAMA3_8B;
     let hidden: Vec<f32> = (0..VECTORS * cols).map(|i| (i as f32 * 0.1).sin()).collect();
     let one = Activations::from_rows(kernel, cols, &hidden[..cols]);
@@ -90,7 +94,7 @@ fn main() {
             }
         }
     }
-    println!("{} kernel, {} threads, {rounds} rounds\n", kernel.name(), team.threads());
+    println!("{kernel} kernel, {} threads, {rounds} rounds\n", team.threads());
     println!("| Llama-3-8B head | rate: median (least to most) | limit | share |\n| --- | --- | --- | --- |");
     for Row { name, unit, rates, limits } in table {
         if rates.is_empty() {
