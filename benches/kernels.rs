@@ -13,7 +13,7 @@ use divan::{
     Bencher, black_box,
     counter::{BytesCount, ItemsCount},
 };
-use head::{Head, LLAMA3_8B, team};
+use head::{LLAMA3_8B, bytes, random_head, team};
 use kernel::kernel;
 use lm_headroom::{
     kernels::{Activations, Pass, Product, multiply, tops},
@@ -27,11 +27,11 @@ fn main() {
 const SMOLLM2: (usize, usize) = (49152, 576);
 
 fn product(bencher: Bencher<'_, '_>, shape: (usize, usize), vectors: usize, shift: u32) {
-    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), kernel());
+    let (head, team, kernel) = (random_head(shape.0, shape.1), team(), kernel());
     let x: Vec<f32> = (0..vectors * shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
     let x = Activations::from_rows(kernel, shape.1, &x);
     let mut out = vec![0.0; vectors * shape.0];
-    bencher.counter(BytesCount::new(head.bytes())).counter(ItemsCount::new(shape.0 * shape.1 * vectors)).bench_local(
+    bencher.counter(BytesCount::new(bytes(&head))).counter(ItemsCount::new(shape.0 * shape.1 * vectors)).bench_local(
         || {
             let products = vec![Product { shift: black_box(shift), x: &x, out: &mut out }];
             multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), products }]);
@@ -62,11 +62,11 @@ fn llama3_8b_head_shifted(bencher: Bencher<'_, '_>, vectors: usize) {
 /// The two largest logits of each of some hidden states, as greedy steps ask for them: one under `shift`, the next under
 /// another.
 fn largest_two(bencher: Bencher<'_, '_>, shape: (usize, usize), states: usize, shift: u32) {
-    let (head, team, kernel) = (Head::new(shape.0, shape.1), team(), kernel());
+    let (head, team, kernel) = (random_head(shape.0, shape.1), team(), kernel());
     let x: Vec<f32> = (0..states * shape.1).map(|i| (i as f32 * 0.1).sin()).collect();
     let queries: Vec<(u32, &[f32])> = (shift..).zip(x.chunks_exact(shape.1)).collect();
     bencher
-        .counter(BytesCount::new(head.bytes()))
+        .counter(BytesCount::new(bytes(&head)))
         .counter(ItemsCount::new(shape.0 * shape.1 * states))
         .bench_local(|| tops(kernel, &team, &head.view(), black_box(&queries)));
 }

@@ -21,11 +21,12 @@ use lm_headroom::{
     edit::Edit,
     kernels::{Activations, Pass, Product, multiply},
     model::{Parent, Query, Step},
-    quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef},
+    quant::{FloatType, MatrixRef, WeightsRef},
     search::{Job, Session, Settings, Spec},
     seed,
     subject::{self, Encoding, Subject},
     team::Team,
+    testing::heads::affine,
 };
 
 const TOKENS: usize = 10;
@@ -100,11 +101,11 @@ fn products(shape: &str) {
         panic!("rows, columns and vectors, not {shape}");
     };
     let (team, kernel) = (Team::of_this_machine(), kernel());
-    let layout = Layout::new(rows, cols, Bits::Four, 64, FloatType::F16).expect("a layout");
+    let layout = affine(rows, cols, 4, 64, FloatType::F16);
     let weight: Vec<u8> = (0..rows * layout.weight_row_bytes()).map(|i| ((i * 7919) >> 3) as u8).collect();
     let scales = half::f16::from_f32(0.0045).to_le_bytes().repeat(rows * layout.groups_per_row());
     let biases = half::f16::from_f32(-0.034).to_le_bytes().repeat(rows * layout.groups_per_row());
-    let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
+    let matrix = MatrixRef::new(layout, &weight, &scales, Some(&biases)).expect("a matrix");
     let x: Vec<f32> = (0..vectors * cols).map(|i| (i as f32 * 0.1).sin()).collect();
     let x = Activations::from_rows(kernel, cols, &x);
     let mut out = vec![0.0; vectors * rows];

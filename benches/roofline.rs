@@ -17,7 +17,7 @@ mod limits;
 
 use std::{hint::black_box, time::Instant};
 
-use head::{Head, LLAMA3_8B, team};
+use head::{LLAMA3_8B, bytes, random_head, team};
 use kernel::kernel;
 use limits::{CHUNK, Fma, Reader, fmas, readers};
 use lm_headroom::{
@@ -41,13 +41,13 @@ struct Row {
 fn main() {
     // cargo bench adds a flag of its own.
     let rounds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(15_usize).max(1);
-    let (team, kernel, head) = (team(), kernel(), Head::new(LLAMA3_8B.0, LLAMA3_8B.1));
+    let (team, kernel, head) = (team(), kernel(), random_head(LLAMA3_8B.0, LLAMA3_8B.1));
     let (rows, cols) = LLAMA3_8B;
     let hidden: Vec<f32> = (0..VECTORS * cols).map(|i| (i as f32 * 0.1).sin()).collect();
     let one = Activations::from_rows(kernel, cols, &hidden[..cols]);
     let many = Activations::from_rows(kernel, cols, &hidden);
     let mut out = vec![0.0; VECTORS * rows];
-    let data = vec![1_u8; head.bytes() / CHUNK * CHUNK];
+    let data = vec![1_u8; bytes(&head) / CHUNK * CHUNK];
 
     let mut product = |x: &Activations, shift: u32| {
         let products = vec![Product { shift: black_box(shift), x, out: &mut out[..x.count() * rows] }];
@@ -64,7 +64,7 @@ fn main() {
     // Of several loops that show a limit the one that does it best here.
     let reader = fastest(readers(), read);
     let fma = fastest(fmas(), multiply_add);
-    let (bytes, weights) = (head.bytes() as f64 / 1e9, (rows * cols * VECTORS) as f64 / 1e9);
+    let (bytes, weights) = (bytes(&head) as f64 / 1e9, (rows * cols * VECTORS) as f64 / 1e9);
 
     let row = |name, unit| Row { name, unit, rates: Vec::new(), limits: Vec::new() };
     let mut table = [

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use divan::{Bencher, counter::ItemsCount};
 use lm_headroom::{
     checkpoint::Checkpoint,
-    edit::{Amount, Change, Edit, Plan, Random, Tensor},
+    edit::{Amount, Change, Edit, Plan, Random},
     kernels::Kernel,
     model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
+    quant::Tensor,
     team::Team,
     testing::{model::reference_folder, skipped},
     trial::{Task, Trials, Tying},

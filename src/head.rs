@@ -10,15 +10,19 @@
 //! back the bytes that were there), not by copying the original over it: that every bit returns is then a
 //! finding. A BLAKE3 digest before and after is the proof.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use blake3::Hash;
 use memmap2::{MmapMut, MmapOptions};
 
 use crate::{
-    checkpoint::{Part, Quantized, digest::head_digest},
-    edit::{Change, Edit, EditError, MatrixMut, Undo},
-    quant::{Layout, MatrixRef},
+    checkpoint::{Bytes, Quantized, digest::head_digest},
+    edit::{Change, Edit, EditError, Undo},
+    quant::{Matrix, MatrixRef, Tensor},
     team::Team,
 };
 
@@ -62,9 +66,9 @@ enum Region {
 }
 
 impl Region {
-    fn private(part: &Part, name: &'static str) -> Result<Self, HeadError> {
-        let Some(range) = &part.origin else { return Ok(Self::Owned(part.bytes.to_vec())) };
-        let map = |source| HeadError::Map { part: name, path: range.path.clone(), source };
+    fn private(stored: &Bytes, tensor: Tensor) -> Result<Self, HeadError> {
+        let Some(range) = stored.origin() else { return Ok(Self::Owned(stored.to_vec())) };
+        let map = |source| HeadError::Map { part: tensor.name(), path: range.path.clone(), source };
         let file = std::fs::File::open(&range.path).map_err(map)?;
         // SAFETY: the mapping is private, so writes reach no file and no other process. As for every
         // reader that maps a checkpoint, a file that is cut short or written by somebody else meanwhile
@@ -72,15 +76,21 @@ impl Region {
         let mapped = unsafe { MmapOptions::new().offset(range.offset).len(range.len).map_copy(&file) };
         mapped.map(Self::Mapped).map_err(map)
     }
+}
 
-    fn bytes(&self) -> &[u8] {
+impl Deref for Region {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
         }
     }
+}
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
+impl DerefMut for Region {
+    fn deref_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
@@ -91,10 +101,7 @@ impl Region {
 /// A head that can be written.
 #[derive(Debug)]
 pub struct Head {
-    layout: Layout,
-    weight: Region,
-    scales: Region,
-    biases: Region,
+    matrix: Matrix<Region>,
     team: Arc<Team>,
     /// Digest of the bytes as they are, where it is known.
     digest: Option<Hash>,
@@ -117,22 +124,16 @@ impl Head {
     /// # Errors
     /// [`HeadError::Map`].
     pub fn private(head: &Quantized, team: Arc<Team>) -> Result<Self, HeadError> {
-        let [weight, scales, biases] = head.parts();
-        Ok(Self {
-            layout: *head.layout(),
-            weight: Region::private(weight, "weight")?,
-            scales: Region::private(scales, "scales")?,
-            biases: Region::private(biases, "biases")?,
-            team,
-            digest: None,
-            poisoned: false,
-        })
+        let weight = Region::private(head.weight(), Tensor::Weight)?;
+        let scales = Region::private(head.scales(), Tensor::Scales)?;
+        let biases = head.biases().map(|biases| Region::private(biases, Tensor::Biases)).transpose()?;
+        let matrix = Matrix::new(*head.layout(), weight, scales, biases).expect("as long as what they are copies of");
+        Ok(Self { matrix, team, digest: None, poisoned: false })
     }
 
     /// The head as it is now.
     pub fn view(&self) -> MatrixRef<'_> {
-        MatrixRef::new(self.layout, self.weight.bytes(), self.scales.bytes(), self.biases.bytes())
-            .expect("lengths are those of the checkpoint's matrix")
+        self.matrix.view()
     }
 
     /// BLAKE3 over weight, scales and biases as they are now.
@@ -151,8 +152,8 @@ impl Head {
         if self.poisoned {
             return Err(HeadError::Poisoned);
         }
-        edit.check(&self.layout)?;
-        let edit = edit.expand(&self.layout)?;
+        edit.check(self.matrix.layout())?;
+        let edit = edit.expand(self.matrix.layout())?;
         let before = self.digest();
         // The guard exists before the first byte is written, so that a panic half-way is restored, too.
         let mut applied = Applied { head: self, undo: Vec::with_capacity(edit.changes().len()), before };
@@ -165,7 +166,7 @@ impl Head {
                 }
                 ref other => {
                     let row = other.row().expect("all but shifts have a row");
-                    applied.head.writable().write(other, row)
+                    other.write(&mut applied.head.matrix, row)
                 }
             };
             applied.undo.push(undo);
@@ -173,13 +174,9 @@ impl Head {
         Ok(applied)
     }
 
-    fn writable(&mut self) -> MatrixMut<'_> {
-        let (weight, scales, biases) = (self.weight.bytes_mut(), self.scales.bytes_mut(), self.biases.bytes_mut());
-        MatrixMut::new(self.layout, weight, scales, biases).expect("lengths are those of the checkpoint's matrix")
-    }
-
     fn shift(&mut self, shift: u32) {
-        self.team.for_each_chunk(self.weight.bytes_mut(), CHUNK, |_, chunk| crate::edit::shift_words(chunk, shift));
+        let words = self.matrix.part_mut(Tensor::Weight).expect("every format has a weight");
+        self.team.for_each_chunk(words, CHUNK, |_, chunk| crate::edit::shift_words(chunk, shift));
     }
 
     /// Takes changes back, the last first, and gives the digest of what that leaves.
@@ -188,7 +185,7 @@ impl Head {
         while let Some(undo) = changes.pop() {
             match undo {
                 Undo::Shift(shift) => self.shift(shift.wrapping_neg()),
-                other => self.writable().undo(&other),
+                other => other.take_back(&mut self.matrix),
             }
         }
         self.digest()
@@ -266,7 +263,7 @@ mod tests {
         let mut head = head();
         let applied = head.apply(&"shift:1".parse().expect("an edit")).expect("it fits");
         // Somebody else's stray write: one bit.
-        applied.head.weight.bytes_mut()[77] ^= 4;
+        applied.head.matrix.part_mut(Tensor::Weight).expect("it has one")[77] ^= 4;
         assert!(matches!(applied.restore(), Err(HeadError::NotRestored { before, after }) if before != after));
         assert!(matches!(head.apply(&Edit::clean()), Err(HeadError::Poisoned)));
     }
@@ -275,7 +272,7 @@ mod tests {
     fn a_guard_that_only_drops_notices_too() {
         let mut head = head();
         let applied = head.apply(&"flip:weight[3,3].1".parse().expect("an edit")).expect("it fits");
-        applied.head.scales.bytes_mut()[5] ^= 1;
+        applied.head.matrix.part_mut(Tensor::Scales).expect("it has some")[5] ^= 1;
         drop(applied);
         assert!(matches!(head.apply(&Edit::clean()), Err(HeadError::Poisoned)));
     }

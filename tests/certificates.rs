@@ -17,7 +17,7 @@ use lm_headroom::{
     edit::{Edit, Plan},
     kernels::Kernel,
     model::{BodyError, CpuProjection, Llama, Projection, Query},
-    quant::{Bits, FloatType, MatrixRef},
+    quant::{FloatType, MatrixRef},
     subject::{self, Prompt, Subject},
     team::Team,
     testing::{
@@ -135,7 +135,7 @@ fn furthest(head: &MatrixRef<'_>, hidden: &[f32], row: usize, raise: bool, count
     for (column, &h) in hidden.iter().enumerate() {
         let weight = f64::from(head.scale(row, column / layout.group_size())) * f64::from(h);
         let code = head.code(row, column);
-        for bit in 0..layout.bits().get() {
+        for bit in 0..layout.bits() {
             let delta = (f64::from(code ^ (1 << bit)) - f64::from(code)) * weight;
             let gain = if raise { delta } else { -delta };
             if gain > least {
@@ -185,7 +185,7 @@ fn nothing_less_changes_it(
     for (_, flips) in behind.iter().take(50) {
         assert_eq!(clean.chosen(flips, hidden, logits), token, "{}", Flip::edit(flips));
     }
-    layout.rows() * layout.cols() * layout.bits().get()
+    layout.rows() * layout.cols() * layout.bits()
 }
 
 /// Least flips and census equal the reference: the first at every position, counts up to the bits that the reference
@@ -207,7 +207,7 @@ fn compare(folder: &Path, trajectories: &str, least: &str, critical: &str) {
     let mut witnesses: Vec<Plan> = Vec::new();
     for (answer, (least, critical)) in least.iter().zip(&critical).enumerate() {
         assert_eq!(least.prompt, critical.prompt);
-        assert_eq!(layout.rows() * layout.cols() * layout.bits().get(), critical.total_bits);
+        assert_eq!(layout.rows() * layout.cols() * layout.bits(), critical.total_bits);
         let (hidden, logits) = clean.answers[answer].clone();
         let logits: Vec<&[f32]> = logits.chunks_exact(layout.rows()).collect();
         let positions: Vec<Position<'_>> = hidden
@@ -407,7 +407,7 @@ fn nothing_less_than_certified_changes_a_token_of_the_model_inside() {
 /// Heads of every code width, scale type and group size, with hidden states of their own.
 fn heads() -> impl Iterator<Item = (Arc<Checkpoint>, Vec<f32>)> {
     (0..12_u64).map(|seed| {
-        let bits = if seed % 2 == 0 { Bits::Four } else { Bits::Eight };
+        let bits = if seed % 2 == 0 { 4 } else { 8 };
         let scale_type = [FloatType::F16, FloatType::Bf16, FloatType::F32][seed as usize % 3];
         let (hidden_size, group_size) = [(64, 32), (128, 64), (256, 128)][seed as usize / 2 % 3];
         let small = Fixture::default();
@@ -465,9 +465,7 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
         let token = Kernel::best().top(&executed).expect("finite").token;
         let mut logits = executed.clone();
         for row in 0..layout.rows() as u32 {
-            for (column, bit) in
-                (0..layout.cols() as u32).flat_map(|c| (0..layout.bits().get() as u8).map(move |b| (c, b)))
-            {
+            for (column, bit) in (0..layout.cols() as u32).flat_map(|c| (0..layout.bits() as u8).map(move |b| (c, b))) {
                 // Every bit of the first rows, and some of all.
                 if row > 8 && row as usize != token && (column + u32::from(bit)) % 7 != 0 {
                     continue;

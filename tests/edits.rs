@@ -6,7 +6,6 @@ use lm_headroom::{
     quant::Layout,
     testing::{
         entropy::Entropy,
-        heads::{SmallHead as Matrix, parts_of},
         strategies::{Unstructured, heads},
     },
 };

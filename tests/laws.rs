@@ -4,7 +4,6 @@
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
 use lm_headroom::testing::{
-    heads::SmallHead,
     model::with_demo,
     oracles::{
         self, Case, Reached,
@@ -49,14 +48,14 @@ fn law_1_every_extreme_word_under_every_extreme_shift() {
 fn law_1_on_the_real_head_of_the_model_inside() {
     let head = with_demo(|model| {
         let view = model.subject.head().view();
-        SmallHead { layout: *view.layout(), parts: [view.weight(), view.scales(), view.biases()].map(<[u8]>::to_vec) }
+        view.to_buf()
     });
     let mut reached = Reached::default();
     // Each edge with the next, and the first of all with the last.
     for (i, &a) in SHIFTS.iter().enumerate() {
         let b = SHIFTS[(i + 1) % SHIFTS.len()];
         oracles::shift::head(&head, a, b, a, &mut reached).unwrap_or_else(|violation| panic!("{violation}"));
-        for word in head.parts[0].chunks_exact(4).take(4096).map(|word| [word[0], word[1], word[2], word[3]]) {
+        for word in head.weight().chunks_exact(4).take(4096).map(|word| [word[0], word[1], word[2], word[3]]) {
             oracles::shift::word(u32::from_le_bytes(word), a, &mut reached).unwrap_or_else(|v| panic!("{v}"));
         }
     }

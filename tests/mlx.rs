@@ -14,14 +14,11 @@ use std::{
 
 use lm_headroom::{
     certificate::{CertificateError, Certifier},
-    checkpoint::{
-        Checkpoint,
-        config::{Override, Scheme},
-    },
+    checkpoint::{Checkpoint, config::Override},
     edit::{Edit, Plan},
     kernels::Kernel,
     model::{Body, BodyError, Mlx, Parent, Precision, Projection, Query, Step},
-    quant::{Bits, FloatType},
+    quant::{FloatType, Format},
     record::Record,
     search::{Job, Session, Settings, Spec, ladder::ladder, verify::verify},
     seed,
@@ -179,13 +176,13 @@ fn kinds() -> Vec<(&'static str, Fixture)> {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
     });
-    let own = Override::Scheme(Scheme { bits: Bits::Eight, group_size: 64 });
+    let own = Override::Format(Format::affine(8, 64).expect("a format"));
     let of = |overrides: &[(&str, Override)]| overrides.iter().map(|(name, o)| ((*name).to_owned(), *o)).collect();
     vec![
         ("plain", plain()),
         (
             "8 bits in groups of 64, bfloat16",
-            Fixture { bits: Bits::Eight, group_size: 64, scale_type: FloatType::Bf16, ..plain() },
+            Fixture { bits: 8, group_size: 64, scale_type: FloatType::Bf16, ..plain() },
         ),
         (
             "groups of 128, float32, biases",

@@ -21,25 +21,25 @@ use lm_headroom::{
     checkpoint::{Checkpoint, Quantized},
     edit::Edit,
     head::{Head, HeadError, Restoration},
-    quant::{Bits, FloatType, Layout, MatrixRef},
+    quant::{FloatType, MatrixBuf, MatrixRef},
     team::Team,
     testing::{
         fixture::Fixture,
-        heads::{Plain, SmallHead},
+        heads::{Plain, affine},
     },
 };
 use tempfile::TempDir;
 
 /// BLAKE3 over weight, scales and biases, computed here.
 fn digest_of(matrix: &MatrixRef<'_>) -> Hash {
-    blake3::hash(&[matrix.weight(), matrix.scales(), matrix.biases()].concat())
+    blake3::hash(&matrix.parts().map(|(_, part)| *part).collect::<Vec<_>>().concat())
 }
 
 /// The digest of `matrix` after `edit`, worked out on paper.
 fn digest_after(matrix: &MatrixRef<'_>, edit: &Edit) -> Hash {
     let mut plain = Plain::of(matrix);
     plain.apply(edit);
-    blake3::hash(&plain.parts().concat())
+    digest_of(&plain.matrix().view())
 }
 
 fn edit(text: &str) -> Edit {
@@ -52,8 +52,7 @@ fn private(head: &Quantized, threads: usize) -> Head {
 
 #[test]
 fn an_edit_that_does_not_fit_is_refused_before_a_byte_is_written() {
-    let stored =
-        SmallHead::new(Layout::new(3, 32, Bits::Four, 32, FloatType::F16).expect("a layout"), None, 1).quantized();
+    let stored = MatrixBuf::random(affine(3, 32, 4, 32, FloatType::F16), 1).quantized();
     let mut head = private(&stored, 1);
     // The first changes fit.
     let refused = head.apply(&edit("shift:1+set:word[0,0]=0x0+flip:weight[3,0].0"));
@@ -65,8 +64,8 @@ fn an_edit_that_does_not_fit_is_refused_before_a_byte_is_written() {
 #[test]
 fn a_shift_of_many_chunks_by_many_threads_is_whole_and_taken_back_whole() {
     // 301 rows of 1,024 bytes: four chunks of work and a part of one.
-    let layout = Layout::new(301, 2048, Bits::Four, 64, FloatType::Bf16).expect("a layout");
-    let stored = SmallHead::new(layout, None, 5).quantized();
+    let layout = affine(301, 2048, 4, 64, FloatType::Bf16);
+    let stored = MatrixBuf::random(layout, 5).quantized();
     let clean = digest_of(&stored.view());
     for threads in [1, 2, 7] {
         let mut head = private(&stored, threads);
@@ -124,7 +123,7 @@ fn fixtures() -> Vec<Fixture> {
     vec![
         base.clone(),
         Fixture { tie_word_embeddings: Some(true), shards: 3, ..base.clone() },
-        Fixture { bits: Bits::Eight, scale_type: FloatType::F32, vocab_size: 1009, shards: 2, ..base.clone() },
+        Fixture { bits: 8, scale_type: FloatType::F32, vocab_size: 1009, shards: 2, ..base.clone() },
         Fixture { hidden_size: 256, group_size: 128, scale_type: FloatType::Bf16, vocab_size: 1100, ..base },
     ]
 }
@@ -144,7 +143,7 @@ fn the_files_of_a_head_do_not_change_while_it_is_edited_nor_does_anybody_elses_v
         let files = files_in(folder.path());
         let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
         let stored = checkpoint.weights().head();
-        assert!(stored.parts().iter().all(|part| part.origin.is_some()), "it lies in a file");
+        assert!(stored.parts().all(|(_, part)| part.origin().is_some()), "it lies in a file");
         let clean = digest_of(&stored.view());
         let mut head = private(stored, 2);
         assert_eq!(digest_of(&head.view()), clean);

@@ -433,7 +433,7 @@ fn measured_as_defined(shared: bool, max_tokens: usize) {
     let trials = run(&checkpoint, &prompts, &plans, &setting);
     let head = checkpoint.weights().head().view();
     let edited_row = |plan: &Plan, r: usize, row: &mut [f32]| match plan.rows.get(&r) {
-        Some(own) => scalar::dequantize_row(&own.view(head.layout()), 0, 0, row),
+        Some(own) => scalar::dequantize_row(&own.view(), 0, 0, row),
         None => scalar::dequantize_row(&head, plan.shift, r, row),
     };
     // Logits by prefix and edit, from the specification, with nothing in common.

@@ -207,7 +207,7 @@ impl<'a> Certifier<'a> {
         let critical = of(|hit| hit.exact);
         let certain = of(|hit| hit.executed == Outcome::Changes);
         let undecided = of(|hit| hit.executed == Outcome::Undecided).without(&certain);
-        let total_bits = layout.rows() * layout.cols() * layout.bits().get();
+        let total_bits = layout.rows() * layout.cols() * layout.bits();
         let words = critical.words();
         // The witness of the answer: the fewest flips, of these the one that float error is least in the way of.
         let weakest = least.iter().flatten().map(|least| least.flips).min();

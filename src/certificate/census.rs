@@ -105,7 +105,7 @@ fn look(position: &Position<'_>, row: usize, exact: bool, part: &mut Census) {
             break;
         }
         part.looked_at += 1;
-        for bit in 0..rows.head().layout().bits().get() {
+        for bit in 0..rows.head().layout().bits() {
             let delta = position.delta(row, column, bit);
             let useful = (delta > 0.0) != is_token;
             let size = delta.abs();

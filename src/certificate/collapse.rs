@@ -28,8 +28,9 @@ use super::{
 };
 use crate::{
     coherence::{Finish, Verdict},
-    edit::{Amount, Change, Edit, Random, Tensor},
+    edit::{Amount, Change, Edit, Random},
     model::Projection,
+    quant::Tensor,
     record::Record,
     search::{Job, Progress, Session, Settings, Spec},
     stats,

@@ -44,7 +44,7 @@ impl Within {
 
     /// Units of a row: number, and the columns of the row in it.
     fn units(self, layout: &Layout, row: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let (bytes, cols, bits) = (layout.weight_row_bytes(), layout.cols(), layout.bits().get());
+        let (bytes, width) = (layout.weight_row_bytes(), layout.width());
         let (start, size) = match self {
             Self::Word => (row * bytes, 4),
             Self::Row => (row * bytes, bytes),
@@ -52,9 +52,9 @@ impl Within {
         };
         let (first, end) = (start / size, (start + bytes).div_ceil(size));
         (first..end).map(move |unit| {
-            let from = (unit * size).saturating_sub(start) * 8 / bits;
-            let to = ((unit + 1) * size - start) * 8 / bits;
-            (unit, from..to.min(cols))
+            let from = (unit * size).saturating_sub(start);
+            let to = ((unit + 1) * size - start).min(bytes);
+            (unit, width.columns_in(from..to))
         })
     }
 
@@ -108,7 +108,7 @@ pub fn least_flips_within(position: &Position<'_>, within: Within) -> Option<Lea
     }
 
     // All others, those that need the fewest flips at best first.
-    let bits = layout.bits().get();
+    let bits = layout.bits();
     let mut units: Vec<f64> =
         position.hidden.iter().flat_map(|h| (0..bits).map(move |bit| f64::from(1_u32 << bit) * h.abs())).collect();
     units.sort_unstable_by(|a, b| b.total_cmp(a));
@@ -188,12 +188,12 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quant::{Bits, FloatType};
+    use crate::{quant::FloatType, testing::heads::affine};
 
     #[test]
     fn lines_are_counted_from_the_tensors_start_and_cut_rows() {
         // 72 words a row are four and a half lines.
-        let layout = Layout::new(4, 576, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let layout = affine(4, 576, 4, 64, FloatType::F16);
         let units: Vec<_> = Within::Line.units(&layout, 1).collect();
         assert_eq!(units[0], (4, 0..64));
         assert_eq!(units[1], (5, 64..192));
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(Within::Line.rows(&layout, 4), 0..2);
         assert_eq!(Within::Line.rows(&layout, 5), 1..2);
         // Two rows of 32 bytes a line.
-        let layout = Layout::new(3, 64, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let layout = affine(3, 64, 4, 64, FloatType::F16);
         assert_eq!(Within::Line.units(&layout, 1).collect::<Vec<_>>(), [(0, 0..64)]);
         assert_eq!(Within::Line.rows(&layout, 0), 0..2);
         assert_eq!(Within::Line.rows(&layout, 1), 2..3);
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn words_and_rows_cover_a_row_once() {
-        let layout = Layout::new(4, 64, Bits::Eight, 64, FloatType::F16).expect("a layout");
+        let layout = affine(4, 64, 8, 64, FloatType::F16);
         let words: Vec<_> = Within::Word.units(&layout, 2).collect();
         assert_eq!((words.len(), words[0].clone(), words[15].clone()), (16, (32, 0..4), (47, 60..64)));
         assert_eq!(Within::Row.units(&layout, 2).collect::<Vec<_>>(), [(2, 0..64)]);

@@ -76,7 +76,7 @@ pub fn least_flips(position: &Position<'_>, excluded: &[u32]) -> Option<LeastFli
         return Some(none);
     }
     let losses = position.gains(position.token.row, false, usize::MAX);
-    let bits = position.rows.head().layout().bits().get();
+    let bits = position.rows.head().layout().bits();
     let mut units: Vec<f64> = position
         .hidden
         .iter()

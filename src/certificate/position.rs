@@ -3,8 +3,8 @@
 use std::{cmp::Ordering, ops::Range};
 
 use crate::{
-    edit::{Change, Edit, Tensor},
-    quant::{MatrixRef, packed},
+    edit::{Change, Edit},
+    quant::{MatrixRef, Tensor},
     team::Team,
 };
 
@@ -72,7 +72,7 @@ impl<'a> Rows<'a> {
     pub fn new(head: MatrixRef<'a>, team: &Team) -> Self {
         let layout = head.layout();
         let mut found = vec![(0.0_f64, 0.0_f64); layout.rows()];
-        let mask = f64::from(layout.bits().mask());
+        let mask = f64::from(layout.width().mask());
         team.for_each_chunk(&mut found, 256, |chunk, found| {
             for (i, (scale, weight)) in found.iter_mut().enumerate() {
                 let row = 256 * chunk + i;
@@ -111,7 +111,7 @@ impl<'a> Rows<'a> {
 
     /// What the most significant bit of a code is worth.
     pub(super) const fn top_bit(&self) -> f64 {
-        (1_u32 << (self.head.layout().bits().get() - 1)) as f64
+        (1_u32 << (self.head.layout().bits() - 1)) as f64
     }
 
     /// The flips of one code that raise its row's product with a vector that has `hidden` in the code's column, or
@@ -132,7 +132,7 @@ impl<'a> Rows<'a> {
         let code = self.head.code(row, column);
         // Setting a bit moves the product along `up`, clearing it against it.
         let clear = if (up > 0.0) == raise { 0 } else { 1 };
-        for bit in 0..layout.bits().get() {
+        for bit in 0..layout.bits() {
             if code >> bit & 1 == clear {
                 let size = f64::from(1_u32 << bit) * up.abs();
                 let flip = Flip { row: row as u32, column: column as u32, bit: bit as u8 };
@@ -144,16 +144,11 @@ impl<'a> Rows<'a> {
     /// The exact weights of a row.
     pub(super) fn weights(&self, row: usize) -> Vec<f64> {
         let layout = self.head.layout();
-        let (bits, per_word) = (layout.bits(), layout.bits().per_word());
-        let words_per_group = layout.group_size() / per_word;
         let mut weights = Vec::with_capacity(layout.cols());
         for group in 0..layout.groups_per_row() {
             let (scale, bias) = (f64::from(self.head.scale(row, group)), f64::from(self.head.bias(row, group)));
-            for word in group * words_per_group..(group + 1) * words_per_group {
-                let word = self.head.word(row, word);
-                // The product is exact: at most 24 + 8 bits.
-                weights.extend((0..per_word).map(|i| scale * f64::from(packed::code(word, i, bits)) + bias));
-            }
+            // The product is exact: at most 24 + 8 bits.
+            weights.extend(self.head.codes(row, group).map(|code| scale * f64::from(code) + bias));
         }
         weights
     }

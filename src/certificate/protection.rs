@@ -81,21 +81,21 @@ impl Union {
 
     /// Bits by their place in the code, the least significant first.
     pub fn by_bit(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.layout.bits().get()];
+        let mut counts = vec![0; self.layout.bits()];
         self.flips.iter().for_each(|flip| counts[flip.bit as usize] += 1);
         counts
     }
 
     /// Words by their number of critical bits, the most first.
     pub fn words(&self) -> Vec<WordCount> {
-        let per_word = self.layout.bits().per_word() as u32;
-        let word = |flip: &Flip| (flip.row, flip.column / per_word);
+        let width = self.layout.width();
+        let word = |flip: &Flip| (flip.row, width.word_of(flip.column as usize, usize::from(flip.bit)));
         let mut words: Vec<WordCount> = self
             .flips
             .chunk_by(|a, b| word(a) == word(b))
             .map(|flips| {
                 let (row, word) = word(&flips[0]);
-                WordCount { row: row as usize, word: word as usize, critical: flips.len() }
+                WordCount { row: row as usize, word, critical: flips.len() }
             })
             .collect();
         // Stable: words of as many bits stay in their order.
@@ -130,11 +130,11 @@ impl Protection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quant::{Bits, FloatType};
+    use crate::{quant::FloatType, testing::heads::affine};
 
     #[test]
     fn the_words_that_carry_most_come_first() {
-        let layout = Layout::new(4, 64, Bits::Four, 32, FloatType::F16).expect("a layout");
+        let layout = affine(4, 64, 4, 32, FloatType::F16);
         let flip = |row, column, bit| Flip { row, column, bit };
         let flips = [flip(2, 7, 3), flip(0, 1, 3), flip(2, 0, 3), flip(2, 8, 0), flip(2, 7, 3)];
         let union = Union::of(&layout, flips.into_iter());

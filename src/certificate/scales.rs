@@ -21,8 +21,7 @@ use super::{
     position::{Logit, Outcome, Position},
 };
 use crate::{
-    edit::Tensor,
-    quant::{FloatType, MatrixRef, packed},
+    quant::{FloatType, Tensor},
     team::Team,
 };
 
@@ -83,7 +82,8 @@ pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2]
             let mut of_row = OfRow::new(positions, &agree, row);
             for (group, of_biases) in of_biases.iter().enumerate() {
                 let first_column = group * group_size;
-                unpack(first.rows.head(), row, group, &mut codes);
+                codes.clear();
+                codes.extend(first.rows.head().codes(row, group).map(f64::from));
                 let largest = codes.iter().copied().fold(0.0, f64::max);
                 of_scales.sums.clear();
                 of_scales.sums.extend(
@@ -116,17 +116,6 @@ struct Bases {
     sums: Vec<f64>,
     /// At least the sum of the magnitudes.
     sizes: Vec<f64>,
-}
-
-/// The codes of a group.
-fn unpack(head: &MatrixRef<'_>, row: usize, group: usize, codes: &mut Vec<f64>) {
-    let (bits, group_size) = (head.layout().bits(), head.layout().group_size());
-    let words = group_size / bits.per_word();
-    codes.clear();
-    for word in group * words..(group + 1) * words {
-        let word = head.word(row, word);
-        codes.extend((0..bits.per_word()).map(|i| f64::from(packed::code(word, i, bits))));
-    }
 }
 
 /// One row at all positions.
@@ -164,7 +153,7 @@ fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, par
     let rows = of_row.positions[0].rows;
     let head = rows.head();
     let layout = head.layout();
-    let data = if tensor == Tensor::Scales { head.scales() } else { head.biases() };
+    let data = head.part(tensor).expect("an affine format has scales and biases");
     let (scale, bias) = (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
     let old = if tensor == Tensor::Scales { scale } else { bias };
     // The least change that could matter at some position.
@@ -182,7 +171,7 @@ fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, par
         }
         let new = f64::from(new);
         let values = if tensor == Tensor::Scales { (new, bias) } else { (scale, new) };
-        let weight = values.1.abs().max((f64::from(layout.bits().mask()) * values.0 + values.1).abs());
+        let weight = values.1.abs().max((f64::from(layout.width().mask()) * values.0 + values.1).abs());
         let weight = weight.max(rows.weight(row));
         let change = new - old;
         // Where the new value could overflow the kernel, nothing is passed over.

@@ -7,12 +7,13 @@ use std::{
 };
 
 use super::{
-    config::{Config, Override, Scheme},
+    bytes::Bytes,
+    config::{Config, Override},
     json::shortened,
     tensors::{Dtype, StoredTensor},
-    weights::{Dense, LayerWeights, Linear, ModelWeights, Part, Quantized, Weights},
+    weights::{Dense, LayerWeights, Linear, ModelWeights, Quantized, Weights},
 };
-use crate::quant::{FloatType, Layout, MatrixError};
+use crate::quant::{FloatType, Format, Layout, MatrixError};
 
 /// What the tensors of a checkpoint lack, or have too much, for the model that `config.json` states.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +54,7 @@ pub enum WeightsError {
         wanted: &'static str,
     },
     /// A tensor of another shape than the configuration gives it.
-    #[error("tensor `{tensor}` has shape {found:?}, but config.json makes it {wanted:?}{}", Stored(.scheme))]
+    #[error("tensor `{tensor}` has shape {found:?}, but config.json makes it {wanted:?}{}", Stored(.format))]
     Shape {
         /// The tensor.
         tensor: String,
@@ -62,9 +63,9 @@ pub enum WeightsError {
         /// The shape that it must have.
         wanted: Vec<u64>,
         /// How it is quantized, if it is part of a quantized matrix.
-        scheme: Option<Scheme>,
+        format: Option<Format>,
     },
-    /// A matrix that cannot be quantized in its scheme.
+    /// A matrix that cannot be quantized in its format.
     #[error("matrix `{module}`: {error}")]
     Matrix {
         /// The module.
@@ -192,52 +193,53 @@ impl Parts<'_> {
         let has_scales = self.tensors.contains_key(&format!("{module}.scales"));
         match (self.config.quantization.overrides.get(module), has_scales) {
             (Some(Override::Dense), true) => Err(WeightsError::UnexpectedScales { module: module.to_owned() }),
-            (Some(Override::Scheme(_) | Override::Quantized), false) => {
+            (Some(Override::Format(_) | Override::Quantized), false) => {
                 Err(WeightsError::NoScales { module: module.to_owned() })
             }
             (_, true) => self.quantized(module, rows, cols).map(Weights::Quantized),
             (_, false) => {
                 let (float_type, data) = self.floats(&format!("{module}.weight"), &[rows, cols], None)?;
-                Ok(Weights::Dense(Dense::new(rows, cols, float_type, data.bytes)))
+                let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
+                Dense::new(rows, cols, float_type, data).map(Weights::Dense).map_err(failed)
             }
         }
     }
 
     fn quantized(&mut self, module: &str, rows: usize, cols: usize) -> Result<Quantized, WeightsError> {
-        let scheme = self.config.quantization.scheme_of(module);
+        let format = self.config.quantization.format_of(module);
         let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
         // The scale type decides nothing about whether the layout is possible, but is part of it.
-        let shaped = |scale_type| Layout::new(rows, cols, scheme.bits, scheme.group_size, scale_type).map_err(failed);
+        let shaped = |scale_type| Layout::new(rows, cols, format, scale_type).map_err(failed);
         let layout = shaped(FloatType::F32)?;
         let groups = [rows, layout.groups_per_row()];
-        let (scale_type, scales) = self.floats(&format!("{module}.scales"), &groups, Some(scheme))?;
-        let (bias_type, biases) = self.floats(&format!("{module}.biases"), &groups, Some(scheme))?;
+        let (scale_type, scales) = self.floats(&format!("{module}.scales"), &groups, Some(format))?;
+        let (bias_type, biases) = self.floats(&format!("{module}.biases"), &groups, Some(format))?;
         if scale_type != bias_type {
             let (scales, biases) = (format!("{scale_type:?}"), format!("{bias_type:?}"));
             return Err(WeightsError::ScaleTypes { module: module.to_owned(), scales, biases });
         }
         let name = format!("{module}.weight");
-        let weight = self.take(&name, &[rows, layout.words_per_row()], Some(scheme))?;
+        let weight = self.take(&name, &[rows, layout.words_per_row()], Some(format))?;
         if weight.dtype != Dtype::U32 {
             let found = weight.dtype.to_string();
             return Err(WeightsError::ElementType { tensor: name, found, wanted: "U32, as packed words" });
         }
-        Quantized::new(shaped(scale_type)?, weight.part, scales, biases).map_err(failed)
+        Quantized::new(shaped(scale_type)?, weight.bytes, scales, Some(biases)).map_err(failed)
     }
 
     /// A tensor of one dimension, widened.
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
-        let (float_type, part) = self.floats(name, &[len], None)?;
-        Ok((0..len).map(|i| float_type.get(&part.bytes, i)).collect())
+        let (float_type, data) = self.floats(name, &[len], None)?;
+        Ok((0..len).map(|i| float_type.get(&data, i)).collect())
     }
 
     fn floats(
         &mut self,
         name: &str,
         shape: &[usize],
-        scheme: Option<Scheme>,
-    ) -> Result<(FloatType, Part), WeightsError> {
-        let tensor = self.take(name, shape, scheme)?;
+        format: Option<Format>,
+    ) -> Result<(FloatType, Bytes), WeightsError> {
+        let tensor = self.take(name, shape, format)?;
         let float_type = match tensor.dtype {
             Dtype::F16 => FloatType::F16,
             Dtype::BF16 => FloatType::Bf16,
@@ -247,14 +249,14 @@ impl Parts<'_> {
                 return Err(WeightsError::ElementType { tensor, found, wanted: "F16, BF16 or F32" });
             }
         };
-        Ok((float_type, tensor.part))
+        Ok((float_type, tensor.bytes))
     }
 
-    fn take(&mut self, name: &str, shape: &[usize], scheme: Option<Scheme>) -> Result<StoredTensor, WeightsError> {
+    fn take(&mut self, name: &str, shape: &[usize], format: Option<Format>) -> Result<StoredTensor, WeightsError> {
         let tensor = self.tensors.remove(name).ok_or_else(|| WeightsError::Missing { tensor: name.to_owned() })?;
         let wanted: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
         if tensor.shape != wanted {
-            return Err(WeightsError::Shape { tensor: name.to_owned(), found: tensor.shape, wanted, scheme });
+            return Err(WeightsError::Shape { tensor: name.to_owned(), found: tensor.shape, wanted, format });
         }
         Ok(tensor)
     }
@@ -276,12 +278,14 @@ impl Parts<'_> {
 }
 
 /// How a matrix is quantized, at the end of a message.
-struct Stored<'a>(&'a Option<Scheme>);
+struct Stored<'a>(&'a Option<Format>);
 
 impl fmt::Display for Stored<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(Scheme { bits, group_size }) => write!(f, ", with {} bits in groups of {group_size}", bits.get()),
+            Some(format) => {
+                write!(f, ", with {} bits in groups of {}", format.width().bits(), format.group_size())
+            }
             None => Ok(()),
         }
     }

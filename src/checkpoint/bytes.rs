@@ -1,25 +1,54 @@
 //! Bytes with an owner: a slice of a memory map, of the program itself, or of a buffer.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-/// A shared, immutable range of bytes. Cloning copies a pointer, not the data.
+/// Where bytes lie on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRange {
+    /// Absolute path of the file.
+    pub path: PathBuf,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// A shared, immutable range of bytes. Cloning copies pointers, not the data.
 #[derive(Clone)]
 pub struct Bytes {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
     range: Range<usize>,
+    /// The file that the owner maps from its first byte on, if it maps one.
+    file: Option<Arc<Path>>,
 }
 
 impl Bytes {
     /// All bytes of `owner`: a `memmap2::Mmap`, a `Vec<u8>`, a `&'static [u8]`.
     pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         let range = 0..owner.as_ref().len();
-        Self { owner: Arc::new(owner), range }
+        Self { owner: Arc::new(owner), range, file: None }
+    }
+
+    /// All bytes of `owner`, which maps the whole file at `path`.
+    pub(super) fn of_file(owner: memmap2::Mmap, path: &Path) -> Self {
+        Self { file: Some(path.into()), ..Self::new(owner) }
     }
 
     /// A part of these bytes, with the same owner; `None` if `range` reaches beyond them.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         let (start, end) = (self.range.start.checked_add(range.start)?, self.range.start.checked_add(range.end)?);
-        (start <= end && end <= self.range.end).then(|| Self { owner: Arc::clone(&self.owner), range: start..end })
+        (start <= end && end <= self.range.end).then(|| Self { range: start..end, ..self.clone() })
+    }
+
+    /// Where these bytes lie on disk; `None` where they are in memory alone.
+    pub fn origin(&self) -> Option<FileRange> {
+        let path = self.file.as_ref()?.to_path_buf();
+        Some(FileRange { path, offset: self.range.start as u64, len: self.range.len() })
     }
 
     /// The bytes.

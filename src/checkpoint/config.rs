@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::json::{JsonError, parse_object, shortened};
-pub use super::quantization::{Override, Quantization, Scheme};
+pub use super::quantization::{Override, Quantization};
 
 /// Largest size that a dimension may have: 2^24. Products of two, in bytes, stay far from overflow.
 const LARGEST: u64 = 1 << 24;

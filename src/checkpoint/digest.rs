@@ -16,10 +16,12 @@ use blake3::{Hash, Hasher};
 use super::folder::StoredFile;
 use crate::{cache::write_whole, quant::MatrixRef};
 
-/// BLAKE3 over `weight`, `scales` and `biases` as they are stored, in this order.
+/// BLAKE3 over `weight`, `scales` and, where the format has them, `biases` as they are stored, in this order.
 pub fn head_digest(head: &MatrixRef<'_>) -> Hash {
     let mut hasher = Hasher::new();
-    hasher.update(head.weight()).update(head.scales()).update(head.biases());
+    for (_, part) in head.parts() {
+        hasher.update(part);
+    }
     hasher.finalize()
 }
 

@@ -88,17 +88,17 @@ fn open(path: &Path) -> io::Result<StoredFile> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let bytes = if path.extension().is_some_and(|extension| extension == "safetensors") {
-        map(&file)?
+        map(&file, path)?
     } else {
         Bytes::new(fs::read(path)?)
     };
     Ok(StoredFile { bytes, disk: Some(OnDisk { path: path.to_owned(), metadata }) })
 }
 
-fn map(file: &File) -> io::Result<Bytes> {
+fn map(file: &File, path: &Path) -> io::Result<Bytes> {
     // SAFETY: the mapping is private and read-only, and lives as long as the `Mmap` that `Bytes`
     // owns. That nobody truncates or rewrites the file meanwhile cannot be enforced; it is the
     // condition that the module documentation and `Checkpoint::open` put on the caller.
     let map = unsafe { memmap2::Mmap::map(file) }?;
-    Ok(Bytes::new(map))
+    Ok(Bytes::of_file(map, path))
 }

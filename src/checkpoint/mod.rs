@@ -35,13 +35,13 @@ use std::{
 
 pub use self::{
     assemble::WeightsError,
-    bytes::Bytes,
+    bytes::{Bytes, FileRange},
     config::{Config, ConfigError},
     digest::head_digest,
     header::HeaderError,
     json::JsonError,
     tensors::TensorError,
-    weights::{Dense, FileRange, LayerWeights, Linear, ModelWeights, Part, Quantized, Weights},
+    weights::{Dense, LayerWeights, Linear, ModelWeights, Quantized, Weights},
 };
 use self::{
     folder::{Place, StoredFile},

@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::{
     TensorInfo,
+    bytes::Bytes,
     folder::StoredFile,
     header::{self, HeaderError},
     json::{JsonError, parse_object, shortened},
-    weights::{FileRange, Part},
 };
 pub(super) use safetensors::Dtype;
 
@@ -100,7 +100,7 @@ pub(super) struct StoredTensor {
     pub(super) file: String,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<u64>,
-    pub(super) part: Part,
+    pub(super) bytes: Bytes,
 }
 
 impl StoredTensor {
@@ -188,10 +188,8 @@ pub(super) fn read(
                 let (first, second) = (first.file.clone(), file.clone());
                 return Err(TensorError::InTwoShards { tensor: shortened(&name), first, second });
             }
-            let (offset, len) = (range.start as u64, range.len());
-            let origin = stored.disk.as_ref().map(|disk| FileRange { path: disk.path.clone(), offset, len });
             let bytes = stored.bytes.slice(range).expect("the header's ranges lie in the file");
-            tensors.insert(name, StoredTensor { file: file.clone(), dtype, shape, part: Part { bytes, origin } });
+            tensors.insert(name, StoredTensor { file: file.clone(), dtype, shape, bytes });
         }
     }
     if let Some(Index(listed)) = index

@@ -10,7 +10,8 @@ use super::{
     exit_code, output, resolve,
 };
 use crate::{
-    checkpoint::config::{Override, Scheme},
+    checkpoint::config::Override,
+    quant::{self, Codes},
     subject::Subject,
 };
 
@@ -35,7 +36,7 @@ fn first_words(subject: &Subject) -> Vec<u32> {
 /// Bytes of all tensors by where they go: the head, and everything else.
 fn bytes(subject: &Subject) -> (u64, u64) {
     let head = subject.head().view();
-    let head = (head.weight().len() + head.scales().len() + head.biases().len()) as u64;
+    let head = head.parts().map(|(_, part)| part.len() as u64).sum();
     let size = |dtype: &str| match dtype {
         "uint32" | "float32" => 4,
         _ => 2,
@@ -47,12 +48,13 @@ fn bytes(subject: &Subject) -> (u64, u64) {
 
 fn quantization(subject: &Subject) -> Value {
     let quantization = &subject.checkpoint().config().quantization;
-    let scheme =
-        |scheme: &Scheme| json!({"group_size": scheme.group_size, "bits": scheme.bits.get(), "mode": "affine"});
-    let mut object = scheme(&quantization.scheme);
+    let format = |format: &quant::Format| match format.codes() {
+        Codes::Affine(width) => json!({"group_size": format.group_size(), "bits": width.bits(), "mode": "affine"}),
+    };
+    let mut object = format(&quantization.format);
     for (module, exception) in &quantization.overrides {
         object[module] = match exception {
-            Override::Scheme(own) => scheme(own),
+            Override::Format(own) => format(own),
             Override::Quantized => Value::Bool(true),
             Override::Dense => Value::Bool(false),
         };

@@ -243,7 +243,7 @@ pub(super) fn introduction(subject: &Subject) -> String {
         config.hidden_size,
         layout.rows(),
         layout.cols(),
-        layout.bits().get(),
+        layout.bits(),
         layout.group_size(),
         subject.backend().kernel(),
         subject.team().threads(),

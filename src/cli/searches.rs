@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     coherence::Verdict,
-    edit::{Amount, Family, Tensor, Value},
+    edit::{Amount, Family, Value},
+    quant::Tensor,
     record::{
         CampaignFacts, Record, SCHEMA,
         summary::{Spread, changed},

@@ -14,49 +14,9 @@ use std::collections::BTreeMap;
 pub use random::{Amount, Family, MOST_FLIPS, Random, Value};
 pub(crate) use random::{Generator, mix};
 pub use text::ParseError;
-pub use write::{MatrixMut, Undo};
+pub use write::Undo;
 
-use crate::quant::{Layout, MatrixRef};
-
-/// One of the three arrays of a quantized matrix.
-#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Tensor {
-    /// The packed codes.
-    #[default]
-    Weight,
-    /// One factor a group.
-    Scales,
-    /// One offset a group.
-    Biases,
-}
-
-impl Tensor {
-    /// `weight`, `scales` or `biases`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Weight => "weight",
-            Self::Scales => "scales",
-            Self::Biases => "biases",
-        }
-    }
-
-    /// Elements a row: codes of `weight`, groups of the others.
-    const fn columns(self, layout: &Layout) -> usize {
-        match self {
-            Self::Weight => layout.cols(),
-            Self::Scales | Self::Biases => layout.groups_per_row(),
-        }
-    }
-
-    /// Bits of one element.
-    const fn bits(self, layout: &Layout) -> usize {
-        match self {
-            Self::Weight => layout.bits().get(),
-            Self::Scales | Self::Biases => 8 * layout.scale_type().size(),
-        }
-    }
-}
+use crate::quant::{Format, Layout, MatrixBuf, MatrixRef, Tensor};
 
 /// One change. Rows, columns and bits are counted from 0, bit 0 is the least.
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
@@ -137,6 +97,16 @@ pub enum EditError {
         /// How many there are.
         limit: usize,
     },
+    /// A tensor that the head's format does not have.
+    #[error("{edit}: a head in the format {format} has no {}", .tensor.name())]
+    NoSuchTensor {
+        /// The change in its text form.
+        edit: String,
+        /// The tensor: biases.
+        tensor: Tensor,
+        /// The format of the head.
+        format: Format,
+    },
     /// A code that does not fit its bits.
     #[error("{edit}: {value} is no code of {bits} bits")]
     Code {
@@ -178,45 +148,16 @@ pub enum EditError {
 pub struct Plan {
     /// Subtracted from every packed word of the rows that are not replaced.
     pub shift: u32,
-    /// Rows in their final form, shifts included, by row of the matrix.
-    pub rows: BTreeMap<usize, RowPatch>,
-}
-
-/// One row of a quantized matrix, owned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowPatch {
-    weight: Vec<u8>,
-    scales: Vec<u8>,
-    biases: Vec<u8>,
-}
-
-impl RowPatch {
-    fn of(matrix: &MatrixRef<'_>, row: usize) -> Self {
-        let row = matrix.row(row);
-        Self { weight: row.weight().to_vec(), scales: row.scales().to_vec(), biases: row.biases().to_vec() }
-    }
-
-    /// The row as a matrix of its own, of the layout of the matrix that it belongs to.
-    ///
-    /// # Panics
-    /// If `layout` is of another width or type.
-    pub fn view(&self, layout: &Layout) -> MatrixRef<'_> {
-        MatrixRef::new(layout.with_rows(1), &self.weight, &self.scales, &self.biases).expect("a row of this layout")
-    }
-
-    fn writable(&mut self, layout: &Layout) -> MatrixMut<'_> {
-        MatrixMut::new(layout.with_rows(1), &mut self.weight, &mut self.scales, &mut self.biases)
-            .expect("a row of this layout")
-    }
+    /// Rows in their final form, shifts included, each a matrix of one row, by row of the matrix.
+    pub rows: BTreeMap<usize, MatrixBuf>,
 }
 
 impl Plan {
     /// The first `count` packed words of row 0 after the edit, or all of them if there are fewer.
     pub fn first_words(&self, matrix: &MatrixRef<'_>, count: usize) -> Vec<u32> {
-        let layout = matrix.layout();
-        (0..count.min(layout.words_per_row()))
+        (0..count.min(matrix.layout().words_per_row()))
             .map(|word| match self.rows.get(&0) {
-                Some(row) => row.view(layout).word(0, word),
+                Some(row) => row.word(0, word),
                 None => matrix.word(0, word).wrapping_sub(self.shift),
             })
             .collect()
@@ -307,17 +248,17 @@ impl Edit {
         let edit = self.expand(layout)?;
         let mut plan = Plan::default();
         for row in edit.changes.iter().filter_map(Change::row) {
-            plan.rows.entry(row).or_insert_with(|| RowPatch::of(matrix, row));
+            plan.rows.entry(row).or_insert_with(|| matrix.row(row).to_buf());
         }
         for change in &edit.changes {
             if let Change::Shift(shift) = change {
                 plan.shift = plan.shift.wrapping_add(*shift as u32);
                 for row in plan.rows.values_mut() {
-                    row.writable(layout).shift(*shift as u32);
+                    change.write(row, 0);
                 }
             } else if let Some(row) = change.row() {
-                let patch = plan.rows.get_mut(&row).expect("every row that a change touches was copied");
-                patch.writable(layout).write(change, 0);
+                let row = plan.rows.get_mut(&row).expect("every row that a change touches was copied");
+                change.write(row, 0);
             }
         }
         Ok(plan)
@@ -350,14 +291,15 @@ impl Change {
         match *self {
             Self::Flip { tensor, column, bit, .. } => {
                 let what = if tensor == Tensor::Weight { "column" } else { "group" };
-                within(what, column, tensor.columns(layout))?;
-                within("bit", bit as usize, tensor.bits(layout))
+                has(tensor, layout, || self.clone())?;
+                within(what, column, layout.columns(tensor))?;
+                within("bit", bit as usize, layout.element_bits(tensor))
             }
             Self::SetCode { column, value, .. } => {
                 within("column", column, layout.cols())?;
-                if value > layout.bits().mask() {
+                if value > layout.width().mask() {
                     let edit = Edit::new(vec![self.clone()]).to_string();
-                    return Err(EditError::Code { edit, value, bits: layout.bits().get() });
+                    return Err(EditError::Code { edit, value, bits: layout.bits() });
                 }
                 Ok(())
             }
@@ -365,6 +307,64 @@ impl Change {
             Self::XorWord { word, .. } | Self::SetWord { word, .. } => within("word", word, layout.words_per_row()),
             Self::Shift(_) => Ok(()),
             Self::Random(random) => random.check(layout),
+        }
+    }
+}
+
+/// Checks that a head of `layout` has `tensor`, for a change of it.
+fn has(tensor: Tensor, layout: &Layout, change: impl Fn() -> Change) -> Result<(), EditError> {
+    let format = layout.format();
+    if format.tensors().contains(&tensor) {
+        return Ok(());
+    }
+    Err(EditError::NoSuchTensor { edit: Edit::new(vec![change()]).to_string(), tensor, format })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        quant::FloatType,
+        testing::{heads::affine, strategies::edits::SHIFTS},
+    };
+
+    #[test]
+    fn biases_of_a_format_without_them_are_refused_by_its_name_and_all_else_is_as_ever() {
+        let with = affine(3, 64, 4, 32, FloatType::F16);
+        let layout = Layout::new(3, 64, with.format().without_biases(), FloatType::F16).expect("a layout");
+        let matrix = MatrixBuf::zeros(layout);
+        for text in
+            ["flip:biases[0,0].0", "random:flips=3,seed=1,tensor=biases", "random:rate=1e-1,seed=1,tensor=biases"]
+        {
+            let edit: Edit = text.parse().expect("an edit");
+            let refused =
+                EditError::NoSuchTensor { edit: text.to_owned(), tensor: Tensor::Biases, format: layout.format() };
+            assert_eq!(refused.to_string(), format!("{text}: a head in the format affine-4-g32 has no biases"));
+            assert_eq!(edit.check(&with), Ok(()));
+            assert_eq!(edit.check(&layout), Err(refused.clone()));
+            assert_eq!(edit.plan(&matrix.view()), Err(refused));
+        }
+        let edit: Edit =
+            "flip:scales[1,1].14+random:flips=9,seed=2,tensor=scales+set:weight[2,9]=7".parse().expect("an edit");
+        let plan = edit.plan(&matrix.view()).expect("it fits");
+        assert!(plan.rows.values().all(|row| row.biases().is_none()));
+    }
+
+    #[test]
+    fn every_change_of_a_matrix_without_biases_is_taken_back() {
+        let format = affine(3, 64, 8, 32, FloatType::F32).format().without_biases();
+        let clean = MatrixBuf::zeros(Layout::new(3, 64, format, FloatType::F32).expect("a layout"));
+        let texts = ["flip:scales[1,1].31", "set:weight[2,9]=255", "add:weight[0,63]=-1", "xor:word[1,3]=0x80000001"];
+        for change in texts
+            .iter()
+            .flat_map(|text| text.parse::<Edit>().expect("an edit").changes)
+            .chain(SHIFTS.map(Change::Shift))
+        {
+            let mut matrix = clean.clone();
+            let undo = change.write(&mut matrix, change.row().unwrap_or(0));
+            assert_eq!(matrix == clean, matches!(change, Change::Shift(shift) if shift as u32 == 0), "{change:?}");
+            undo.take_back(&mut matrix);
+            assert!(matrix == clean, "{change:?}");
         }
     }
 }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Edit, EditError, Tensor};
-use crate::quant::Layout;
+use super::{Change, Edit, EditError};
+use crate::quant::{Layout, Tensor};
 
 /// Flips that a random edit may stand for: it is stored as a list of them, some twenty bytes each.
 pub const MOST_FLIPS: u64 = 2_000_000;
@@ -115,11 +115,11 @@ impl Random {
     /// prefix; for [`Amount::Rate`] ascending.
     ///
     /// # Errors
-    /// [`EditError::Flips`], where there are fewer bits; [`EditError::Many`], where it would be more than
-    /// [`MOST_FLIPS`]; [`EditError::Rate`].
+    /// [`EditError::NoSuchTensor`]; [`EditError::Flips`], where there are fewer bits; [`EditError::Many`], where it would
+    /// be more than [`MOST_FLIPS`]; [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
         self.check(layout)?;
-        let (columns, bits) = (self.tensor.columns(layout) as u64, self.tensor.bits(layout) as u64);
+        let (columns, bits) = (layout.columns(self.tensor) as u64, layout.element_bits(self.tensor) as u64);
         let total = self.total_bits(layout);
         let mut generator = Generator::new(self.seed);
         let flip = |at: u64| Change::Flip {
@@ -164,6 +164,7 @@ impl Random {
     }
 
     pub(super) fn check(&self, layout: &Layout) -> Result<(), EditError> {
+        super::has(self.tensor, layout, || Change::Random(*self))?;
         let edit = || Edit::new(vec![Change::Random(*self)]).to_string();
         let limit = self.total_bits(layout);
         match self.amount {
@@ -186,7 +187,7 @@ impl Random {
 
     /// Bits of the tensor.
     fn total_bits(&self, layout: &Layout) -> u64 {
-        (layout.rows() * self.tensor.columns(layout)) as u64 * self.tensor.bits(layout) as u64
+        (layout.rows() * layout.columns(self.tensor)) as u64 * layout.element_bits(self.tensor) as u64
     }
 }
 
@@ -249,10 +250,10 @@ impl Family {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quant::{Bits, FloatType};
+    use crate::{quant::FloatType, testing::heads::affine};
 
     fn layout() -> Layout {
-        Layout::new(96, 64, Bits::Four, 32, FloatType::F16).expect("a layout")
+        affine(96, 64, 4, 32, FloatType::F16)
     }
 
     fn flips(amount: Amount, seed: u64) -> Vec<Change> {
@@ -311,7 +312,7 @@ mod tests {
 
     #[test]
     fn more_flips_than_an_edit_can_hold_are_refused_before_they_are_drawn() {
-        let large = Layout::new(49_152, 576, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let large = affine(49_152, 576, 4, 64, FloatType::F16);
         let draw = |amount| Random { tensor: Tensor::Weight, amount, seed: 1 }.check(&large);
         assert_eq!(draw(Amount::Flips(MOST_FLIPS)), Ok(()));
         assert!(matches!(draw(Amount::Flips(MOST_FLIPS + 1)), Err(EditError::Many { expected: 2_000_001, .. })));

@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Amount, Change, Edit, Family, Random, Tensor};
+use super::{Amount, Change, Edit, Family, Random};
+use crate::quant::Tensor;
 
 /// A text that is no edit: where, and what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,16 +1,9 @@
 //! Writing changes into a matrix, and taking them back.
 
-use super::{Change, Tensor};
-use crate::quant::{Layout, MatrixError, MatrixRef, packed};
+use std::ops::{DerefMut, Range};
 
-/// A quantized matrix that can be written.
-#[derive(Debug)]
-pub struct MatrixMut<'a> {
-    layout: Layout,
-    weight: &'a mut [u8],
-    scales: &'a mut [u8],
-    biases: &'a mut [u8],
-}
+use super::Change;
+use crate::quant::{Matrix, Tensor};
 
 /// What takes a change back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,89 +23,100 @@ pub enum Undo {
     },
 }
 
-impl<'a> MatrixMut<'a> {
-    /// Checks the lengths of the three parts against `layout`.
-    ///
-    /// # Errors
-    /// [`MatrixError::Length`].
-    pub fn new(
-        layout: Layout,
-        weight: &'a mut [u8],
-        scales: &'a mut [u8],
-        biases: &'a mut [u8],
-    ) -> Result<Self, MatrixError> {
-        MatrixRef::new(layout, weight, scales, biases)?;
-        Ok(Self { layout, weight, scales, biases })
-    }
-
-    /// Subtracts `shift` from every packed word, wrapping.
-    pub fn shift(&mut self, shift: u32) {
-        super::shift_words(self.weight, shift);
-    }
-
-    /// Writes a change that fits the layout, its row taken as `row`, and says how to take it back.
+impl Change {
+    /// Writes this change, which fits the matrix, with its row taken as `row`, and says how to take it back.
     ///
     /// # Panics
-    /// On a place beyond the matrix, which [`super::Edit::check`] finds first, and on a random family that
+    /// On a place that the matrix does not have, which [`super::Edit::check`] finds first, and on a random family that
     /// is not expanded.
-    pub fn write(&mut self, change: &Change, row: usize) -> Undo {
-        let bits = self.layout.bits();
-        match *change {
-            Change::Shift(shift) => {
-                self.shift(shift as u32);
+    pub fn write<B: DerefMut<Target = [u8]>>(&self, matrix: &mut Matrix<B>, row: usize) -> Undo {
+        match *self {
+            Self::Shift(shift) => {
+                super::shift_words(bytes_of(matrix, Tensor::Weight), shift as u32);
                 Undo::Shift(shift as u32)
             }
-            Change::Flip { tensor: Tensor::Weight, column, bit, .. } => {
-                self.code(row, column, |code| code ^ (1 << bit))
+            Self::Flip { tensor: Tensor::Weight, column, bit, .. } => {
+                code(matrix, row, column, |code| code ^ (1 << bit))
             }
-            Change::Flip { tensor, column, bit, .. } => {
-                let size = self.layout.scale_type().size();
-                let at = (row * self.layout.groups_per_row() + column) * size;
-                self.bytes(tensor, at, size, |value| value ^ (1 << bit))
+            Self::Flip { tensor, column, bit, .. } => {
+                let size = matrix.layout().scale_type().size();
+                let at = (row * matrix.layout().groups_per_row() + column) * size;
+                number(matrix, tensor, at..at + size, |value| value ^ (1 << bit))
             }
-            Change::SetCode { column, value, .. } => self.code(row, column, |_| value),
-            Change::AddCode { column, amount, .. } => {
-                // Only the low bits count, so the sum may wrap as it likes; `with_code` masks it.
-                self.code(row, column, |code| code.wrapping_add(amount as u32) & bits.mask())
-            }
-            Change::XorWord { word, mask, .. } => self.word(row, word, |old| old ^ mask),
-            Change::SetWord { word, value, .. } => self.word(row, word, |_| value),
-            Change::Random(_) => panic!("random families are expanded before they are written"),
+            Self::SetCode { column, value, .. } => code(matrix, row, column, |_| value),
+            // Only the low bits count, so the sum may wrap as it likes.
+            Self::AddCode { column, amount, .. } => code(matrix, row, column, |code| code.wrapping_add(amount as u32)),
+            Self::XorWord { word: column, mask, .. } => word(matrix, row, column, |old| old ^ mask),
+            Self::SetWord { word: column, value, .. } => word(matrix, row, column, |_| value),
+            Self::Random(_) => panic!("random families are expanded before they are written"),
         }
     }
+}
 
-    /// Takes a change back.
-    pub fn undo(&mut self, undo: &Undo) {
-        match *undo {
-            Undo::Shift(shift) => self.shift(shift.wrapping_neg()),
-            Undo::Bytes { tensor, at, old, len } => self.tensor(tensor)[at..at + len].copy_from_slice(&old[..len]),
+impl Undo {
+    /// Takes the change back.
+    ///
+    /// # Panics
+    /// If it was written into a matrix of another layout.
+    pub fn take_back<B: DerefMut<Target = [u8]>>(&self, matrix: &mut Matrix<B>) {
+        match *self {
+            Self::Shift(shift) => super::shift_words(bytes_of(matrix, Tensor::Weight), shift.wrapping_neg()),
+            Self::Bytes { tensor, at, old, len } => {
+                bytes_of(matrix, tensor)[at..at + len].copy_from_slice(&old[..len]);
+            }
         }
     }
+}
 
-    fn code(&mut self, row: usize, column: usize, change: impl Fn(u32) -> u32) -> Undo {
-        let bits = self.layout.bits();
-        let (word, i) = (column / bits.per_word(), column % bits.per_word());
-        self.word(row, word, |old| packed::with_code(old, i, change(packed::code(old, i, bits)), bits))
-    }
+/// Changes the code at `column` of `row`; of the new one only the low bits count.
+fn code<B: DerefMut<Target = [u8]>>(
+    matrix: &mut Matrix<B>,
+    row: usize,
+    column: usize,
+    change: impl Fn(u32) -> u32,
+) -> Undo {
+    let (width, row_bytes) = (matrix.layout().width(), matrix.layout().weight_row_bytes());
+    let new = change(matrix.code(row, column));
+    let bytes = width.bytes_of(column);
+    let of_row = &mut bytes_of(matrix, Tensor::Weight)[row * row_bytes..][..row_bytes];
+    let undo = kept(Tensor::Weight, row * row_bytes + bytes.start, &of_row[bytes]);
+    width.set_code(of_row, column, new);
+    undo
+}
 
-    fn word(&mut self, row: usize, word: usize, change: impl Fn(u32) -> u32) -> Undo {
-        let at = row * self.layout.weight_row_bytes() + 4 * word;
-        self.bytes(Tensor::Weight, at, 4, change)
-    }
+/// Changes packed word `word` of `row`.
+fn word<B: DerefMut<Target = [u8]>>(
+    matrix: &mut Matrix<B>,
+    row: usize,
+    word: usize,
+    change: impl Fn(u32) -> u32,
+) -> Undo {
+    let at = row * matrix.layout().weight_row_bytes() + 4 * word;
+    number(matrix, Tensor::Weight, at..at + 4, change)
+}
 
-    fn bytes(&mut self, tensor: Tensor, at: usize, len: usize, change: impl Fn(u32) -> u32) -> Undo {
-        let bytes = &mut self.tensor(tensor)[at..at + len];
-        let mut old = [0; 4];
-        old[..len].copy_from_slice(bytes);
-        bytes.copy_from_slice(&change(u32::from_le_bytes(old)).to_le_bytes()[..len]);
-        Undo::Bytes { tensor, at, old, len }
-    }
+/// Changes some bytes, at most four, as one little-endian number.
+fn number<B: DerefMut<Target = [u8]>>(
+    matrix: &mut Matrix<B>,
+    tensor: Tensor,
+    at: Range<usize>,
+    change: impl Fn(u32) -> u32,
+) -> Undo {
+    let bytes = &mut bytes_of(matrix, tensor)[at.clone()];
+    let mut old = [0; 4];
+    old[..bytes.len()].copy_from_slice(bytes);
+    let undo = kept(tensor, at.start, bytes);
+    bytes.copy_from_slice(&change(u32::from_le_bytes(old)).to_le_bytes()[..at.len()]);
+    undo
+}
 
-    fn tensor(&mut self, tensor: Tensor) -> &mut [u8] {
-        match tensor {
-            Tensor::Weight => self.weight,
-            Tensor::Scales => self.scales,
-            Tensor::Biases => self.biases,
-        }
-    }
+/// What puts back `bytes`, which lie at `at`.
+fn kept(tensor: Tensor, at: usize, bytes: &[u8]) -> Undo {
+    let mut old = [0; 4];
+    old[..bytes.len()].copy_from_slice(bytes);
+    Undo::Bytes { tensor, at, old, len: bytes.len() }
+}
+
+fn bytes_of<B: DerefMut<Target = [u8]>>(matrix: &mut Matrix<B>, tensor: Tensor) -> &mut [u8] {
+    matrix.part_mut(tensor).expect("an edit that fits changes tensors that the format has")
 }

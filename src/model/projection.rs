@@ -4,7 +4,7 @@ use super::BodyError;
 use crate::{
     edit::Plan,
     kernels::{Activations, Kernel, Pass, Product, Top, multiply, multiply_rows, tops},
-    quant::{MatrixRef, WeightsRef},
+    quant::{MatrixBuf, MatrixRef, WeightsRef},
     team::Team,
 };
 
@@ -155,8 +155,7 @@ impl Projection for CpuProjection<'_> {
         let layout = self.matrix.layout();
         let mut input = Activations::new(self.kernel, layout.cols());
         input.fill(self.team, hidden.len(), layout.cols(), |i, out| out.copy_from_slice(hidden[i]));
-        let rows: Vec<MatrixRef<'_>> =
-            plans.iter().flat_map(|plan| plan.rows.values()).map(|row| row.view(layout)).collect();
+        let rows: Vec<MatrixRef<'_>> = plans.iter().flat_map(|plan| plan.rows.values()).map(MatrixBuf::view).collect();
         let mut out = vec![0.0; rows.len() * hidden.len()];
         multiply_rows(self.kernel, self.team, &rows, &input, &mut out);
         Ok(out)

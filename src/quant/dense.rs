@@ -1,30 +1,23 @@
 //! Matrices that a checkpoint leaves unquantized.
 
+use std::ops::Deref;
+
 use super::{FloatType, MatrixError};
 
-/// A row-major matrix of floats, little-endian, of any alignment.
+/// A row-major matrix of floats, little-endian and of any alignment, in bytes of type `B`.
 #[derive(Clone, Copy, Debug)]
-pub struct DenseRef<'a> {
+pub struct Dense<B> {
     rows: usize,
     cols: usize,
     float_type: FloatType,
-    data: &'a [u8],
+    data: B,
 }
 
-impl<'a> DenseRef<'a> {
-    /// Checks the length of `data` against the shape.
-    ///
-    /// # Errors
-    /// [`MatrixError::Length`]; a shape whose size overflows needs more bytes than there can be.
-    pub fn new(rows: usize, cols: usize, float_type: FloatType, data: &'a [u8]) -> Result<Self, MatrixError> {
-        let needed = rows.checked_mul(cols).and_then(|n| n.checked_mul(float_type.size())).unwrap_or(usize::MAX);
-        if data.len() != needed {
-            return Err(MatrixError::Length { part: "weight", found: data.len(), needed });
-        }
-        Ok(Self { rows, cols, float_type, data })
-    }
+/// The view that kernels read.
+pub type DenseRef<'a> = Dense<&'a [u8]>;
 
-    /// Output features.
+impl<B> Dense<B> {
+    /// Output features, or tokens of an embedding.
     #[inline]
     pub const fn rows(&self) -> usize {
         self.rows
@@ -39,9 +32,37 @@ impl<'a> DenseRef<'a> {
     pub const fn float_type(&self) -> FloatType {
         self.float_type
     }
-    /// The elements, row-major, little-endian.
+    /// The elements.
     #[inline]
-    pub const fn data(&self) -> &'a [u8] {
-        self.data
+    pub const fn data(&self) -> &B {
+        &self.data
+    }
+}
+
+impl<B: Deref<Target = [u8]>> Dense<B> {
+    /// Checks the length of `data` against the shape.
+    ///
+    /// # Errors
+    /// [`MatrixError::Length`]; a shape whose size overflows needs more bytes than there can be.
+    pub fn new(rows: usize, cols: usize, float_type: FloatType, data: B) -> Result<Self, MatrixError> {
+        let needed = rows.checked_mul(cols).and_then(|n| n.checked_mul(float_type.size())).unwrap_or(usize::MAX);
+        if data.len() != needed {
+            return Err(MatrixError::Length { part: "weight", found: data.len(), needed });
+        }
+        Ok(Self { rows, cols, float_type, data })
+    }
+
+    /// The matrix as kernels read it.
+    pub fn view(&self) -> DenseRef<'_> {
+        Dense { rows: self.rows, cols: self.cols, float_type: self.float_type, data: &self.data }
+    }
+
+    /// The element at `row`, `col`, widened exactly.
+    ///
+    /// # Panics
+    /// If either is out of range.
+    pub fn get(&self, row: usize, col: usize) -> f32 {
+        assert!(col < self.cols, "column {col} of {}", self.cols);
+        self.float_type.get(&self.data, row * self.cols + col)
     }
 }

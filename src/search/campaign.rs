@@ -25,8 +25,8 @@ use serde::Serialize;
 
 use crate::{
     coherence::Verdict,
-    edit::{Amount, Change, Edit, Random, Tensor, Value, mix},
-    quant::Layout,
+    edit::{Amount, Change, Edit, Random, Value, mix},
+    quant::{Layout, Tensor},
     record::{Record, summary::Spread},
     stats::wilson,
 };
@@ -165,11 +165,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{
-        quant::{Bits, FloatType},
-        record::CampaignFacts,
-        testing::records::record,
-    };
+    use crate::{quant::FloatType, record::CampaignFacts, testing::heads::affine, testing::records::record};
 
     fn campaign(trials: usize, half_width: Option<f64>) -> Campaign {
         let rows = vec![Amount::Flips(3), Amount::Rate(0.001), Amount::Flips(4)];
@@ -178,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_trial_draws_its_own_flips_and_a_row_draws_the_same_alone() {
-        let layout = Layout::new(96, 64, Bits::Four, 32, FloatType::F16).expect("a layout");
+        let layout = affine(96, 64, 4, 32, FloatType::F16);
         let draw =
             |campaign: &Campaign, row, trial| campaign.edit(row, trial).expand(&layout).expect("flips").to_string();
         let whole = campaign(50, None);

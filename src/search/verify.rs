@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{RunError, session::trials};
 use crate::{
     checkpoint::digest::head_digest,
-    edit::{Amount, Change, Edit, Random, Tensor, shift_word},
+    edit::{Amount, Change, Edit, Random, shift_word},
     head::Head,
     model::{HeldHead, Projection, Query},
     quant::MatrixRef,
@@ -159,7 +159,7 @@ pub fn verify(
 fn edits(matrix: &MatrixRef<'_>, seed: u64) -> Result<Vec<Edit>, RunError> {
     let layout = matrix.layout();
     let mut edits: Vec<Edit> = seed::SHIFTS.into_iter().chain([-1, i64::MIN, i64::MAX]).map(Edit::shift).collect();
-    for tensor in [Tensor::Weight, Tensor::Scales, Tensor::Biases] {
+    for &tensor in layout.format().tensors() {
         let random = Change::Random(Random { tensor, amount: Amount::Flips(8), seed });
         edits.push(Edit::new(vec![random]).expand(layout)?);
     }

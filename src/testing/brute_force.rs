@@ -15,10 +15,11 @@
 
 use crate::{
     certificate::{Flip, Position, Rows, Within, census, least_flips, least_flips_within, scale_census, toward},
-    edit::{Edit, Tensor},
+    edit::Edit,
     kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
-    quant::{Bits, FloatType, Layout, MatrixRef, WeightsRef, packed},
+    quant::{FloatType, Format, Layout, MatrixBuf, MatrixRef, Tensor, WeightsRef},
     team::Team,
+    testing::heads::encode,
 };
 
 /// Sets of flips that are tried for each claim, at most.
@@ -30,8 +31,8 @@ const GROUP: usize = 32;
 /// A head and a hidden state that is zero but for a few columns.
 #[derive(Clone, Debug)]
 pub struct SmallHead {
-    /// Width of the codes.
-    pub bits: Bits,
+    /// How codes are stored.
+    pub format: Format,
     /// Type of scales and biases.
     pub scale_type: FloatType,
     /// `[rows][64]`.
@@ -75,10 +76,12 @@ impl SmallHead {
             usize::from(byte)
         };
         let first = next();
-        let bits = if first & 1 == 0 { Bits::Four } else { Bits::Eight };
+        let bits = if first & 1 == 0 { 4 } else { 8 };
+        let format = Format::affine(bits, GROUP).expect("a format");
+        let mask = format.width().mask();
         let scale_type = [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F16][first >> 1 & 3];
         let rows = 2 + (first >> 3) % 3;
-        let used = if bits == Bits::Four { 2 + (first >> 5) % 3 } else { 1 + (first >> 5) % 2 };
+        let used = if bits == 4 { 2 + (first >> 5) % 3 } else { 1 + (first >> 5) % 2 };
         let mut hidden: Vec<(usize, f32)> = Vec::new();
         for _ in 0..used {
             let (column, value) = (next() % COLS, next());
@@ -88,21 +91,19 @@ impl SmallHead {
         }
         let (mut codes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
         // Codes of 8 bits reach sixteen times as far.
-        let step = if bits == Bits::Four { 16.0 } else { 256.0 };
+        let step = if bits == 4 { 16.0 } else { 256.0 };
         for _ in 0..rows {
             let mut row = vec![0; COLS];
             for &(column, _) in &hidden {
-                row[column] = next() as u32 & bits.mask();
+                row[column] = next() as u32 & mask;
             }
             // The other columns do not matter, which is a claim of its own.
-            (0..COLS)
-                .filter(|c| hidden.iter().all(|(used, _)| used != c))
-                .for_each(|c| row[c] = c as u32 & bits.mask());
+            (0..COLS).filter(|c| hidden.iter().all(|(used, _)| used != c)).for_each(|c| row[c] = c as u32 & mask);
             codes.push(row);
             scales.push([next(), next()].map(|byte| (byte as f32 - 96.0).trunc() / 16.0 / step * 2.0));
             biases.push([next(), next()].map(|byte| (byte as f32 - 128.0) / 16.0));
         }
-        let mut head = Self { bits, scale_type, codes, scales, biases, hidden };
+        let mut head = Self { format, scale_type, codes, scales, biases, hidden };
         // Left to chance, a token that takes several flips is rare.
         let aim = next();
         if aim & 3 != 0 {
@@ -136,20 +137,15 @@ impl SmallHead {
     }
 
     fn layout(&self) -> Layout {
-        Layout::new(self.codes.len(), COLS, self.bits, GROUP, self.scale_type).expect("two groups")
+        Layout::new(self.codes.len(), COLS, self.format, self.scale_type).expect("two groups")
     }
 
-    fn bytes(&self) -> [Vec<u8>; 3] {
+    fn matrix(&self) -> MatrixBuf {
         let floats = |values: &[[f32; 2]]| {
-            let bytes = |&value: &f32| match self.scale_type {
-                FloatType::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
-                FloatType::Bf16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
-                FloatType::F32 => value.to_le_bytes().to_vec(),
-            };
-            values.as_flattened().iter().flat_map(bytes).collect()
+            values.as_flattened().iter().flat_map(|&value| encode(self.scale_type, value)).collect()
         };
-        let words = self.codes.iter().flat_map(|row| packed::pack(row, self.bits));
-        [words.flat_map(u32::to_le_bytes).collect(), floats(&self.scales), floats(&self.biases)]
+        let words = self.codes.iter().flat_map(|row| self.format.width().pack(row)).collect();
+        MatrixBuf::new(self.layout(), words, floats(&self.scales), Some(floats(&self.biases))).expect("whole rows")
     }
 
     /// The flips that can matter.
@@ -158,7 +154,7 @@ impl SmallHead {
         for row in 0..self.codes.len() {
             for &(column, _) in &self.hidden {
                 let flip = |bit| Flip { row: row as u32, column: column as u32, bit: bit as u8 };
-                flips.extend((0..self.bits.get()).map(flip));
+                flips.extend((0..self.format.width().bits()).map(flip));
             }
         }
         flips
@@ -209,9 +205,8 @@ impl SmallHead {
     /// # Errors
     /// What differs.
     pub fn check(&self) -> Result<Checked, String> {
-        let layout = self.layout();
-        let [weight, scales, biases] = self.bytes();
-        let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("as long as the layout says");
+        let owned = self.matrix();
+        let (matrix, layout) = (owned.view(), *owned.layout());
         let mut hidden = vec![0.0; COLS];
         self.hidden.iter().for_each(|&(column, h)| hidden[column] = h);
         let team = Team::new(1);
@@ -249,11 +244,12 @@ impl SmallHead {
         // Within one word, row or line, over all units.
         for within in [Within::Word, Within::Row, Within::Line] {
             let unit = |flip: &Flip| {
-                let at = flip.row as usize * COLS + flip.column as usize;
+                let of_row = layout.width().word_of(flip.column as usize, usize::from(flip.bit));
+                let word = flip.row as usize * layout.words_per_row() + of_row;
                 match within {
-                    Within::Word => at / self.bits.per_word(),
+                    Within::Word => word,
                     Within::Row => flip.row as usize,
-                    Within::Line => at * self.bits.get() / 512,
+                    Within::Line => word / 16,
                 }
             };
             let mut units: Vec<usize> = all.iter().map(unit).collect();
@@ -319,7 +315,7 @@ impl SmallHead {
             let (mut critical, mut not_finite) = (0, 0);
             for bit in 0..self.scale_type.size() * 8 * 2 * layout.rows() {
                 let (element, bit) = (bit / (8 * self.scale_type.size()), bit % (8 * self.scale_type.size()));
-                let data = if tensor == Tensor::Scales { &scales } else { &biases };
+                let data = matrix.part(tensor).expect("it has both");
                 let size = self.scale_type.size();
                 let mut bytes = data[element * size..][..size].to_vec();
                 bytes[bit / 8] ^= 1 << (bit % 8);
@@ -363,7 +359,7 @@ impl SmallHead {
         let mut logits = project(matrix, hidden, team);
         for (&row, patch) in &plan.rows {
             let mut weights = vec![0.0; COLS];
-            scalar::dequantize_row(&patch.view(matrix.layout()), 0, 0, &mut weights);
+            scalar::dequantize_row(&patch.view(), 0, 0, &mut weights);
             logits[row] = scalar::dot(&weights, hidden);
         }
         Ok(top(&logits.iter().map(|&logit| f64::from(logit)).collect::<Vec<_>>()))

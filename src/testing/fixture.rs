@@ -26,11 +26,8 @@ use serde_json::{Value, json};
 
 use super::heads::encode;
 use crate::{
-    checkpoint::{
-        bytes::Bytes,
-        config::{Override, Scheme},
-    },
-    quant::{Bits, FloatType, packed},
+    checkpoint::{bytes::Bytes, config::Override},
+    quant::{FloatType, Format},
 };
 
 /// A small Llama. Fields are named as the keys of `config.json`.
@@ -50,8 +47,8 @@ pub struct Fixture {
     pub num_key_value_heads: usize,
     /// Columns of a head; not written where `None`, which means `hidden_size / num_attention_heads`.
     pub head_dim: Option<usize>,
-    /// Width of the codes.
-    pub bits: Bits,
+    /// Bits of a code.
+    pub bits: usize,
     /// Columns of a group.
     pub group_size: usize,
     /// Type of scales, biases, norms and unquantized matrices.
@@ -87,7 +84,7 @@ impl Default for Fixture {
             num_attention_heads: 4,
             num_key_value_heads: 2,
             head_dim: None,
-            bits: Bits::Four,
+            bits: 4,
             group_size: 32,
             scale_type: FloatType::F16,
             tie_word_embeddings: Some(false),
@@ -140,10 +137,10 @@ impl Fixture {
 
     /// `config.json`.
     pub fn config(&self) -> Value {
-        let mut quantization = json!({"group_size": self.group_size, "bits": self.bits.get(), "mode": "affine"});
+        let mut quantization = json!({"group_size": self.group_size, "bits": self.bits, "mode": "affine"});
         for (module, entry) in &self.overrides {
             quantization[module] = match entry {
-                Override::Scheme(own) => json!({"group_size": own.group_size, "bits": own.bits.get()}),
+                Override::Format(own) => json!({"group_size": own.group_size(), "bits": own.width().bits()}),
                 Override::Quantized => json!(true),
                 Override::Dense => json!(false),
             };
@@ -211,11 +208,14 @@ impl Fixture {
 
     /// The codes that are packed into `module`, row-major; `None` if there is no such module, or if
     /// it is not quantized.
+    ///
+    /// # Panics
+    /// If there is no format of so many bits in groups of such a size.
     pub fn codes(&self, module: &str) -> Option<Vec<u32>> {
-        let scheme = self.scheme(module)?;
+        let mask = self.format(module)?.width().mask();
         let Module { rows, cols, .. } = self.modules().into_iter().find(|candidate| candidate.name == module)?;
         let mut random = self.random(&format!("{module}.weight"));
-        Some((0..rows * cols).map(|_| random.next_u64() as u32 & scheme.bits.mask()).collect())
+        Some((0..rows * cols).map(|_| random.next_u64() as u32 & mask).collect())
     }
 
     /// Every tensor of the checkpoint, by name.
@@ -231,25 +231,21 @@ impl Fixture {
             // Uniform codes then give weights with a standard deviation of about 1 / sqrt(cols).
             let deviation = 1.0 / (cols as f32).sqrt();
             let weight = format!("{name}.weight");
-            let Some(scheme) = self.scheme(&name) else {
+            let Some(format) = self.format(&name) else {
                 let mut random = self.random(&weight);
                 let values = (0..rows * cols).map(|_| 3.4 * deviation * (random.unit() - 0.5));
                 tensors.insert(weight, float_tensor(self.scale_type, vec![rows, cols], values));
                 continue;
             };
-            let codes = self.codes(&name).expect("it has a scheme");
-            let words = codes.chunks(cols).flat_map(|row| packed::pack(row, scheme.bits));
-            let data = words.flat_map(u32::to_le_bytes).collect();
-            let words_per_row = cols / scheme.bits.per_word();
+            let (codes, width, group_size) =
+                (self.codes(&name).expect("it has a format"), format.width(), format.group_size());
+            let data = codes.chunks(cols).flat_map(|row| width.pack(row)).collect();
+            let words_per_row = width.words(cols);
             tensors.insert(weight, FixtureTensor { dtype: Dtype::U32, shape: vec![rows, words_per_row], data });
 
-            assert!(
-                cols.is_multiple_of(scheme.group_size),
-                "{name}: {cols} columns in groups of {}",
-                scheme.group_size
-            );
-            let groups = cols / scheme.group_size;
-            let top = scheme.bits.mask() as f32;
+            assert!(cols.is_multiple_of(group_size), "{name}: {cols} columns in groups of {group_size}");
+            let groups = cols / group_size;
+            let top = width.mask() as f32;
             let mut random = self.random(&format!("{name}.scales"));
             let scales: Vec<f32> = (0..rows * groups)
                 .map(|_| {
@@ -279,11 +275,13 @@ impl Fixture {
         float_tensor(self.scale_type, vec![len], (0..len).map(|_| middle + 0.4 * (random.unit() - 0.5)))
     }
 
-    fn scheme(&self, module: &str) -> Option<Scheme> {
+    fn format(&self, module: &str) -> Option<Format> {
         match self.overrides.get(module) {
             Some(Override::Dense) => None,
-            Some(Override::Scheme(own)) => Some(*own),
-            Some(Override::Quantized) | None => Some(Scheme { bits: self.bits, group_size: self.group_size }),
+            Some(Override::Format(own)) => Some(*own),
+            Some(Override::Quantized) | None => {
+                Some(Format::affine(self.bits, self.group_size).unwrap_or_else(|error| panic!("{error}")))
+            }
         }
     }
 

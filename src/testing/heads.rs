@@ -1,30 +1,32 @@
 //! Heads as values, and what edits mean for them.
 //!
-//! [`SmallHead`] is a head with its bytes, which goes into JSON and back. [`Plain`] is a head taken apart into
-//! numbers, on which each change is done as its contract states it and each weight computed from its formula, with
-//! nothing shared with the code under test: the specification that the oracles hold everything else against.
+//! A [`MatrixBuf`] is a head with its bytes; what is here draws one, edits it, and writes it as JSON and reads it back.
+//! [`Plain`] is a head taken apart into numbers, on which each change is done as its contract states it and each weight
+//! computed from its formula, with nothing shared with the code under test: the specification that the oracles hold
+//! everything else against.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 use crate::{
-    checkpoint::{Bytes, Part, Quantized},
-    edit::{Change, Edit, Tensor},
+    checkpoint::{Bytes, Quantized},
+    edit::{Change, Edit},
     head::Head,
-    quant::{Bits, FloatType, Layout, MatrixRef},
+    quant::{FloatType, Format, Layout, Matrix, MatrixBuf, MatrixRef, Tensor},
     team::Team,
 };
 
-/// Weight, scales and biases, as they lie in a checkpoint.
-pub type Parts = [Vec<u8>; 3];
-
-/// The three parts of a matrix, copied.
-pub fn parts_of(matrix: &MatrixRef<'_>) -> Parts {
-    [matrix.weight(), matrix.scales(), matrix.biases()].map(<[u8]>::to_vec)
+/// The layout of a matrix in MLX's mode `affine`.
+///
+/// # Panics
+/// If there is no such layout.
+pub fn affine(rows: usize, cols: usize, bits: usize, group_size: usize, scale_type: FloatType) -> Layout {
+    let format = Format::affine(bits, group_size).unwrap_or_else(|error| panic!("{error}"));
+    Layout::new(rows, cols, format, scale_type).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A team of one or two threads that all oracles share: starting one costs more than most of their cases.
@@ -43,140 +45,105 @@ pub fn encode(float_type: FloatType, value: f32) -> Vec<u8> {
     }
 }
 
-/// A head with its bytes. In JSON the rows are in hexadecimal, as their bytes lie.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Stored", into = "Stored")]
-pub struct SmallHead {
-    /// Shape and format.
-    pub layout: Layout,
-    /// As many bytes as the layout asks for.
-    pub parts: Parts,
-}
-
-impl SmallHead {
-    /// Bytes that are all `fill`, or drawn from `seed`.
-    pub fn new(layout: Layout, fill: Option<u8>, seed: u64) -> Self {
+impl MatrixBuf {
+    /// A matrix whose bytes are all drawn from `seed`.
+    pub fn random(layout: Layout, seed: u64) -> Self {
         let mut stream = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
-        let mut part = |row_bytes: usize| {
-            let mut bytes = vec![fill.unwrap_or(0); layout.rows() * row_bytes];
-            if fill.is_none() {
-                stream.fill(&mut bytes);
-            }
-            bytes
-        };
-        let parts = [layout.weight_row_bytes(), layout.scale_row_bytes(), layout.scale_row_bytes()].map(&mut part);
-        Self { layout, parts }
-    }
-
-    /// As kernels and edits see it.
-    ///
-    /// # Panics
-    /// If a part is not as long as the layout asks for.
-    pub fn view(&self) -> MatrixRef<'_> {
-        let [weight, scales, biases] = &self.parts;
-        MatrixRef::new(self.layout, weight, scales, biases).expect("parts as long as the layout asks for")
+        let mut matrix = Self::zeros(layout);
+        for &tensor in layout.format().tensors() {
+            stream.fill(matrix.part_mut(tensor).expect("the format has it"));
+        }
+        matrix
     }
 
     /// As a checkpoint holds it.
-    ///
-    /// # Panics
-    /// If a part is not as long as the layout asks for.
     pub fn quantized(&self) -> Quantized {
-        let [weight, scales, biases] = self.parts.clone().map(|bytes| Part { bytes: Bytes::new(bytes), origin: None });
-        Quantized::new(self.layout, weight, scales, biases).expect("parts as long as the layout asks for")
+        let bytes = |part: &Vec<u8>| Bytes::new(part.clone());
+        Matrix::new(*self.layout(), bytes(self.weight()), bytes(self.scales()), self.biases().map(bytes))
+            .expect("as long as these are")
     }
 
-    /// A copy that can be written, by one or two threads.
-    ///
-    /// # Panics
-    /// If a part is not as long as the layout asks for.
+    /// A copy that edits are written into by one or two threads.
     pub fn head(&self, threads: usize) -> Head {
         Head::private(&self.quantized(), Arc::clone(team(threads))).expect("memory is always mapped")
     }
 
-    /// The bytes after writing `edit` in place.
+    /// What writing `edit` in place leaves.
     ///
     /// # Panics
     /// If `edit` does not fit.
-    pub fn written(&self, edit: &Edit) -> Parts {
+    pub fn written(&self, edit: &Edit) -> Self {
         let mut head = self.head(1);
-        parts_of(&head.apply(edit).expect("it fits").view())
+        head.apply(edit).expect("it fits").view().to_buf()
     }
 
-    /// The bytes that the plan of `edit` stands for: rows that it replaces, the others shifted.
+    /// What the plan of `edit` stands for: rows that it replaces, and the others shifted.
     ///
     /// # Panics
     /// If `edit` does not fit.
-    pub fn planned(&self, edit: &Edit) -> Parts {
+    pub fn planned(&self, edit: &Edit) -> Self {
         let plan = edit.plan(&self.view()).expect("it fits");
-        let mut parts = Parts::default();
-        for row in 0..self.layout.rows() {
-            let of_row = match plan.rows.get(&row) {
-                Some(patch) => parts_of(&patch.view(&self.layout)),
-                None => {
-                    let clean = self.view().row(row);
-                    let word = |word| clean.word(0, word).wrapping_sub(plan.shift).to_le_bytes();
-                    let weight = (0..self.layout.words_per_row()).flat_map(word).collect();
-                    [weight, clean.scales().to_vec(), clean.biases().to_vec()]
-                }
-            };
-            for (part, row) in parts.iter_mut().zip(of_row) {
-                part.extend(row);
-            }
+        let mut matrix = self.clone();
+        for word in matrix.part_mut(Tensor::Weight).expect("every format has a weight").chunks_exact_mut(4) {
+            let shifted = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_sub(plan.shift);
+            word.copy_from_slice(&shifted.to_le_bytes());
         }
-        parts
+        for (&row, patch) in &plan.rows {
+            matrix.set_rows(row, &patch.view());
+        }
+        matrix
     }
 }
 
-/// A [`SmallHead`] in JSON.
+/// A head in JSON: its rows in hexadecimal, as their bytes lie.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     cols: usize,
-    bits: u64,
+    bits: usize,
     group_size: usize,
     scale_type: String,
     weight: Vec<String>,
     scales: Vec<String>,
-    biases: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    biases: Option<Vec<String>>,
 }
 
 const SCALE_TYPES: [(&str, FloatType); 3] =
     [("float16", FloatType::F16), ("bfloat16", FloatType::Bf16), ("float32", FloatType::F32)];
 
-impl From<SmallHead> for Stored {
-    fn from(head: SmallHead) -> Self {
-        let layout = &head.layout;
-        let rows = |part: usize, row_bytes: usize| head.parts[part].chunks(row_bytes).map(hex).collect();
+impl Serialize for MatrixBuf {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let layout = self.layout();
+        let rows = |part: &Vec<u8>| part.chunks(part.len() / layout.rows()).map(hex).collect();
         let name = SCALE_TYPES.iter().find(|(_, known)| *known == layout.scale_type()).expect("all are listed").0;
-        Self {
+        let stored = Stored {
             cols: layout.cols(),
-            bits: layout.bits().get() as u64,
+            bits: layout.bits(),
             group_size: layout.group_size(),
             scale_type: name.to_owned(),
-            weight: rows(0, layout.weight_row_bytes()),
-            scales: rows(1, layout.scale_row_bytes()),
-            biases: rows(2, layout.scale_row_bytes()),
-        }
+            weight: rows(self.weight()),
+            scales: rows(self.scales()),
+            biases: self.biases().map(rows),
+        };
+        stored.serialize(serializer)
     }
 }
 
-impl TryFrom<Stored> for SmallHead {
-    type Error = String;
-
-    fn try_from(stored: Stored) -> Result<Self, String> {
-        let bits = Bits::new(stored.bits).ok_or_else(|| format!("no codes of {} bits", stored.bits))?;
+impl<'de> Deserialize<'de> for MatrixBuf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
         let known = SCALE_TYPES.iter().find(|(name, _)| *name == stored.scale_type);
-        let (_, scale_type) = known.ok_or_else(|| format!("no scale_type {:?}", stored.scale_type))?;
-        let layout = Layout::new(stored.weight.len(), stored.cols, bits, stored.group_size, *scale_type)
-            .map_err(|error| error.to_string())?;
-        let part = |rows: Vec<String>| -> Result<Vec<u8>, String> {
-            rows.iter().map(|row| unhex(row)).collect::<Result<Vec<_>, _>>().map(|rows| rows.concat())
+        let (_, scale_type) =
+            known.ok_or_else(|| D::Error::custom(format!("no scale_type {:?}", stored.scale_type)))?;
+        let format = Format::affine(stored.bits, stored.group_size).map_err(D::Error::custom)?;
+        let layout = Layout::new(stored.weight.len(), stored.cols, format, *scale_type).map_err(D::Error::custom)?;
+        let part = |rows: Vec<String>| -> Result<Vec<u8>, D::Error> {
+            let rows: Result<Vec<_>, _> = rows.iter().map(|row| unhex(row)).collect();
+            Ok(rows.map_err(D::Error::custom)?.concat())
         };
-        let parts = [part(stored.weight)?, part(stored.scales)?, part(stored.biases)?];
-        let [weight, scales, biases] = &parts;
-        MatrixRef::new(layout, weight, scales, biases).map_err(|error| error.to_string())?;
-        Ok(Self { layout, parts })
+        let biases = stored.biases.map(part).transpose()?;
+        Self::new(layout, part(stored.weight)?, part(stored.scales)?, biases).map_err(D::Error::custom)
     }
 }
 
@@ -192,12 +159,38 @@ pub(super) fn unhex(text: &str) -> Result<Vec<u8>, String> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).map_err(|_| wrong())).collect()
 }
 
-/// One row taken apart: packed words, and the bits of scales and biases.
+/// One row taken apart: packed words, and the bits of scales and biases, of which a format may have none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PlainRow {
     words: Vec<u32>,
     scales: Vec<u32>,
     biases: Vec<u32>,
+}
+
+impl PlainRow {
+    /// The place in a word of bit `bit` of the code at `column`, where codes of `bits` bits follow each other through
+    /// the words, and bits are counted from the lowest.
+    fn place(bits: usize, column: usize, bit: usize) -> (usize, usize) {
+        let at = column * bits + bit;
+        (at / 32, at % 32)
+    }
+
+    /// The code at `column`, bit by bit.
+    fn code(&self, bits: usize, column: usize) -> u32 {
+        let bit = |bit| {
+            let (word, at) = Self::place(bits, column, bit);
+            (self.words[word] >> at & 1) << bit
+        };
+        (0..bits).map(bit).sum()
+    }
+
+    /// Makes `code` the code at `column`, bit by bit.
+    fn set_code(&mut self, bits: usize, column: usize, code: u32) {
+        for bit in 0..bits {
+            let (word, at) = Self::place(bits, column, bit);
+            self.words[word] = self.words[word] & !(1 << at) | (code >> bit & 1) << at;
+        }
+    }
 }
 
 /// Rows of a matrix, taken apart.
@@ -221,10 +214,11 @@ impl Plain {
         let size = layout.scale_type().size();
         let (words, scales) = (layout.weight_row_bytes(), layout.scale_row_bytes());
         let row = |row: usize| {
+            let of_groups = |part: &[u8]| numbers(&part[row * scales..][..scales], size);
             let plain = PlainRow {
                 words: numbers(&matrix.weight()[row * words..][..words], 4),
-                scales: numbers(&matrix.scales()[row * scales..][..scales], size),
-                biases: numbers(&matrix.biases()[row * scales..][..scales], size),
+                scales: of_groups(matrix.scales()),
+                biases: matrix.biases().map_or(Vec::new(), |biases| of_groups(biases)),
             };
             (row, plain)
         };
@@ -236,18 +230,19 @@ impl Plain {
         Self::of_rows(matrix, 0..matrix.layout().rows())
     }
 
-    /// The bytes of the rows that were taken, in order.
-    pub fn parts(&self) -> Parts {
+    /// The rows that were taken, put together in order.
+    ///
+    /// # Panics
+    /// If none were taken.
+    pub fn matrix(&self) -> MatrixBuf {
         let bytes = |numbers: &dyn Fn(&PlainRow) -> Vec<u32>, size: usize| -> Vec<u8> {
             let numbers = self.rows.values().flat_map(numbers);
             numbers.flat_map(|number| number.to_le_bytes().into_iter().take(size)).collect()
         };
         let size = self.layout.scale_type().size();
-        [
-            bytes(&|row| row.words.clone(), 4),
-            bytes(&|row| row.scales.clone(), size),
-            bytes(&|row| row.biases.clone(), size),
-        ]
+        let biases = self.layout.format().has_biases().then(|| bytes(&|row| row.biases.clone(), size));
+        let (words, scales) = (bytes(&|row| row.words.clone(), 4), bytes(&|row| row.scales.clone(), size));
+        MatrixBuf::new(self.layout.with_rows(self.rows.len()), words, scales, biases).expect("whole rows")
     }
 
     /// Indices of the rows that were taken, in order.
@@ -258,20 +253,18 @@ impl Plain {
     /// `scales * code + biases` of each column of a row, rounded to `f32` once.
     ///
     /// # Panics
-    /// If that row was not taken.
+    /// If that row was not taken, or the format has no biases.
     pub fn weights(&self, row: usize) -> Vec<f32> {
         let row = &self.rows[&row];
-        let (bits, scale_type) = (self.layout.bits().get(), self.layout.scale_type());
+        let (bits, scale_type) = (self.layout.bits(), self.layout.scale_type());
         let float = |bits: u32| match scale_type {
             FloatType::F16 => half::f16::from_bits(bits as u16).to_f32(),
             FloatType::Bf16 => half::bf16::from_bits(bits as u16).to_f32(),
             FloatType::F32 => f32::from_bits(bits),
         };
-        let (base, per_word) = (1_u64 << bits, 32 / bits);
         let weight = |column: usize| {
-            let code = u64::from(row.words[column / per_word]) / base.pow((column % per_word) as u32) % base;
             let group = column / self.layout.group_size();
-            float(row.scales[group]).mul_add(code as f32, float(row.biases[group]))
+            float(row.scales[group]).mul_add(row.code(bits, column) as f32, float(row.biases[group]))
         };
         (0..self.layout.cols()).map(weight).collect()
     }
@@ -310,15 +303,13 @@ impl Plain {
         }
     }
 
-    /// Codes are digits of the word, the first the lowest; `change` of one wraps within it.
+    /// `change` of a code wraps within it.
     fn code(&mut self, row: usize, column: usize, change: impl Fn(i128) -> i128) {
-        let bits = self.layout.bits().get();
-        let (base, per_word) = (1_i128 << bits, 32 / bits);
-        let place = base.pow((column % per_word) as u32);
-        self.word(row, column / per_word, |word| {
-            let old = i128::from(word) / place % base;
-            (i128::from(word) + (change(old).rem_euclid(base) - old) * place) as u32
-        });
+        let bits = self.layout.bits();
+        if let Some(row) = self.rows.get_mut(&row) {
+            let new = change(i128::from(row.code(bits, column))).rem_euclid(1 << bits);
+            row.set_code(bits, column, new as u32);
+        }
     }
 
     fn word(&mut self, row: usize, word: usize, change: impl Fn(u32) -> u32) {
@@ -332,14 +323,14 @@ impl Plain {
 mod tests {
     use super::*;
 
-    fn head() -> SmallHead {
-        SmallHead::new(Layout::new(2, 64, Bits::Four, 32, FloatType::Bf16).expect("a layout"), None, 7)
+    fn head() -> MatrixBuf {
+        MatrixBuf::random(affine(2, 64, 4, 32, FloatType::Bf16), 7)
     }
 
     #[test]
     fn a_head_comes_back_from_json_as_it_was() {
         let text = serde_json::to_string(&head()).expect("JSON");
-        assert_eq!(serde_json::from_str::<SmallHead>(&text).expect("a head"), head());
+        assert_eq!(serde_json::from_str::<MatrixBuf>(&text).expect("a head"), head());
     }
 
     #[test]
@@ -357,22 +348,22 @@ mod tests {
         ] {
             let mut bad = good.clone();
             bad[key] = value;
-            assert!(serde_json::from_value::<SmallHead>(bad.clone()).is_err(), "{bad}");
+            assert!(serde_json::from_value::<MatrixBuf>(bad.clone()).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn what_was_taken_apart_is_put_together_again() {
-        assert_eq!(Plain::of(&head().view()).parts(), head().parts);
-        assert_eq!(Plain::of_rows(&head().view(), [1]).parts(), parts_of(&head().view().row(1)));
+        assert_eq!(Plain::of(&head().view()).matrix(), head());
+        assert_eq!(Plain::of_rows(&head().view(), [1]).matrix(), head().view().row(1).to_buf());
     }
 
     #[test]
     fn a_weight_is_the_formula_on_the_numbers_of_the_example() {
-        let layout = Layout::new(1, 32, Bits::Four, 32, FloatType::F16).expect("a layout");
         let weight = 0x7654_3210_u32.to_le_bytes().repeat(4);
-        let parts = [weight, encode(FloatType::F16, 0.5), encode(FloatType::F16, -2.0)];
-        let head = SmallHead { layout, parts };
+        let (scales, biases) = (encode(FloatType::F16, 0.5), encode(FloatType::F16, -2.0));
+        let layout = affine(1, 32, 4, 32, FloatType::F16);
+        let head = MatrixBuf::new(layout, weight, scales, Some(biases)).expect("a matrix");
         let weights = Plain::of(&head.view()).weights(0);
         assert_eq!(weights[..9], [-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, -2.0]);
     }

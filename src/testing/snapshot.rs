@@ -57,7 +57,7 @@ pub fn sheet(subject: &Subject, prompts: &[Prompt], max_tokens: usize) -> Result
         "          {} x {}, {} bits, group_size {}",
         layout.rows(),
         layout.cols(),
-        layout.bits().get(),
+        layout.bits(),
         layout.group_size()
     ));
     line(format!("suite     {} prompts, {} shifts", prompts.len(), seed::SHIFTS.len()));

@@ -616,7 +616,7 @@ impl Running {
 fn embedding(matrix: &MatrixRef<'_>, plan: &Plan, token: u32) -> Vec<f32> {
     let mut out = vec![0.0; matrix.layout().cols()];
     match plan.rows.get(&(token as usize)) {
-        Some(row) => scalar::dequantize_row(&row.view(matrix.layout()), 0, 0, &mut out),
+        Some(row) => scalar::dequantize_row(&row.view(), 0, 0, &mut out),
         None => scalar::dequantize_row(matrix, plan.shift, token as usize, &mut out),
     }
     out

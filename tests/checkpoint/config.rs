@@ -2,9 +2,9 @@
 
 use lm_headroom::checkpoint::{
     CheckpointError, ConfigError,
-    config::{Override, RopeScaling, Scheme},
+    config::{Override, RopeScaling},
 };
-use lm_headroom::quant::Bits;
+use lm_headroom::quant::Format;
 use lm_headroom::testing::fixture::Fixture;
 use serde_json::{Value, json};
 
@@ -341,8 +341,8 @@ fn an_exception_that_leaves_something_out_has_the_defaults_of_mlx() {
     .unwrap();
     assert!(parsed.tie_word_embeddings, "an absent key means true");
     let quantization = &parsed.quantization;
-    assert_eq!(quantization.scheme, Scheme { bits: Bits::Eight, group_size: 32 });
-    assert_eq!(quantization.overrides["a"], Override::Scheme(Scheme { bits: Bits::Four, group_size: 64 }));
+    assert_eq!(quantization.format, Format::affine(8, 32).expect("a format"));
+    assert_eq!(quantization.overrides["a"], Override::Format(Format::affine(4, 64).expect("a format")));
     assert_eq!(quantization.overrides["b"], Override::Dense);
     assert_eq!(quantization.overrides["c"], Override::Quantized);
 }

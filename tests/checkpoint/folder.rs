@@ -117,12 +117,12 @@ fn a_mapped_part_says_where_it_lies_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     write(&sharded().files(), folder.path());
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    for part in checkpoint.weights().head().parts() {
-        let origin = part.origin.as_ref().expect("it is mapped");
+    for (_, part) in checkpoint.weights().head().parts() {
+        let origin = part.origin().expect("it is mapped");
         let file = fs::read(&origin.path).unwrap();
-        assert_eq!(&file[origin.offset as usize..][..origin.len], part.bytes.as_slice());
+        assert_eq!(&file[origin.offset as usize..][..origin.len], part.as_slice());
     }
-    assert!(opened(sharded().files()).weights().head().parts().iter().all(|part| part.origin.is_none()));
+    assert!(opened(sharded().files()).weights().head().parts().all(|(_, part)| part.origin().is_none()));
 }
 
 #[cfg(unix)]

@@ -3,12 +3,8 @@
 use std::collections::BTreeMap;
 
 use lm_headroom::{
-    checkpoint::{
-        Checkpoint, Linear, Weights,
-        config::{Override, Scheme},
-        head_digest,
-    },
-    quant::{Bits, FloatType},
+    checkpoint::{Checkpoint, Linear, Weights, config::Override, head_digest},
+    quant::{FloatType, Format},
     testing::fixture::{Fixture, FixtureTensor, raw_safetensors},
 };
 use serde_json::json;
@@ -93,7 +89,7 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
 #[test]
 fn every_format_opens_and_gives_back_what_was_packed() {
     let mut compared = 0;
-    for bits in [Bits::Four, Bits::Eight] {
+    for bits in [4, 8] {
         for group_size in [32, 64, 128] {
             for scale_type in [FloatType::F16, FloatType::Bf16, FloatType::F32] {
                 for tied in [Some(false), Some(true), None] {
@@ -136,9 +132,9 @@ fn heads_wider_than_the_model_open() {
 fn exceptions_to_eight_bits_and_to_none_open() {
     let fixture = Fixture {
         overrides: BTreeMap::from([
-            ("lm_head".to_owned(), Override::Scheme(Scheme { bits: Bits::Eight, group_size: 64 })),
+            ("lm_head".to_owned(), Override::Format(Format::affine(8, 64).expect("a format"))),
             ("model.embed_tokens".to_owned(), Override::Dense),
-            ("model.layers.0.mlp.down_proj".to_owned(), Override::Scheme(Scheme { bits: Bits::Eight, group_size: 32 })),
+            ("model.layers.0.mlp.down_proj".to_owned(), Override::Format(Format::affine(8, 32).expect("a format"))),
             ("model.layers.1.self_attn.o_proj".to_owned(), Override::Dense),
             ("model.layers.1.self_attn.q_proj".to_owned(), Override::Quantized),
         ]),
@@ -146,7 +142,7 @@ fn exceptions_to_eight_bits_and_to_none_open() {
     };
     let checkpoint = opened(fixture.files());
     let head = checkpoint.weights().head().view();
-    assert_eq!((head.layout().bits(), head.layout().group_size()), (Bits::Eight, 64));
+    assert_eq!((head.layout().bits(), head.layout().group_size()), (8, 64));
     assert!(matches!(checkpoint.weights().embed_tokens, Weights::Dense(_)));
     check(&fixture, &checkpoint);
 }

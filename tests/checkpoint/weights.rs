@@ -196,7 +196,7 @@ fn another_scheme_than_the_tensors_have_is_refused() {
     for (key, value) in [("bits", 8), ("group_size", 64)] {
         let error =
             refused_weights(with_config(|config| config["quantization"][key] = json!(value)), &["model.embed_tokens"]);
-        assert!(matches!(error, WeightsError::Shape { scheme: Some(_), .. }), "{error}");
+        assert!(matches!(error, WeightsError::Shape { format: Some(_), .. }), "{error}");
     }
 }
 

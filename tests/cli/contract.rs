@@ -317,12 +317,10 @@ fn every_way_of_restoring_holds_on_every_layout_of_a_head() {
     let text = run(&["verify", "--seed", "7"]).exits(0).stdout;
     assert!(text.lines().count() == checks.len() && text.lines().all(|line| line.starts_with("ok ")), "{text}");
 
-    use lm_headroom::quant::{Bits, FloatType};
-    for (bits, group_size, scale_type, tied) in [
-        (Bits::Eight, 32, FloatType::Bf16, Some(false)),
-        (Bits::Four, 64, FloatType::F32, None),
-        (Bits::Eight, 64, FloatType::F16, Some(true)),
-    ] {
+    use lm_headroom::quant::FloatType;
+    for (bits, group_size, scale_type, tied) in
+        [(8, 32, FloatType::Bf16, Some(false)), (4, 64, FloatType::F32, None), (8, 64, FloatType::F16, Some(true))]
+    {
         let fixture =
             Fixture { bits, group_size, scale_type, tie_word_embeddings: tied, shards: 2, ..Fixture::default() };
         let folder = folder(&fixture.files());

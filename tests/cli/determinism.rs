@@ -1,10 +1,6 @@
 //! The same question gives the same bytes, whatever computes the answer.
 
-use lm_headroom::{
-    kernels::Kernel,
-    quant::{Bits, FloatType},
-    testing::fixture::Fixture,
-};
+use lm_headroom::{kernels::Kernel, quant::FloatType, testing::fixture::Fixture};
 
 use super::{folder, path, run};
 
@@ -51,7 +47,7 @@ fn neither_threads_nor_kernels_change_a_byte_on_the_demo_model() {
 #[test]
 fn neither_threads_nor_kernels_change_a_byte_on_other_layouts() {
     for (bits, scale_type, tied, embedding) in
-        [(Bits::Eight, FloatType::Bf16, Some(false), "separate"), (Bits::Four, FloatType::F32, None, "shared")]
+        [(8, FloatType::Bf16, Some(false), "separate"), (4, FloatType::F32, None, "shared")]
     {
         let fixture = Fixture {
             vocab_size: 93,

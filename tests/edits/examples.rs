@@ -3,34 +3,40 @@
 use std::cell::Cell;
 
 use lm_headroom::{
-    edit::{Amount, Change, Edit, EditError, Random, Tensor},
+    edit::{Amount, Change, Edit, EditError, Random},
     head::HeadError,
-    quant::{Bits, FloatType, Layout},
+    quant::{FloatType, Layout, MatrixBuf, Tensor},
+    testing::heads::affine,
 };
 use proptest::prelude::*;
 
-use super::{Matrix, edit, layouts, parts_of};
+use super::{edit, layouts};
 
 /// 40 x 64 in 4 bits, groups of 32, float16: eight words and two groups a row, every word `0x76543210`, every
 /// scale 1.0 and every bias -2.0.
-fn matrix() -> Matrix {
-    let layout = Layout::new(40, 64, Bits::Four, 32, FloatType::F16).expect("a layout");
+fn matrix() -> MatrixBuf {
+    let layout = affine(40, 64, 4, 32, FloatType::F16);
     let weight = 0x7654_3210_u32.to_le_bytes().repeat(40 * 8);
     let floats = |value: f32| half::f16::from_f32(value).to_le_bytes().repeat(40 * 2);
-    Matrix { layout, parts: [weight, floats(1.0), floats(-2.0)] }
+    MatrixBuf::new(layout, weight, floats(1.0), Some(floats(-2.0))).expect("a matrix")
 }
 
 /// `matrix` after `text`, written in place, which the plan agrees with.
-fn after(matrix: &Matrix, text: &str) -> Matrix {
+fn after(matrix: &MatrixBuf, text: &str) -> MatrixBuf {
     let edit = edit(text);
-    let parts = matrix.written(&edit);
-    assert!(matrix.planned(&edit) == parts, "{text}");
-    Matrix { layout: matrix.layout, parts }
+    let written = matrix.written(&edit);
+    assert!(matrix.planned(&edit) == written, "{text}");
+    written
+}
+
+/// Scales and biases.
+fn numbers(matrix: &MatrixBuf) -> [&Vec<u8>; 2] {
+    [matrix.scales(), matrix.biases().expect("it has some")]
 }
 
 /// The words that differ, with their new values.
-fn changed_words(before: &Matrix, after: &Matrix) -> Vec<(usize, usize, u32)> {
-    let (rows, words) = (before.layout.rows(), before.layout.words_per_row());
+fn changed_words(before: &MatrixBuf, after: &MatrixBuf) -> Vec<(usize, usize, u32)> {
+    let (rows, words) = (before.layout().rows(), before.layout().words_per_row());
     let places = (0..rows).flat_map(|row| (0..words).map(move |word| (row, word)));
     let word = |(row, word)| (row, word, after.view().word(row, word));
     places.filter(|&(row, word)| before.view().word(row, word) != after.view().word(row, word)).map(word).collect()
@@ -39,7 +45,7 @@ fn changed_words(before: &Matrix, after: &Matrix) -> Vec<(usize, usize, u32)> {
 #[test]
 fn clean_changes_nothing() {
     assert_eq!(edit("clean"), Edit::clean());
-    assert_eq!(after(&matrix(), "clean").parts, matrix().parts);
+    assert_eq!(after(&matrix(), "clean"), matrix());
     assert_eq!(edit("clean").plan(&matrix().view()), Ok(lm_headroom::edit::Plan::default()));
 }
 
@@ -58,7 +64,7 @@ fn a_shift_borrows_from_code_to_code_and_around_the_word() {
     ] {
         let shifted = after(&matrix(), text);
         assert!((0..40).all(|row| (0..8).all(|at| shifted.view().word(row, at) == word)), "{text}");
-        assert_eq!(shifted.parts[1..], matrix().parts[1..], "{text}");
+        assert_eq!(numbers(&shifted), numbers(&matrix()), "{text}");
     }
 }
 
@@ -81,7 +87,7 @@ fn each_kind_changes_the_one_word_that_it_names() {
     ] {
         let edited = after(&matrix(), text);
         assert_eq!(changed_words(&matrix(), &edited), [(row, word, value)], "{text}");
-        assert_eq!(edited.parts[1..], matrix().parts[1..], "{text}");
+        assert_eq!(numbers(&edited), numbers(&matrix()), "{text}");
     }
 }
 
@@ -96,14 +102,15 @@ fn what_sets_what_is_there_changes_nothing() {
         "flip:weight[5,9].2+flip:weight[5,9].2",
         "shift:4294967296",
     ] {
-        assert_eq!(after(&matrix(), text).parts, matrix().parts, "{text}");
+        assert_eq!(after(&matrix(), text), matrix(), "{text}");
     }
 }
 
 #[test]
 fn codes_of_8_bits_are_four_a_word() {
-    let layout = Layout::new(2, 32, Bits::Eight, 32, FloatType::F16).expect("a layout");
-    let matrix = Matrix::new(layout, Some(0xfe), 0);
+    let layout = affine(2, 32, 8, 32, FloatType::F16);
+    let mut matrix = MatrixBuf::zeros(layout);
+    matrix.part_mut(Tensor::Weight).expect("it has one").fill(0xfe);
     for (text, word, value) in [
         ("flip:weight[1,7].7", 1, 0x7efe_fefe),
         ("set:weight[1,0]=255", 0, 0xfefe_feff),
@@ -118,14 +125,14 @@ fn codes_of_8_bits_are_four_a_word() {
 fn a_flip_of_a_scale_or_bias_is_of_the_bits_of_its_type() {
     let after_flip = after(&matrix(), "flip:scales[3,1].15");
     assert_eq!((after_flip.view().scale(3, 0), after_flip.view().scale(3, 1)), (1.0, -1.0), "the sign");
-    assert_eq!(after_flip.parts[2], matrix().parts[2]);
+    assert_eq!(after_flip.biases(), matrix().biases());
     let after_flip = after(&matrix(), "flip:biases[3,0].10");
     assert_eq!((after_flip.view().bias(3, 0), after_flip.view().bias(3, 1)), (-4.0, -2.0), "the exponent's last bit");
-    assert_eq!(after_flip.parts[..2], matrix().parts[..2]);
+    assert_eq!((after_flip.weight(), after_flip.scales()), (matrix().weight(), matrix().scales()));
 
     for (scale_type, one) in [(FloatType::Bf16, vec![0x80, 0x3f]), (FloatType::F32, vec![0, 0, 0x80, 0x3f])] {
-        let layout = Layout::new(2, 64, Bits::Four, 32, scale_type).expect("a layout");
-        let matrix = Matrix { layout, parts: [vec![0; 64], one.repeat(4), one.repeat(4)] };
+        let layout = affine(2, 64, 4, 32, scale_type);
+        let matrix = MatrixBuf::new(layout, vec![0; 64], one.repeat(4), Some(one.repeat(4))).expect("a matrix");
         let top = 8 * scale_type.size() - 1;
         let negated = after(&matrix, &format!("flip:scales[1,0].{top}"));
         assert_eq!((negated.view().scale(1, 0), negated.view().scale(1, 1)), (-1.0, 1.0));
@@ -150,12 +157,12 @@ fn random_flips_are_as_many_bits_as_they_say_all_in_their_tensor() {
     let reached = Cell::new(0);
     let tensors = [Tensor::Weight, Tensor::Scales, Tensor::Biases];
     proptest!(|(layout in layouts(), which in 0..3_usize, flips in 0..=16_u64, seed in any::<u64>())| {
-        let matrix = Matrix::new(layout, None, seed);
+        let matrix = MatrixBuf::random(layout, seed);
         let random = Random { tensor: tensors[which], amount: Amount::Flips(flips), seed };
         let written = matrix.written(&Edit::new(vec![Change::Random(random)]));
-        for (part, (before, after)) in matrix.parts.iter().zip(&written).enumerate() {
+        for ((tensor, before), (_, after)) in matrix.parts().zip(written.parts()) {
             let flipped: u32 = before.iter().zip(after).map(|(a, b)| (a ^ b).count_ones()).sum();
-            prop_assert_eq!(u64::from(flipped), if part == which { flips } else { 0 });
+            prop_assert_eq!(u64::from(flipped), if tensor == tensors[which] { flips } else { 0 });
         }
         reached.set(reached.get() + 1);
     });
@@ -165,7 +172,7 @@ fn random_flips_are_as_many_bits_as_they_say_all_in_their_tensor() {
 /// Every way to be out of place in a head of `layout`, with the change at the last place that is not.
 fn out_of_place(layout: &Layout) -> Vec<(Change, &'static str, usize, Change)> {
     let (rows, columns) = (layout.rows(), layout.cols());
-    let (groups, words, bits) = (layout.groups_per_row(), layout.words_per_row(), layout.bits().get());
+    let (groups, words, bits) = (layout.groups_per_row(), layout.words_per_row(), layout.bits());
     let scale_bits = 8 * layout.scale_type().size();
     let mut all = Vec::new();
     let mut add = |what, limit: usize, change: &dyn Fn(usize) -> Change| {
@@ -194,15 +201,15 @@ fn out_of_place(layout: &Layout) -> Vec<(Change, &'static str, usize, Change)> {
 }
 
 /// What `edit` is refused with, which checking, planning and writing agree on, the last without a byte written.
-fn refusal(matrix: &Matrix, edit: &Edit) -> EditError {
+fn refusal(matrix: &MatrixBuf, edit: &Edit) -> EditError {
     let error = edit.plan(&matrix.view()).expect_err("it does not fit");
-    assert_eq!(edit.check(&matrix.layout), Err(error.clone()), "{edit}");
+    assert_eq!(edit.check(matrix.layout()), Err(error.clone()), "{edit}");
     let mut head = matrix.head(1);
     match head.apply(edit) {
         Err(HeadError::Edit(written)) => assert_eq!(written, error),
         other => panic!("{edit}: {other:?}"),
     }
-    assert!(parts_of(&head.view()) == matrix.parts, "{edit}");
+    assert!(head.view() == matrix.view(), "{edit}");
     error
 }
 
@@ -210,7 +217,7 @@ fn refusal(matrix: &Matrix, edit: &Edit) -> EditError {
 fn every_place_that_a_head_does_not_have_is_named_and_the_last_that_it_has_is_taken() {
     let reached = Cell::new(0);
     proptest!(|(layout in layouts())| {
-        let matrix = Matrix::new(layout, None, 1);
+        let matrix = MatrixBuf::random(layout, 1);
         for (change, what, found, last) in out_of_place(&layout) {
             let text = Edit::new(vec![change.clone()]).to_string();
             // The second of two changes, so that the message has to say which.
@@ -231,8 +238,8 @@ fn every_place_that_a_head_does_not_have_is_named_and_the_last_that_it_has_is_ta
 #[test]
 fn a_refusal_says_which_change_what_of_it_and_what_the_head_has() {
     let four = matrix();
-    let eight = Matrix::new(Layout::new(2, 128, Bits::Eight, 128, FloatType::F32).expect("a layout"), None, 0);
-    let refused = |matrix: &Matrix, text: &str| refusal(matrix, &edit(text)).to_string();
+    let eight = MatrixBuf::random(affine(2, 128, 8, 128, FloatType::F32), 0);
+    let refused = |matrix: &MatrixBuf, text: &str| refusal(matrix, &edit(text)).to_string();
     for (matrix, text, message) in [
         (&four, "flip:weight[40,0].0", "flip:weight[40,0].0: row 40 is out of range, there are 40 (0 to 39)"),
         (&four, "flip:weight[0,64].0", "flip:weight[0,64].0: column 64 is out of range, there are 64 (0 to 63)"),

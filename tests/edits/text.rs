@@ -4,8 +4,11 @@ use std::cell::Cell;
 
 use lm_headroom::{
     edit::{Edit, Family, ParseError},
-    quant::{Bits, FloatType, Layout},
-    testing::oracles::{self, text as oracle},
+    quant::FloatType,
+    testing::{
+        heads::affine,
+        oracles::{self, text as oracle},
+    },
 };
 use proptest::prelude::*;
 
@@ -256,7 +259,7 @@ fn a_family_gives_its_edit_at_each_value_and_refuses_others() {
 fn only_the_flips_of_one_order_are_nested_and_each_edit_holds_the_smaller_ones() {
     let nested = [Family::Shift, Family::Digit(0), Family::Flips(0), Family::Rate(0)].map(Family::nested);
     assert_eq!(nested, [false, false, true, false]);
-    let layout = Layout::new(7, 64, Bits::Four, 32, FloatType::F16).expect("a layout");
+    let layout = affine(7, 64, 4, 32, FloatType::F16);
     let reached = Cell::new(0);
     proptest!(|(seed in any::<u64>(), fewer in 0..=1792_i64, more in 0..=1792_i64)| {
         let expanded = |value| Family::Flips(seed).edit(value).unwrap().expand(&layout).unwrap();

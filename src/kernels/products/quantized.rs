@@ -9,10 +9,7 @@ use super::{
     scales::{prefetch_scales, widen_scales},
     stream::LEAST_ROW_BYTES,
 };
-use crate::{
-    kernels::paths::Paths,
-    quant::{Bits, MatrixRef},
-};
+use crate::{kernels::paths::Paths, quant::MatrixRef};
 
 /// The product of a block of quantized rows, shifted by `shift`, and the block's vectors.
 ///
@@ -32,8 +29,9 @@ where
     // SAFETY: as for this function; the codes are as wide as the layout says.
     unsafe {
         match matrix.layout().bits() {
-            Bits::Four => block_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
-            Bits::Eight => block_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+            4 => block_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
+            8 => block_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+            bits => unreachable!("no format has codes of {bits} bits yet"),
         }
     }
 }

@@ -22,7 +22,10 @@ pub(crate) unsafe fn widen_scales<L: Lanes>(
 ) {
     let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
     let to = at..at + rows.len() * layout.groups_per_row();
-    let parts = [(matrix.scales(), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
+    let parts = [
+        (matrix.scales(), &mut scratch.scales),
+        (matrix.biases().expect("an affine format has biases"), &mut scratch.biases),
+    ];
     for (from, widened) in parts {
         let (from, to) = (&from[rows.start * bytes..rows.end * bytes], &mut widened[to.clone()]);
         // SAFETY: detected by the caller's promise; valid since both are as long as the layout says for these rows.
@@ -36,7 +39,7 @@ pub(crate) unsafe fn widen_scales<L: Lanes>(
 pub(crate) fn prefetch_scales<L: Lanes>(matrix: &MatrixRef<'_>, rows: Range<usize>) {
     let bytes = matrix.layout().scale_row_bytes();
     let first = (rows.start * bytes).next_multiple_of(64);
-    for from in [matrix.scales(), matrix.biases()] {
+    for from in [matrix.scales(), matrix.biases().expect("an affine format has biases")] {
         prefetch::<L>(from.as_ptr().wrapping_add(first), (rows.end * bytes).saturating_sub(first));
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     kernels::paths::Paths,
-    quant::{Bits, Layout, MatrixRef},
+    quant::{Layout, MatrixRef},
 };
 
 /// Rows of a block, at most.
@@ -94,8 +94,9 @@ where
     // SAFETY: as for this function; the codes are as wide as the layout says.
     unsafe {
         match matrix.layout().bits() {
-            Bits::Four => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
-            Bits::Eight => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+            4 => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
+            8 => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+            bits => unreachable!("no format has codes of {bits} bits yet"),
         }
     }
     Paths::STREAM
@@ -248,17 +249,20 @@ mod tests {
         kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
         quant::{FloatType, WeightsRef},
         team::Team,
-        testing::{fixture::SplitMix64, heads::encode},
+        testing::{
+            fixture::SplitMix64,
+            heads::{affine, encode},
+        },
     };
 
     #[test]
     fn one_vector_and_long_rows_have_the_bits_of_the_specification() {
         let mut random = SplitMix64(11);
-        let kinds = [(Bits::Four, 2176, FloatType::F16), (Bits::Eight, 1152, FloatType::Bf16)];
+        let kinds = [(4, 2176, FloatType::F16), (8, 1152, FloatType::Bf16)];
         for (bits, cols, scale_type) in kinds {
             for group_size in [32, 64, 128] {
                 // Eight blocks of 64 rows, and a last one that is not whole.
-                let layout = Layout::new(8 * 64 + 5, cols, bits, group_size, scale_type).expect("a layout");
+                let layout = affine(8 * 64 + 5, cols, bits, group_size, scale_type);
                 assert_eq!(block_rows(&layout, layout.rows(), 1), Some(64));
                 let weight: Vec<u8> =
                     (0..layout.rows() * layout.weight_row_bytes()).map(|_| random.next_u64() as u8).collect();
@@ -267,7 +271,7 @@ mod tests {
                     (0..count).flat_map(|_| encode(scale_type, by * (random.unit() - 0.5))).collect()
                 };
                 let (scales, biases) = (floats(0.01), floats(0.1));
-                let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
+                let matrix = MatrixRef::new(layout, &weight, &scales, Some(&biases)).expect("a matrix");
                 let x: Vec<f32> = (0..cols).map(|_| random.unit() - 0.5).collect();
                 for shift in [0, 1, 0x9abc_def1] {
                     let mut w = vec![0.0; cols];

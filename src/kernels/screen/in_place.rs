@@ -38,7 +38,7 @@ pub(super) unsafe fn evaluate<C: Codes, I: Instructions<C>>(
     let [scales, biases, steps] = &mut buffers.widened;
     // SAFETY: as for this function; AVX2 is one of the features of `I`, and what is widened is as long as its buffer.
     unsafe {
-        for (from, to) in [(rows.scales(), scales), (rows.biases(), biases)] {
+        for (from, to) in [(rows.scales(), scales), (rows.biases().expect("an affine format has biases"), biases)] {
             // Up to seven groups behind a row's are read, and multiplied by zeros: the next row's, or these.
             to.resize(count + GROUPS, 0.0);
             to[count..].fill(0.0);
@@ -119,7 +119,9 @@ unsafe fn rows_together<C: Codes, I: Instructions<C>, const BYTES: usize, const 
         let ahead = (ROWS + if STREAMS { R * row } else { row }) * scale_bytes;
         for line in (ahead..ahead + R * scale_bytes).step_by(64) {
             _mm_prefetch::<_MM_HINT_T0>(rows.scales().as_ptr().wrapping_add(line).cast());
-            _mm_prefetch::<_MM_HINT_T0>(rows.biases().as_ptr().wrapping_add(line).cast());
+            _mm_prefetch::<_MM_HINT_T0>(
+                rows.biases().expect("an affine format has biases").as_ptr().wrapping_add(line).cast(),
+            );
         }
         let (mut acc, mut bounds) = ([_mm256_setzero_ps(); R], [_mm256_setzero_ps(); R]);
         let sign = _mm256_set1_ps(-0.0);

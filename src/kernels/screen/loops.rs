@@ -14,13 +14,13 @@ use crate::{
         paths::Paths,
         products::codes::{Affine4, Affine8, Codes},
     },
-    quant::{Bits, MatrixRef},
+    quant::MatrixRef,
 };
 
 impl Screen {
     /// Whether it has loops for codes of so many bits.
-    pub(super) fn takes(self, bits: Bits) -> bool {
-        self == Self::Vnni || bits == Bits::Four
+    pub(super) fn takes(self, bits: usize) -> bool {
+        self == Self::Vnni || bits == 4
     }
 
     /// Between what the logits of `rows`, at most [`ROWS`], lie for each of the probes of their matrix, and the paths that were
@@ -40,8 +40,9 @@ impl Screen {
         unsafe {
             match (self, rows.layout().bits()) {
                 (Self::Maddubs, _) => avx2(rows, next, probes, buffers, streams, to),
-                (Self::Vnni, Bits::Four) => vnni::<Affine4>(rows, next, probes, buffers, streams, to),
-                (Self::Vnni, Bits::Eight) => vnni::<Affine8>(rows, next, probes, buffers, streams, to),
+                (Self::Vnni, 4) => vnni::<Affine4>(rows, next, probes, buffers, streams, to),
+                (Self::Vnni, 8) => vnni::<Affine8>(rows, next, probes, buffers, streams, to),
+                (Self::Vnni, bits) => unreachable!("no format has codes of {bits} bits yet"),
             }
         }
     }

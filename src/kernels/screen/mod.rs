@@ -144,8 +144,11 @@ mod tests {
     use super::*;
     use crate::{
         kernels::{Activations, Top, products::block::BLOCK_ROWS, scalar, specification::vector::larger},
-        quant::{Bits, FloatType, Layout},
-        testing::{fixture::SplitMix64, heads::encode},
+        quant::{FloatType, Layout},
+        testing::{
+            fixture::SplitMix64,
+            heads::{affine, encode},
+        },
     };
 
     /// The parts of a matrix of such codes and scales.
@@ -164,10 +167,10 @@ mod tests {
 
     fn layouts() -> impl Iterator<Item = Layout> {
         let shapes = [(1, 128), (3, 384), (70, 640), (200, 1152)];
-        let kinds = [(Bits::Four, FloatType::F16), (Bits::Four, FloatType::F32), (Bits::Eight, FloatType::Bf16)];
+        let kinds = [(4, FloatType::F16), (4, FloatType::F32), (8, FloatType::Bf16)];
         shapes.into_iter().flat_map(move |(rows, cols)| {
             kinds.into_iter().flat_map(move |(bits, scale_type)| {
-                [32, 64, 128].map(|group_size| Layout::new(rows, cols, bits, group_size, scale_type).expect("a layout"))
+                [32, 64, 128].map(|group_size| affine(rows, cols, bits, group_size, scale_type))
             })
         })
     }
@@ -181,7 +184,7 @@ mod tests {
             for (scale, size, shift) in [(0.01, 1.0, 0), (0.01, 1.0, 1_000_001), (1e-4, 1e3, 7), (2.0, 1e-6, u32::MAX)]
             {
                 let [weight, scales, biases] = parts(&layout, &mut random, scale);
-                let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
+                let matrix = MatrixRef::new(layout, &weight, &scales, Some(&biases)).expect("a matrix");
                 let x = hidden(layout.cols(), &mut random, size);
                 let mut w = vec![0.0; layout.cols()];
                 for (kernel, of) in Kernel::available().into_iter().flat_map(|kernel| [(kernel, 1), (kernel, 2)]) {
@@ -235,10 +238,10 @@ mod tests {
     #[test]
     fn long_rows_have_the_bits_of_the_specification_for_one_vector_and_for_several() {
         // So long that some processors read them from several places of a block; the last block is not whole.
-        let layout = Layout::new(3 * BLOCK_ROWS + 5, 2304, Bits::Four, 64, FloatType::F16).expect("a layout");
+        let layout = affine(3 * BLOCK_ROWS + 5, 2304, 4, 64, FloatType::F16);
         let mut random = SplitMix64(7);
         let [weight, scales, biases] = parts(&layout, &mut random, 0.01);
-        let matrix = MatrixRef::new(layout, &weight, &scales, &biases).expect("a matrix");
+        let matrix = MatrixRef::new(layout, &weight, &scales, Some(&biases)).expect("a matrix");
         let team = Team::new(2);
         for shift in [0, 1_000_001] {
             let hidden: Vec<Vec<f32>> = (0..3).map(|_| hidden(2304, &mut random, 1.0)).collect();
@@ -265,13 +268,13 @@ mod tests {
 
     #[test]
     fn rows_without_a_bound_are_never_passed_over() {
-        let layout = Layout::new(96, 128, Bits::Four, 64, FloatType::F32).expect("a layout");
+        let layout = affine(96, 128, 4, 64, FloatType::F32);
         let mut random = SplitMix64(3);
         let [weight, scales, biases] = parts(&layout, &mut random, 0.01);
         let mut x = hidden(128, &mut random, 1.0);
         let team = Team::new(2);
         let find = |scales: &[u8], biases: &[u8], x: &[f32]| {
-            let matrix = MatrixRef::new(layout, &weight, scales, biases).expect("a matrix");
+            let matrix = MatrixRef::new(layout, &weight, scales, Some(biases)).expect("a matrix");
             Kernel::available()
                 .into_iter()
                 .filter_map(|kernel| tops(kernel, &team, &matrix, &[(0, x)]))
@@ -279,7 +282,7 @@ mod tests {
                 .collect()
         };
         let all = |scales: &[u8], biases: &[u8], x: &[f32]| {
-            let matrix = MatrixRef::new(layout, &weight, scales, biases).expect("a matrix");
+            let matrix = MatrixRef::new(layout, &weight, scales, Some(biases)).expect("a matrix");
             let mut w = vec![0.0; 128];
             let logits: Vec<f32> = (0..96)
                 .map(|row| {

@@ -8,7 +8,7 @@ use crate::{
         products::lanes::LANES,
         rounding::gamma,
     },
-    quant::{Bits, Layout, MatrixRef},
+    quant::{Layout, MatrixRef},
 };
 
 /// Bytes of one row that are multiplied at once.
@@ -21,8 +21,8 @@ const LARGEST: f64 = 127.0;
 impl Screen {
     /// Whether what the high codes of bytes are multiplied by is multiplied by the bytes, and what the low ones are multiplied by
     /// makes up for it: a byte is at most 255, and only `vpdpbusd` adds up products of bytes and 127.
-    pub(super) fn whole_bytes(self, bits: Bits) -> bool {
-        matches!((self, bits), (Self::Vnni, Bits::Four))
+    pub(super) fn whole_bytes(self, bits: usize) -> bool {
+        matches!((self, bits), (Self::Vnni, 4))
     }
 }
 
@@ -90,10 +90,7 @@ impl Probe {
     ) -> Self {
         let layout = matrix.layout();
         let (groups, group_size) = (layout.groups_per_row(), layout.group_size());
-        let largest_code = match layout.bits() {
-            Bits::Four => 15.0,
-            Bits::Eight => 255.0,
-        };
+        let largest_code = f64::from(layout.width().mask());
         let (executed, evaluated) = (gamma(hidden.len().div_ceil(LANES) + 5), gamma(2 * groups + 8));
         // Of the sums of this function, of conversions to f32, and of the bound's own sum over the groups.
         let up = |x: f64| (x * (1.0 + 1e-6 + 2.0 * evaluated)) as f32;
@@ -160,7 +157,7 @@ impl Probe {
     /// Bytes of a group's packed words.
     #[inline(always)]
     pub(super) const fn group_bytes(&self) -> usize {
-        self.layout.group_size() * self.layout.bits().get() / 8
+        self.layout.group_bytes()
     }
 
     /// Whether it is for the matrix that `rows` are of.
@@ -171,9 +168,8 @@ impl Probe {
 
 /// [`Probe::q`], of one integer for each column.
 pub(super) fn bytes(layout: &Layout, whole: &[i8]) -> Vec<Bytes> {
-    let bits = layout.bits().get();
-    let chunk = (layout.group_size() * bits / 8).min(CHUNK);
-    let nibbles = 8 / bits;
+    let chunk = layout.group_bytes().min(CHUNK);
+    let nibbles = 8 / layout.bits();
     let mut q = Vec::with_capacity(layout.weight_row_bytes().div_ceil(chunk) * nibbles);
     for whole in whole.chunks_exact(chunk * nibbles) {
         for nibble in 0..nibbles {

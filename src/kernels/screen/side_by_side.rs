@@ -34,7 +34,8 @@ pub(super) unsafe fn arrange(rows: &MatrixRef<'_>, to: &mut Buffers) {
         let [widened, ..] = &mut to.widened;
         // Up to three groups beyond the last row's are moved, too.
         widened.resize(count * groups + 3, 0.0);
-        let parts = [(rows.scales(), &mut to.scales), (rows.biases(), &mut to.biases)];
+        let parts =
+            [(rows.scales(), &mut to.scales), (rows.biases().expect("an affine format has biases"), &mut to.biases)];
         for ((from, to), sizes) in parts.into_iter().zip(&mut to.sizes) {
             to.resize(groups.next_multiple_of(4), [0.0; ROWS]);
             widen_numbers::<Ymm>(layout.scale_type(), from, &mut widened[..count * groups]);
@@ -125,7 +126,11 @@ unsafe fn evaluate_probe<C: Codes, I: Instructions<C>, const BYTES: usize>(
     unsafe {
         // Each probe asks for its part of the next rows: memory has the time of all of them.
         let [words_ahead, scales_ahead] = &probe.ahead;
-        let parts = [(next.weight(), words_ahead), (next.scales(), scales_ahead), (next.biases(), scales_ahead)];
+        let parts = [
+            (next.weight(), words_ahead),
+            (next.scales(), scales_ahead),
+            (next.biases().expect("an affine format has biases"), scales_ahead),
+        ];
         for (part, ahead) in parts {
             let mut line = ahead.start;
             while line < ahead.end {

@@ -30,11 +30,9 @@ pub const LANES: usize = 16;
 /// If `row` is out of range or `out` is shorter than a row.
 pub fn dequantize_row(matrix: &MatrixRef<'_>, shift: u32, row: usize, out: &mut [f32]) {
     let layout = matrix.layout();
-    let (bits, per_word) = (layout.bits(), layout.bits().per_word());
     for (c, out) in out[..layout.cols()].iter_mut().enumerate() {
         let group = c / layout.group_size();
-        let word = matrix.word(row, c / per_word).wrapping_sub(shift);
-        let code = crate::quant::packed::code(word, c % per_word, bits);
+        let code = layout.width().code(c, |word| matrix.word(row, word).wrapping_sub(shift));
         *out = matrix.scale(row, group).mul_add(code as f32, matrix.bias(row, group));
     }
 }

@@ -9,7 +9,7 @@ use super::{Named, failed};
 use crate::{
     checkpoint::{Linear, Weights},
     model::BodyError,
-    quant::{FloatType, Layout, MatrixRef},
+    quant::{Codes, FloatType, MatrixRef},
 };
 
 /// MLX's name for an element type of the checkpoint.
@@ -74,7 +74,8 @@ pub(super) fn floats(array: &Array, operation: &'static str) -> Result<Vec<f32>,
     array.to_vec_cast().named(operation)
 }
 
-/// The three arrays of a quantized matrix, as stored.
+/// The arrays of a quantized matrix, as stored, in MLX's memory: they are MLX's own and may be shared with others, so they
+/// are not the bytes that a [`crate::quant::Matrix`] holds.
 #[derive(Clone, Debug)]
 pub(super) struct Packed {
     pub(super) weight: Array,
@@ -87,23 +88,14 @@ pub(super) struct Packed {
 impl Packed {
     /// A copy of `matrix`.
     pub(super) fn of(matrix: &MatrixRef<'_>) -> Result<Self, BodyError> {
-        let layout = matrix.layout();
-        Self::of_bytes(layout, layout.rows(), matrix.weight(), matrix.scales(), matrix.biases())
-    }
-
-    /// A matrix of `rows` rows, otherwise of `layout`.
-    pub(super) fn of_bytes(
-        layout: &Layout,
-        rows: usize,
-        weight: &[u8],
-        scales: &[u8],
-        biases: &[u8],
-    ) -> Result<Self, BodyError> {
+        let (layout, rows) = (matrix.layout(), matrix.layout().rows());
+        let Codes::Affine(width) = layout.format().codes();
         let float = dtype(layout.scale_type());
-        let [group_size, bits] = shape([layout.group_size(), layout.bits().get()])?;
+        let [group_size, bits] = shape([layout.group_size(), width.bits()])?;
+        let biases = matrix.biases().expect("an affine format has biases");
         Ok(Self {
-            weight: from_bytes(weight, rows, Dtype::Uint32)?,
-            scales: from_bytes(scales, rows, float)?,
+            weight: from_bytes(matrix.weight(), rows, Dtype::Uint32)?,
+            scales: from_bytes(matrix.scales(), rows, float)?,
             biases: from_bytes(biases, rows, float)?,
             group_size,
             bits,

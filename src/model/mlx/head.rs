@@ -11,11 +11,12 @@ use mlx_rs::{
 use super::{
     Named,
     arrays::{Packed, Widen, floats, shape},
+    failed,
 };
 use crate::{
     edit::Plan,
     model::BodyError,
-    quant::{Layout, MatrixRef},
+    quant::{Layout, MatrixBuf, MatrixRef},
 };
 
 /// A quantized layer whose arrays can be replaced, and what they are to be again.
@@ -90,18 +91,9 @@ impl Head {
     pub(super) fn replaced(&self, plan: &Plan, hidden: &[f32]) -> Result<Vec<f32>, BodyError> {
         let count = plan.rows.len();
         let padded = (count.max(8)..).find(|n| n % 8 == self.layout.rows() % 8).expect("one of eight in a row");
-        let size = |row_bytes: usize| vec![0; padded * row_bytes];
-        let mut parts = [self.layout.weight_row_bytes(), self.layout.scale_row_bytes(), self.layout.scale_row_bytes()]
-            .map(|bytes| (bytes, size(bytes)));
-        for (i, row) in plan.rows.values().enumerate() {
-            let row = row.view(&self.layout);
-            for ((bytes, part), row) in parts.iter_mut().zip([row.weight(), row.scales(), row.biases()]) {
-                part[i * *bytes..][..*bytes].copy_from_slice(row);
-            }
-        }
-        let [(_, weight), (_, scales), (_, biases)] = &parts;
-        let rows = Packed::of_bytes(&self.layout, padded, weight, scales, biases)?;
-        let mut logits = self.multiply(&rows, hidden)?;
+        let mut rows = MatrixBuf::zeros(self.layout.with_rows(padded));
+        plan.rows.values().enumerate().for_each(|(i, row)| rows.set_rows(i, &row.view()));
+        let mut logits = self.multiply(&Packed::of(&rows.view())?, hidden)?;
         logits.truncate(count);
         Ok(logits)
     }
@@ -113,17 +105,11 @@ impl Head {
             edited.weight = shifted(&edited.weight, i64::from(plan.shift))?;
         }
         if !plan.rows.is_empty() {
-            let [mut weight, mut scales, mut biases] =
-                [bytes(&edited.weight)?, bytes(&edited.scales)?, bytes(&edited.biases)?];
-            for (&index, row) in &plan.rows {
-                let row = row.view(&self.layout);
-                for (part, row) in
-                    [(&mut weight, row.weight()), (&mut scales, row.scales()), (&mut biases, row.biases())]
-                {
-                    part[index * row.len()..][..row.len()].copy_from_slice(row);
-                }
-            }
-            edited = Packed::of_bytes(&self.layout, self.layout.rows(), &weight, &scales, &biases)?;
+            let [weight, scales, biases] = [bytes(&edited.weight)?, bytes(&edited.scales)?, bytes(&edited.biases)?];
+            let mut written = MatrixBuf::new(self.layout, weight, scales, Some(biases))
+                .map_err(|error| failed("apply an edit", &error))?;
+            plan.rows.iter().for_each(|(&index, row)| written.set_rows(index, &row.view()));
+            edited = Packed::of(&written.view())?;
         }
         self.assigned = edited;
         Ok(())

@@ -352,12 +352,9 @@ impl MlxProjection<'_> {
         if self.own || self.number.is_some() {
             return Ok(self.number);
         }
-        let (layout, head) = (*self.head.layout(), self.head);
-        let [weight, scales, biases] = [head.weight(), head.scales(), head.biases()].map(<[u8]>::to_vec);
+        let head = self.head.to_buf();
         let number = self.mlx.owner.ask("load a head", move |state| {
-            let matrix =
-                MatrixRef::new(layout, &weight, &scales, &biases).map_err(|error| failed("load a head", &error))?;
-            let head = state.head.like(&matrix)?;
+            let head = state.head.like(&head.view())?;
             let number = state.number();
             state.heads.insert(number, head);
             Ok(number)

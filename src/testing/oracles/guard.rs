@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Case, Reached, Verdict, Violation, claim};
 use crate::{
-    edit::{Change, Edit, MatrixMut, Tensor},
+    edit::{Change, Edit},
     head::{Applied, Head, HeadError, Restoration},
+    quant::{MatrixBuf, MatrixRef, Tensor},
     testing::{
-        heads::{Parts, Plain, SmallHead, parts_of},
+        heads::Plain,
         strategies::{
             choose,
             edits::{as_text, edit},
@@ -41,7 +42,7 @@ pub enum End {
 #[serde(deny_unknown_fields)]
 pub struct Guards {
     /// What is edited.
-    pub head: SmallHead,
+    pub head: MatrixBuf,
     /// The outermost first.
     #[serde(with = "as_text")]
     pub edits: Vec<Edit>,
@@ -55,8 +56,8 @@ impl<'a> Arbitrary<'a> for Guards {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let end = choose(u, &[End::Drop, End::Restore, End::Return, End::Panic])?;
         let threads = 1 + usize::from(one_in(u, 2)?);
-        let head: SmallHead = u.arbitrary()?;
-        let edits = some(u, 1, 4, |u| edit(u, &head.layout, 6))?;
+        let head: MatrixBuf = u.arbitrary()?;
+        let edits = some(u, 1, 4, |u| edit(u, head.layout(), 6))?;
         Ok(Self { head, edits, end, threads })
     }
 }
@@ -71,7 +72,7 @@ impl Case for Guards {
         changes(&self.head, &self.edits, reached)?;
         let stored = self.head.quantized();
         let mut head = self.head.head(self.threads);
-        let clean = digest(&self.head.parts);
+        let clean = digest(&self.head.view());
         guards(&mut head, &self.edits, self.end, reached)?;
         // Fit for the next edit, by a guard that says what it found.
         let edit = &self.edits[0];
@@ -84,7 +85,7 @@ impl Case for Guards {
         );
         claim!(
             LAW,
-            parts_of(&stored.view()) == self.head.parts,
+            stored.to_buf() == self.head,
             "the head that a private copy was made of is never written",
             "it changed"
         );
@@ -92,8 +93,9 @@ impl Case for Guards {
     }
 }
 
-fn digest(parts: &Parts) -> blake3::Hash {
-    blake3::hash(&parts.concat())
+/// BLAKE3 over all parts, computed here.
+fn digest(matrix: &MatrixRef<'_>) -> blake3::Hash {
+    blake3::hash(&matrix.parts().map(|(_, part)| *part).collect::<Vec<_>>().concat())
 }
 
 fn refused(edit: &Edit, error: &HeadError) -> Violation {
@@ -106,13 +108,13 @@ fn refused(edit: &Edit, error: &HeadError) -> Violation {
 /// # Errors
 /// The violation.
 pub fn guards(head: &mut Head, edits: &[Edit], end: End, reached: &mut Reached) -> Verdict {
-    let clean = parts_of(&head.view());
+    let clean = head.view().to_buf();
     let mut plain = Plain::of(&head.view());
-    let states: Vec<Parts> = edits
+    let states: Vec<MatrixBuf> = edits
         .iter()
         .map(|edit| {
             plain.apply(edit);
-            plain.parts()
+            plain.matrix()
         })
         .collect();
     let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -120,7 +122,7 @@ pub fn guards(head: &mut Head, edits: &[Edit], end: End, reached: &mut Reached) 
         inside(&mut outermost, edits, &states, end, reached)?;
         if end == End::Restore {
             let restored = outermost.restore();
-            let digest = digest(&clean);
+            let digest = digest(&clean.view());
             if !matches!(restored, Ok(Restoration { before, after }) if before == digest && after == digest) {
                 return Err(Ended::Wrong(Violation {
                     law: LAW,
@@ -143,12 +145,12 @@ pub fn guards(head: &mut Head, edits: &[Edit], end: End, reached: &mut Reached) 
     }
     claim!(
         LAW,
-        parts_of(&head.view()) == clean,
+        head.view() == clean.view(),
         "when its guards have ended, the head is what it was",
         "another head after {end:?} under {}",
         texts(edits)
     );
-    claim!(LAW, head.digest() == digest(&clean), "and so is its digest", "{} after {end:?}", head.digest());
+    claim!(LAW, head.digest() == digest(&clean.view()), "and so is its digest", "{} after {end:?}", head.digest());
     reached.one(if states.iter().all(|state| *state == clean) { "unchanged" } else { "changed" });
     Ok(())
 }
@@ -170,7 +172,7 @@ fn texts(edits: &[Edit]) -> String {
 fn inside(
     applied: &mut Applied<'_>,
     edits: &[Edit],
-    states: &[Parts],
+    states: &[MatrixBuf],
     end: End,
     reached: &mut Reached,
 ) -> std::result::Result<(), Ended> {
@@ -217,11 +219,11 @@ fn inside(
 fn check_state(
     applied: &mut Applied<'_>,
     edits: &[Edit],
-    state: &Parts,
+    state: &MatrixBuf,
     claim: &'static str,
 ) -> std::result::Result<(), Ended> {
-    let same = parts_of(&applied.view()) == *state;
-    if same && applied.digest() == digest(state) {
+    let same = applied.view() == state.view();
+    if same && applied.digest() == digest(&state.view()) {
         return Ok(());
     }
     let what = if same { "another digest" } else { "another head" };
@@ -232,17 +234,16 @@ fn check_state(
 ///
 /// # Errors
 /// The violation.
-pub fn changes(head: &SmallHead, edits: &[Edit], reached: &mut Reached) -> Verdict {
+pub fn changes(head: &MatrixBuf, edits: &[Edit], reached: &mut Reached) -> Verdict {
     let all = edits.iter().fold(Edit::clean(), |all, edit| all.then(edit));
-    let all = all.expand(&head.layout).map_err(|error| refused(&all, &error.into()))?;
-    let mut parts = head.parts.clone();
-    let [weight, scales, biases] = &mut parts;
-    let mut writable = MatrixMut::new(head.layout, weight, scales, biases).expect("the head's own parts");
-    let undo: Vec<_> = all.changes().iter().map(|change| writable.write(change, change.row().unwrap_or(0))).collect();
-    undo.iter().rev().for_each(|undo| writable.undo(undo));
+    let all = all.expand(head.layout()).map_err(|error| refused(&all, &error.into()))?;
+    let mut written = head.clone();
+    let undo: Vec<_> =
+        all.changes().iter().map(|change| change.write(&mut written, change.row().unwrap_or(0))).collect();
+    undo.iter().rev().for_each(|undo| undo.take_back(&mut written));
     claim!(
         LAW,
-        parts == head.parts,
+        written == *head,
         "what writing a change gives takes it back, the last change first",
         "another head after {all} and back"
     );

@@ -8,11 +8,11 @@ use super::{Case, Reached, Verdict, Violation, claim, logits};
 use crate::{
     kernels::{Activations, Differences, Kernel, Pass, Paths, Product, Top, multiply, scalar, tops},
     model::{CpuProjection, Projection},
-    quant::{DenseRef, FloatType, Layout, MatrixRef, WeightsRef},
+    quant::{DenseRef, FloatType, Layout, MatrixBuf, MatrixRef, Tensor, WeightsRef},
     testing::{
         comparators::{POISON, all_written, same_bits, same_bits_double},
         fixture::SplitMix64,
-        heads::{SmallHead, encode, team},
+        heads::{encode, team},
         strategies::{choose, edits, heads as shapes, one_in, some},
     },
 };
@@ -30,7 +30,7 @@ pub fn vectors(count: usize, seed: u64) -> Vec<f32> {
 #[serde(deny_unknown_fields)]
 pub struct Products {
     /// The matrix.
-    pub head: SmallHead,
+    pub head: MatrixBuf,
     /// One product each, in one pass.
     pub shifts: Vec<u32>,
     /// Vectors, all drawn from `seed`.
@@ -85,13 +85,13 @@ impl Case for Products {
     }
 
     fn check(&self, reached: &mut Reached) -> Verdict {
-        let x = vectors(self.vectors * self.head.layout.cols(), self.seed);
+        let x = vectors(self.vectors * self.head.layout().cols(), self.seed);
         products(&self.head, &self.shifts, &x, self.odd, reached)?;
-        let shape = (self.head.layout.rows(), self.columns);
+        let shape = (self.head.layout().rows(), self.columns);
         let x = vectors(self.columns * self.vectors, self.seed);
-        dense(shape, self.head.layout.scale_type(), &x, self.seed, reached)?;
+        dense(shape, self.head.layout().scale_type(), &x, self.seed, reached)?;
         rest(self.columns, self.seed, reached)?;
-        rivals(&self.head.layout, self.shifts[0], self.seed, reached)?;
+        rivals(self.head.layout(), self.shifts[0], self.seed, reached)?;
         // A few spans of them, the last one not whole.
         logits::statistics(9 * self.columns, self.seed, reached)
     }
@@ -125,12 +125,14 @@ pub(super) fn instruction_sets() -> Vec<Kernel> {
 ///
 /// # Errors
 /// The violation.
-pub fn products(head: &SmallHead, shifts: &[u32], x: &[f32], odd: bool, reached: &mut Reached) -> Verdict {
+pub fn products(head: &MatrixBuf, shifts: &[u32], x: &[f32], odd: bool, reached: &mut Reached) -> Verdict {
     // One byte ahead of the data makes every part misaligned.
-    let parts = head.parts.clone().map(|part| [&[0][..usize::from(odd)], &part].concat());
-    let [weight, scales, biases] = [0, 1, 2].map(|i| &parts[i][usize::from(odd)..]);
-    let matrix = MatrixRef::new(head.layout, weight, scales, biases).expect("the head's own parts");
-    let (rows, cols) = (head.layout.rows(), head.layout.cols());
+    let moved = |part: &Vec<u8>| [&[0][..usize::from(odd)], part].concat();
+    let (weight, scales, biases) = (moved(head.weight()), moved(head.scales()), head.biases().map(moved));
+    let [weight, scales] = [&weight, &scales].map(|part| &part[usize::from(odd)..]);
+    let biases = biases.as_ref().map(|part| &part[usize::from(odd)..]);
+    let matrix = MatrixRef::new(*head.layout(), weight, scales, biases).expect("the head's own parts");
+    let (rows, cols) = (head.layout().rows(), head.layout().cols());
     let mut row = vec![0.0; cols];
     let expected: Vec<Vec<f32>> = shifts
         .iter()
@@ -220,7 +222,7 @@ pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> Ve
     }
     // Three blocks of rows that are screened together, and some more rows, which have logits of 0.
     let (layout, mut random) = (like.with_rows(52), SplitMix64(seed));
-    let (cols, group_size, bits) = (layout.cols(), layout.group_size(), layout.bits());
+    let (cols, group_size) = (layout.cols(), layout.group_size());
     let mut hidden: Vec<f32> = (0..cols)
         .map(|_| {
             let part = (0.3 + 0.19 * random.unit()) / 127.0;
@@ -231,23 +233,26 @@ pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> Ve
         group[2 * (random.next_u64() as usize % (group_size / 2))] = 1.0;
     }
     let row = 1 + (random.next_u64() % 3) as usize;
-    let largest = (1_u32 << bits.get()) - 1;
+    let largest = layout.width().mask();
     let codes: Vec<u32> = hidden.iter().map(|&x| if x > 0.0 { largest } else { 0 }).collect();
-    let words = codes.chunks_exact(bits.per_word()).map(|codes| {
-        let word = codes.iter().rev().fold(0_u32, |word, &code| word << bits.get() | code);
+    let packed = layout.width().pack(&codes);
+    let words = packed.chunks_exact(4).map(|word| {
+        let word = u32::from_le_bytes(word.try_into().expect("four bytes"));
         word.wrapping_add(shift).to_le_bytes()
     });
-    let mut head = SmallHead::new(layout, Some(0), 0);
+    let mut head = MatrixBuf::zeros(layout);
     let (row_bytes, size) = (layout.weight_row_bytes(), layout.scale_type().size());
-    head.parts[0][row * row_bytes..][..row_bytes].copy_from_slice(&words.flatten().collect::<Vec<u8>>());
+    let weight = head.part_mut(Tensor::Weight).expect("every format has codes");
+    weight[row * row_bytes..][..row_bytes].copy_from_slice(&words.flatten().collect::<Vec<u8>>());
     let scale = 1.0 / 128.0;
     let bias_of_row = -scale * largest as f32 / 2.0;
-    let mut set = |part: usize, row: usize, value: f32| {
+    let mut set = |tensor: Tensor, row: usize, value: f32| {
         let numbers = encode(layout.scale_type(), value).repeat(layout.groups_per_row());
-        head.parts[part][row * numbers.len()..][..numbers.len()].copy_from_slice(&numbers);
+        let part = head.part_mut(tensor).expect("an affine format has scales and biases");
+        part[row * numbers.len()..][..numbers.len()].copy_from_slice(&numbers);
     };
-    set(1, row, scale);
-    set(2, row, bias_of_row);
+    set(Tensor::Scales, row, scale);
+    set(Tensor::Biases, row, bias_of_row);
     let sum: f32 = hidden.iter().sum();
     let logit: f32 = codes.iter().zip(&hidden).map(|(&code, x)| (scale * code as f32 + bias_of_row) * x).sum();
     // The largest number of this type that leaves them behind the row.
@@ -258,8 +263,8 @@ pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> Ve
         let number = |bytes: &[u8]| layout.scale_type().get(bytes, 0);
         if number(&bytes) * sum < logit * (1.0 - 1e-5) { number(&bytes) } else { number(&below) }
     };
-    set(2, 16 + row, rival(1e-5));
-    set(2, 32 + 2 * row, rival(1e-4));
+    set(Tensor::Biases, 16 + row, rival(1e-5));
+    set(Tensor::Biases, 32 + 2 * row, rival(1e-4));
     let matrix = head.view();
     let mut weights = vec![0.0; cols];
     let logits: Vec<f32> = (0..layout.rows())

@@ -10,10 +10,10 @@ use crate::{
     edit::{Change, Edit},
     kernels::Kernel,
     model::{CpuProjection, Projection, Query},
-    quant::MatrixRef,
+    quant::{MatrixBuf, MatrixRef},
     testing::{
         comparators::{POISON, all_written, same_bits},
-        heads::{Plain, SmallHead, parts_of, team},
+        heads::{Plain, team},
         oracles::kernel::vectors,
         strategies::edits::{as_text, edit},
     },
@@ -26,7 +26,7 @@ const LAW: u8 = 3;
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// What is measured.
-    pub head: SmallHead,
+    pub head: MatrixBuf,
     /// Applied in order, as one.
     #[serde(with = "as_text")]
     pub edits: Vec<Edit>,
@@ -39,8 +39,8 @@ pub struct Measurement {
 impl<'a> Arbitrary<'a> for Measurement {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let (vectors, seed) = (u.int_in_range(1..=4)?, u.arbitrary()?);
-        let head: SmallHead = u.arbitrary()?;
-        let edits = vec![edit(u, &head.layout, 8)?];
+        let head: MatrixBuf = u.arbitrary()?;
+        let edits = vec![edit(u, head.layout(), 8)?];
         Ok(Self { head, edits, vectors, seed })
     }
 }
@@ -54,7 +54,7 @@ impl Case for Measurement {
     fn check(&self, reached: &mut Reached) -> Verdict {
         let edit = self.edits.iter().fold(Edit::clean(), |all, edit| all.then(edit));
         bytes(&self.head, &edit, reached)?;
-        let x = vectors(self.vectors * self.head.layout.cols(), self.seed);
+        let x = vectors(self.vectors * self.head.layout().cols(), self.seed);
         logits(&self.head, &edit, &x, reached)
     }
 }
@@ -63,11 +63,11 @@ impl Case for Measurement {
 ///
 /// # Errors
 /// The violation.
-pub fn bytes(head: &SmallHead, edit: &Edit, reached: &mut Reached) -> Verdict {
-    let (view, layout) = (head.view(), &head.layout);
+pub fn bytes(head: &MatrixBuf, edit: &Edit, reached: &mut Reached) -> Verdict {
+    let (view, layout) = (head.view(), head.layout());
     let mut expected = Plain::of(&view);
     expected.apply(edit);
-    let expected = expected.parts();
+    let expected = expected.matrix();
     let written = head.written(edit);
     claim!(LAW, written == expected, "writing an edit does what the edit says", "another head after {edit}");
     claim!(
@@ -78,12 +78,12 @@ pub fn bytes(head: &SmallHead, edit: &Edit, reached: &mut Reached) -> Verdict {
     );
     let plan = edit.plan(&view).expect("it was planned above");
     for (row, patch) in &plan.rows {
-        let found = *patch.view(layout).layout();
+        let found = *patch.layout();
         claim!(LAW, found == layout.with_rows(1), "a replaced row has the head's layout", "row {row}: {found:?}");
     }
     for count in [0, 1, 5, 1000] {
         let words: Vec<u32> = (0..count.min(layout.words_per_row()))
-            .map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|byte| written[0][4 * i + byte])))
+            .map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|byte| written.weight()[4 * i + byte])))
             .collect();
         let found = plan.first_words(&view, count);
         claim!(LAW, found == words, "a plan knows the first words", "{found:?} after {edit}, not {words:?}");
@@ -111,7 +111,7 @@ pub fn bytes(head: &SmallHead, edit: &Edit, reached: &mut Reached) -> Verdict {
 ///
 /// # Errors
 /// The violation.
-pub fn logits(head: &SmallHead, edit: &Edit, x: &[f32], reached: &mut Reached) -> Verdict {
+pub fn logits(head: &MatrixBuf, edit: &Edit, x: &[f32], reached: &mut Reached) -> Verdict {
     let view = head.view();
     let mut plain = Plain::of(&view);
     plain.apply(edit);
@@ -119,7 +119,7 @@ pub fn logits(head: &SmallHead, edit: &Edit, x: &[f32], reached: &mut Reached) -
     let mut own = head.head(1);
     let applied = own.apply(edit).expect("it fits");
     for kernel in [Kernel::best(), Kernel::SCALAR] {
-        for hidden in x.chunks_exact(head.layout.cols()) {
+        for hidden in x.chunks_exact(head.layout().cols()) {
             let expected: Vec<f32> =
                 weights.iter().map(|weights| crate::kernels::scalar::dot(weights, hidden)).collect();
             let unwritten = measured(&view, kernel, edit, hidden)?;
@@ -137,7 +137,7 @@ pub fn logits(head: &SmallHead, edit: &Edit, x: &[f32], reached: &mut Reached) -
             reached.one(if finite { "finite logits" } else { "logits that are not finite" });
         }
     }
-    debug_assert!(parts_of(&view) == head.parts);
+    debug_assert!(view.to_buf() == *head);
     Ok(())
 }
 

@@ -1,13 +1,14 @@
-//! Law 5: packing and unpacking are inverse for every width of codes and every group size supported.
+//! Law 5: packing and unpacking are inverse for every width of codes, and are held against the definition bit by bit; a
+//! matrix of every format holds what was packed.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
 use super::{Case, Reached, Verdict, claim};
 use crate::{
-    quant::{Bits, packed},
+    quant::{MatrixBuf, Width},
     testing::{
-        heads::{Plain, SmallHead},
+        heads::Plain,
         strategies::{heads, some},
     },
 };
@@ -22,12 +23,12 @@ pub struct Packing {
     pub words: Vec<u32>,
     /// Codes that are missing of the last word: 0 to 7.
     pub cut: usize,
-    /// The code that is replaced, modulo those of a word.
+    /// The code that is replaced, modulo those of two words.
     pub at: usize,
     /// What it is replaced by; the low bits count.
     pub value: u32,
     /// A matrix.
-    pub head: SmallHead,
+    pub head: MatrixBuf,
 }
 
 impl<'a> Arbitrary<'a> for Packing {
@@ -39,55 +40,82 @@ impl<'a> Arbitrary<'a> for Packing {
 
 impl Case for Packing {
     const NAME: &'static str = "packing";
-    const CLASSES: &'static [&'static str] = &["words", "codes of a word", "a code replaced", "rows"];
+    const CLASSES: &'static [&'static str] =
+        &["words", "codes of a word", "codes of two words", "a code replaced", "rows"];
     const ENTROPY: usize = 256;
 
     fn check(&self, reached: &mut Reached) -> Verdict {
-        for bits in heads::BITS {
-            words(&self.words, self.cut, bits, reached)?;
+        for width in widths() {
+            words(&self.words, self.cut, width, reached)?;
             for &word in self.words.iter().chain([&self.value]) {
-                replaced(word, self.at % bits.per_word(), self.value, bits, reached)?;
+                replaced([word, !self.value], self.at, self.value, width, reached)?;
             }
         }
         matrix(&self.head, reached)
     }
 }
 
+/// Every width that a code can have, those included that no format has yet.
+pub fn widths() -> impl Iterator<Item = Width> {
+    (Width::MIN..=Width::MAX).filter_map(Width::new)
+}
+
+/// Codes of words by the definition: code `c` is the bits `c * width ..` of all bits, the lowest of the first word first.
+/// Bits that are left at the end are no code.
+fn defined(words: &[u32], width: Width) -> Vec<u32> {
+    let bits: Vec<u32> = words.iter().flat_map(|word| (0..32).map(move |bit| word >> bit & 1)).collect();
+    let code = |bits: &[u32]| bits.iter().rev().fold(0, |code, bit| 2 * code + bit);
+    bits.chunks_exact(width.bits()).map(code).collect()
+}
+
+fn bytes_of(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
 /// The law for words, of which the last may have lost `cut` codes.
 ///
 /// # Errors
 /// The violation.
-pub fn words(words: &[u32], cut: usize, bits: Bits, reached: &mut Reached) -> Verdict {
-    let codes = packed::unpack(words, bits);
-    let width = bits.get();
+pub fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> Verdict {
+    let bits = width.bits();
+    let (bytes, expected) = (bytes_of(words), defined(words, width));
+    let codes: Vec<u32> = width.unpack(&bytes).collect();
     claim!(
         LAW,
-        codes.len() == words.len() * bits.per_word() && codes.iter().all(|&code| code <= bits.mask()),
-        "a word is as many codes as fit into it",
-        "{} codes of {width} bits from {} words",
-        codes.len(),
-        words.len()
+        codes == expected,
+        "a code is its bits of all bits of the words, the lowest first",
+        "{words:x?} became {codes:?}, not {expected:?}, {bits} bits each"
     );
-    for (word, codes) in words.iter().zip(codes.chunks(bits.per_word())) {
-        let number = codes.iter().rev().fold(0_u64, |number, &code| (number << width) + u64::from(code));
+    for (column, code) in expected.iter().enumerate() {
+        let found = width.code(column, |word| words[word]);
         claim!(
             LAW,
-            number == u64::from(*word),
-            "the first code is the lowest digit of its word",
-            "{word:#x} became {codes:?}, {width} bits each"
+            found == *code,
+            "one code is read as all are",
+            "{found} at {column} of {words:x?}, {bits} bits each"
         );
-        reached.one("codes of a word");
+        let crosses = width.word_of(column, 0) != width.word_of(column, bits - 1);
+        reached.one(if crosses { "codes of two words" } else { "codes of a word" });
     }
-    let again = packed::pack(&codes, bits);
-    claim!(LAW, again == words, "packing is the inverse of unpacking", "{words:x?} became {again:x?}");
     let part = &codes[..codes.len().saturating_sub(cut)];
-    let again = packed::unpack(&packed::pack(part, bits), bits);
-    let padded = again.len() < part.len() + bits.per_word() && again[part.len()..].iter().all(|&code| code == 0);
+    for part in [&codes, part] {
+        let packed = width.pack(part);
+        let again: Vec<u32> = width.unpack(&packed).collect();
+        let padded =
+            packed.len() < (part.len() * bits).div_ceil(8) + 4 && again[part.len()..].iter().all(|&code| code == 0);
+        claim!(
+            LAW,
+            again[..part.len()] == *part && padded,
+            "packing is the inverse of unpacking, and fills up a last word that is not full with zeros",
+            "{part:?} became {again:?}, {bits} bits each"
+        );
+    }
+    let again = width.pack(&codes);
     claim!(
         LAW,
-        again[..part.len()] == *part && padded,
-        "a last word that is not full is filled up with zeros",
-        "{part:?} became {again:?}"
+        (32 * words.len()) % bits != 0 || again == bytes,
+        "words that codes fill are packed again to the bit",
+        "{words:x?} became the bytes {again:x?}, {bits} bits each"
     );
     reached.one("words");
     Ok(())
@@ -97,15 +125,19 @@ pub fn words(words: &[u32], cut: usize, bits: Bits, reached: &mut Reached) -> Ve
 ///
 /// # Errors
 /// The violation.
-pub fn replaced(word: u32, at: usize, value: u32, bits: Bits, reached: &mut Reached) -> Verdict {
-    let mut codes = packed::unpack(&[word], bits);
-    codes[at] = value & bits.mask();
-    let found = packed::unpack(&[packed::with_code(word, at, value, bits)], bits);
+pub fn replaced(words: [u32; 2], at: usize, value: u32, width: Width, reached: &mut Reached) -> Verdict {
+    let mut codes = defined(&words, width);
+    let (at, mut written) = (at % codes.len(), bytes_of(&words));
+    let left = |bytes: &[u8]| bytes.last().map(|last| u32::from(*last) >> (8 - 64 % width.bits()));
+    let behind = left(&written);
+    codes[at] = value & width.mask();
+    width.set_code(&mut written, at, value);
+    let found: Vec<u32> = width.unpack(&written).collect();
     claim!(
         LAW,
-        found == codes,
+        found == codes && left(&written) == behind,
         "replacing a code leaves the others and takes only the low bits",
-        "code {at} of {word:#x} by {value:#x}: {found:?}, not {codes:?}"
+        "code {at} of {words:#x?} by {value:#x}: {found:?}, not {codes:?}"
     );
     reached.one("a code replaced");
     Ok(())
@@ -115,15 +147,16 @@ pub fn replaced(word: u32, at: usize, value: u32, bits: Bits, reached: &mut Reac
 ///
 /// # Errors
 /// The violation.
-pub fn matrix(head: &SmallHead, reached: &mut Reached) -> Verdict {
-    let (view, layout) = (head.view(), &head.layout);
+pub fn matrix(head: &MatrixBuf, reached: &mut Reached) -> Verdict {
+    let (view, layout) = (head.view(), head.layout());
     let plain = Plain::of(&view);
     for row in 0..layout.rows() {
         let codes: Vec<u32> = (0..layout.cols()).map(|column| view.code(row, column)).collect();
+        let of_groups: Vec<u32> = (0..layout.groups_per_row()).flat_map(|group| view.codes(row, group)).collect();
         let words: Vec<u32> = (0..layout.words_per_row()).map(|word| view.word(row, word)).collect();
         claim!(
             LAW,
-            packed::pack(&codes, layout.bits()) == words,
+            layout.width().pack(&codes) == bytes_of(&words) && of_groups == codes,
             "a matrix of any layout holds the codes that were packed, row by row",
             "row {row} of {layout:?}"
         );

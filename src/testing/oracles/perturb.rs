@@ -16,7 +16,7 @@ use crate::{
     subject::Subject,
     testing::{
         comparators::{POISON, all_written, same_bits},
-        heads::{Plain, parts_of},
+        heads::Plain,
         model::{Model, with_demo},
         strategies::{
             edits::{as_text, perturbation},
@@ -94,7 +94,7 @@ pub fn perturb(model: &mut Model, edits: &[Edit], reached: &mut Reached) -> Verd
         let written = applied.view();
         claim!(
             LAW,
-            Plain::of_rows(&written, rows.iter().copied()).parts() == plain.parts(),
+            Plain::of_rows(&written, rows.iter().copied()).matrix() == plain.matrix(),
             "writing perturbations one upon the other does what they say",
             "other rows than those of {composed}"
         );
@@ -139,7 +139,7 @@ pub fn perturb(model: &mut Model, edits: &[Edit], reached: &mut Reached) -> Verd
     );
     claim!(
         2,
-        parts_of(&head.view().row(last)) == parts_of(&original.row(last)) && head.digest() == *clean,
+        head.view().row(last) == original.row(last) && head.digest() == *clean,
         "and holds the checkpoint's bytes",
         "it does not after {composed}"
     );

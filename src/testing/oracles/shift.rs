@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{Case, Reached, Verdict, claim};
 use crate::{
     edit::{Edit, shift_word},
+    quant::MatrixBuf,
     testing::{
-        heads::{Plain, SmallHead},
+        heads::Plain,
         strategies::{choose, edits, heads, one_in},
     },
 };
@@ -21,7 +22,7 @@ const LAW: u8 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Shifts {
     /// What is shifted.
-    pub head: SmallHead,
+    pub head: MatrixBuf,
     /// A word that the head need not have.
     pub word: u32,
     /// A shift.
@@ -108,7 +109,7 @@ pub fn cast(words: &[u32], shift: i64, found: &[u32], reached: &mut Reached) -> 
 ///
 /// # Errors
 /// The violation.
-pub fn head(head: &SmallHead, a: i64, b: i64, turns: i64, reached: &mut Reached) -> Verdict {
+pub fn head(head: &MatrixBuf, a: i64, b: i64, turns: i64, reached: &mut Reached) -> Verdict {
     let view = head.view();
     let plan = |edit: &Edit| edit.plan(&view).expect("a shift fits every head");
     let (there, back) = (Edit::shift(a), Edit::shift(a.wrapping_neg()));
@@ -117,14 +118,14 @@ pub fn head(head: &SmallHead, a: i64, b: i64, turns: i64, reached: &mut Reached)
     expected.apply(&there);
     claim!(
         LAW,
-        written == expected.parts(),
+        written == expected.matrix(),
         "every word becomes its difference modulo 2^32, scales and biases stay",
         "another head after writing {there}"
     );
     let moved = a as u32 != 0;
     claim!(
         LAW,
-        (written[0] != head.parts[0]) == moved,
+        (written.weight() != head.weight()) == moved,
         "a shift moves every word unless it is a multiple of 2^32",
         "{there} left the words as they are: {}",
         !moved
@@ -132,7 +133,7 @@ pub fn head(head: &SmallHead, a: i64, b: i64, turns: i64, reached: &mut Reached)
     let both = there.clone().then(&back);
     claim!(
         LAW,
-        head.written(&both) == head.parts && head.planned(&both) == head.parts,
+        head.written(&both) == *head && head.planned(&both) == *head,
         "a shift and its negative leave every bit",
         "another head after {both}"
     );

@@ -12,11 +12,11 @@ use super::{Case, Reached, Verdict, claim};
 use crate::{
     checkpoint::Checkpoint,
     coherence::Finish,
-    edit::{Change, Edit, Plan, Tensor},
+    edit::{Change, Edit, Plan},
     head::Head,
     kernels::{Kernel, Top, scalar},
     model::{Body, CpuProjection, Llama, Parent, Projection, Query, Step},
-    quant::{FloatType, MatrixRef},
+    quant::{FloatType, MatrixRef, Tensor},
     testing::{
         comparators::same_bits,
         fixture::Fixture,

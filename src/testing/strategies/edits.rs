@@ -4,8 +4,8 @@ use arbitrary::{Result, Unstructured};
 
 use super::{choose, one_in, some};
 use crate::{
-    edit::{Amount, Change, Edit, Random, Tensor},
-    quant::Layout,
+    edit::{Amount, Change, Edit, Random},
+    quant::{Layout, Tensor},
 };
 
 /// Shifts at which a borrow, a sign or a width changes something.
@@ -50,7 +50,7 @@ pub fn shift(u: &mut Unstructured<'_>) -> Result<i64> {
 /// # Errors
 /// As [`shift`].
 pub fn change(u: &mut Unstructured<'_>, layout: &Layout) -> Result<Change> {
-    let kind = u.int_in_range(0..=8_u8)?;
+    let (kind, tensors) = (u.int_in_range(0..=8_u8)?, layout.format().tensors());
     if let 0 | 1 = kind {
         return Ok(Change::Shift(shift(u)?));
     }
@@ -60,25 +60,20 @@ pub fn change(u: &mut Unstructured<'_>, layout: &Layout) -> Result<Change> {
             false => Amount::Flips(u.int_in_range(0..=16)?),
             true => Amount::Rate(f64::from(u.int_in_range(0..=1000_u32)?) / 50_000.0),
         };
-        return Ok(Change::Random(Random { tensor: choose(u, &TENSORS)?, amount, seed: u.arbitrary()? }));
+        return Ok(Change::Random(Random { tensor: choose(u, tensors)?, amount, seed: u.arbitrary()? }));
     }
     let last = if one_in(u, 3)? { layout.rows() - 1 } else { (layout.rows() - 1).min(1) };
     let row = u.int_in_range(0..=last)?;
     let column = u.int_in_range(0..=layout.cols() - 1)?;
-    let word = column / layout.bits().per_word();
+    let word = layout.width().word_of(column, 0);
     Ok(match kind {
-        2 => Change::Flip {
-            tensor: Tensor::Weight,
-            row,
-            column,
-            bit: u.int_in_range(0..=layout.bits().get() as u32 - 1)?,
-        },
+        2 => Change::Flip { tensor: Tensor::Weight, row, column, bit: u.int_in_range(0..=layout.bits() as u32 - 1)? },
         3 => {
-            let tensor = choose(u, &TENSORS[1..])?;
+            let tensor = choose(u, &tensors[1..])?;
             let bit = u.int_in_range(0..=8 * layout.scale_type().size() as u32 - 1)?;
             Change::Flip { tensor, row, column: column / layout.group_size(), bit }
         }
-        4 => Change::SetCode { row, column, value: u.int_in_range(0..=layout.bits().mask())? },
+        4 => Change::SetCode { row, column, value: u.int_in_range(0..=layout.width().mask())? },
         5 => {
             let amount = if one_in(u, 2)? { shift(u)? } else { u.int_in_range(-20..=20)? };
             Change::AddCode { row, column, amount }
@@ -112,7 +107,7 @@ pub fn perturbation(u: &mut Unstructured<'_>, layout: &Layout, most: usize) -> R
             // A rate that is small for a small head is many flips of a large one.
             Change::Random(random) => match random.amount {
                 Amount::Rate(rate) => {
-                    let bits = (layout.rows() * layout.cols() * layout.bits().get()) as f64;
+                    let bits = (layout.rows() * layout.cols() * layout.bits()) as f64;
                     Change::Random(Random { amount: Amount::Rate(rate * (10_000.0 / bits).min(1.0)), ..random })
                 }
                 Amount::Flips(_) => Change::Random(random),

@@ -5,19 +5,14 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 
 use super::{choose, one_in};
 use crate::{
-    quant::{Bits, FloatType, Layout},
-    testing::{
-        fixture::SplitMix64,
-        heads::{SmallHead, encode},
-    },
+    quant::{FloatType, Format, Layout, MatrixBuf, Tensor},
+    testing::{fixture::SplitMix64, heads::encode},
 };
 
 /// Widths of codes that a head may have.
-pub const BITS: [Bits; 2] = [Bits::Four, Bits::Eight];
+pub const BITS: [usize; 2] = [4, 8];
 /// Group sizes that a head may have.
 pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
-/// Types of scales and biases that a head may have.
-pub const SCALE_TYPES: [FloatType; 3] = [FloatType::F16, FloatType::Bf16, FloatType::F32];
 
 /// Packed words at which borrowing and wrapping begin.
 pub const WORDS: [u32; 10] =
@@ -45,8 +40,10 @@ pub fn layout(u: &mut Unstructured<'_>) -> Result<Layout> {
         _ => u.int_in_range(25..=70)?,
     };
     let groups = if one_in(u, 2)? { u.int_in_range(2..=3)? } else { 1 };
-    let (bits, group_size, scale_type) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?, choose(u, &SCALE_TYPES)?);
-    Ok(Layout::new(rows, groups * group_size, bits, group_size, scale_type).expect("a layout"))
+    let (bits, group_size) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?);
+    let format = Format::affine(bits, group_size).expect("a format");
+    let scale_type = choose(u, format.scale_types())?;
+    Ok(Layout::new(rows, groups * group_size, format, scale_type).expect("a layout"))
 }
 
 /// Columns near which a kernel takes another path: what a panel holds (640) and its double, rows of 1 KiB of codes of 8 bits
@@ -62,7 +59,9 @@ const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
 /// # Panics
 /// Never: the sizes are those of a layout.
 pub fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
-    let (bits, group_size, scale_type) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?, choose(u, &SCALE_TYPES)?);
+    let (bits, group_size) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?);
+    let format = Format::affine(bits, group_size).expect("a format");
+    let scale_type = choose(u, format.scale_types())?;
     let groups = (choose(u, &COLUMNS)? / group_size).saturating_add_signed(choose(u, &[0, 0, -1, 1])?);
     let rows = match u.int_in_range(0..=15_u8)? {
         0..=5 => u.int_in_range(1..=9)?,
@@ -70,7 +69,7 @@ pub fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
         11..=14 => u.int_in_range(62..=69)?,
         _ => u.int_in_range(511..=517)?,
     };
-    Ok(Layout::new(rows, groups * group_size, bits, group_size, scale_type).expect("a layout"))
+    Ok(Layout::new(rows, groups * group_size, format, scale_type).expect("a layout"))
 }
 
 /// Bits of a float of `float_type` that arithmetic treats in its own way: zeros, the smallest subnormal numbers,
@@ -91,7 +90,7 @@ fn ordinary(random: &mut SplitMix64) -> f32 {
     (random.unit() - 0.5) * 0.2
 }
 
-impl<'a> Arbitrary<'a> for SmallHead {
+impl<'a> Arbitrary<'a> for MatrixBuf {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let layout = layout(u)?;
         filled(u, layout)
@@ -102,17 +101,22 @@ impl<'a> Arbitrary<'a> for SmallHead {
 ///
 /// # Errors
 /// As [`word`].
-pub fn filled(u: &mut Unstructured<'_>, layout: Layout) -> Result<SmallHead> {
+///
+/// # Panics
+/// Never: a head has the tensors of its format.
+pub fn filled(u: &mut Unstructured<'_>, layout: Layout) -> Result<MatrixBuf> {
     let fill = choose(u, &[Some(0), Some(0xff), None, None, None])?;
     // Scales and biases: zeros, of the usual size, of the usual size with special ones among them, any bits.
     let numbers = u.int_in_range(0..=3_u8)?;
     let seed = if fill.is_none() || numbers > 0 { u.arbitrary()? } else { 0 };
-    let mut head = SmallHead::new(layout, None, seed);
-    if let Some(byte) = fill {
-        head.parts[0].fill(byte);
-    }
+    let mut head = MatrixBuf::random(layout, seed);
     let (mut random, scale_type) = (SplitMix64(seed), layout.scale_type());
-    for part in &mut head.parts[1..] {
+    for &tensor in layout.format().tensors() {
+        let part = head.part_mut(tensor).expect("the format has it");
+        if tensor == Tensor::Weight {
+            fill.into_iter().for_each(|byte| part.fill(byte));
+            continue;
+        }
         for number in part.chunks_exact_mut(scale_type.size()) {
             match numbers {
                 0 => number.fill(0),

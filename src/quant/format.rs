@@ -1,0 +1,371 @@
+//! What a format is, and the only file that knows where the bits of a code lie.
+//!
+//! The codes of a row are one little-endian stream of bits: code `c` of a row of `b`-bit codes is the bits `c * b ..
+//! (c + 1) * b` of the row, where bit `i` is bit `i % 32` of packed word `i / 32`, counted from the least significant
+//! (`mlx.core.quantize`). With 2, 4 and 8 bits a word holds whole codes; with 3, 5 and 6 bits some codes begin in one
+//! word and end in the next. [`Width`] reads and writes all of them in one way.
+
+use std::{fmt, ops::Range, str::FromStr};
+
+use super::{FloatType, Tensor};
+
+/// Bits of a packed word.
+const WORD: usize = 32;
+
+/// Bits of one code, 1 to 8, and with them the place of each code in its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Width(u8);
+
+impl Width {
+    /// The narrowest, for tests that go through all of them with [`MAX`](Self::MAX).
+    pub const MIN: usize = 1;
+    /// The widest. A code is at most a byte wide, so it lies in one byte or in two.
+    pub const MAX: usize = 8;
+
+    /// The width of codes of so many bits; `None` where there are no such codes.
+    pub const fn new(bits: usize) -> Option<Self> {
+        match bits {
+            Self::MIN..=Self::MAX => Some(Self(bits as u8)),
+            _ => None,
+        }
+    }
+
+    /// Bits of one code.
+    #[inline]
+    pub const fn bits(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The largest code, which is also the mask of one code.
+    #[inline]
+    pub const fn mask(self) -> u32 {
+        (1 << self.0) - 1
+    }
+
+    /// Packed words that so many codes fill, the last one perhaps in part.
+    #[inline]
+    pub const fn words(self, codes: usize) -> usize {
+        (codes * self.bits()).div_ceil(WORD)
+    }
+
+    /// The word of a row in which bit `bit` of the code at `column` lies.
+    #[inline]
+    pub const fn word_of(self, column: usize, bit: usize) -> usize {
+        (column * self.bits() + bit) / WORD
+    }
+
+    /// The bytes of a row, one or two, in which the code at `column` lies.
+    #[inline]
+    pub const fn bytes_of(self, column: usize) -> Range<usize> {
+        let first = column * self.bits();
+        first / 8..(first + self.bits()).div_ceil(8)
+    }
+
+    /// The columns of a row whose codes lie in its bytes `bytes`, those included that lie there in part.
+    #[inline]
+    pub const fn columns_in(self, bytes: Range<usize>) -> Range<usize> {
+        8 * bytes.start / self.bits()..(8 * bytes.end).div_ceil(self.bits())
+    }
+
+    /// The code at `column` of a row whose packed words `word` gives by their place in the row. The next word is asked
+    /// for only where the code ends in it.
+    #[inline]
+    pub fn code(self, column: usize, word: impl Fn(usize) -> u32) -> u32 {
+        let first = column * self.bits();
+        let (at, bit) = (first / WORD, first % WORD);
+        let low = word(at) >> bit;
+        let code = if bit + self.bits() > WORD { low | word(at + 1) << (WORD - bit) } else { low };
+        code & self.mask()
+    }
+
+    /// Replaces the code at `column` of a row of little-endian words by the low bits of `value`.
+    ///
+    /// # Panics
+    /// If the row ends before the code does.
+    #[inline]
+    pub fn set_code(self, row: &mut [u8], column: usize, value: u32) {
+        let bit = column * self.bits() % 8;
+        let bytes = &mut row[self.bytes_of(column)];
+        let mut both = [0; 2];
+        both[..bytes.len()].copy_from_slice(bytes);
+        let others = u32::from(u16::from_le_bytes(both)) & !(self.mask() << bit);
+        let both = (others | (value & self.mask()) << bit) as u16;
+        bytes.copy_from_slice(&both.to_le_bytes()[..bytes.len()]);
+    }
+
+    /// All whole codes in little-endian words, in the order of their columns.
+    ///
+    /// # Panics
+    /// Where `words` are not whole words.
+    #[inline]
+    pub fn unpack(self, words: &[u8]) -> impl ExactSizeIterator<Item = u32> {
+        let (words, rest) = words.as_chunks::<4>();
+        assert!(rest.is_empty(), "{} bytes behind whole words", rest.len());
+        (0..WORD * words.len() / self.bits()).map(move |c| self.code(c, |word| u32::from_le_bytes(words[word])))
+    }
+
+    /// Codes into little-endian words, of each code the low bits. What the last word has no code for is 0.
+    pub fn pack(self, codes: &[u32]) -> Vec<u8> {
+        let mut words = vec![0; WORD / 8 * self.words(codes.len())];
+        codes.iter().enumerate().for_each(|(column, &code)| self.set_code(&mut words, column, code));
+        words
+    }
+}
+
+/// What a code stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codes {
+    /// An unsigned integer of this width, which is multiplied by its group's scale and added to its group's bias: MLX's
+    /// mode `affine`.
+    Affine(Width),
+}
+
+/// How the weights of a matrix are stored. The type of its scales is chosen with the matrix, among
+/// [`scale_types`](Self::scale_types), and is part of its [`Layout`](super::Layout).
+///
+/// A format has a name, which it is printed as and parsed from:
+///
+/// ```
+/// use lm_headroom::quant::Format;
+///
+/// let format: Format = "affine-4-g64".parse()?;
+/// assert_eq!(format, Format::affine(4, 64)?);
+/// assert_eq!(format.to_string(), "affine-4-g64");
+/// # Ok::<_, lm_headroom::quant::FormatError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Format {
+    codes: Codes,
+    group_size: usize,
+    biases: bool,
+}
+
+/// Why there is no such format, or none that can be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// MLX's affine mode has codes of 2, 3, 4, 5, 6 and 8 bits.
+    #[error("{0} bits are not a width of codes that MLX has; quantize to 4 or 8 bits")]
+    Bits(usize),
+    /// A width that MLX has, and that kernels here do not multiply yet.
+    #[error("MLX's codes of {0} bits are not supported yet; quantize to 4 or 8 bits")]
+    BitsNotYet(usize),
+    /// MLX's affine mode has groups of 32, 64 and 128 columns.
+    #[error("group_size {0} is not one that MLX has (32, 64 or 128)")]
+    GroupSize(usize),
+    /// A text that is not the name of a format.
+    #[error("{0:?} is not the name of a format; one is affine-BITS-gGROUP, such as affine-4-g64")]
+    Name(String),
+}
+
+impl Format {
+    /// MLX's mode `affine`: codes of `bits` bits, and one scale and one bias for every `group_size` columns.
+    ///
+    /// # Errors
+    /// [`FormatError::Bits`], [`FormatError::BitsNotYet`], then [`FormatError::GroupSize`].
+    pub const fn affine(bits: usize, group_size: usize) -> Result<Self, FormatError> {
+        let width = match (bits, Width::new(bits)) {
+            (4 | 8, Some(width)) => width,
+            (2 | 3 | 5 | 6, _) => return Err(FormatError::BitsNotYet(bits)),
+            _ => return Err(FormatError::Bits(bits)),
+        };
+        match group_size {
+            32 | 64 | 128 => Ok(Self { codes: Codes::Affine(width), group_size, biases: true }),
+            _ => Err(FormatError::GroupSize(group_size)),
+        }
+    }
+
+    /// The same format without biases, as those are whose codes are floats.
+    #[cfg(test)]
+    pub(crate) const fn without_biases(self) -> Self {
+        Self { biases: false, ..self }
+    }
+
+    /// What a code stands for.
+    #[inline]
+    pub const fn codes(self) -> Codes {
+        self.codes
+    }
+    /// Width of a code, and so where each lies.
+    #[inline]
+    pub const fn width(self) -> Width {
+        match self.codes {
+            Codes::Affine(width) => width,
+        }
+    }
+    /// Columns that share one scale, and one bias where there are any.
+    #[inline]
+    pub const fn group_size(self) -> usize {
+        self.group_size
+    }
+    /// Whether each group has a bias.
+    #[inline]
+    pub const fn has_biases(self) -> bool {
+        self.biases
+    }
+    /// Types that scales and biases can have.
+    pub const fn scale_types(self) -> &'static [FloatType] {
+        match self.codes {
+            Codes::Affine(_) => &[FloatType::F16, FloatType::Bf16, FloatType::F32],
+        }
+    }
+    /// The arrays that a matrix consists of.
+    pub const fn tensors(self) -> &'static [Tensor] {
+        const ALL: &[Tensor; 3] = &[Tensor::Weight, Tensor::Scales, Tensor::Biases];
+        if self.biases { ALL } else { ALL.split_at(2).0 }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.codes {
+            Codes::Affine(width) => write!(f, "affine-{}-g{}", width.bits(), self.group_size),
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = FormatError;
+
+    fn from_str(name: &str) -> Result<Self, FormatError> {
+        let wrong = || FormatError::Name(name.to_owned());
+        let (bits, group_size) =
+            name.strip_prefix("affine-").and_then(|rest| rest.split_once("-g")).ok_or_else(wrong)?;
+        let number = |text: &str| text.parse().map_err(|_| wrong());
+        let format = Self::affine(number(bits)?, number(group_size)?)?;
+        // A number has other texts, such as `+4` and `04`; a name has one.
+        if format.to_string() == name { Ok(format) } else { Err(wrong()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn widths() -> impl Iterator<Item = Width> {
+        (Width::MIN..=Width::MAX).map(|bits| Width::new(bits).expect("a width"))
+    }
+
+    /// Bit `i` of little-endian bytes.
+    fn bit(bytes: &[u8], i: usize) -> u32 {
+        u32::from(bytes[i / 8] >> (i % 8) & 1)
+    }
+
+    #[test]
+    fn codes_lie_where_they_do_in_words_written_out_by_hand() {
+        // The number whose digits to the base 8 are 0, 1, ..., 7, 0, 1, ..., the first the lowest, in three words.
+        let three = Width::new(3).expect("a width");
+        let codes: Vec<u32> = (0..32).map(|c| c % 8).collect();
+        let words = [0x88fa_c688_u32, 0xc688_fac6, 0xfac6_88fa];
+        assert_eq!(three.pack(&codes), words.map(u32::to_le_bytes).concat());
+        let four = Width::new(4).expect("a width");
+        assert_eq!(four.pack(&[0, 1, 2, 3, 4, 5, 6, 7, 15]), [0x7654_3210_u32, 15].map(u32::to_le_bytes).concat());
+        let eight = Width::new(8).expect("a width");
+        assert_eq!(eight.pack(&[0x10, 0x32, 0x54, 0x76]), 0x7654_3210_u32.to_le_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn a_code_is_its_bits_of_the_stream_whatever_its_width(words in prop::collection::vec(any::<u32>(), 0..40)) {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            for width in widths() {
+                let bits = width.bits();
+                let count = 8 * bytes.len() / bits;
+                let expected: Vec<u32> =
+                    (0..count).map(|c| (0..bits).map(|b| bit(&bytes, c * bits + b) << b).sum()).collect();
+                prop_assert_eq!(width.unpack(&bytes).collect::<Vec<_>>(), &expected[..]);
+                let one_by_one: Vec<u32> = (0..count).map(|c| width.code(c, |word| words[word])).collect();
+                prop_assert_eq!(one_by_one, &expected[..]);
+                // What is left at the end, less than a code, is not packed again.
+                let mut kept = bytes.clone();
+                for i in count * bits..8 * bytes.len() {
+                    kept[i / 8] &= !(1 << (i % 8));
+                }
+                let packed = width.pack(&expected);
+                prop_assert_eq!(packed.len(), 4 * width.words(count));
+                prop_assert_eq!(&packed[..], &kept[..packed.len()]);
+                prop_assert!(kept[packed.len()..].iter().all(|&byte| byte == 0));
+            }
+        }
+
+        #[test]
+        fn writing_a_code_changes_its_bits_and_no_other(
+            words in prop::collection::vec(any::<u32>(), 1..20), column in any::<usize>(), value in any::<u32>(),
+        ) {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            for width in widths() {
+                let bits = width.bits();
+                let column = column % (8 * bytes.len() / bits);
+                let own = column * bits..(column + 1) * bits;
+                let mut written = bytes.clone();
+                width.set_code(&mut written, column, value);
+                for i in 0..8 * bytes.len() {
+                    let expected = if own.contains(&i) { value >> (i - own.start) & 1 } else { bit(&bytes, i) };
+                    prop_assert_eq!(bit(&written, i), expected, "bit {} of {} bits at {}", i, bits, column);
+                }
+            }
+        }
+
+        #[test]
+        fn words_bytes_and_columns_are_those_that_share_a_bit(column in 0..200_usize, start in 0..99_usize, len in 1..70_usize) {
+            for width in widths() {
+                let bits = width.bits();
+                let of = |column: usize| column * bits..(column + 1) * bits;
+                for bit in 0..bits {
+                    prop_assert_eq!(width.word_of(column, bit), of(column).nth(bit).expect("a bit") / 32);
+                }
+                let bytes: std::collections::BTreeSet<usize> = of(column).map(|bit| bit / 8).collect();
+                prop_assert!(bytes.into_iter().eq(width.bytes_of(column)));
+                let within = |column: &usize| of(*column).any(|bit| (start..start + len).contains(&(bit / 8)));
+                let columns: Vec<usize> = (0..8 * 200).filter(within).collect();
+                prop_assert!(columns.into_iter().eq(width.columns_in(start..start + len)));
+                prop_assert_eq!(width.words(column), of(column).start.div_ceil(32));
+            }
+        }
+    }
+
+    #[test]
+    fn widths_are_1_to_8_and_only_some_cross_words() {
+        assert_eq!([0, 9, usize::MAX].map(Width::new), [None; 3]);
+        let crosses = |width: &Width| (0..32).any(|c| width.word_of(c, 0) != width.word_of(c, width.bits() - 1));
+        assert_eq!(widths().filter(crosses).map(Width::bits).collect::<Vec<_>>(), [3, 5, 6, 7]);
+        assert_eq!(widths().map(Width::mask).collect::<Vec<_>>(), [1, 3, 7, 15, 31, 63, 127, 255]);
+    }
+
+    #[test]
+    fn a_format_is_printed_as_its_name_and_parsed_from_it() {
+        for bits in [4, 8] {
+            for group_size in [32, 64, 128] {
+                let format = Format::affine(bits, group_size).expect("a format");
+                assert_eq!(format.to_string(), format!("affine-{bits}-g{group_size}"));
+                assert_eq!(format.to_string().parse(), Ok(format));
+            }
+        }
+        for name in ["", "affine", "affine-4", "affine-4-64", "affine-+4-g64", "affine-04-g64", "Affine-4-g64", "mxfp5"]
+        {
+            assert_eq!(name.parse::<Format>(), Err(FormatError::Name(name.to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_mlx_has_not_and_what_is_not_read_yet_are_two_errors() {
+        for bits in [2, 3, 5, 6] {
+            assert_eq!(Format::affine(bits, 64), Err(FormatError::BitsNotYet(bits)));
+        }
+        for bits in [0, 1, 7, 9, 16, 1 << 40] {
+            assert_eq!(Format::affine(bits, 7), Err(FormatError::Bits(bits)), "before the group size");
+        }
+        for group_size in [0, 16, 33, 256] {
+            assert_eq!(Format::affine(4, group_size), Err(FormatError::GroupSize(group_size)));
+        }
+        assert_eq!("affine-3-g64".parse::<Format>(), Err(FormatError::BitsNotYet(3)));
+    }
+
+    #[test]
+    fn a_format_without_biases_consists_of_two_tensors() {
+        let format = Format::affine(4, 64).expect("a format");
+        assert_eq!(format.tensors(), [Tensor::Weight, Tensor::Scales, Tensor::Biases]);
+        assert_eq!(format.without_biases().tensors(), [Tensor::Weight, Tensor::Scales]);
+    }
+}
