@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lm_headroom::testing::fixture::SplitMix64;
+use lm_headroom::{quant::Format, testing::fixture::SplitMix64};
 
 const HIDDEN: usize = 4096;
 const INTERMEDIATE: usize = 14_336;
@@ -47,8 +47,9 @@ impl Tensor {
 fn linear(tensors: &mut Vec<Tensor>, name: &str, rows: usize, cols: usize) {
     let mut seeds = SplitMix64(tensors.len() as u64);
     let (codes, groups) = (seeds.next_u64(), seeds.next_u64());
+    let format = Format::affine(4, GROUP).expect("a format");
     for (part, dtype, cols, seed) in [
-        ("weight", "U32", cols / 8, codes),
+        ("weight", "U32", format.width().words(cols), codes),
         ("scales", "F16", cols / GROUP, groups),
         ("biases", "F16", cols / GROUP, groups),
     ] {

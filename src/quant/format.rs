@@ -17,12 +17,12 @@ const WORD: usize = 32;
 pub struct Width(u8);
 
 impl Width {
-    /// The narrowest, for tests that go through all of them with [`MAX`](Self::MAX).
+    /// Bits of the narrowest codes. No format has them; the arithmetic holds for them all the same.
     pub const MIN: usize = 1;
-    /// The widest. A code is at most a byte wide, so it lies in one byte or in two.
+    /// Bits of the widest codes. A code is at most a byte wide, so it lies in one byte or in two.
     pub const MAX: usize = 8;
 
-    /// The width of codes of so many bits; `None` where there are no such codes.
+    /// The width of codes of so many bits; `None` beyond [`MIN`](Self::MIN) and [`MAX`](Self::MAX).
     pub const fn new(bits: usize) -> Option<Self> {
         match bits {
             Self::MIN..=Self::MAX => Some(Self(bits as u8)),
@@ -42,6 +42,12 @@ impl Width {
         (1 << self.0) - 1
     }
 
+    /// The first bit of the code at `column`, counted from the first of the row.
+    #[inline]
+    const fn first_bit(self, column: usize) -> usize {
+        column * self.bits()
+    }
+
     /// Packed words that so many codes fill, the last one perhaps in part.
     #[inline]
     pub const fn words(self, codes: usize) -> usize {
@@ -51,13 +57,13 @@ impl Width {
     /// The word of a row in which bit `bit` of the code at `column` lies.
     #[inline]
     pub const fn word_of(self, column: usize, bit: usize) -> usize {
-        (column * self.bits() + bit) / WORD
+        (self.first_bit(column) + bit) / WORD
     }
 
     /// The bytes of a row, one or two, in which the code at `column` lies.
     #[inline]
     pub const fn bytes_of(self, column: usize) -> Range<usize> {
-        let first = column * self.bits();
+        let first = self.first_bit(column);
         first / 8..(first + self.bits()).div_ceil(8)
     }
 
@@ -71,7 +77,7 @@ impl Width {
     /// for only where the code ends in it.
     #[inline]
     pub fn code(self, column: usize, word: impl Fn(usize) -> u32) -> u32 {
-        let first = column * self.bits();
+        let first = self.first_bit(column);
         let (at, bit) = (first / WORD, first % WORD);
         let low = word(at) >> bit;
         let code = if bit + self.bits() > WORD { low | word(at + 1) << (WORD - bit) } else { low };
@@ -84,7 +90,7 @@ impl Width {
     /// If the row ends before the code does.
     #[inline]
     pub fn set_code(self, row: &mut [u8], column: usize, value: u32) {
-        let bit = column * self.bits() % 8;
+        let bit = self.first_bit(column) % 8;
         let bytes = &mut row[self.bytes_of(column)];
         let mut both = [0; 2];
         both[..bytes.len()].copy_from_slice(bytes);
