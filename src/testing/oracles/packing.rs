@@ -113,7 +113,7 @@ pub fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> 
     let again = width.pack(&codes);
     claim!(
         LAW,
-        (32 * words.len()) % bits != 0 || again == bytes,
+        !(32 * words.len()).is_multiple_of(bits) || again == bytes,
         "words that codes fill are packed again to the bit",
         "{words:x?} became the bytes {again:x?}, {bits} bits each"
     );
