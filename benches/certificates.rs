@@ -14,7 +14,7 @@ use lm_headroom::{
     certificate::{Position, Rows, all_least_flips, census, scale_census},
     checkpoint::Checkpoint,
     kernels::Kernel,
-    model::{BodyError, CpuProjection, Llama, Projection, Query},
+    model::{BodyError, CpuProjection, Decoder, Projection, Query},
     team::Team,
     testing::{model::reference_folder, skipped},
     trial::{Task, Trials, Tying},
@@ -55,7 +55,7 @@ impl Clean {
         let kernel = Kernel::best();
         let mut head = CpuProjection::new(checkpoint.weights().head().view(), kernel, &team);
         let task = Task { prompts: vec![&PROMPT], eos: &[], max_tokens: 10, tying: Tying::Separate };
-        let body = Llama::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
+        let body = Decoder::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
         let mut trials = Trials::new(body, kernel, &team, task);
         trials.run(&mut head, &[], |_| Ok::<_, BodyError>(())).expect("a clean answer");
         let hidden = trials.clean_hidden(0).map(<[f32]>::to_vec).collect();

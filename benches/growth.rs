@@ -12,7 +12,7 @@ use lm_headroom::{
     checkpoint::Checkpoint,
     edit::Plan,
     kernels::Kernel,
-    model::{Body, BodyError, CpuProjection, Llama},
+    model::{Body, BodyError, CpuProjection, Decoder},
     subject,
     team::Team,
     testing::fixture::Fixture,
@@ -104,14 +104,14 @@ fn powers(from: usize, to: usize) -> Vec<usize> {
 /// Runs it with shifts that have little in common, on prompts that begin differently; `each` gets the tokens of each trial.
 fn run(checkpoint: &Arc<Checkpoint>, team: &Arc<Team>, size: Size, mut each: impl FnMut(Vec<u32>)) {
     let kernel = Kernel::best();
-    let vocab = checkpoint.config().vocab_size;
+    let vocab = checkpoint.config().architecture.vocab_size;
     let prompts: Vec<Vec<u32>> = (0..size.prompts)
         .map(|p| (0..PROMPT_TOKENS).map(|i| ((p * 131 + i * 17 + 300) % vocab) as u32).collect())
         .collect();
     let plans: Vec<Plan> =
         (0..size.shifts).map(|i| Plan { shift: (i as u32).wrapping_mul(0x9e37_79b9), ..Plan::default() }).collect();
     let mut head = CpuProjection::new(checkpoint.weights().head().view(), kernel, team);
-    let body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
+    let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
     let task = Task {
         prompts: prompts.iter().map(Vec::as_slice).collect(),
         // None: every answer has all of its tokens.
@@ -143,7 +143,7 @@ fn seconds(checkpoint: &Arc<Checkpoint>, team: &Arc<Team>, size: Size) -> f64 {
 /// state for each position of the part of the run that has most.
 fn memory(checkpoint: &Arc<Checkpoint>, team: &Arc<Team>, trials: usize) -> ((f64, f64), (f64, f64)) {
     let size = Size { shifts: trials, prompts: 1, tokens: 64 };
-    let body = Llama::new(Arc::clone(checkpoint), Kernel::best(), Arc::clone(team));
+    let body = Decoder::new(Arc::clone(checkpoint), Kernel::best(), Arc::clone(team));
     let position = body.bytes_per_position() + 4 * body.hidden_size();
     // As `Trials::run_some` says: a gigabyte of them at a time.
     let part = ((1 << 30) / (position * size.tokens)).max(1);

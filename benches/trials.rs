@@ -13,7 +13,7 @@ use lm_headroom::{
     checkpoint::Checkpoint,
     edit::{Amount, Change, Edit, Plan, Random},
     kernels::Kernel,
-    model::{Body, BodyError, CpuProjection, Llama, Parent, Step},
+    model::{Body, BodyError, CpuProjection, Decoder, Parent, Step},
     quant::Tensor,
     team::Team,
     testing::{model::reference_folder, skipped},
@@ -44,7 +44,7 @@ fn setup() -> Option<Setup> {
 }
 
 fn generate(setup: &Setup, plans: &[Plan], max_tokens: usize) {
-    let body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+    let body = Decoder::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
     let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
     let prompts = [PROMPT.to_vec()];
     let task =
@@ -71,7 +71,7 @@ fn prefill_of_37_tokens(bencher: Bencher<'_, '_>) {
     };
     let steps: Vec<Step<'_>> = PROMPT.iter().enumerate().map(step).collect();
     bencher.counter(ItemsCount::new(PROMPT.len())).bench_local(|| {
-        let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+        let mut body = Decoder::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
         body.extend(&steps).expect("a prefill").hidden
     });
 }
@@ -81,7 +81,7 @@ fn prefill_of_37_tokens(bencher: Bencher<'_, '_>) {
 fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
     let Some(setup) = setup() else { return };
     bencher.counter(ItemsCount::new(64_usize)).bench_local(|| {
-        let mut body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+        let mut body = Decoder::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
         let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
         greedy::decode(&mut body, &mut head, 1, Parent::Start, 64)
     });
@@ -100,7 +100,7 @@ fn sparse_edits_against_ten_positions(bencher: Bencher<'_, '_>) {
             Edit::new(vec![flip]).expand(matrix.layout()).expect("an edit")
         })
         .collect();
-    let body = Llama::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
+    let body = Decoder::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
     let mut head = CpuProjection::new(matrix, setup.kernel, &setup.team);
     let task = Task { prompts: vec![&PROMPT], eos: &[2], max_tokens: 10, tying: Tying::Separate };
     let mut trials = Trials::new(body, setup.kernel, &setup.team, task);

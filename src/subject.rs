@@ -70,7 +70,7 @@ impl Subject {
         let tokenizer = tokenizer.is_some().then(|| Tokenizer::from_files(files)).transpose()?;
         let configured = &checkpoint.config().eos_token_ids;
         let eos = match &tokenizer {
-            Some(tokenizer) => tokenizer.eos(configured, checkpoint.config().vocab_size),
+            Some(tokenizer) => tokenizer.eos(configured, checkpoint.config().architecture.vocab_size),
             None => configured.clone(),
         };
         let backend = Arc::new(Cpu::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team)));
@@ -168,7 +168,7 @@ impl Subject {
         } else {
             tokenizer.encode_chat(encoding.system.as_deref(), text)?
         };
-        check_ids(&ids, self.checkpoint.config().vocab_size)?;
+        check_ids(&ids, self.checkpoint.config().architecture.vocab_size)?;
         Ok(Prompt { text: text.to_owned(), ids, expected })
     }
 
@@ -177,7 +177,7 @@ impl Subject {
     /// # Errors
     /// [`TokenizerError::Empty`], [`TokenizerError::Id`].
     pub fn prompt_of_ids(&self, ids: Vec<u32>) -> Result<Prompt, TokenizerError> {
-        check_ids(&ids, self.checkpoint.config().vocab_size)?;
+        check_ids(&ids, self.checkpoint.config().architecture.vocab_size)?;
         Ok(Prompt { text: self.decode(&ids)?, ids, expected: Vec::new() })
     }
 

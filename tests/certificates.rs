@@ -16,7 +16,7 @@ use lm_headroom::{
     checkpoint::Checkpoint,
     edit::{Edit, Plan},
     kernels::Kernel,
-    model::{BodyError, CpuProjection, Llama, Projection, Query},
+    model::{BodyError, CpuProjection, Decoder, Projection, Query},
     quant::{FloatType, MatrixRef},
     subject::{self, Prompt, Subject},
     team::Team,
@@ -86,7 +86,7 @@ fn model(name: &str) -> Option<PathBuf> {
 struct Clean<'a> {
     head: MatrixRef<'a>,
     team: &'a Team,
-    trials: Trials<'a, Llama>,
+    trials: Trials<'a, Decoder>,
     projection: CpuProjection<'a>,
     answers: Vec<(Vec<Vec<f32>>, Vec<f32>)>,
 }
@@ -94,7 +94,7 @@ struct Clean<'a> {
 impl<'a> Clean<'a> {
     fn new(checkpoint: &'a Arc<Checkpoint>, team: &'a Arc<Team>, prompts: &'a [Vec<u32>]) -> Self {
         let (kernel, head) = (Kernel::best(), checkpoint.weights().head().view());
-        let body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
+        let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
         let mut projection = CpuProjection::new(head, kernel, team);
         let ids: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         let eos = &checkpoint.config().eos_token_ids;

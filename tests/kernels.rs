@@ -7,7 +7,7 @@ use lm_headroom::{
     checkpoint::Checkpoint,
     edit::Plan,
     kernels::{Activations, Kernel, Pass, Product, multiply},
-    model::{CpuProjection, Llama},
+    model::{CpuProjection, Decoder},
     quant::{FloatType, Layout, MatrixRef, WeightsRef},
     team::Team,
     testing::{
@@ -217,7 +217,7 @@ fn trials(kernel: Kernel, tied: bool) -> Vec<Trial> {
     let fixture = Fixture { seed: 1, tie_word_embeddings: Some(tied), num_hidden_layers: 3, ..Fixture::default() };
     let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
     let team = Arc::new(Team::new(2));
-    let body = Llama::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
+    let body = Decoder::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, kernel, &team);
     let tying = if tied { Tying::Shared(head) } else { Tying::Separate };

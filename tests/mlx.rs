@@ -342,7 +342,7 @@ fn a_prompt_that_another_one_begins_with_and_a_fork_are_found_again() {
     let mut most = 0.0_f32;
     let mut both = |steps: [&[Step<'_>]; 2], known: &mut Vec<_>| {
         let (found, expected) = (a.extend(steps[0]).expect("positions"), b.extend(steps[1]).expect("positions"));
-        let at = cpu.checkpoint().config().hidden_size;
+        let at = cpu.checkpoint().config().architecture.hidden_size;
         for (x, y) in found.hidden.chunks_exact(at).zip(expected.hidden.chunks_exact(at)) {
             most = most.max(apart(&logits(mlx, &Plan::default(), x), &logits(&cpu, &Plan::default(), y)));
         }

@@ -11,12 +11,18 @@ use std::{
 };
 
 use lm_headroom::{
-    checkpoint::Checkpoint,
+    checkpoint::{
+        Checkpoint, Family,
+        family::{LLAMA, MISTRAL, NATIVE},
+    },
     edit::{Edit, Plan},
     kernels::{Kernel, scalar},
-    model::{Body, BodyError, CpuProjection, Extension, Llama, Parent, Projection, Query, Slot, Step},
+    model::{Body, BodyError, CpuProjection, Decoder, Extension, Parent, Projection, Query, Slot, Step},
     team::Team,
-    testing::oracles::{Reached, trie as oracle},
+    testing::{
+        comparators::same_bits,
+        oracles::{Reached, trie as oracle},
+    },
     trial::{Draw, Event, Finish, Task, Trial, Trials, Tying},
 };
 
@@ -52,7 +58,7 @@ impl Default for Setting {
 
 fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setting: &Setting) -> Vec<Trial> {
     let team = Arc::new(Team::new(setting.threads));
-    let body = Llama::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
+    let body = Decoder::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, setting.kernel, &team);
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
@@ -86,23 +92,32 @@ const EDITS: [&str; 11] = [
     "set:word[5,2]=0xffffffff+add:weight[9,9]=-3+xor:word[50,0]=0x80000000",
 ];
 
-fn waves(seed: u64, prompts: &[Vec<u32>], edits: &[&str], max_tokens: usize, shared: bool, reached: &mut Reached) {
-    let checkpoint = oracle::model(seed, shared);
+fn waves(
+    (family, seed): (&'static Family, u64),
+    prompts: &[Vec<u32>],
+    edits: &[&str],
+    max_tokens: usize,
+    shared: bool,
+    reached: &mut Reached,
+) {
+    let checkpoint = oracle::model(family, seed, shared);
     let edits: Vec<Edit> = edits.iter().map(|text| edit_of(&checkpoint, text)).collect();
     let setting = oracle::Setting { eos: &[2, 5], max_tokens, shared };
     oracle::waves(&checkpoint, Kernel::best(), prompts, &edits, &setting, reached)
-        .unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        .unwrap_or_else(|violation| panic!("{}, seed {seed}: {violation}", family.model_type));
 }
 
 fn law_6(shared: bool) {
     let mut reached = Reached::default();
-    for seed in 0..6 {
-        waves(seed, &prompts(), &EDITS, 12, shared, &mut reached);
+    for family in NATIVE {
+        for seed in 0..6 {
+            waves((family, seed), &prompts(), &EDITS, 12, shared, &mut reached);
+        }
     }
     println!("{reached}");
     let ends = ["stop", "length", "nonfinite"];
     reached.require(&ends).expect("each end");
-    assert_eq!(ends.map(|end| reached.count(end)).iter().sum::<u64>(), 6 * 5 * EDITS.len() as u64);
+    assert_eq!(ends.map(|end| reached.count(end)).iter().sum::<u64>(), (NATIVE.len() * 6 * 5 * EDITS.len()) as u64);
 }
 
 #[test]
@@ -113,7 +128,7 @@ fn trials_in_waves_are_trials_alone_to_the_bit() {
 /// The same in little, for a build that is not optimized.
 #[test]
 fn a_few_trials_of_a_shared_matrix_are_trials_alone() {
-    waves(1, &prompts()[..2], &EDITS[..5], 4, true, &mut Reached::default());
+    waves((&LLAMA, 1), &prompts()[..2], &EDITS[..5], 4, true, &mut Reached::default());
 }
 
 #[test]
@@ -122,11 +137,27 @@ fn trials_of_a_shared_tied_matrix_are_trials_alone_to_the_bit() {
 }
 
 #[test]
+fn a_mistral_has_the_bits_of_a_llama_of_the_same_weights() {
+    let of = |family: &'static Family| {
+        let checkpoint = oracle::model(family, 2, false);
+        assert_eq!(checkpoint.config().family.model_type, family.model_type);
+        run(&checkpoint, &prompts(), &plans(&checkpoint, &EDITS), &Setting::default())
+    };
+    let (mistral, llama) = (of(&MISTRAL), of(&LLAMA));
+    assert_eq!(mistral.len(), 5 * EDITS.len());
+    for (a, b) in mistral.iter().zip(&llama) {
+        assert_eq!((a.prompt, a.edit), (b.prompt, b.edit));
+        assert_eq!(a.trajectory.tokens, b.trajectory.tokens);
+        same_bits(&a.trajectory.margin, &b.trajectory.margin).expect("equal margins");
+    }
+}
+
+#[test]
 fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
-    let checkpoint = oracle::model(3, false);
+    let checkpoint = oracle::model(&LLAMA, 3, false);
     let tokens: Vec<u32> = (0..301).map(|i| (i * 11 + 5) % 96).collect();
     let hidden = |cuts: &[usize]| {
-        let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::new(Team::new(2)));
+        let mut body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::new(Team::new(2)));
         let (mut last, mut hidden, mut start) = (Parent::Start, Vec::new(), 0);
         for &cut in cuts.iter().chain([&tokens.len()]) {
             let steps: Vec<Step<'_>> = tokens[start..cut]
@@ -153,7 +184,7 @@ fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
 
 #[test]
 fn results_do_not_depend_on_threads_kernel_or_company() {
-    let checkpoint = oracle::model(1, false);
+    let checkpoint = oracle::model(&LLAMA, 1, false);
     let prompts = prompts();
     let plans = plans(&checkpoint, &EDITS);
     let text = |trials: &[Trial]| format!("{trials:?}");
@@ -181,12 +212,12 @@ fn results_do_not_depend_on_threads_kernel_or_company() {
 #[test]
 fn teacher_forced_alone_is_what_whole_trials_measure() {
     for shared in [false, true] {
-        let checkpoint = oracle::model(1, shared);
+        let checkpoint = oracle::model(&LLAMA, 1, shared);
         let setting = Setting { shared, ..Setting::default() };
         let (prompts, plans) = (prompts(), plans(&checkpoint, &EDITS));
         let whole = run(&checkpoint, &prompts, &plans, &setting);
         let team = Arc::new(Team::new(2));
-        let body = Llama::new(Arc::clone(&checkpoint), setting.kernel, Arc::clone(&team));
+        let body = Decoder::new(Arc::clone(&checkpoint), setting.kernel, Arc::clone(&team));
         let head = checkpoint.weights().head().view();
         let mut projection = CpuProjection::new(head, setting.kernel, &team);
         let tying = if shared { Tying::Shared(head) } else { Tying::Separate };
@@ -211,7 +242,7 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
 
 #[test]
 fn edits_of_few_rows_in_any_number_are_each_alone() {
-    let checkpoint = oracle::model(3, false);
+    let checkpoint = oracle::model(&LLAMA, 3, false);
     let prompts = vec![vec![1, 7, 9, 30], vec![60]];
     // More than one thread takes at a time; some with a shift besides, so that they stand on other logits.
     let edits: Vec<String> = (0..150)
@@ -233,9 +264,9 @@ fn edits_of_few_rows_in_any_number_are_each_alone() {
 
 #[test]
 fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
-    let checkpoint = oracle::model(1, false);
+    let checkpoint = oracle::model(&LLAMA, 1, false);
     let team = Arc::new(Team::new(1));
-    let body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+    let body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
     let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
     let prompts = prompts();
     let task =
@@ -274,7 +305,7 @@ fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
 /// A body that keeps account of the positions that it is sent: what tokens lead to each, and whether its hidden state was
 /// asked for.
 struct Watched<'a> {
-    body: Llama,
+    body: Decoder,
     kept: &'a RefCell<HashMap<Slot, (Vec<u32>, bool)>>,
     /// Positions that were there already.
     again: &'a Cell<usize>,
@@ -314,7 +345,7 @@ impl Body for Watched<'_> {
 
 #[test]
 fn a_prefix_goes_through_the_body_once() {
-    let checkpoint = oracle::model(1, false);
+    let checkpoint = oracle::model(&LLAMA, 1, false);
     let team = Arc::new(Team::new(1));
     let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
     let plans = plans(&checkpoint, &["shift:0", "shift:1", "shift:1", "flip:weight[3,7].3"]);
@@ -322,7 +353,7 @@ fn a_prefix_goes_through_the_body_once() {
     // In the second turn, what the first prompt's answer leads to lies inside the second prompt.
     for _ in 0..2 {
         let (kept, again) = (RefCell::new(HashMap::new()), Cell::new(0));
-        let body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+        let body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
         let task = Task {
             prompts: prompts.iter().map(Vec::as_slice).collect(),
             eos: &[],
@@ -340,10 +371,10 @@ fn a_prefix_goes_through_the_body_once() {
 
 #[test]
 fn prefixes_that_no_trial_needs_are_released_and_found_again() {
-    let checkpoint = oracle::model(1, false);
+    let checkpoint = oracle::model(&LLAMA, 1, false);
     let team = Arc::new(Team::new(1));
     let (kept, again) = (RefCell::new(HashMap::new()), Cell::new(0));
-    let body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+    let body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
     let body = Watched { body, kept: &kept, again: &again };
     let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
     let prompts = [vec![1, 7, 9, 30], vec![1, 7, 12]];
@@ -362,14 +393,14 @@ fn prefixes_that_no_trial_needs_are_released_and_found_again() {
 
 #[test]
 fn answers_drawn_at_almost_no_temperature_are_the_chosen_ones_and_at_some_depend_on_the_seed_alone() {
-    let checkpoint = oracle::model(1, false);
+    let checkpoint = oracle::model(&LLAMA, 1, false);
     let team = Arc::new(Team::new(2));
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, Kernel::best(), &team);
     let prompts = [vec![1, 7, 9, 30], vec![60]];
     let task =
         Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[], max_tokens: 5, tying: Tying::Separate };
-    let body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+    let body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
     let mut trials = Trials::new(body, Kernel::best(), &team, task);
     let clean = trials.answers(&mut projection).expect("answers");
     let draws: Vec<Draw> = (0..20).map(|i| Draw { prompt: i % 2, seed: i as u64 }).collect();
@@ -390,7 +421,7 @@ fn answers_drawn_at_almost_no_temperature_are_the_chosen_ones_and_at_some_depend
         assert_eq!(&sample(&[*draw], 1.0), std::slice::from_ref(answer), "alone");
         assert_eq!((answer.tokens.len(), answer.finish), (5, Finish::Length));
         // Surprise is that of temperature 1, whatever the prefix.
-        let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
+        let mut body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
         let mut parent = Parent::Start;
         let mut logits = vec![0.0; head.layout().rows()];
         let text = prompts[draw.prompt].iter().chain(&answer.tokens);
@@ -419,7 +450,7 @@ fn measurements_of_a_shared_matrix_agree_with_their_definitions() {
 }
 
 fn measured_as_defined(shared: bool, max_tokens: usize) {
-    let checkpoint = oracle::model(2, shared);
+    let checkpoint = oracle::model(&LLAMA, 2, shared);
     let setting = Setting { max_tokens, shared, ..Setting::default() };
     let prompts = vec![vec![1, 7, 9, 30]];
     let edits = [
@@ -438,7 +469,7 @@ fn measured_as_defined(shared: bool, max_tokens: usize) {
     };
     // Logits by prefix and edit, from the specification, with nothing in common.
     let logits = |prefix: &[u32], plan: &Plan| -> Vec<f64> {
-        let mut body = Llama::new(Arc::clone(&checkpoint), Kernel::SCALAR, Arc::new(Team::new(1)));
+        let mut body = Decoder::new(Arc::clone(&checkpoint), Kernel::SCALAR, Arc::new(Team::new(1)));
         let mut row = vec![0.0; head.layout().cols()];
         let embeddings: Vec<Vec<f32>> = prefix
             .iter()

@@ -1,5 +1,5 @@
-//! From tensors to a model: every tensor that the configuration asks for, by its name in the
-//! checkpoint, with exactly the shape that it must have, and no other.
+//! From tensors to a model: every tensor that the architecture asks for, by the name that its family gives it, with exactly the
+//! shape that it must have, and no other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,11 +7,13 @@ use std::{
 };
 
 use super::{
+    architecture::{Attention, Layer, Mlp},
     bytes::Bytes,
-    config::{Config, Override},
+    config::{Config, Override, Quantization},
+    family::TensorNames,
     json::shortened,
     tensors::{Dtype, StoredTensor},
-    weights::{Dense, LayerWeights, Linear, ModelWeights, Quantized, Weights},
+    weights::{AttentionWeights, Dense, LayerWeights, Linear, MlpWeights, ModelWeights, Quantized, Vector, Weights},
 };
 use crate::quant::{FloatType, Format, Layout, MatrixError};
 
@@ -114,26 +116,28 @@ pub enum WeightsError {
 
 /// Takes the weights of the model that `config` states out of `tensors`, all of which it must use.
 pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>) -> Result<ModelWeights, WeightsError> {
-    let mut parts =
-        Parts { config, tensors, overrides: config.quantization.overrides.keys().map(String::as_str).collect() };
+    let (architecture, names) = (&config.architecture, &config.family.tensors);
+    let (hidden, vocab, tied) = (architecture.hidden_size, architecture.vocab_size, architecture.tied);
+    let overrides = config.quantization.overrides.keys().map(String::as_str).collect();
+    let mut parts = Parts { names, hidden, tied, quantization: &config.quantization, tensors, overrides };
     parts.drop_what_mlx_lm_drops();
 
-    let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-    let embed_tokens = parts.matrix("model.embed_tokens", vocab, hidden)?;
+    let embed_tokens = parts.matrix(names.embed_tokens, vocab, hidden)?;
     let mut layers = Vec::new();
-    for layer in 0..config.num_hidden_layers {
-        layers.push(parts.layer(&format!("model.layers.{layer}"))?);
+    for (index, layer) in architecture.layers.iter().enumerate() {
+        layers.push(parts.layer(index, layer)?);
     }
-    let norm = parts.vector("model.norm.weight", hidden)?;
-    let lm_head = if config.tie_word_embeddings {
+    let norm = parts.norm(names.norm)?;
+    let not_quantized = || WeightsError::HeadNotQuantized { module: names.head(tied).to_owned() };
+    let lm_head = if tied {
         if matches!(embed_tokens, Weights::Dense(_)) {
-            return Err(WeightsError::HeadNotQuantized { module: "model.embed_tokens".to_owned() });
+            return Err(not_quantized());
         }
         None
     } else {
-        match parts.matrix("lm_head", vocab, hidden)? {
+        match parts.matrix(names.lm_head, vocab, hidden)? {
             Weights::Quantized(head) => Some(head),
-            Weights::Dense(_) => return Err(WeightsError::HeadNotQuantized { module: "lm_head".to_owned() }),
+            Weights::Dense(_) => return Err(not_quantized()),
         }
     };
     parts.finish()?;
@@ -142,42 +146,57 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
 
 /// The tensors, and the exceptions of the configuration, that nothing has asked for yet.
 struct Parts<'a> {
-    config: &'a Config,
+    names: &'static TensorNames,
+    hidden: usize,
+    tied: bool,
+    quantization: &'a Quantization,
     tensors: BTreeMap<String, StoredTensor>,
     overrides: BTreeSet<&'a str>,
 }
 
 impl Parts<'_> {
-    /// Rotary frequencies are computed, and a tied model's checkpoint may carry its head once more.
+    /// Some tensors are computed, and a tied model's checkpoint may carry its head once more.
     fn drop_what_mlx_lm_drops(&mut self) {
-        self.tensors.retain(|name, _| !name.ends_with(".self_attn.rotary_emb.inv_freq"));
-        if self.config.tie_word_embeddings {
-            self.tensors.remove("lm_head.weight");
+        self.tensors.retain(|name, _| !self.names.dropped.iter().any(|end| name.ends_with(end)));
+        if self.tied {
+            self.tensors.remove(&format!("{}.weight", self.names.lm_head));
         }
     }
 
-    fn layer(&mut self, name: &str) -> Result<LayerWeights, WeightsError> {
-        let Config { hidden_size: hidden, intermediate_size: inner, attention_bias, mlp_bias, .. } = *self.config;
-        let (query, key_value) = (self.config.query_size(), self.config.key_value_size());
-        let mut linear = |module: &str, rows, cols, bias| self.linear(&format!("{name}.{module}"), rows, cols, bias);
-        let q_proj = linear("self_attn.q_proj", query, hidden, attention_bias)?;
-        let k_proj = linear("self_attn.k_proj", key_value, hidden, attention_bias)?;
-        let v_proj = linear("self_attn.v_proj", key_value, hidden, attention_bias)?;
-        let o_proj = linear("self_attn.o_proj", hidden, query, attention_bias)?;
-        let gate_proj = linear("mlp.gate_proj", inner, hidden, mlp_bias)?;
-        let up_proj = linear("mlp.up_proj", inner, hidden, mlp_bias)?;
-        let down_proj = linear("mlp.down_proj", hidden, inner, mlp_bias)?;
+    fn layer(&mut self, index: usize, layer: &Layer) -> Result<LayerWeights, WeightsError> {
+        let names = self.names;
         Ok(LayerWeights {
-            input_layernorm: self.vector(&format!("{name}.input_layernorm.weight"), hidden)?,
-            q_proj,
-            k_proj,
-            v_proj,
-            o_proj,
-            post_attention_layernorm: self.vector(&format!("{name}.post_attention_layernorm.weight"), hidden)?,
-            gate_proj,
-            up_proj,
-            down_proj,
+            attention: self.attention(index, &layer.attention)?,
+            mlp: self.mlp(index, &layer.mlp)?,
+            attention_norm: self.norm(&names.in_layer(index, names.attention_norm))?,
+            mlp_norm: self.norm(&names.in_layer(index, names.mlp_norm))?,
         })
+    }
+
+    fn attention(&mut self, index: usize, attention: &Attention) -> Result<AttentionWeights, WeightsError> {
+        let (names, hidden) = (self.names, self.hidden);
+        let (query, key_value) = (attention.query_size(), attention.key_value_size());
+        let mut linear = |name, rows, cols, bias| self.linear(&names.in_layer(index, name), rows, cols, bias);
+        Ok(AttentionWeights {
+            q_proj: linear(names.q_proj, query, hidden, attention.qkv_bias)?,
+            k_proj: linear(names.k_proj, key_value, hidden, attention.qkv_bias)?,
+            v_proj: linear(names.v_proj, key_value, hidden, attention.qkv_bias)?,
+            o_proj: linear(names.o_proj, hidden, query, attention.o_bias)?,
+        })
+    }
+
+    fn mlp(&mut self, index: usize, mlp: &Mlp) -> Result<MlpWeights, WeightsError> {
+        let (names, hidden, inner) = (self.names, self.hidden, mlp.intermediate_size);
+        let mut linear = |name, rows, cols| self.linear(&names.in_layer(index, name), rows, cols, mlp.bias);
+        Ok(MlpWeights {
+            gate_proj: linear(names.gate_proj, inner, hidden)?,
+            up_proj: linear(names.up_proj, inner, hidden)?,
+            down_proj: linear(names.down_proj, hidden, inner)?,
+        })
+    }
+
+    fn norm(&mut self, module: &str) -> Result<Vector, WeightsError> {
+        self.vector(&format!("{module}.weight"), self.hidden)
     }
 
     fn linear(&mut self, module: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear, WeightsError> {
@@ -191,7 +210,7 @@ impl Parts<'_> {
     fn matrix(&mut self, module: &str, rows: usize, cols: usize) -> Result<Weights, WeightsError> {
         self.overrides.remove(module);
         let has_scales = self.tensors.contains_key(&format!("{module}.scales"));
-        match (self.config.quantization.overrides.get(module), has_scales) {
+        match (self.quantization.overrides.get(module), has_scales) {
             (Some(Override::Dense), true) => Err(WeightsError::UnexpectedScales { module: module.to_owned() }),
             (Some(Override::Format(_) | Override::Quantized), false) => {
                 Err(WeightsError::NoScales { module: module.to_owned() })
@@ -206,7 +225,7 @@ impl Parts<'_> {
     }
 
     fn quantized(&mut self, module: &str, rows: usize, cols: usize) -> Result<Quantized, WeightsError> {
-        let format = self.config.quantization.format_of(module);
+        let format = self.quantization.format_of(module);
         let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
         // The scale type decides nothing about whether the layout is possible, but is part of it.
         let shaped = |scale_type| Layout::new(rows, cols, format, scale_type).map_err(failed);
@@ -228,9 +247,9 @@ impl Parts<'_> {
     }
 
     /// A tensor of one dimension, widened.
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, WeightsError> {
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vector, WeightsError> {
         let (float_type, data) = self.floats(name, &[len], None)?;
-        Ok((0..len).map(|i| float_type.get(&data, i)).collect())
+        Ok(Vector { values: (0..len).map(|i| float_type.get(&data, i)).collect(), float_type })
     }
 
     fn floats(
@@ -264,7 +283,8 @@ impl Parts<'_> {
     fn finish(self) -> Result<(), WeightsError> {
         if let Some((name, StoredTensor { file, .. })) = self.tensors.into_iter().next() {
             let tensor = shortened(&name);
-            return Err(if self.config.tie_word_embeddings && name.starts_with("lm_head.") {
+            let of_head = name.strip_prefix(self.names.lm_head).is_some_and(|rest| rest.starts_with('.'));
+            return Err(if self.tied && of_head {
                 WeightsError::HeadOfTied { tensor, file }
             } else {
                 WeightsError::Unknown { tensor, file }

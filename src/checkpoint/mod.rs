@@ -6,22 +6,27 @@
 //! wrong is an error that names the file, the tensor or the key. No input makes it panic, or take
 //! more memory than a small multiple of the files it read.
 //!
-//! Flow: [`bytes`] own data, `folder` finds and maps files, `json` reads the small ones strictly,
-//! [`config`] checks what they say, `header` and [`tensors`] find every tensor, `assemble` takes
-//! those that the model needs and refuses the rest, which gives [`weights`]; [`digest`] names the result.
+//! Flow: [`bytes`] own data, `folder` finds and maps files, `json` reads the small ones strictly, `keys` gives their values,
+//! [`config`] makes an [`architecture`] of them by the rules of a [`family`], `header` and [`tensors`] find every tensor,
+//! `assemble` takes those that the architecture needs, by the family's names, and refuses the rest, which gives
+//! [`weights`]; [`digest`] names the result.
 //!
-//! Accepted by name and left out, as in mlx-lm: `*.self_attn.rotary_emb.inv_freq`, and
-//! `lm_head.weight` where the head is tied.
+//! Accepted by name and left out, as in mlx-lm: what the family's entry says is computed, and the head's `weight` where the
+//! head is tied.
 
+pub mod architecture;
 mod assemble;
 pub mod bytes;
 pub mod config;
+mod config_error;
 pub mod demo;
 pub mod digest;
+pub mod family;
 mod folder;
 mod header;
 pub mod hub;
 mod json;
+mod keys;
 mod quantization;
 pub mod tensors;
 pub mod weights;
@@ -34,14 +39,17 @@ use std::{
 };
 
 pub use self::{
+    architecture::Architecture,
     assemble::WeightsError,
     bytes::{Bytes, FileRange},
-    config::{Config, ConfigError},
+    config::Config,
+    config_error::ConfigError,
     digest::head_digest,
+    family::Family,
     header::HeaderError,
     json::JsonError,
     tensors::TensorError,
-    weights::{Dense, LayerWeights, Linear, ModelWeights, Quantized, Weights},
+    weights::{AttentionWeights, Dense, LayerWeights, Linear, MlpWeights, ModelWeights, Quantized, Vector, Weights},
 };
 use self::{
     folder::{Place, StoredFile},
@@ -245,9 +253,9 @@ impl Checkpoint {
         self.files.keys().map(String::as_str)
     }
 
-    /// Name of the matrix that is the head: `lm_head`, or `model.embed_tokens` where it is tied.
+    /// Name of the matrix that is the head, such as `lm_head`; that of the embedding where it is tied.
     pub fn head_name(&self) -> &'static str {
-        if self.config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" }
+        self.config.family.tensors.head(self.config.architecture.tied)
     }
 
     /// BLAKE3 over the files that the model consists of: those that [`file`](Self::file) gives. In

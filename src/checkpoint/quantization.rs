@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{
-    config::{ConfigError, Keys},
-    json::shortened,
-};
+use super::{config_error::ConfigError, json::shortened, keys::Keys};
 use crate::quant::{Format, FormatError};
 
 /// What `quantization` says of one module by its name.

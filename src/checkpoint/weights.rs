@@ -1,6 +1,7 @@
 //! The weights of a model, as views into the files that hold them.
 
 use super::bytes::Bytes;
+use crate::quant::FloatType;
 use crate::quant::{self, Matrix};
 
 /// A quantized matrix whose bytes lie in a checkpoint.
@@ -12,21 +13,41 @@ pub type Dense = quant::Dense<Bytes>;
 /// A matrix as a checkpoint stores it.
 pub type Weights = quant::Weights<Bytes>;
 
+/// A vector, such as the weights of a norm, widened.
+#[derive(Clone, Debug)]
+pub struct Vector {
+    /// Its elements.
+    pub values: Vec<f32>,
+    /// The type in which the checkpoint stores them.
+    pub float_type: FloatType,
+}
+
 /// `y = weights * x + bias`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// `[out, in]`.
     pub weights: Weights,
-    /// `[out]`; only where `attention_bias` or `mlp_bias` asks for it.
-    pub bias: Option<Vec<f32>>,
+    /// `[out]`; only where the architecture has one.
+    pub bias: Option<Vector>,
 }
 
-/// One transformer block, by the names that its tensors have under `model.layers.N`. With `D` for
-/// `hidden_size`, `F` for `intermediate_size`, `Q` for all query columns, `K` for all key columns:
+/// One transformer block. With `D` for the model's hidden size, `Q` for all query columns, `K` for all key columns and `F` for the
+/// MLP's intermediate size:
 #[derive(Clone, Debug)]
 pub struct LayerWeights {
     /// `[D]`.
-    pub input_layernorm: Vec<f32>,
+    pub attention_norm: Vector,
+    /// The first branch.
+    pub attention: AttentionWeights,
+    /// `[D]`.
+    pub mlp_norm: Vector,
+    /// The second branch.
+    pub mlp: MlpWeights,
+}
+
+/// Attention of a [`LayerWeights`].
+#[derive(Clone, Debug)]
+pub struct AttentionWeights {
     /// `[Q, D]`.
     pub q_proj: Linear,
     /// `[K, D]`.
@@ -35,8 +56,11 @@ pub struct LayerWeights {
     pub v_proj: Linear,
     /// `[D, Q]`.
     pub o_proj: Linear,
-    /// `[D]`.
-    pub post_attention_layernorm: Vec<f32>,
+}
+
+/// MLP of a [`LayerWeights`].
+#[derive(Clone, Debug)]
+pub struct MlpWeights {
     /// `[F, D]`.
     pub gate_proj: Linear,
     /// `[F, D]`.
@@ -45,15 +69,16 @@ pub struct LayerWeights {
     pub down_proj: Linear,
 }
 
-/// All weights of a model. Norms and biases are widened, matrices stay as they are stored.
+/// All weights of a model, by their roles in its [`Architecture`](super::Architecture), whatever the family names them. Norms and
+/// biases are widened, matrices stay as they are stored.
 #[derive(Clone, Debug)]
 pub struct ModelWeights {
     /// `[vocab_size, hidden_size]`; quantized where the head is tied to it.
     pub embed_tokens: Weights,
-    /// `num_hidden_layers` blocks.
+    /// One for each layer.
     pub layers: Vec<LayerWeights>,
     /// `[hidden_size]`.
-    pub norm: Vec<f32>,
+    pub norm: Vector,
     /// `[vocab_size, hidden_size]`; `None` where the embedding is also the head.
     pub lm_head: Option<Quantized>,
 }

@@ -10,7 +10,7 @@ use super::{
     exit_code, output, resolve,
 };
 use crate::{
-    checkpoint::config::Override,
+    checkpoint::{Architecture, architecture::Layer, config::Override},
     quant::{self, Codes},
     subject::Subject,
 };
@@ -65,6 +65,7 @@ fn quantization(subject: &Subject) -> Value {
 fn object(subject: &Subject, digests: bool) -> Value {
     let checkpoint = subject.checkpoint();
     let config = checkpoint.config();
+    let architecture = &config.architecture;
     let tensors: Vec<Value> = checkpoint
         .tensors()
         .iter()
@@ -75,12 +76,12 @@ fn object(subject: &Subject, digests: bool) -> Value {
         "command": "inspect",
         "model": subject.name(),
         "revision": subject.revision(),
-        "model_type": config.model_type.to_string(),
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "vocab_size": config.vocab_size,
+        "model_type": config.family.model_type,
+        "hidden_size": architecture.hidden_size,
+        "num_hidden_layers": architecture.layers.len(),
+        "vocab_size": architecture.vocab_size,
         "eos_token_ids": subject.eos(),
-        "tied": config.tie_word_embeddings,
+        "tied": architecture.tied,
         "head": checkpoint.head_name(),
         "quantization": quantization(subject),
         "first_words": first_words(subject),
@@ -97,20 +98,31 @@ fn object(subject: &Subject, digests: bool) -> Value {
     object
 }
 
+/// A size of the layers: each that occurs, in the order in which they do.
+fn of_layers(architecture: &Architecture, size: impl Fn(&Layer) -> usize) -> String {
+    let mut sizes = Vec::new();
+    for size in architecture.layers.iter().map(|layer| size(layer).to_string()) {
+        if !sizes.contains(&size) {
+            sizes.push(size);
+        }
+    }
+    sizes.join("/")
+}
+
 fn text(subject: &Subject, digests: bool) -> String {
     let checkpoint = subject.checkpoint();
-    let config = checkpoint.config();
+    let architecture = &checkpoint.config().architecture;
     let mut out = resolve::introduction(subject);
     let (head, all) = bytes(subject);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     _ = writeln!(
         out,
         "{} query heads, {} key heads, head_dim {}, intermediate {}, vocabulary {}, eos {:?}",
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.head_dim,
-        config.intermediate_size,
-        config.vocab_size,
+        of_layers(architecture, |layer| layer.attention.heads),
+        of_layers(architecture, |layer| layer.attention.kv_heads),
+        of_layers(architecture, |layer| layer.attention.head_dim),
+        of_layers(architecture, |layer| layer.mlp.intermediate_size),
+        architecture.vocab_size,
         subject.eos(),
     );
     _ = writeln!(out, "{} tensors, {:.1} MiB; the head {:.1} MiB", checkpoint.tensors().len(), mib(all), mib(head));

@@ -238,9 +238,9 @@ pub(super) fn introduction(subject: &Subject) -> String {
     format!(
         "{}{revision}: {}, {} layers, hidden {}\nlm_head {} x {}, {} bits, group_size {}{tied}; {}, {} threads\n",
         subject.name(),
-        config.model_type,
-        config.num_hidden_layers,
-        config.hidden_size,
+        config.family.model_type,
+        config.architecture.layers.len(),
+        config.architecture.hidden_size,
         layout.rows(),
         layout.cols(),
         layout.bits(),

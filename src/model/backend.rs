@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use blake3::Hash;
 
-use super::{Body, BodyError, CpuProjection, Llama, Projection};
+use super::{Body, BodyError, CpuProjection, Decoder, Projection};
 use crate::{checkpoint::Checkpoint, edit::Plan, kernels::Kernel, quant::MatrixRef, team::Team};
 
 /// A body of whatever backend.
@@ -88,7 +88,7 @@ impl Backend for Cpu {
     }
 
     fn body(&self) -> AnyBody {
-        Box::new(Llama::new(Arc::clone(&self.checkpoint), self.kernel, Arc::clone(&self.team)))
+        Box::new(Decoder::new(Arc::clone(&self.checkpoint), self.kernel, Arc::clone(&self.team)))
     }
 
     fn projection<'a>(&'a self, head: MatrixRef<'a>) -> Box<dyn Projection + 'a> {

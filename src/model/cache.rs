@@ -7,22 +7,30 @@ use super::Slot;
 struct Entry {
     parent: Option<Slot>,
     position: u32,
-    /// `[layers, 2, kv_dim]`, as far as they are known: keys, then values.
+    /// Keys, then values, of one layer after the other, as far as they are known.
     data: Vec<f32>,
 }
 
 /// Slots are used again after [`Cache::release`], with their memory.
 #[derive(Debug)]
 pub(super) struct Cache {
-    kv_dim: usize,
+    /// Where the keys and the values of each layer begin in [`Entry::data`].
+    offsets: Vec<(usize, usize)>,
+    /// Floats that a position keeps.
     width: usize,
     entries: Vec<Entry>,
     free: Vec<Slot>,
 }
 
 impl Cache {
-    pub(super) fn new(layers: usize, kv_dim: usize) -> Self {
-        Self { kv_dim, width: layers * 2 * kv_dim, entries: Vec::new(), free: Vec::new() }
+    /// `key_value_sizes`: columns of all key heads of each layer, and of all value heads.
+    pub(super) fn new(key_value_sizes: impl Iterator<Item = usize>) -> Self {
+        let mut width = 0;
+        let offsets = key_value_sizes.map(|size| {
+            width += 2 * size;
+            (width - 2 * size, width - size)
+        });
+        Self { offsets: offsets.collect(), width, entries: Vec::new(), free: Vec::new() }
     }
 
     /// Bytes of keys and values a position.
@@ -57,7 +65,7 @@ impl Cache {
     /// Takes keys and values of `slot` in the layer after those that it has, and gives the keys, which may be changed until
     /// they are read.
     pub(super) fn append(&mut self, slot: Slot, keys: &[f32], values: &[f32]) -> &mut [f32] {
-        debug_assert_eq!((keys.len(), values.len()), (self.kv_dim, self.kv_dim), "keys and values");
+        debug_assert_eq!(keys.len(), values.len(), "keys and values");
         let data = &mut self.entries[slot.0 as usize].data;
         let start = data.len();
         data.extend_from_slice(keys);
@@ -65,16 +73,15 @@ impl Cache {
         &mut data[start..start + keys.len()]
     }
 
-    /// `layer`'s keys of `slot`.
-    #[inline]
-    pub(super) fn keys(&self, slot: Slot, layer: usize) -> &[f32] {
-        &self.entries[slot.0 as usize].data[layer * 2 * self.kv_dim..][..self.kv_dim]
+    /// Where the keys and the values of `layer` begin among the floats of a position.
+    pub(super) fn offsets(&self, layer: usize) -> (usize, usize) {
+        self.offsets[layer]
     }
 
-    /// `layer`'s values of `slot`.
+    /// `count` floats of `slot` from the `start`th.
     #[inline]
-    pub(super) fn values(&self, slot: Slot, layer: usize) -> &[f32] {
-        &self.entries[slot.0 as usize].data[(layer * 2 + 1) * self.kv_dim..][..self.kv_dim]
+    pub(super) fn floats(&self, slot: Slot, start: usize, count: usize) -> &[f32] {
+        &self.entries[slot.0 as usize].data[start..][..count]
     }
 
     /// Appends the slots from the first position to `slot` to `path`.

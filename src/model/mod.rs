@@ -6,14 +6,14 @@
 
 pub mod backend;
 mod cache;
-pub mod llama;
+pub mod decoder;
 #[cfg(feature = "mlx")]
 pub mod mlx;
 pub mod projection;
 mod rope;
 
 pub use backend::{AnyBody, Backend, Cpu, HeldHead};
-pub use llama::Llama;
+pub use decoder::Decoder;
 #[cfg(feature = "mlx")]
 pub use mlx::{Mlx, Precision};
 pub use projection::{CpuProjection, Projection, Query};

@@ -1,14 +1,27 @@
 //! Rotary position embedding: the angles of each position.
 
-use crate::checkpoint::config::{Config, RopeScaling};
+use crate::checkpoint::{
+    Architecture,
+    architecture::{Attention, Rope, RopeScaling},
+};
 
-/// Cosines and sines by position, computed when a position is first needed.
+/// Cosines and sines by layer and position, computed when a position is first needed.
 ///
 /// Angles are taken in f64 and their cosine and sine rounded to f32 once, by `libm`'s portable
 /// functions, so that they are the same on every machine. (MLX takes the angles in f32; at a position of
 /// some hundred the two differ by 1e-5 rad.)
 #[derive(Debug)]
-pub(super) struct Rope {
+pub(super) struct RopeTables {
+    tables: Vec<Table>,
+    /// Which of them each layer has.
+    of_layer: Vec<usize>,
+}
+
+/// What layers of one rotary embedding share.
+#[derive(Debug)]
+struct Table {
+    rope: Rope,
+    head_dim: usize,
     /// Radians a position, one for each pair of columns.
     frequencies: Vec<f64>,
     /// `[positions, head_dim / 2]`.
@@ -16,35 +29,46 @@ pub(super) struct Rope {
     sin: Vec<f32>,
 }
 
-impl Rope {
-    pub(super) fn new(config: &Config) -> Self {
-        Self { frequencies: frequencies(config).collect(), cos: Vec::new(), sin: Vec::new() }
+impl RopeTables {
+    pub(super) fn new(architecture: &Architecture) -> Self {
+        let mut tables: Vec<Table> = Vec::new();
+        let of_layer = architecture.layers.iter().map(|layer| {
+            let Attention { rope, head_dim, .. } = layer.attention;
+            let known = tables.iter().position(|table| (table.rope, table.head_dim) == (rope, head_dim));
+            known.unwrap_or_else(|| {
+                let frequencies = frequencies(rope, head_dim).collect();
+                tables.push(Table { rope, head_dim, frequencies, cos: Vec::new(), sin: Vec::new() });
+                tables.len() - 1
+            })
+        });
+        let of_layer = of_layer.collect();
+        Self { tables, of_layer }
     }
 
     /// Makes positions below `count` available.
     pub(super) fn reach(&mut self, count: usize) {
-        let half = self.frequencies.len();
-        for position in self.cos.len() / half..count {
-            for frequency in &self.frequencies {
-                let angle = position as f64 * frequency;
-                self.cos.push(libm::cos(angle) as f32);
-                self.sin.push(libm::sin(angle) as f32);
+        for Table { frequencies, cos, sin, .. } in &mut self.tables {
+            for position in cos.len() / frequencies.len()..count {
+                for frequency in &*frequencies {
+                    let angle = position as f64 * frequency;
+                    cos.push(libm::cos(angle) as f32);
+                    sin.push(libm::sin(angle) as f32);
+                }
             }
         }
     }
 
-    /// Cosines and sines of `position`, which [`Rope::reach`] has made available.
-    pub(super) fn at(&self, position: usize) -> (&[f32], &[f32]) {
-        let half = self.frequencies.len();
-        (&self.cos[position * half..][..half], &self.sin[position * half..][..half])
+    /// Cosines and sines of `layer` at `position`, which [`RopeTables::reach`] has made available.
+    pub(super) fn at(&self, layer: usize, position: usize) -> (&[f32], &[f32]) {
+        let Table { frequencies, cos, sin, .. } = &self.tables[self.of_layer[layer]];
+        let half = frequencies.len();
+        (&cos[position * half..][..half], &sin[position * half..][..half])
     }
 }
 
-/// Radians a position, one for each pair of columns.
-pub(super) fn frequencies(config: &Config) -> impl Iterator<Item = f64> {
-    let dim = config.head_dim as f64;
-    (0..config.head_dim / 2)
-        .map(move |i| scaled(libm::pow(config.rope_theta, -2.0 * i as f64 / dim), &config.rope_scaling))
+/// Radians a position, one for each pair of the columns of a head.
+pub(super) fn frequencies(rope: Rope, head_dim: usize) -> impl Iterator<Item = f64> {
+    (0..head_dim / 2).map(move |i| scaled(libm::pow(rope.theta, -2.0 * i as f64 / head_dim as f64), &rope.scaling))
 }
 
 /// Llama 3.1's rule, as transformers and mlx-lm state it: with wavelength `2 pi / f`, frequencies whose

@@ -60,7 +60,7 @@ pub fn prompts(
         let prompt = match subject.prompt(text, Vec::new(), encoding) {
             Err(TokenizerError::Missing(_)) if own.is_empty() => {
                 // Spread over the vocabulary by a prime.
-                let vocab = subject.checkpoint().config().vocab_size;
+                let vocab = subject.checkpoint().config().architecture.vocab_size;
                 vec![(i * 7919 % vocab) as u32]
             }
             other => other?.ids,

@@ -1,6 +1,6 @@
 //! Small checkpoints in memory, as `mlx_lm.convert -q` would have written them.
 //!
-//! [`Fixture`] states a Llama; [`Fixture::files`] gives its files, the same for the same fixture on
+//! [`Fixture`] states a model of a [`Family`]; [`Fixture::files`] gives its files, the same for the same fixture on
 //! every machine. Codes are uniform and scales differ from group to group, so that a swapped nibble,
 //! a shifted group or a transposed matrix changes what is computed; the weights are still of the size
 //! that trained ones have, so that activations neither vanish nor overflow.
@@ -26,13 +26,19 @@ use serde_json::{Value, json};
 
 use super::heads::encode;
 use crate::{
-    checkpoint::{bytes::Bytes, config::Override},
+    checkpoint::{
+        bytes::Bytes,
+        config::Override,
+        family::{self, Family},
+    },
     quant::{FloatType, Format},
 };
 
-/// A small Llama. Fields are named as the keys of `config.json`.
+/// A small model. Fields are named as Llama's keys of `config.json`; the family says how keys and tensors are named in the files.
 #[derive(Clone, Debug)]
 pub struct Fixture {
+    /// Whose checkpoint it is.
+    pub family: &'static Family,
     /// Rows of embedding and head.
     pub vocab_size: usize,
     /// Width of the residual stream, a multiple of the group size.
@@ -53,7 +59,7 @@ pub struct Fixture {
     pub group_size: usize,
     /// Type of scales, biases, norms and unquantized matrices.
     pub scale_type: FloatType,
-    /// Not written where `None`, which means true.
+    /// Not written where `None`, which means what the family makes of it.
     pub tie_word_embeddings: Option<bool>,
     /// Biases of the attention's projections.
     pub attention_bias: bool,
@@ -74,9 +80,10 @@ pub struct Fixture {
 }
 
 impl Default for Fixture {
-    /// Two layers with a head of their own, 96 x 64, in 4 bits, groups of 32, float16.
+    /// A Llama of two layers with a head of its own, 96 x 64, in 4 bits, groups of 32, float16.
     fn default() -> Self {
         Self {
+            family: &family::LLAMA,
             vocab_size: 96,
             hidden_size: 64,
             intermediate_size: 128,
@@ -146,8 +153,8 @@ impl Fixture {
             };
         }
         let mut config = json!({
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+            "architectures": [class_of(self.family.model_type)],
+            "model_type": self.family.model_type,
             "hidden_act": "silu",
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
@@ -183,25 +190,25 @@ impl Fixture {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let head_dim = self.head_dim.unwrap_or(hidden / self.num_attention_heads);
         let (query, key_value) = (self.num_attention_heads * head_dim, self.num_key_value_heads * head_dim);
+        let (names, attention_bias, mlp_bias) = (&self.family.tensors, self.attention_bias, self.mlp_bias);
         let module = |name: String, rows, cols, bias| Module { name, rows, cols, bias };
-        let mut modules = vec![module("model.embed_tokens".to_owned(), self.vocab_size, hidden, false)];
+        let mut modules = vec![module(names.embed_tokens.to_owned(), self.vocab_size, hidden, false)];
         for layer in 0..self.num_hidden_layers {
-            let attention = |name, rows, cols| {
-                module(format!("model.layers.{layer}.self_attn.{name}"), rows, cols, self.attention_bias)
-            };
-            let mlp = |name, rows, cols| module(format!("model.layers.{layer}.mlp.{name}"), rows, cols, self.mlp_bias);
-            modules.extend([
-                attention("q_proj", query, hidden),
-                attention("k_proj", key_value, hidden),
-                attention("v_proj", key_value, hidden),
-                attention("o_proj", hidden, query),
-                mlp("gate_proj", inner, hidden),
-                mlp("up_proj", inner, hidden),
-                mlp("down_proj", hidden, inner),
-            ]);
+            modules.extend(
+                [
+                    (names.q_proj, query, hidden, attention_bias),
+                    (names.k_proj, key_value, hidden, attention_bias),
+                    (names.v_proj, key_value, hidden, attention_bias),
+                    (names.o_proj, hidden, query, attention_bias),
+                    (names.gate_proj, inner, hidden, mlp_bias),
+                    (names.up_proj, inner, hidden, mlp_bias),
+                    (names.down_proj, hidden, inner, mlp_bias),
+                ]
+                .map(|(name, rows, cols, bias)| module(names.in_layer(layer, name), rows, cols, bias)),
+            );
         }
-        if self.tie_word_embeddings == Some(false) {
-            modules.push(module("lm_head".to_owned(), self.vocab_size, hidden, false));
+        if !self.tie_word_embeddings.unwrap_or(self.family.config.tied) {
+            modules.push(module(names.lm_head.to_owned(), self.vocab_size, hidden, false));
         }
         modules
     }
@@ -259,10 +266,11 @@ impl Fixture {
                 tensors.insert(format!("{name}.{part}"), tensor);
             }
         }
-        let norms = (0..self.num_hidden_layers).flat_map(|layer| {
-            ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("model.layers.{layer}.{norm}.weight"))
-        });
-        for name in norms.chain(["model.norm.weight".to_owned()]) {
+        let names = &self.family.tensors;
+        let norms = (0..self.num_hidden_layers)
+            .flat_map(|layer| [names.attention_norm, names.mlp_norm].map(|norm| names.in_layer(layer, norm)));
+        for module in norms.chain([names.norm.to_owned()]) {
+            let name = format!("{module}.weight");
             let norm = self.vector(&name, self.hidden_size, 1.0);
             tensors.insert(name, norm);
         }
@@ -291,6 +299,12 @@ impl Fixture {
         let name = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
         SplitMix64(self.seed ^ name)
     }
+}
+
+/// The class that transformers has for a `model_type`: `LlamaForCausalLM`.
+fn class_of(model_type: &str) -> String {
+    let (first, rest) = model_type.split_at(1);
+    format!("{}{rest}ForCausalLM", first.to_uppercase())
 }
 
 /// A checkpoint of any configuration and tensors, valid or not, in `shards` safetensors files, with

@@ -1,8 +1,10 @@
 //! Rules of `config.json` and `generation_config.json`.
 
 use lm_headroom::checkpoint::{
-    CheckpointError, ConfigError,
-    config::{Override, RopeScaling},
+    Checkpoint, CheckpointError, ConfigError,
+    architecture::{Layer, RopeScaling},
+    config::Override,
+    family::{LLAMA, MISTRAL, NATIVE},
 };
 use lm_headroom::quant::Format;
 use lm_headroom::testing::fixture::Fixture;
@@ -17,6 +19,15 @@ fn refused_with(key: &str, value: Value, mentions: &[&str]) -> ConfigError {
         CheckpointError::Config { file: "config.json", error } => error,
         other => panic!("another error: {other}"),
     }
+}
+
+/// The layer that all layers of a model are.
+#[track_caller]
+fn every_layer(checkpoint: &Checkpoint) -> &Layer {
+    let layers = &checkpoint.config().architecture.layers;
+    let first = layers.iter().next().expect("a layer");
+    assert!(layers.iter().all(|layer| layer == first), "{layers:?}");
+    first
 }
 
 fn without(key: &str) -> super::Files {
@@ -57,10 +68,10 @@ fn absent_keys_have_the_defaults_of_mlx_lm() {
         map.insert("head_dim".into(), Value::Null);
     });
     let checkpoint = opened(files);
-    let config = checkpoint.config();
-    assert_eq!((config.rope_theta, config.rope_scaling), (10_000.0, RopeScaling::Default));
-    assert_eq!((config.attention_bias, config.mlp_bias), (false, false));
-    assert_eq!((config.head_dim, config.max_position_embeddings), (16, None));
+    let (config, Layer { attention, mlp, .. }) = (checkpoint.config(), every_layer(&checkpoint));
+    assert_eq!((attention.rope.theta, attention.rope.scaling), (10_000.0, RopeScaling::Default));
+    assert_eq!((attention.qkv_bias, attention.o_bias, mlp.bias), (false, false, false));
+    assert_eq!((attention.head_dim, config.max_position_embeddings), (16, None));
     assert!(config.eos_token_ids.is_empty());
 }
 
@@ -70,7 +81,7 @@ fn as_many_key_value_heads_as_query_heads_where_the_key_is_absent() {
     let mut config = fixture.config();
     config.as_object_mut().unwrap().remove("num_key_value_heads");
     let files = lm_headroom::testing::fixture::files_of(&config, &fixture.tensors(), 1);
-    assert_eq!(opened(files).config().num_key_value_heads, 4);
+    assert_eq!(every_layer(&opened(files)).attention.kv_heads, 4);
 }
 
 #[test]
@@ -147,6 +158,94 @@ fn other_model_types_are_refused_by_name() {
 }
 
 #[test]
+fn a_refused_model_type_is_told_every_native_one() {
+    let native: Vec<&str> = NATIVE.iter().flat_map(|family| [family.model_type, family.models]).collect();
+    refused_with("model_type", json!("qwen2"), &native);
+}
+
+#[test]
+fn a_key_that_nobody_asked_for_is_refused_by_name() {
+    for (key, value) in [
+        ("model_file", json!("custom.py")),
+        ("attn_logit_softcapping", json!(50.0)),
+        ("partial_rotary_factor", json!(0.5)),
+        ("rope_interleaved", json!(true)),
+        ("text_config", json!({"hidden_size": 64})),
+    ] {
+        for family in NATIVE {
+            let config = |config: &mut Value| {
+                config["model_type"] = json!(family.model_type);
+                config[key] = value.clone();
+            };
+            let error = refused(with_config(config), &["config.json", key, family.model_type]);
+            let expected = ConfigError::UnknownKey { key: key.to_owned(), model_type: family.model_type };
+            assert!(matches!(error, CheckpointError::Config { error, .. } if error == expected));
+        }
+    }
+    let control = refused(with_config(|config| config["\u{1b}[2Jgone"] = json!(1)), &["gone"]);
+    assert!(!control.to_string().contains('\u{1b}'));
+}
+
+#[test]
+fn a_key_that_asks_for_nothing_is_left_alone() {
+    for (key, value) in [
+        ("partial_rotary_factor", Value::Null),
+        ("rope_interleaved", json!(false)),
+        ("transformers_version", json!("5.0.0")),
+        ("_name_or_path", json!("elsewhere")),
+        ("attention_dropout", json!(0.1)),
+        ("pad_token_id", json!(7)),
+        ("use_cache", json!(true)),
+        ("auto_map", json!({"AutoModelForCausalLM": "modeling.Model"})),
+        ("pretraining_tp", json!(1)),
+        ("quantization_config", json!({"group_size": 32, "bits": 4})),
+    ] {
+        opened(with_config(|config| config[key] = value));
+    }
+}
+
+#[test]
+fn a_scaling_that_states_more_than_its_type_has_is_refused_by_name() {
+    let scaling = |scaling| refused_with("rope_scaling", scaling, &["rope_scaling"]);
+    let error = scaling(json!({"type": "linear", "factor": 2, "mscale": 1.5}));
+    assert_eq!(error, ConfigError::UnknownKey { key: "rope_scaling.mscale".to_owned(), model_type: "llama" });
+    scaling(json!({"type": "llama3", "factor": 2, "attention_factor": 1.5}));
+    scaling(json!({"factor": 2}));
+    opened(with_config(|config| config["rope_scaling"] = json!({"rope_type": "default", "factor": 2})));
+}
+
+#[test]
+fn a_sliding_window_alone_slides_nothing_and_layers_that_slide_are_refused() {
+    for family in NATIVE {
+        let fixture = Fixture { family, ..Fixture::default() };
+        let with = |change: fn(&mut Value)| {
+            let mut config = fixture.config();
+            change(&mut config);
+            lm_headroom::testing::fixture::files_of(&config, &fixture.tensors(), 1)
+        };
+        let plain = opened(fixture.files());
+        let windowed = opened(with(|config| config["sliding_window"] = json!(4)));
+        assert_eq!(windowed.config(), plain.config(), "{}", family.model_type);
+        let sliding: fn(&mut Value) = |config| {
+            config["sliding_window"] = json!(4);
+            config["layer_types"] = json!(["full_attention", "sliding_attention"]);
+        };
+        let error = refused(with(sliding), &["layer_types[1]", "sliding_attention"]);
+        let found = "sliding_attention".to_owned();
+        let expected = ConfigError::LayerType { layer: 1, found };
+        assert!(matches!(error, CheckpointError::Config { error, .. } if error == expected));
+    }
+}
+
+#[test]
+fn a_mistral_is_a_llama_by_another_name() {
+    let config = |family| opened(Fixture { family, head_dim: Some(32), ..Fixture::default() }.files()).config().clone();
+    let (mistral, llama) = (config(&MISTRAL), config(&LLAMA));
+    assert_eq!((mistral.family.model_type, llama.family.model_type), ("mistral", "llama"));
+    assert_eq!(mistral.architecture, llama.architecture);
+}
+
+#[test]
 fn other_activations_are_refused_by_name() {
     assert_eq!(
         refused_with("hidden_act", json!("gelu"), &["hidden_act", "gelu"]),
@@ -167,7 +266,7 @@ fn each_supported_rope_scaling_is_read_under_both_names_of_its_type() {
             let checkpoint = opened(with_config(|config| {
                 config["rope_scaling"] = scaling;
             }));
-            checkpoint.config().rope_scaling
+            every_layer(&checkpoint).attention.rope.scaling
         };
         assert_eq!(scaled(json!({key: "default"})), RopeScaling::Default);
         assert_eq!(scaled(json!({key: "linear", "factor": 2.5})), RopeScaling::Linear { factor: 2.5 });
@@ -217,8 +316,8 @@ fn rope_parameters_of_newer_transformers_are_read() {
         config.as_object_mut().unwrap().remove("rope_theta");
         config["rope_parameters"] = newer.clone();
     }));
-    assert_eq!(checkpoint.config().rope_theta, 500_000.0);
-    assert!(matches!(checkpoint.config().rope_scaling, RopeScaling::Llama3 { factor: 8.0, .. }));
+    assert_eq!(every_layer(&checkpoint).attention.rope.theta, 500_000.0);
+    assert!(matches!(every_layer(&checkpoint).attention.rope.scaling, RopeScaling::Llama3 { factor: 8.0, .. }));
 
     refused_with("rope_parameters", newer, &["rope_theta", "rope_parameters.rope_theta"]);
     refused(
@@ -339,7 +438,7 @@ fn an_exception_that_leaves_something_out_has_the_defaults_of_mlx() {
         .as_bytes(),
     )
     .unwrap();
-    assert!(parsed.tie_word_embeddings, "an absent key means true");
+    assert!(parsed.architecture.tied, "an absent key means true");
     let quantization = &parsed.quantization;
     assert_eq!(quantization.format, Format::affine(8, 32).expect("a format"));
     assert_eq!(quantization.overrides["a"], Override::Format(Format::affine(4, 64).expect("a format")));

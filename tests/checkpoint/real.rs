@@ -28,9 +28,10 @@ fn what_mlx_lm_wrote_opens() {
         [("smollm2-g64", 64, false), ("smollm2-g32", 32, false), ("smollm2-g64-tied", 64, true)]
     {
         let checkpoint = Checkpoint::open(&models.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let config = checkpoint.config();
-        assert_eq!((config.num_hidden_layers, config.hidden_size, config.vocab_size), (30, 576, 49152));
-        assert_eq!((config.tie_word_embeddings, config.eos_token_ids.as_slice()), (tied, &[2][..]));
+        let (config, architecture) = (checkpoint.config(), &checkpoint.config().architecture);
+        let sizes = (architecture.layers.len(), architecture.hidden_size, architecture.vocab_size);
+        assert_eq!(sizes, (30, 576, 49152));
+        assert_eq!((architecture.tied, config.eos_token_ids.as_slice()), (tied, &[2][..]));
         let head = checkpoint.weights().head().view();
         assert_eq!((head.layout().rows(), head.layout().cols()), (49152, 576));
         assert_eq!((head.layout().bits(), head.layout().group_size()), (4, group_size));

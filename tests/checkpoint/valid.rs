@@ -20,16 +20,19 @@ fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f3
     }
     for (i, layer) in weights.layers.iter().enumerate() {
         let linears: [(&str, &Linear); 7] = [
-            ("self_attn.q_proj", &layer.q_proj),
-            ("self_attn.k_proj", &layer.k_proj),
-            ("self_attn.v_proj", &layer.v_proj),
-            ("self_attn.o_proj", &layer.o_proj),
-            ("mlp.gate_proj", &layer.gate_proj),
-            ("mlp.up_proj", &layer.up_proj),
-            ("mlp.down_proj", &layer.down_proj),
+            ("self_attn.q_proj", &layer.attention.q_proj),
+            ("self_attn.k_proj", &layer.attention.k_proj),
+            ("self_attn.v_proj", &layer.attention.v_proj),
+            ("self_attn.o_proj", &layer.attention.o_proj),
+            ("mlp.gate_proj", &layer.mlp.gate_proj),
+            ("mlp.up_proj", &layer.mlp.up_proj),
+            ("mlp.down_proj", &layer.mlp.down_proj),
         ];
         for (name, linear) in linears {
-            all.insert(format!("model.layers.{i}.{name}"), (linear.weights.clone(), linear.bias.clone()));
+            all.insert(
+                format!("model.layers.{i}.{name}"),
+                (linear.weights.clone(), linear.bias.as_ref().map(|bias| bias.values.clone())),
+            );
         }
     }
     all
@@ -78,10 +81,10 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
         }
     }
     let norm = |name: &str| values(&tensors[name], fixture.scale_type);
-    assert_eq!(checkpoint.weights().norm, norm("model.norm.weight"));
+    assert_eq!(checkpoint.weights().norm.values, norm("model.norm.weight"));
     for (i, layer) in checkpoint.weights().layers.iter().enumerate() {
-        assert_eq!(layer.input_layernorm, norm(&format!("model.layers.{i}.input_layernorm.weight")));
-        assert_eq!(layer.post_attention_layernorm, norm(&format!("model.layers.{i}.post_attention_layernorm.weight")));
+        assert_eq!(layer.attention_norm.values, norm(&format!("model.layers.{i}.input_layernorm.weight")));
+        assert_eq!(layer.mlp_norm.values, norm(&format!("model.layers.{i}.post_attention_layernorm.weight")));
     }
     compared
 }
@@ -124,7 +127,9 @@ fn biases_open() {
 fn heads_wider_than_the_model_open() {
     let fixture = Fixture { head_dim: Some(32), num_key_value_heads: 1, ..Fixture::default() };
     let checkpoint = opened(fixture.files());
-    assert_eq!((checkpoint.config().query_size(), checkpoint.config().key_value_size()), (128, 32));
+    for layer in checkpoint.config().architecture.layers.iter() {
+        assert_eq!((layer.attention.query_size(), layer.attention.key_value_size()), (128, 32));
+    }
     check(&fixture, &checkpoint);
 }
 
@@ -160,7 +165,7 @@ fn the_head_of_a_tied_model_is_its_embedding() {
     for tied in [Some(true), None] {
         let fixture = Fixture { tie_word_embeddings: tied, ..Fixture::default() };
         let checkpoint = opened(fixture.files());
-        assert!(checkpoint.config().tie_word_embeddings && checkpoint.weights().lm_head.is_none());
+        assert!(checkpoint.config().architecture.tied && checkpoint.weights().lm_head.is_none());
         assert_eq!(checkpoint.head_name(), "model.embed_tokens");
         let Weights::Quantized(embedding) = &checkpoint.weights().embed_tokens else { panic!("it is quantized") };
         let head = checkpoint.weights().head().view();

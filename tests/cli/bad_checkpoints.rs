@@ -202,7 +202,7 @@ fn a_head_that_is_not_quantized_has_nothing_to_disturb() {
 
 #[test]
 fn another_architecture_is_named_with_those_that_run() {
-    refused_files(&with_config(|config| config["model_type"] = json!("mistral")), &["config.json", "mistral", "llama"]);
+    refused_files(&with_config(|config| config["model_type"] = json!("qwen2")), &["config.json", "qwen2", "llama"]);
     let files = with_config(|config| {
         config.as_object_mut().expect("an object").remove("model_type");
     });

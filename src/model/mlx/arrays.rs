@@ -7,7 +7,7 @@ use mlx_rs::{
 
 use super::{Named, failed};
 use crate::{
-    checkpoint::{Linear, Weights},
+    checkpoint::{self, Weights},
     model::BodyError,
     quant::{Codes, FloatType, MatrixRef},
 };
@@ -161,15 +161,15 @@ impl Matrix {
 
 /// `y = weights * x + bias`.
 #[derive(Debug)]
-pub(super) struct Layer {
+pub(super) struct Linear {
     weights: Matrix,
     bias: Option<Array>,
 }
 
-impl Layer {
-    /// `bias_type` is the type in which the checkpoint stores the bias, if there is one.
-    pub(super) fn of(linear: &Linear, bias_type: Dtype, widen: Widen) -> Result<Self, BodyError> {
-        let bias = linear.bias.as_deref().map(|bias| widen.apply(from_floats(bias, bias_type)?)).transpose()?;
+impl Linear {
+    pub(super) fn of(linear: &checkpoint::Linear, widen: Widen) -> Result<Self, BodyError> {
+        let bias = linear.bias.as_ref();
+        let bias = bias.map(|bias| widen.apply(from_floats(&bias.values, dtype(bias.float_type))?)).transpose()?;
         Ok(Self { weights: Matrix::of(&linear.weights, widen)?, bias })
     }
 

@@ -20,8 +20,8 @@
 
 mod arrays;
 mod cache;
+mod decoder;
 mod head;
-mod llama;
 mod owner;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -33,8 +33,8 @@ use super::{AnyBody, Backend, Body, BodyError, Extension, HeldHead, Parent, Proj
 use crate::{checkpoint::Checkpoint, edit::Plan, quant::MatrixRef};
 use arrays::{Packed, Widen, floats};
 use cache::Cache;
+use decoder::{Decoder, Input};
 use head::Head;
-use llama::{Input, Llama};
 use owner::Owner;
 
 /// Positions of a prompt that go through the layers together, as in mlx-lm.
@@ -75,7 +75,7 @@ impl<T> Named<T> for Result<T, mlx_rs::error::ConversionError> {
 
 /// What the owner has: everything of MLX.
 struct State {
-    llama: Llama,
+    decoder: Decoder,
     /// By number: bodies, and heads that are not the model's own.
     bodies: BTreeMap<u32, Cache>,
     heads: BTreeMap<u32, Head>,
@@ -149,10 +149,10 @@ impl State {
         let packed = Packed::of(&checkpoint.weights().head().view())?;
         // Of a tied matrix there is one copy.
         let tied = checkpoint.weights().lm_head.is_none().then_some(&packed);
-        let llama = Llama::load(checkpoint, tied, widen)?;
-        let dtype = llama.dtype()?;
+        let decoder = Decoder::load(checkpoint, tied, widen)?;
+        let dtype = decoder.dtype()?;
         let head = Head::new(*checkpoint.weights().head().layout(), packed, widen, dtype);
-        Ok(Self { llama, bodies: BTreeMap::new(), heads: BTreeMap::new(), head, next: 0, dtype, device })
+        Ok(Self { decoder, bodies: BTreeMap::new(), heads: BTreeMap::new(), head, next: 0, dtype, device })
     }
 
     fn kernel(&self) -> String {
@@ -185,7 +185,7 @@ impl State {
         while slots.len() < steps.len() {
             let first = slots.len();
             let len = stretch(&steps[first..], first);
-            let result = advance(&self.llama, cache, &steps[first..first + len], &mut slots, &mut hidden);
+            let result = advance(&self.decoder, cache, &steps[first..first + len], &mut slots, &mut hidden);
             if let Err(error) = result {
                 slots.into_iter().for_each(|slot| cache.release(slot));
                 return Err(error);
@@ -205,7 +205,7 @@ fn stretch(steps: &[OwnStep], first: usize) -> usize {
 
 /// Sends one stretch through the layers.
 fn advance(
-    llama: &Llama,
+    decoder: &Decoder,
     cache: &mut Cache,
     steps: &[OwnStep],
     slots: &mut Vec<Slot>,
@@ -220,7 +220,7 @@ fn advance(
     let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
     let rows: Vec<f32> = steps.iter().filter_map(|step| step.embedding.as_deref()).flatten().copied().collect();
     let input = if rows.is_empty() { Input::Tokens(&tokens) } else { Input::Embeddings(&rows) };
-    let (states, own) = llama.run(&input, cache.after(before), past.as_ref())?;
+    let (states, own) = decoder.run(&input, cache.after(before), past.as_ref())?;
     if steps[0].hidden {
         let states = states.as_dtype(Dtype::Float32).named("astype")?;
         eval([&states, &own]).named("a position")?;
@@ -284,17 +284,17 @@ struct MlxBody {
 
 impl Body for MlxBody {
     fn hidden_size(&self) -> usize {
-        self.mlx.checkpoint.config().hidden_size
+        self.mlx.checkpoint.config().architecture.hidden_size
     }
 
     fn bytes_per_position(&self) -> usize {
-        let config = self.mlx.checkpoint.config();
-        // Four bytes an element, which is the most.
-        config.num_hidden_layers * 2 * config.key_value_size() * size_of::<f32>()
+        let layers = &self.mlx.checkpoint.config().architecture.layers;
+        // Keys and values, four bytes an element, which is the most.
+        layers.iter().map(|layer| 2 * layer.attention.key_value_size() * size_of::<f32>()).sum()
     }
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
-        let vocab_size = self.mlx.checkpoint.config().vocab_size;
+        let vocab_size = self.mlx.checkpoint.config().architecture.vocab_size;
         if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
             return Err(BodyError::Token { token: step.token, vocab_size });
         }

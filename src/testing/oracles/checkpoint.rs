@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim};
+use super::{Case, Reached, Verdict, claim, with_native_families};
 use crate::{
-    checkpoint::{Bytes, Checkpoint, CheckpointError},
+    checkpoint::{Bytes, Checkpoint, CheckpointError, Family, family::NATIVE},
     testing::{
         fixture::Fixture,
         strategies::{
@@ -68,7 +68,8 @@ impl<'a> Arbitrary<'a> for Damaged {
 
 impl Case for Damaged {
     const NAME: &'static str = "checkpoint";
-    const CLASSES: &'static [&'static str] = &["model", "config", "tensors", "weights"];
+    const CLASSES: &'static [&'static str] =
+        &with_native_families::<{ 4 + NATIVE.len() }>(&["model", "config", "tensors", "weights"]);
     const ENTROPY: usize = 64;
 
     fn check(&self, reached: &mut Reached) -> Verdict {
@@ -96,11 +97,12 @@ impl Damaged {
     }
 }
 
-/// Small checkpoints that open: with shards and their index, with a tied head and a scaled rope.
-pub fn valid() -> &'static [Files; 2] {
-    static VALID: OnceLock<[Files; 2]> = OnceLock::new();
-    VALID.get_or_init(|| {
+/// Small checkpoints that open, two of each native family: with shards and their index, with a tied head and a scaled rope.
+pub fn valid() -> &'static [Files] {
+    static VALID: OnceLock<Vec<Files>> = OnceLock::new();
+    let of_family = |family: &'static Family| {
         let small = Fixture {
+            family,
             vocab_size: 8,
             hidden_size: 32,
             intermediate_size: 32,
@@ -112,14 +114,15 @@ pub fn valid() -> &'static [Files; 2] {
         let scaled = serde_json::json!({"type": "llama3", "factor": 8});
         let fixtures = [
             Fixture { shards: 2, attention_bias: true, ..small.clone() },
-            Fixture { tie_word_embeddings: None, rope_scaling: scaled, ..small },
+            Fixture { tie_word_embeddings: (!family.config.tied).then_some(true), rope_scaling: scaled, ..small },
         ];
         fixtures.map(|fixture| {
             let mut files = fixture.files();
             files.insert("generation_config.json".to_owned(), Bytes::new(r#"{"eos_token_id": [1, 2]}"#));
             files
         })
-    })
+    };
+    VALID.get_or_init(|| NATIVE.into_iter().flat_map(of_family).collect())
 }
 
 /// Opens any files, and does with what opened what users do.
@@ -131,6 +134,7 @@ pub fn any_files(files: Files, reached: &mut Reached) -> Verdict {
         Ok(checkpoint) => {
             used(&checkpoint)?;
             reached.one("model");
+            reached.one(checkpoint.config().family.model_type);
         }
         Err(error) => {
             let message = error.to_string();
@@ -157,14 +161,14 @@ pub fn any_files(files: Files, reached: &mut Reached) -> Verdict {
 
 /// What the checks promise of a model: nothing that its users do may panic.
 fn used(checkpoint: &Checkpoint) -> Verdict {
-    let config = checkpoint.config();
+    let (config, architecture) = (checkpoint.config(), &checkpoint.config().architecture);
     let head = checkpoint.weights().head().view();
     let (rows, cols, groups) = (head.layout().rows(), head.layout().cols(), head.layout().groups_per_row());
     claim!(
         LAW,
-        (rows, cols) == (config.vocab_size, config.hidden_size)
-            && checkpoint.weights().layers.len() == config.num_hidden_layers
-            && config.eos_token_ids.iter().all(|&id| (id as usize) < config.vocab_size),
+        (rows, cols) == (architecture.vocab_size, architecture.hidden_size)
+            && checkpoint.weights().layers.len() == architecture.layers.len()
+            && config.eos_token_ids.iter().all(|&id| (id as usize) < architecture.vocab_size),
         "weights and configuration of an opened checkpoint agree",
         "a head of {rows} x {cols}, {} layers, {config:?}",
         checkpoint.weights().layers.len()

@@ -35,6 +35,8 @@ use std::{collections::BTreeMap, fmt};
 use arbitrary::Arbitrary;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::checkpoint::family;
+
 /// A law that does not hold, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -110,6 +112,21 @@ impl fmt::Display for Reached {
         }
         Ok(())
     }
+}
+
+/// `classes`, and each native family by its `model_type`: a law that runs bodies must have run all of them.
+///
+/// # Panics
+/// If `N` is not the number of both together.
+const fn with_native_families<const N: usize>(classes: &[&'static str]) -> [&'static str; N] {
+    assert!(N == classes.len() + family::NATIVE.len(), "as many classes as were given, and one for each family");
+    let mut all = [""; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < classes.len() { classes[i] } else { family::NATIVE[i - classes.len()].model_type };
+        i += 1;
+    }
+    all
 }
 
 /// The input of a law, with the law.

@@ -8,14 +8,17 @@ use std::{
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim};
+use super::{Case, Reached, Verdict, claim, with_native_families};
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{
+        Checkpoint, Family,
+        family::{self, NATIVE},
+    },
     coherence::Finish,
     edit::{Change, Edit, Plan},
     head::Head,
     kernels::{Kernel, Top, scalar},
-    model::{Body, CpuProjection, Llama, Parent, Projection, Query, Step},
+    model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step},
     quant::{FloatType, MatrixRef, Tensor},
     testing::{
         comparators::same_bits,
@@ -32,10 +35,13 @@ use crate::{
 
 const LAW: u8 = 6;
 
-/// Prompts and edits that are run together on a small random Llama.
+/// Prompts and edits that are run together on a small random model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Waves {
+    /// `model_type` of the model's family.
+    #[serde(default = "llama")]
+    pub family: String,
     /// Seed of the model.
     pub model: u64,
     /// Whether its head is its embedding, and edits reach both.
@@ -51,26 +57,34 @@ pub struct Waves {
     pub max_tokens: usize,
 }
 
+/// The family of what was stored before there were others.
+fn llama() -> String {
+    family::LLAMA.model_type.to_owned()
+}
+
 /// The model of a [`Waves`]. Few different ones are asked for, and each is made once.
 ///
 /// # Panics
 /// Never: the fixture is a possible model.
-pub fn model(seed: u64, tied: bool) -> Arc<Checkpoint> {
-    static MODELS: Mutex<BTreeMap<(u64, bool), Arc<Checkpoint>>> = Mutex::new(BTreeMap::new());
+pub fn model(family: &'static Family, seed: u64, tied: bool) -> Arc<Checkpoint> {
+    type Models = BTreeMap<(&'static str, u64, bool), Arc<Checkpoint>>;
+    static MODELS: Mutex<Models> = Mutex::new(BTreeMap::new());
     let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
     let open = || {
-        let fixture = Fixture { seed, tie_word_embeddings: Some(tied), num_hidden_layers: 3, ..Fixture::default() };
+        let tie_word_embeddings = Some(tied);
+        let fixture = Fixture { family, seed, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() };
         Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"))
     };
-    Arc::clone(models.entry((seed, tied)).or_insert_with(open))
+    Arc::clone(models.entry((family.model_type, seed, tied)).or_insert_with(open))
 }
 
 impl<'a> Arbitrary<'a> for Waves {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let (seed, shared) = (u.int_in_range(0..=5)?, one_in(u, 3)?);
+        let family = choose(u, &NATIVE)?;
         let max_tokens = u.int_in_range(1..=8)?;
         let eos = choose(u, &[&[2, 5][..], &[], &[2, 5, 7, 9, 11, 13, 17, 19, 23, 29]])?.to_vec();
-        let checkpoint = model(seed, shared);
+        let checkpoint = model(family, seed, shared);
         let head = checkpoint.weights().head().view();
         let edits = some(u, 1, 4, |u| {
             let edit = edit(u, head.layout(), 4)?;
@@ -82,7 +96,7 @@ impl<'a> Arbitrary<'a> for Waves {
         })?;
         // Few tokens, so that prompts share prefixes, and one token follows several.
         let prompts = some(u, 1, 3, |u| some(u, 1, 7, |u| choose(u, &[1, 7, 9, 30])))?;
-        Ok(Self { model: seed, shared, prompts, edits, eos, max_tokens })
+        Ok(Self { family: family.model_type.to_owned(), model: seed, shared, prompts, edits, eos, max_tokens })
     }
 }
 
@@ -101,11 +115,14 @@ pub fn break_a_scale(head: &MatrixRef<'_>, row: usize) -> Edit {
 
 impl Case for Waves {
     const NAME: &'static str = "trie";
-    const CLASSES: &'static [&'static str] = &["stop", "length", "nonfinite", "prefill", "shared embedding"];
+    const CLASSES: &'static [&'static str] =
+        &with_native_families::<{ 5 + NATIVE.len() }>(&["stop", "length", "nonfinite", "prefill", "shared embedding"]);
     const ENTROPY: usize = 192;
 
     fn check(&self, reached: &mut Reached) -> Verdict {
-        let checkpoint = model(self.model, self.shared);
+        let family = family::of_model_type(&self.family).expect("a stored case names a native family");
+        let checkpoint = model(family, self.model, self.shared);
+        reached.one(family.model_type);
         let setting = Setting { eos: &self.eos, max_tokens: self.max_tokens, shared: self.shared };
         waves(&checkpoint, Kernel::best(), &self.prompts, &self.edits, &setting, reached)
     }
@@ -201,7 +218,7 @@ fn together(
     setting: &Setting<'_>,
 ) -> Vec<Trial> {
     let team = team(2);
-    let body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
+    let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
     let head = checkpoint.weights().head().view();
     let mut projection = CpuProjection::new(head, kernel, team);
     let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&head).expect("it fits")).collect();
@@ -213,7 +230,7 @@ fn together(
 
 /// One edit written into a head, and a body that shares nothing with any other.
 struct Alone {
-    body: Llama,
+    body: Decoder,
     kernel: Kernel,
     head: Head,
     edit: Edit,
@@ -222,7 +239,7 @@ struct Alone {
 
 impl Alone {
     fn new(checkpoint: &Arc<Checkpoint>, kernel: Kernel, edit: &Edit, shared: bool) -> Self {
-        let body = Llama::new(Arc::clone(checkpoint), kernel, Arc::clone(team(1)));
+        let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team(1)));
         let head = Head::private(checkpoint.weights().head(), Arc::clone(team(1))).expect("memory is always mapped");
         Self { body, kernel, head, edit: edit.clone(), shared }
     }
@@ -287,7 +304,7 @@ impl Stage<'_> {
         })
     }
 
-    fn push(&self, body: &mut Llama, token: u32, parent: Parent) -> (Parent, Vec<f32>) {
+    fn push(&self, body: &mut Decoder, token: u32, parent: Parent) -> (Parent, Vec<f32>) {
         let embedding = self.embedding(token);
         let step = Step { token, parent, hidden: true, embedding: embedding.as_deref() };
         let extension = body.extend(&[step]).expect("a token of the vocabulary");

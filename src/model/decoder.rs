@@ -1,25 +1,28 @@
-//! Llama on the CPU: Llama 2 and 3.x, SmolLM2, TinyLlama, with grouped-query attention.
+//! The decoder on the CPU: it interprets an [`Architecture`](crate::checkpoint::Architecture), layer by layer, and knows no family.
 //!
-//! Names are the checkpoint's (`q_proj`, `gate_proj`, ...). Activations are f32 throughout. For a batch of
-//! `n` positions, which may belong to many sequences:
+//! Activations are f32 throughout. For a batch of `n` positions, which may belong to many sequences:
 //!
 //! ```text
 //! x          [n, hidden]                    embed_tokens
 //! each layer:
-//!   q, k, v  [n, heads|kv_heads * head_dim] one pass over q_proj, k_proj, v_proj; q and k rotated
+//!   q, k, v  [n, heads|kv_heads * head_dim] one pass over q_proj, k_proj, v_proj of attention_norm(x); q and k rotated
 //!   o        [n, heads * head_dim]          attention over each position's own path, in order
 //!   x       += o_proj(o)
-//!   x       += down_proj(silu(gate_proj(h)) * up_proj(h)),  h = post_attention_layernorm(x)
+//!   x       += down_proj(activation(gate_proj(h)) * up_proj(h)),  h = mlp_norm(x)
 //! hidden     [wanted, hidden]               norm
 //! ```
 //!
-//! In the last layer only the wanted positions go beyond keys and values.
+//! In the last layer only the wanted positions go beyond keys and values. What a layer does not have, such as a bias, is
+//! skipped.
 
 use std::sync::Arc;
 
-use super::{Body, BodyError, Extension, Parent, Slot, Step, cache::Cache, rope::Rope};
+use super::{Body, BodyError, Extension, Parent, Slot, Step, cache::Cache, rope::RopeTables};
 use crate::{
-    checkpoint::{Checkpoint, LayerWeights, Linear},
+    checkpoint::{
+        AttentionWeights, Checkpoint, Linear, MlpWeights, Vector,
+        architecture::{Activation, Attention, Mlp, Norm},
+    },
     kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
     team::Team,
 };
@@ -27,13 +30,13 @@ use crate::{
 /// Positions that go through the layers together: bounds working memory on long prompts.
 const BATCH: usize = 256;
 
-/// The body of a Llama checkpoint on the CPU.
+/// The body of a checkpoint on the CPU.
 #[derive(Debug)]
-pub struct Llama {
+pub struct Decoder {
     checkpoint: Arc<Checkpoint>,
     kernel: Kernel,
     team: Arc<Team>,
-    rope: Rope,
+    rope: RopeTables,
     cache: Cache,
     work: Work,
 }
@@ -62,12 +65,12 @@ struct Batch {
     wanted: Vec<usize>,
 }
 
-impl Llama {
+impl Decoder {
     /// A body that has seen nothing yet. Weights stay where the checkpoint has them.
     pub fn new(checkpoint: Arc<Checkpoint>, kernel: Kernel, team: Arc<Team>) -> Self {
-        let config = checkpoint.config();
+        let architecture = &checkpoint.config().architecture;
         let work = Work {
-            input: Activations::new(kernel, config.hidden_size),
+            input: Activations::new(kernel, architecture.hidden_size),
             x: Vec::new(),
             q: Vec::new(),
             k: Vec::new(),
@@ -77,8 +80,8 @@ impl Llama {
             out: Vec::new(),
         };
         Self {
-            rope: Rope::new(config),
-            cache: Cache::new(config.num_hidden_layers, config.key_value_size()),
+            rope: RopeTables::new(architecture),
+            cache: Cache::new(architecture.layers.iter().map(|layer| layer.attention.key_value_size())),
             checkpoint,
             kernel,
             team,
@@ -88,109 +91,125 @@ impl Llama {
 
     fn run(&mut self, steps: &[Step<'_>], batch: &Batch, hidden: &mut Vec<f32>) {
         let checkpoint = Arc::clone(&self.checkpoint);
-        let (config, weights) = (checkpoint.config(), checkpoint.weights());
-        self.work.x.resize(steps.len() * config.hidden_size, 0.0);
+        let (architecture, weights) = (&checkpoint.config().architecture, checkpoint.weights());
+        let size = architecture.hidden_size;
+        self.work.x.resize(steps.len() * size, 0.0);
         let embedding = weights.embed_tokens.view();
-        self.team.for_each_chunk(&mut self.work.x, config.hidden_size, |i, x| match steps[i].embedding {
+        self.team.for_each_chunk(&mut self.work.x, size, |i, x| match steps[i].embedding {
             Some(own) => x.copy_from_slice(own),
             None => scalar::row(&embedding, 0, steps[i].token as usize, x),
         });
         let everyone: Vec<usize> = (0..steps.len()).collect();
-        for (index, layer) in weights.layers.iter().enumerate() {
-            let last = index + 1 == weights.layers.len();
-            self.keys_and_values(layer, batch, index > 0);
+        for (index, (layer, weights)) in architecture.layers.iter().zip(&weights.layers).enumerate() {
+            let last = index + 1 == architecture.layers.len();
+            self.normalize(layer.attention_norm, &weights.attention_norm, index > 0);
+            self.keys_and_values(index, &layer.attention, &weights.attention, batch);
             let rows = if last { &batch.wanted } else { &everyone };
             if last {
                 // From here on only what was asked for.
+                let query_size = layer.attention.query_size();
                 for (to, &from) in rows.iter().enumerate() {
-                    let size = config.hidden_size;
                     self.work.x.copy_within(from * size..(from + 1) * size, to * size);
-                    let size = config.query_size();
-                    self.work.q.copy_within(from * size..(from + 1) * size, to * size);
+                    self.work.q.copy_within(from * query_size..(from + 1) * query_size, to * query_size);
                 }
-                self.work.x.truncate(rows.len() * config.hidden_size);
-                self.work.q.truncate(rows.len() * config.query_size());
+                self.work.x.truncate(rows.len() * size);
+                self.work.q.truncate(rows.len() * query_size);
             }
             if rows.is_empty() {
                 return;
             }
-            self.attention(index, layer, batch, rows);
-            self.mlp(layer, rows.len());
+            self.attend(index, &layer.attention, &weights.attention, batch, rows);
+            self.normalize(layer.mlp_norm, &weights.mlp_norm, true);
+            self.mlp(&layer.mlp, &weights.mlp, rows.len());
         }
         self.kernel.add(&mut self.work.x, &self.work.out);
-        for x in self.work.x.chunks_exact(config.hidden_size) {
+        for x in self.work.x.chunks_exact(size) {
             let start = hidden.len();
-            hidden.resize(start + config.hidden_size, 0.0);
-            self.kernel.rms_norm(x, &weights.norm, config.rms_norm_eps as f32, &mut hidden[start..]);
+            hidden.resize(start + size, 0.0);
+            normalize(self.kernel, architecture.norm, &weights.norm, x, &mut hidden[start..]);
         }
     }
 
     /// Leaves `work.x` in `work.input`, normalized; `add`: after the last block's output was added to it.
-    fn normalize(&mut self, weight: &[f32], add: bool) {
-        let Self { kernel, team, work, checkpoint, .. } = self;
-        let config = checkpoint.config();
-        let (size, eps) = (config.hidden_size, config.rms_norm_eps as f32);
+    fn normalize(&mut self, norm: Norm, weight: &Vector, add: bool) {
+        let size = self.hidden_size();
+        let Self { kernel, team, work, .. } = self;
         let Work { input, x, out: last, .. } = work;
         input.fill_from(team, x, size, |i, x, out| {
             if add {
                 kernel.add(x, &last[i * size..][..size]);
             }
-            kernel.rms_norm(x, weight, eps, out);
+            normalize(*kernel, norm, weight, x, out);
         });
     }
 
-    /// Leaves queries in `work.q`, not yet rotated, and keys and values in the cache, as those of its next layer; `add`: as
-    /// in [`Llama::normalize`].
-    fn keys_and_values(&mut self, layer: &LayerWeights, batch: &Batch, add: bool) {
-        self.normalize(&layer.input_layernorm, add);
-        let Self { kernel, team, work, rope, cache, checkpoint } = self;
-        let outputs = [(&layer.q_proj, &mut work.q), (&layer.k_proj, &mut work.k), (&layer.v_proj, &mut work.v)];
+    /// Leaves queries of `work.input` in `work.q`, not yet rotated, and keys and values in the cache, as those of layer `index`.
+    fn keys_and_values(&mut self, index: usize, attention: &Attention, weights: &AttentionWeights, batch: &Batch) {
+        let Self { kernel, team, work, rope, cache, .. } = self;
+        let outputs = [(&weights.q_proj, &mut work.q), (&weights.k_proj, &mut work.k), (&weights.v_proj, &mut work.v)];
         project(*kernel, team, &work.input, outputs);
-        let kv_dim = checkpoint.config().key_value_size();
+        let size = attention.key_value_size();
         for (i, slot) in batch.slots.iter().enumerate() {
-            let (cos, sin) = rope.at(cache.position(*slot));
-            let row = i * kv_dim..(i + 1) * kv_dim;
+            let (cos, sin) = rope.at(index, cache.position(*slot));
+            let row = i * size..(i + 1) * size;
             kernel.rope(cache.append(*slot, &work.k[row.clone()], &work.v[row]), cos, sin);
         }
     }
 
     /// Leaves the attention block's output of the positions `rows` of the batch in `work.out`.
-    fn attention(&mut self, index: usize, layer: &LayerWeights, batch: &Batch, rows: &[usize]) {
-        let Self { kernel, team, work, rope, cache, checkpoint } = self;
-        let config = checkpoint.config();
-        let (head_dim, kv_heads) = (config.head_dim, config.num_key_value_heads);
+    fn attend(
+        &mut self,
+        index: usize,
+        attention: &Attention,
+        weights: &AttentionWeights,
+        batch: &Batch,
+        rows: &[usize],
+    ) {
+        let Self { kernel, team, work, rope, cache, .. } = self;
+        let Attention { heads, kv_heads, head_dim, .. } = *attention;
         // The query heads of one position that share a key head are one item, or all of a position are.
-        let shared = config.num_attention_heads / kv_heads * head_dim;
-        let part = if shared.is_multiple_of(scalar::LANES) { shared } else { config.query_size() };
+        let shared = heads / kv_heads * head_dim;
+        let part = if shared.is_multiple_of(scalar::LANES) { shared } else { attention.query_size() };
         let scale = 1.0 / (head_dim as f32).sqrt();
-        work.input.fill_parts(team, rows.len(), config.query_size(), part, |item, out| {
+        let (keys_at, values_at) = cache.offsets(index);
+        work.input.fill_parts(team, rows.len(), attention.query_size(), part, |item, out| {
             let first = item * part / shared;
             let row = rows[first / kv_heads];
             let path = &batch.paths[batch.ranges[row].clone()];
-            let (cos, sin) = rope.at(cache.position(batch.slots[row]));
+            let (cos, sin) = rope.at(index, cache.position(batch.slots[row]));
             let mut queries = work.q[item * part..][..part].to_vec();
             kernel.rope(&mut queries, cos, sin);
             for ((head, q), out) in (first..).zip(queries.chunks_exact(shared)).zip(out.chunks_exact_mut(shared)) {
-                let at = head % kv_heads * head_dim..(head % kv_heads + 1) * head_dim;
-                let keys: Vec<&[f32]> = path.iter().map(|&slot| &cache.keys(slot, index)[at.clone()]).collect();
-                let values: Vec<&[f32]> = path.iter().map(|&slot| &cache.values(slot, index)[at.clone()]).collect();
-                kernel.attend(q, scale, &keys, &values, out);
+                let head_at = head % kv_heads * head_dim;
+                let gather = |at: usize| -> Vec<&[f32]> {
+                    path.iter().map(|&slot| cache.floats(slot, at + head_at, head_dim)).collect()
+                };
+                kernel.attend(q, scale, &gather(keys_at), &gather(values_at), out);
             }
         });
-        project(*kernel, team, &work.input, [(&layer.o_proj, &mut work.out)]);
+        project(*kernel, team, &work.input, [(&weights.o_proj, &mut work.out)]);
     }
 
-    /// Leaves the MLP's output in `work.out`.
-    fn mlp(&mut self, layer: &LayerWeights, count: usize) {
-        self.normalize(&layer.post_attention_layernorm, true);
-        let Self { kernel, team, work, checkpoint, .. } = self;
-        project(*kernel, team, &work.input, [(&layer.gate_proj, &mut work.gate), (&layer.up_proj, &mut work.up)]);
-        let size = checkpoint.config().intermediate_size;
+    /// Leaves the MLP's output in `work.out`, of `count` positions in `work.input`.
+    fn mlp(&mut self, mlp: &Mlp, weights: &MlpWeights, count: usize) {
+        let Self { kernel, team, work, .. } = self;
+        project(*kernel, team, &work.input, [(&weights.gate_proj, &mut work.gate), (&weights.up_proj, &mut work.up)]);
+        let size = mlp.intermediate_size;
         work.input.fill(team, count, size, |i, out| {
             out.copy_from_slice(&work.gate[i * size..][..size]);
-            kernel.swiglu(out, &work.up[i * size..][..size]);
+            let up = &work.up[i * size..][..size];
+            match mlp.activation {
+                Activation::Silu => kernel.swiglu(out, up),
+            }
         });
-        project(*kernel, team, &work.input, [(&layer.down_proj, &mut work.out)]);
+        project(*kernel, team, &work.input, [(&weights.down_proj, &mut work.out)]);
+    }
+}
+
+/// One vector, normalized.
+fn normalize(kernel: Kernel, norm: Norm, weight: &Vector, x: &[f32], out: &mut [f32]) {
+    match norm {
+        Norm::Rms { eps } => kernel.rms_norm(x, &weight.values, eps, out),
     }
 }
 
@@ -200,20 +219,21 @@ fn project<const N: usize>(kernel: Kernel, team: &Team, input: &Activations, out
     let mut passes: [Pass<'_>; N] = outputs.map(|(linear, out)| {
         let weights = linear.weights.view();
         out.resize(input.count() * weights.rows(), 0.0);
-        biased.push(linear.bias.as_deref());
+        biased.push(linear.bias.as_ref());
         Pass { weights, products: vec![Product { shift: 0, x: input, out }] }
     });
     multiply(kernel, team, &mut passes);
     for (pass, bias) in passes.iter_mut().zip(biased) {
         if let Some(bias) = bias {
+            let bias = &bias.values;
             pass.products[0].out.chunks_exact_mut(bias.len()).for_each(|out| kernel.add(out, bias));
         }
     }
 }
 
-impl Body for Llama {
+impl Body for Decoder {
     fn hidden_size(&self) -> usize {
-        self.checkpoint.config().hidden_size
+        self.checkpoint.config().architecture.hidden_size
     }
 
     fn bytes_per_position(&self) -> usize {
@@ -221,7 +241,7 @@ impl Body for Llama {
     }
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
-        let vocab_size = self.checkpoint.config().vocab_size;
+        let vocab_size = self.checkpoint.config().architecture.vocab_size;
         if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
             return Err(BodyError::Token { token: step.token, vocab_size });
         }
