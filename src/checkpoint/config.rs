@@ -1,9 +1,8 @@
 //! `config.json` and `generation_config.json`: what a checkpoint says about itself, checked.
 //!
 //! [`Config::parse`] finds the [`Family`] of `model_type` and reads the other keys by its rules. Defaults are those of mlx-lm, and a
-//! key that holds `null` counts as absent, as Python's `None` does there. Nothing is passed over in silence: what is not supported
-//! is an error that names the key, and so is a key that nobody asked for, unless it is known to change nothing
-//! or holds `null` or `false`.
+//! key that holds `null` counts as absent, as Python's `None` does there. A value that is not supported is an error that names its
+//! key; a key that mlx-lm does not read is not read here either.
 
 use serde_json::Value;
 
@@ -57,7 +56,6 @@ impl Config {
         if let Some(value) = keys.get("eos_token_id") {
             config.eos_token_ids = eos(&keys, value, config.architecture.vocab_size)?;
         }
-        reader.all_are_known(&keys, |key| family::is_inert(key) || family.config.inert.contains(&key))?;
         Ok(config)
     }
 
@@ -143,13 +141,6 @@ impl Reader<'_> {
         }
     }
 
-    fn all_are_known(&self, keys: &Keys<'_>, inert: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
-        match keys.never_asked_for(inert) {
-            Some(key) => Err(ConfigError::UnknownKey { key, model_type: self.family.model_type }),
-            None => Ok(()),
-        }
-    }
-
     /// `rope_theta` and `rope_scaling`, or `rope_parameters`, in which newer transformers keep both.
     fn rope(&self) -> Result<Rope, ConfigError> {
         let (keys, default) = (self.keys, self.family.config.rope_theta);
@@ -186,12 +177,10 @@ impl Reader<'_> {
             return Err(ConfigError::Conflict { key: keys.path("type"), other: keys.path("rope_type") });
         }
         let factor = || keys.number("factor")?.ok_or_else(|| keys.missing("factor"));
-        let scaling = match older.or(newer) {
-            // Whatever else stands there belongs to other types.
-            Some("default") => return Ok(RopeScaling::Default),
-            None => RopeScaling::Default,
-            Some("linear") => RopeScaling::Linear { factor: factor()? },
-            Some("llama3") => {
+        Ok(match older.or(newer).unwrap_or("default") {
+            "default" => RopeScaling::Default,
+            "linear" => RopeScaling::Linear { factor: factor()? },
+            "llama3" => {
                 let low_freq_factor = keys.number("low_freq_factor")?.unwrap_or(1.0);
                 let high_freq_factor = keys.number("high_freq_factor")?.unwrap_or(4.0);
                 if low_freq_factor >= high_freq_factor {
@@ -205,10 +194,8 @@ impl Reader<'_> {
                     original_max_position_embeddings: original,
                 }
             }
-            Some(other) => return Err(ConfigError::RopeType(shortened(other))),
-        };
-        self.all_are_known(keys, |_| false)?;
-        Ok(scaling)
+            other => return Err(ConfigError::RopeType(shortened(other))),
+        })
     }
 }
 

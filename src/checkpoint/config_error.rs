@@ -35,17 +35,6 @@ pub enum ConfigError {
     /// A family that headroom does not run.
     #[error("model_type `{0}` is not supported; headroom runs {native}", native = family::native())]
     ModelType(String),
-    /// A key that may ask for something that would not be computed.
-    #[error(
-        "`{key}` is a key that headroom does not know in a model of type {model_type}, and it may change what is computed; \
-         remove it from config.json if it does not"
-    )]
-    UnknownKey {
-        /// Path of the key.
-        key: String,
-        /// The family.
-        model_type: &'static str,
-    },
     /// Query heads must be shared out evenly among key and value heads.
     #[error("num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")]
     Heads {

@@ -1,6 +1,4 @@
-//! Values of `config.json` by their keys, each checked for its type as it is asked for, and the keys that nothing asked for.
-
-use std::{cell::RefCell, collections::BTreeSet};
+//! Values of `config.json` by their keys, each checked for its type as it is asked for.
 
 use serde_json::{Map, Value};
 
@@ -9,17 +7,16 @@ use super::{config_error::ConfigError, json::shortened};
 /// Largest size that a dimension may have: 2^24. Products of two, in bytes, stay far from overflow.
 pub(super) const LARGEST: u64 = 1 << 24;
 
-/// An object of the configuration, where it lies in the file, and which of its keys were asked for.
+/// An object of the configuration, and where it lies in the file.
 #[derive(Debug)]
 pub(super) struct Keys<'a> {
     pub(super) map: &'a Map<String, Value>,
     prefix: String,
-    asked: RefCell<BTreeSet<&'a str>>,
 }
 
 impl<'a> Keys<'a> {
     pub(super) fn new(map: &'a Map<String, Value>, prefix: &str) -> Self {
-        Self { map, prefix: prefix.to_owned(), asked: RefCell::default() }
+        Self { map, prefix: prefix.to_owned() }
     }
 
     /// Full path of `key`, shortened: it may come from the file.
@@ -43,18 +40,7 @@ impl<'a> Keys<'a> {
 
     /// The value of `key`, `null` included.
     pub(super) fn get_or_null(&self, key: &str) -> Option<&'a Value> {
-        let (key, value) = self.map.get_key_value(key)?;
-        self.asked.borrow_mut().insert(key);
-        Some(value)
-    }
-
-    /// Path of the first key that nothing has asked for and that may ask for something: one that is not `inert`, and whose value is
-    /// neither `null`, which is absent, nor `false`.
-    pub(super) fn never_asked_for(&self, inert: impl Fn(&str) -> bool) -> Option<String> {
-        let asked = self.asked.borrow();
-        let off = |value: &Value| matches!(value, Value::Null | Value::Bool(false));
-        let left = self.map.iter().find(|&(key, value)| !asked.contains(key.as_str()) && !off(value) && !inert(key));
-        left.map(|(key, _)| self.path(key))
+        self.map.get(key)
     }
 
     pub(super) fn object(&self, key: &str) -> Result<Option<Keys<'a>>, ConfigError> {

@@ -6,16 +6,7 @@ use super::{ConfigRules, Family, TensorNames};
 pub const LLAMA: Family = Family {
     model_type: "llama",
     models: "Llama 2 and 3, SmolLM2, TinyLlama",
-    config: ConfigRules {
-        rope_theta: 10_000.0,
-        tied: true,
-        inert: &[
-            // Slices of the products in training.
-            "pretraining_tp",
-            // Nothing slides unless `layer_types` says so, which is read.
-            "sliding_window",
-        ],
-    },
+    config: ConfigRules { rope_theta: 10_000.0, tied: true },
     tensors: TensorNames {
         embed_tokens: "model.embed_tokens",
         layers: "model.layers",

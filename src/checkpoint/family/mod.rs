@@ -38,8 +38,6 @@ pub struct ConfigRules {
     pub rope_theta: f64,
     /// Whether the head is the embedding where `tie_word_embeddings` is absent.
     pub tied: bool,
-    /// Keys that change nothing in this family, besides those that [change nothing in any](is_inert).
-    pub inert: &'static [&'static str],
 }
 
 /// How tensors are named. A module's tensors are `MODULE.weight`, `MODULE.scales`, `MODULE.biases` and `MODULE.bias`.
@@ -96,84 +94,6 @@ pub fn of_model_type(model_type: &str) -> Option<&'static Family> {
 pub(super) fn native() -> String {
     NATIVE.map(|family| format!("`{}` ({})", family.model_type, family.models)).join(", ")
 }
-
-/// Whether a key of `config.json` asks for nothing that changes what a model of text computes, in any family: what training,
-/// sampling, tokenizing and loading by transformers leave there. transformers' `PretrainedConfig` has most of them.
-pub(super) fn is_inert(key: &str) -> bool {
-    const PREFIXES: [&str; 2] = ["_", "unsloth_"];
-    const SUFFIXES: [&str; 5] = ["_token_id", "_token_ids", "_token_index", "_dropout", "_pdrop"];
-    PREFIXES.iter().any(|prefix| key.starts_with(prefix))
-        || SUFFIXES.iter().any(|suffix| key.ends_with(suffix))
-        || INERT.contains(&key)
-}
-
-const INERT: &[&str] = &[
-    "add_cross_attention",
-    "architectures",
-    "attention_probs_dropout_prob",
-    "attn_implementation",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "cache_implementation",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "diversity_penalty",
-    "do_sample",
-    "dropout",
-    "dtype",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "gradient_checkpointing",
-    "hidden_dropout_prob",
-    "id2label",
-    "initializer_factor",
-    "initializer_range",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "layerdrop",
-    "length_penalty",
-    "max_length",
-    "max_sequence_length",
-    "min_length",
-    "model_max_length",
-    "name_or_path",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_labels",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "prefix",
-    "problem_type",
-    "pruned_heads",
-    // Another quantizer's, or a copy of `quantization`, which is read.
-    "quantization_config",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers.js_config",
-    "transformers_version",
-    "typical_p",
-    "use_bfloat16",
-    "use_cache",
-];
 
 #[cfg(test)]
 mod tests {
