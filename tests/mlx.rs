@@ -14,7 +14,7 @@ use std::{
 
 use lm_headroom::{
     certificate::{CertificateError, Certifier},
-    checkpoint::{Checkpoint, config::Override},
+    checkpoint::{Checkpoint, config::Override, family::NATIVE},
     edit::{Edit, Plan},
     kernels::Kernel,
     model::{Body, BodyError, Mlx, Parent, Precision, Projection, Query, Step},
@@ -178,7 +178,7 @@ fn kinds() -> Vec<(&'static str, Fixture)> {
     });
     let own = Override::Format(Format::affine(8, 64).expect("a format"));
     let of = |overrides: &[(&str, Override)]| overrides.iter().map(|(name, o)| ((*name).to_owned(), *o)).collect();
-    vec![
+    let mut kinds = vec![
         ("plain", plain()),
         (
             "8 bits in groups of 64, bfloat16",
@@ -213,7 +213,9 @@ fn kinds() -> Vec<(&'static str, Fixture)> {
             "tied, a vocabulary that eight does not divide",
             Fixture { vocab_size: 101, tie_word_embeddings: Some(true), ..plain() },
         ),
-    ]
+    ];
+    kinds.extend(NATIVE.map(|family| (family.model_type, Fixture { family, head_dim: Some(32), ..plain() })));
+    kinds
 }
 
 /// A prompt of ids that no tokenizer is needed for.
