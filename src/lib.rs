@@ -48,6 +48,7 @@
 mod cache;
 pub mod certificate;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod coherence;
 pub mod edit;

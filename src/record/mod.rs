@@ -13,6 +13,7 @@ mod label;
 pub mod merge;
 pub mod output;
 pub mod recipe;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod summary;
 pub mod text;

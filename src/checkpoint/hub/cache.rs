@@ -9,10 +9,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, ErrorKind},
+    fs, io,
     path::{Path, PathBuf},
-    process,
 };
 
 use super::{
@@ -20,25 +18,18 @@ use super::{
         CONFIG,
         tensors::{INDEX, Index, shard_names},
     },
-    HubError,
-    error::disk,
     name::{HubModel, is_commit},
 };
 
 /// The folder of one model in the cache.
 #[derive(Clone, Debug)]
 pub(super) struct ModelCache {
-    root: PathBuf,
+    pub(super) root: PathBuf,
 }
 
 impl ModelCache {
     pub(super) fn new(cache: &Path, model: &HubModel) -> Self {
-        let repo = hf_hub::Repo::model(model.id().to_owned());
-        Self { root: cache.join(repo.folder_name()) }
-    }
-
-    pub(super) fn blobs(&self) -> PathBuf {
-        self.root.join("blobs")
+        Self { root: cache.join(format!("models--{}", model.id().replace('/', "--"))) }
     }
 
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
@@ -83,48 +74,6 @@ impl ModelCache {
             None => Ok(commit),
         }
     }
-
-    /// Has `revision` stand for `commit` from now on.
-    pub(super) fn set_ref(&self, revision: &str, commit: &str) -> Result<(), HubError> {
-        let path = self.root.join("refs").join(revision);
-        let folder = path.parent().expect("it is below refs");
-        fs::create_dir_all(folder).map_err(disk(folder))?;
-        // Renamed into place, so that nobody reads half a commit.
-        let new = folder.join(format!(".new-{}", process::id()));
-        fs::write(&new, commit).map_err(disk(&new))?;
-        fs::rename(&new, &path).map_err(disk(&path))
-    }
-
-    /// Has the snapshot of `commit` hold the blob `etag` as `file`, unless it has such a file.
-    pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
-        let folder = self.snapshot(commit);
-        fs::create_dir_all(&folder).map_err(disk(&folder))?;
-        let path = folder.join(file);
-        if path.is_file() {
-            return Ok(());
-        }
-        // It may be a link whose blob was deleted.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(disk(&path)(error)),
-            _ => {}
-        }
-        match link_or_copy(&self.blobs().join(etag), &Path::new("..").join("..").join("blobs").join(etag), &path) {
-            // Another process that pulls the same model was faster.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            result => result.map_err(disk(&path)),
-        }
-    }
-}
-
-#[cfg(unix)]
-fn link_or_copy(_blob: &Path, relative: &Path, path: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(relative, path)
-}
-
-/// Without links, which not every Windows user may make, a copy does.
-#[cfg(not(unix))]
-fn link_or_copy(blob: &Path, _relative: &Path, path: &Path) -> io::Result<()> {
-    fs::copy(blob, path).map(|_| ())
 }
 
 fn names(folder: &Path) -> io::Result<BTreeSet<String>> {

@@ -1,10 +1,6 @@
 //! What can go wrong between a model's name and its files.
 
-use std::{
-    error::Error,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{error::Error, io, path::PathBuf};
 
 use super::super::tensors::TensorError;
 
@@ -20,6 +16,20 @@ pub enum HubError {
         .cache.display()
     )]
     Offline {
+        /// The model as it was named.
+        model: String,
+        /// The cache's folder.
+        cache: PathBuf,
+        /// What was looked for first and not found.
+        lacks: String,
+    },
+    /// The cache does not have the model, and nothing here can ask the hub.
+    #[error(
+        "{model} is not in {}, which lacks {lacks}, and this library was built without the feature `hub` of lm-headroom, \
+         which downloads; enable it, or give a folder",
+        .cache.display()
+    )]
+    WithoutClient {
         /// The model as it was named.
         model: String,
         /// The cache's folder.
@@ -150,21 +160,4 @@ pub enum HubError {
         /// The locked file.
         lock: PathBuf,
     },
-}
-
-impl HubError {
-    /// Whether the same request may succeed a little later.
-    pub(super) fn is_transient(&self) -> bool {
-        match self {
-            Self::Network { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-            _ => false,
-        }
-    }
-}
-
-/// For `map_err`: the system's error with its place.
-pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> HubError {
-    let path = path.to_owned();
-    |error| HubError::Disk { path, error }
 }

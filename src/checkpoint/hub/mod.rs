@@ -4,7 +4,8 @@
 //! [`Checkpoint::open`](super::Checkpoint::open) in one of three ways: [`cached`](HubModel::cached)
 //! looks into the cache that all Hugging Face tools share and nowhere else, [`pull`](HubModel::pull)
 //! asks the hub, and [`resolve`](HubModel::resolve) does the second only where the first finds nothing.
-//! Either way the commit is known, for the record of a run.
+//! Either way the commit is known, for the record of a run. Whatever asks the hub is compiled with the feature `hub`
+//! alone: without it a model comes from the cache, and one that is not there is [`HubError::WithoutClient`].
 //!
 //! Fetched is what a checkpoint is read from: the configuration, the tokenizer, the chat template, and
 //! the weights that the index names, or every `model*.safetensors` where there is no index. Weights come
@@ -28,20 +29,21 @@
 //! ETags are; `Checkpoint::open` checks headers, and lengths by them.
 
 mod cache;
+#[cfg(feature = "hub")]
 mod client;
 mod error;
+#[cfg(feature = "hub")]
+mod fetch;
 mod name;
 mod settings;
+#[cfg(feature = "hub")]
+mod store;
+#[cfg(feature = "hub")]
 mod transfer;
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::path::PathBuf;
 
-use super::{
-    CONFIG, OPTIONAL,
-    json::shortened,
-    tensors::{INDEX, Index, shard_names},
-};
-use {cache::ModelCache, client::Client, error::disk, transfer::Transfer};
+use cache::ModelCache;
 
 pub use self::{
     error::HubError,
@@ -100,82 +102,29 @@ impl HubModel {
         }
     }
 
-    /// The model as the hub has it now; only what the cache lacks is fetched. Offline, as the cache has
-    /// it.
+    /// The model as the hub has it now; only what the cache lacks is fetched. Offline, and where this library was
+    /// built without the feature `hub`, as the cache has it.
     ///
     /// # Errors
     /// Any [`HubError`]. After an interruption, a lost connection or a full disk the next call goes on
     /// where this one stopped.
     pub fn pull(&self, settings: &HubSettings, progress: &mut dyn Progress) -> Result<Snapshot, HubError> {
         let cache = ModelCache::new(&settings.cache, self);
-        if settings.offline {
-            let revision = cache.complete(self).map_err(|lacks| HubError::Offline {
-                model: self.to_string(),
-                cache: settings.cache.clone(),
-                lacks,
-            })?;
-            return Ok(Snapshot { folder: cache.snapshot(&revision), revision });
+        #[cfg(feature = "hub")]
+        if !settings.offline {
+            return fetch::fetch(self, settings, &cache, progress);
         }
-
-        let client = Client::new(settings, self)?;
-        let info = client.info()?;
-        let listed: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
-        if let Some(name) = listed.iter().find(|name| leads_out(name)) {
-            return Err(HubError::FileName { id: self.id().to_owned(), name: shortened(name) });
+        #[cfg(not(feature = "hub"))]
+        let _ = progress;
+        match cache.complete(self) {
+            Ok(revision) => Ok(Snapshot { folder: cache.snapshot(&revision), revision }),
+            Err(lacks) => {
+                let (model, cache) = (self.to_string(), settings.cache.clone());
+                Err(match settings.offline {
+                    true => HubError::Offline { model, cache, lacks },
+                    false => HubError::WithoutClient { model, cache, lacks },
+                })
+            }
         }
-        let revision = info.sha;
-        let lacking = |lacks: &str| HubError::NoCheckpoint {
-            id: self.id().to_owned(),
-            revision: revision.clone(),
-            lacks: lacks.to_owned(),
-        };
-        if !listed.contains(CONFIG) {
-            return Err(lacking(CONFIG));
-        }
-        let folder = cache.snapshot(&revision);
-        let transfer = Transfer { settings, client: &client, cache: &cache, commit: &revision };
-        let mut fetch = |file: &str| {
-            if folder.join(file).is_file() { Ok(()) } else { transfer.fetch(file, progress) }
-        };
-
-        for file in [CONFIG, SPECIAL_TOKENS].into_iter().chain(OPTIONAL).filter(|file| listed.contains(file)) {
-            fetch(file)?;
-        }
-        let index = if listed.contains(INDEX) {
-            let path = folder.join(INDEX);
-            let bytes = fs::read(&path).map_err(disk(&path))?;
-            Some(
-                Index::parse(&bytes)
-                    .map_err(|error| HubError::Index { id: self.id().to_owned(), error: error.into() })?,
-            )
-        } else {
-            None
-        };
-        let plain = listed.iter().copied().filter(|name| !name.contains(['/', '\\', ':']));
-        let shards = shard_names(index.as_ref(), plain);
-        if shards.is_empty() {
-            return Err(lacking("model*.safetensors"));
-        }
-        if let Some(shard) = shards.iter().find(|shard| !listed.contains(*shard)) {
-            return Err(lacking(shard));
-        }
-        for shard in shards {
-            fetch(shard)?;
-        }
-        if self.revision() != revision {
-            cache.set_ref(self.revision(), &revision)?;
-        }
-        Ok(Snapshot { folder, revision })
     }
-}
-
-/// Whether `name` is not that of a file within the repository. No git repository has such names.
-fn leads_out(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    let drive = bytes.len() >= 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':';
-    drive
-        || name.is_empty()
-        || name.starts_with(['/', '\\'])
-        || name.contains(char::is_control)
-        || name.split(['/', '\\']).any(|part| part == "..")
 }

@@ -12,7 +12,7 @@ use super::{
     HubError, HubSettings, Progress,
     cache::ModelCache,
     client::{Answer, Client, Location, network},
-    error::disk,
+    store::disk,
 };
 
 /// Bytes read at once.
@@ -38,7 +38,7 @@ impl Transfer<'_> {
                 Err(error) => error,
             };
             fruitless = if received > 0 { 0 } else { fruitless + 1 };
-            if !error.is_transient() || fruitless > self.settings.retries || self.settings.retries == 0 {
+            if !is_transient(&error) || fruitless > self.settings.retries || self.settings.retries == 0 {
                 return Err(error);
             }
             thread::sleep(self.settings.pause * 2_u32.pow(fruitless.min(5)));
@@ -135,5 +135,14 @@ fn locked(path: &Path, file: &str, patience: Duration) -> Result<File, HubError>
             }
             Err(TryLockError::Error(error)) => return Err(disk(path)(error)),
         }
+    }
+}
+
+/// Whether the same request may succeed a little later.
+fn is_transient(error: &HubError) -> bool {
+    match error {
+        HubError::Network { .. } => true,
+        HubError::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+        _ => false,
     }
 }

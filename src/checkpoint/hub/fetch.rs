@@ -1,0 +1,82 @@
+//! A model from the hub into the cache.
+
+use std::{collections::BTreeSet, fs};
+
+use super::{
+    super::{
+        CONFIG, OPTIONAL,
+        json::shortened,
+        tensors::{INDEX, Index, shard_names},
+    },
+    HubError, HubModel, HubSettings, Progress, SPECIAL_TOKENS, Snapshot,
+    cache::ModelCache,
+    client::Client,
+    store::disk,
+    transfer::Transfer,
+};
+
+/// Has `cache` hold `model` as the hub has it now; only what it lacks is fetched.
+pub(super) fn fetch(
+    model: &HubModel,
+    settings: &HubSettings,
+    cache: &ModelCache,
+    progress: &mut dyn Progress,
+) -> Result<Snapshot, HubError> {
+    let client = Client::new(settings, model)?;
+    let info = client.info()?;
+    let listed: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
+    if let Some(name) = listed.iter().find(|name| leads_out(name)) {
+        return Err(HubError::FileName { id: model.id().to_owned(), name: shortened(name) });
+    }
+    let revision = info.sha;
+    let lacking = |lacks: &str| HubError::NoCheckpoint {
+        id: model.id().to_owned(),
+        revision: revision.clone(),
+        lacks: lacks.to_owned(),
+    };
+    if !listed.contains(CONFIG) {
+        return Err(lacking(CONFIG));
+    }
+    let folder = cache.snapshot(&revision);
+    let transfer = Transfer { settings, client: &client, cache, commit: &revision };
+    let mut fetch = |file: &str| {
+        if folder.join(file).is_file() { Ok(()) } else { transfer.fetch(file, progress) }
+    };
+
+    for file in [CONFIG, SPECIAL_TOKENS].into_iter().chain(OPTIONAL).filter(|file| listed.contains(file)) {
+        fetch(file)?;
+    }
+    let index = if listed.contains(INDEX) {
+        let path = folder.join(INDEX);
+        let bytes = fs::read(&path).map_err(disk(&path))?;
+        Some(Index::parse(&bytes).map_err(|error| HubError::Index { id: model.id().to_owned(), error: error.into() })?)
+    } else {
+        None
+    };
+    let plain = listed.iter().copied().filter(|name| !name.contains(['/', '\\', ':']));
+    let shards = shard_names(index.as_ref(), plain);
+    if shards.is_empty() {
+        return Err(lacking("model*.safetensors"));
+    }
+    if let Some(shard) = shards.iter().find(|shard| !listed.contains(*shard)) {
+        return Err(lacking(shard));
+    }
+    for shard in shards {
+        fetch(shard)?;
+    }
+    if model.revision() != revision {
+        cache.set_ref(model.revision(), &revision)?;
+    }
+    Ok(Snapshot { folder, revision })
+}
+
+/// Whether `name` is not that of a file within the repository. No git repository has such names.
+fn leads_out(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let drive = bytes.len() >= 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':';
+    drive
+        || name.is_empty()
+        || name.starts_with(['/', '\\'])
+        || name.contains(char::is_control)
+        || name.split(['/', '\\']).any(|part| part == "..")
+}
