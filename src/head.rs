@@ -70,9 +70,9 @@ impl Region {
         let Some(range) = stored.origin() else { return Ok(Self::Owned(stored.to_vec())) };
         let map = |source| HeadError::Map { part: tensor.name(), path: range.path.clone(), source };
         let file = std::fs::File::open(&range.path).map_err(map)?;
-        // SAFETY: the mapping is private, so writes reach no file and no other process. As for every
-        // reader that maps a checkpoint, a file that is cut short or written by somebody else meanwhile
-        // breaks the promise that the bytes stay; the documentation of `checkpoint` says so.
+        // SAFETY: `map_copy` asks that nobody changes the file while it is mapped. This process does not: the mapping is
+        // private, so what is written into it reaches no file. That no other process cuts it short or writes it
+        // cannot be enforced; it is the condition that the documentation of `checkpoint` puts on the caller.
         let mapped = unsafe { MmapOptions::new().offset(range.offset).len(range.len).map_copy(&file) };
         mapped.map(Self::Mapped).map_err(map)
     }

@@ -5,22 +5,107 @@
 //! while before it goes to sleep. Which thread takes which item never changes a result: items write to
 //! disjoint places, and no sum is split between threads.
 
-use std::{
-    cell::UnsafeCell,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::{JoinHandle, Thread},
-    time::{Duration, Instant},
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use primitives::{
+    Arc, AtomicBool, AtomicUsize, Builder, JoinHandle, Mutex, Ordering, Patience, PoisonError, Thread, UnsafeCell, park,
 };
 
-/// How long an idle worker looks for work before it sleeps.
-const LOOK: Duration = Duration::from_micros(200);
+/// What threads share, sleep and wait by. `tools/loom` compiles this file with loom's, which try every order of what
+/// threads do.
+#[cfg(not(loom))]
+mod primitives {
+    use std::time::{Duration, Instant};
+    pub(super) use std::{
+        sync::{
+            Arc, Mutex, PoisonError,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+        thread::{Builder, JoinHandle, Thread, park},
+    };
+
+    /// How long an idle worker looks for work before it sleeps.
+    pub(super) const LOOK: Duration = Duration::from_micros(200);
+
+    /// A cell, by loom's names.
+    pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(super) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+        pub(super) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+        pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// Of a thread that waits for another one.
+    #[derive(Default)]
+    pub(super) struct Patience {
+        spins: u32,
+        since: Option<Instant>,
+    }
+
+    impl Patience {
+        /// Waits a moment. After a while the core is offered to others, for machines with fewer free cores than threads.
+        pub(super) fn wait(&mut self) {
+            self.spins = self.spins.wrapping_add(1);
+            if self.spins.is_multiple_of(256) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+
+        /// Waits a moment; whether it has waited for longer than [`LOOK`].
+        pub(super) fn has_ended(&mut self) -> bool {
+            self.wait();
+            self.spins.is_multiple_of(1024) && self.since.get_or_insert_with(Instant::now).elapsed() > LOOK
+        }
+
+        /// Begins to count the time anew.
+        pub(super) fn renew(&mut self) {
+            self.since = None;
+        }
+    }
+}
+
+#[cfg(loom)]
+mod primitives {
+    pub(super) use loom::{
+        cell::UnsafeCell,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+        thread::{Builder, JoinHandle, Thread, park},
+    };
+    pub(super) use std::sync::PoisonError;
+
+    /// Time does not pass in a model: who has looked once sleeps. A worker that looks for longer finds what one finds
+    /// that looks for the first time.
+    #[derive(Default)]
+    pub(super) struct Patience;
+
+    impl Patience {
+        pub(super) fn wait(&mut self) {
+            loom::thread::yield_now();
+        }
+        pub(super) fn has_ended(&mut self) -> bool {
+            true
+        }
+        pub(super) fn renew(&mut self) {}
+    }
+}
 
 /// What each thread does in a loop, given its number. The lifetime is erased; see [`Team::run`] for why that is sound.
 type Work = *const (dyn Fn(usize) + Sync);
+
+/// What a thread panicked with.
+type Payload = Box<dyn std::any::Any + Send>;
 
 /// On cache lines of its own (two, as some processors fetch them in pairs): who waits for a change of one does not wait for
 /// the others.
@@ -40,16 +125,17 @@ struct Shared {
     pending: Apart<AtomicUsize>,
     /// The next item of each thread's range.
     next: Vec<Apart<AtomicUsize>>,
-    panicked: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    panicked: Mutex<Option<Payload>>,
     stop: AtomicBool,
     asleep: Vec<AtomicBool>,
 }
 
-// SAFETY: `work` is the one part that is not `Sync` already. `Team::run` writes it, one call at a time, and only while no worker
-// has a loop to run; workers read it after they have seen the epoch change, which that call does afterwards. What it points to
-// is `Sync`, and lives until all of them are done with it.
+// SAFETY: `Sync` asks that references on several threads do not race. `work` is the one part that is not `Sync` already.
+// `Team::run` writes it, one call at a time, and only while no worker has a loop to run; workers read it after they have seen
+// the epoch change, which that call does afterwards. `tools/loom` checks both for every order of a few threads.
 unsafe impl Sync for Shared {}
-// SAFETY: as above.
+// SAFETY: `Send` asks that the value may be used and dropped on another thread. `work` is the one part that is not `Send`
+// already: a pointer to what is `Sync`, so that any thread may call it, and dropping a pointer does nothing.
 unsafe impl Send for Shared {}
 
 /// Threads that run parallel loops together with the thread that asks.
@@ -82,10 +168,8 @@ impl Team {
         let workers = (0..extra)
             .map_while(|index| {
                 let shared = Arc::clone(&shared);
-                let handle = std::thread::Builder::new()
-                    .name(format!("headroom-{index}"))
-                    .spawn(move || worker(&shared, index))
-                    .ok()?;
+                let handle =
+                    Builder::new().name(format!("headroom-{index}")).spawn(move || worker(&shared, index)).ok()?;
                 let thread = handle.thread().clone();
                 Some((handle, thread))
             })
@@ -116,7 +200,7 @@ impl Team {
         }
         // Each thread has a range of its own, whose items it runs one after the other: what they read lies together, and
         // reading ahead of one is reading the next. Whoever has finished helps with the others', so that ends are even.
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (threads, next) = (self.threads(), &self.shared.next);
         let first = |range: usize| range * count / threads;
         // A few items a claim keep the counters out of the way. The first ones are everyone's own without a claim.
@@ -124,7 +208,7 @@ impl Team {
         for (range, next) in next.iter().enumerate() {
             next.0.store(first(range) + claim, Ordering::Relaxed);
         }
-        self.run(&|own| {
+        let thrown = self.run(&|own| {
             for range in (own..threads).chain(0..own) {
                 let (next, end) = (&next[range].0, first(range + 1));
                 let mut start = if range == own { first(own) } else { next.fetch_add(claim, Ordering::Relaxed) };
@@ -134,6 +218,10 @@ impl Team {
                 }
             }
         });
+        drop(turn);
+        if let Some(payload) = thrown {
+            resume_unwind(payload);
+        }
     }
 
     /// Calls `item(i, chunk)` once for each chunk of `size` elements of `data` (the last may be shorter),
@@ -143,7 +231,8 @@ impl Team {
     /// If `size` is 0, or an item panics.
     pub fn for_each_chunk<T: Send>(&self, data: &mut [T], size: usize, item: impl Fn(usize, &mut [T]) + Sync) {
         struct Start<T>(*mut T);
-        // SAFETY: items reach disjoint chunks only, of elements that may be sent to another thread.
+        // SAFETY: `Sync` asks that shared references do not race. Items reach disjoint chunks through one, of elements that may
+        // be sent to another thread.
         unsafe impl<T: Send> Sync for Start<T> {}
         impl<T> Start<T> {
             const fn get(&self) -> *mut T {
@@ -153,23 +242,27 @@ impl Team {
         let (len, start) = (data.len(), Start(data.as_mut_ptr()));
         self.for_each(len.div_ceil(size), |i| {
             let first = i * size;
-            // SAFETY: chunk `i` lies within `data`, which is borrowed mutably until all items have
-            // returned, and `for_each` runs each `i` once, so no other reference reaches it.
+            // SAFETY: `add` asks for an offset within one allocation, `from_raw_parts_mut` for initialized elements that no other
+            // reference reaches. `first` is below `len`, since `i` is below `len.div_ceil(size)`, and the length stops at the end
+            // of `data`, which is borrowed mutably until all items have returned; `for_each` runs each `i` once.
             let chunk = unsafe { std::slice::from_raw_parts_mut(start.get().add(first), size.min(len - first)) };
             item(i, chunk);
         });
     }
 
-    /// Runs `body` once on every thread of the team and returns when all have returned. The caller has the turn.
-    fn run(&self, body: &(dyn Fn(usize) + Sync)) {
+    /// Runs `body` once on every thread of the team and returns when all have returned, with the payload of one that
+    /// panicked. The caller has the turn.
+    fn run(&self, body: &(dyn Fn(usize) + Sync)) -> Option<Payload> {
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. Workers reach the pointer only between the change of the epoch below and their
-        // decrement of `pending`, and this function does not return, not even by a panic, before that is back at 0.
+        // SAFETY: `transmute` asks for types of one layout: only the lifetime changes. That nobody reaches `body` after its end is
+        // seen to below: workers use the pointer between the change of the epoch and their decrement of `pending`, and this
+        // function does not return, not even by a panic, before that is back at 0.
         let work = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(body)
         };
-        // SAFETY: whoever has the turn is the only one to write here, and no worker reads: all have finished the last loop.
-        unsafe { *shared.published.0.work.get() = Some(work) };
+        // SAFETY: writing through a pointer asks that nobody else reads or writes. Whoever has the turn is the only one to write
+        // here, and no worker reads: all have finished the last loop, as `pending`, acquired, has said.
+        shared.published.0.work.with_mut(|place| unsafe { *place = Some(work) });
         shared.pending.0.store(self.workers.len(), Ordering::Relaxed);
         shared.published.0.epoch.fetch_add(1, Ordering::SeqCst);
         for (asleep, (_, thread)) in shared.asleep.iter().zip(&self.workers) {
@@ -178,14 +271,12 @@ impl Team {
             }
         }
         let own = catch_unwind(AssertUnwindSafe(|| body(0)));
-        let mut spins = 0_u32;
+        let mut patience = Patience::default();
         while shared.pending.0.load(Ordering::Acquire) > 0 {
-            relax(&mut spins);
+            patience.wait();
         }
         let theirs = shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(payload) = own.err().or(theirs) {
-            resume_unwind(payload);
-        }
+        own.err().or(theirs)
     }
 }
 
@@ -200,43 +291,33 @@ impl Drop for Team {
     }
 }
 
-/// Spins politely: after a while the core is offered to others, for machines with fewer free cores
-/// than threads.
-fn relax(spins: &mut u32) {
-    *spins = spins.wrapping_add(1);
-    if spins.is_multiple_of(256) {
-        std::thread::yield_now();
-    } else {
-        std::hint::spin_loop();
-    }
-}
-
 fn worker(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
-        let mut spins = 0_u32;
-        let mut since = None;
+        let mut patience = Patience::default();
         while shared.published.0.epoch.load(Ordering::SeqCst) == seen {
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
-            relax(&mut spins);
-            if spins.is_multiple_of(1024) && since.get_or_insert_with(Instant::now).elapsed() > LOOK {
+            if patience.has_ended() {
                 // Announce sleep, then look once more: a loop published before the announcement is
-                // seen here, one published after it unparks this thread.
-                shared.asleep[index].store(true, Ordering::SeqCst);
+                // seen here, one published after it unparks this thread. A swap, so that it reads what
+                // the other swapped before it, and with that sees the epoch that was published before.
+                shared.asleep[index].swap(true, Ordering::SeqCst);
                 if shared.published.0.epoch.load(Ordering::SeqCst) == seen && !shared.stop.load(Ordering::SeqCst) {
-                    std::thread::park();
+                    park();
                 }
                 shared.asleep[index].store(false, Ordering::SeqCst);
-                since = None;
+                patience.renew();
             }
         }
         seen = seen.wrapping_add(1);
-        // SAFETY: the epoch has changed, so it is written, and is not written again before this worker has decremented `pending`.
-        let work = unsafe { *shared.published.0.work.get() };
+        // SAFETY: reading through a pointer asks that nobody writes meanwhile. The epoch has changed, so it is written, and it is
+        // not written again before this worker has decremented `pending`.
+        let work = shared.published.0.work.with(|place| unsafe { *place });
         if let Some(work) = work {
-            // SAFETY: `Team::run` keeps it alive until this worker has decremented `pending`.
+            // SAFETY: a reference asks for a value that lives. `Team::run` keeps it alive until this worker has decremented
+            // `pending`, and calls through it are allowed on any thread, since it is `Sync`.
             let work = unsafe { &*work };
             // The caller is the first thread.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(index + 1))) {
@@ -247,9 +328,9 @@ fn worker(shared: &Shared, index: usize) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
-    use super::*;
+    use super::{primitives::LOOK, *};
 
     #[test]
     fn every_item_runs_exactly_once() {

@@ -6,12 +6,45 @@
 //! `cargo insta review` shows what changed, and asks.
 
 use lm_headroom::testing::harness;
-use lm_headroom::testing::harness::{Named, from_env};
-use lm_headroom::testing::model::reference_folder;
+use lm_headroom::testing::harness::{Backend, Named, Tied, from_env};
+use lm_headroom::testing::model::{PROMPTS, reference_folder};
 
 mod demo {
     use super::harness;
     harness!(model = "demo");
+}
+
+mod with_every_argument {
+    use super::{Backend, Tied, harness};
+    // The answers to all prompts are those of the snapshot above, so all are asked.
+    harness!(model = "demo", cases = 5, tied = Tied::Separate, seed = 7, backend = Backend::Cpu, max_tokens = 16);
+}
+
+mod with_arguments_in_another_order {
+    use super::{PROMPTS, Tied, harness};
+    // The model's head is no embedding, so that this tying changes nothing.
+    harness!(model = String::from("demo"), max_tokens = 16, prompts = PROMPTS.map(String::from), tied = Tied::Shared,);
+
+    #[test]
+    fn arguments_that_are_given_are_taken_and_others_have_their_defaults() {
+        let shown = format!("{:?}", under_test());
+        for part in ["max_tokens: 16", "tied: Shared", "seed: None", "cases: None", "backend: Cpu"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
+}
+
+/// In this crate's own profiles arithmetic is optimized, in tests, too.
+#[test]
+fn a_build_that_is_optimized_is_known_to_be() {
+    assert!(harness::is_optimized());
+}
+
+#[test]
+#[cfg(not(feature = "mlx"))]
+#[should_panic(expected = "enable its feature `mlx`")]
+fn a_backend_that_is_not_compiled_is_refused() {
+    harness::UnderTest::new("demo", "snapshots").backend(Backend::Mlx).restores();
 }
 
 /// A reference checkpoint, where there is one.

@@ -96,9 +96,9 @@ fn open(path: &Path) -> io::Result<StoredFile> {
 }
 
 fn map(file: &File, path: &Path) -> io::Result<Bytes> {
-    // SAFETY: the mapping is private and read-only, and lives as long as the `Mmap` that `Bytes`
-    // owns. That nobody truncates or rewrites the file meanwhile cannot be enforced; it is the
-    // condition that the module documentation and `Checkpoint::open` put on the caller.
+    // SAFETY: `map` asks that nobody changes the file while it is mapped. This process does not: the mapping is
+    // read-only, and lives as long as the `Mmap` that `Bytes` owns. That no other process truncates or rewrites
+    // it cannot be enforced; it is the condition that the module documentation and `Checkpoint::open` put on the caller.
     let map = unsafe { memmap2::Mmap::map(file) }?;
     Ok(Bytes::of_file(map, path))
 }

@@ -8,11 +8,58 @@
 //! # fn main() {}
 //! ```
 //!
-//! The model is a folder, a hub id that is in the cache, or `demo`; `prompts = [..]` and `max_tokens = N` may follow.
-//! Snapshots go to `snapshots/` of the crate, one file a model: `cargo insta review` shows how its answers changed,
-//! shift by shift. A model that is not on the machine is skipped, and the test says so.
+//! The model is a folder, a hub id that is in the cache, or `demo`. Others may follow, in any order:
+//!
+//! | argument | example | what it is | default |
+//! | --- | --- | --- | --- |
+//! | `prompts` | `prompts = ["Name a color."]` | what is asked; the first one also where one is enough | [`PROMPTS`] |
+//! | `max_tokens` | `max_tokens = 8` | tokens of an answer at most | 16 |
+//! | `backend` | `backend = Backend::MlxFloat32` | what runs body and head, see [`Backend`] | `Backend::Cpu` |
+//! | `tied` | `tied = Tied::Shared` | whether edits of a tied matrix reach the embedding, see [`Tied`] | `Tied::Separate` |
+//! | `seed` | `seed = 7` | seed of every random edit | 0 for restorations; other perturbations in each run |
+//! | `cases` | `cases = 100` | perturbations that are drawn | as many as read 64 MiB of packed words: 2 to 32 |
+//!
+//! ```
+//! # fn main() {}
+//! mod demo_in_short {
+//!     use lm_headroom::testing::harness::{Backend, Tied};
+//!
+//!     lm_headroom::testing::harness!(
+//!         model = "demo",
+//!         cases = 8,
+//!         seed = 7,
+//!         backend = Backend::Cpu,
+//!         tied = Tied::Separate,
+//!         prompts = ["What is 2+2?"],
+//!         max_tokens = 8,
+//!     );
+//! }
+//! ```
+//!
+//! Snapshots go to `snapshots/` of the crate, one file for a model (and for a backend, or a tying, that is not the
+//! default): `cargo insta review` shows how its answers changed, shift by shift. A model that is not on the machine is
+//! skipped, and the test says so.
+//!
+//! # Optimization
+//!
+//! Tests run whole models, and Cargo's default profile for tests does not optimize arithmetic: a model of 135 million
+//! parameters then takes minutes in place of seconds. The harness says so on stderr where it finds itself compiled that
+//! way. These lines in the `Cargo.toml` of a crate (of a workspace: the outermost one) optimize what it depends on, and
+//! leave the crate itself as it is:
+//!
+//! ```toml
+//! [profile.dev.package."*"]
+//! opt-level = 1
+//! ```
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{
+    env,
+    hint::black_box,
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, Once},
+    time::{Duration, Instant},
+};
 
 use arbitrary::Unstructured;
 
@@ -27,6 +74,8 @@ use super::{
     skipped,
     snapshot::{self, CPU_BOUND, Sheets},
 };
+#[cfg(feature = "mlx")]
+use crate::model::{BodyError, Mlx, Precision};
 use crate::{
     edit::Edit,
     search::verify::verify,
@@ -37,11 +86,10 @@ use crate::{
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __harness {
-    (model = $model:expr $(, prompts = $prompts:expr)? $(, max_tokens = $max_tokens:expr)? $(,)?) => {
+    (model = $model:expr $(, $argument:ident = $value:expr)* $(,)?) => {
         fn under_test() -> $crate::testing::harness::UnderTest {
             let snapshots = concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots");
-            $crate::testing::harness::UnderTest::new($model, snapshots)
-                $(.prompts(&$prompts))? $(.max_tokens($max_tokens))?
+            $crate::testing::harness::UnderTest::new($model, snapshots) $(.$argument($value))*
         }
 
         #[test]
@@ -97,26 +145,61 @@ pub fn from_env(variable: &str) -> Named {
     }
 }
 
+/// What runs body and head of the model under test.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernels of this crate.
+    #[default]
+    Cpu,
+    /// MLX in the checkpoint's own type, as mlx-lm runs it. Needs the feature `mlx`. The laws that equate bits of the
+    /// CPU's kernels (perturbations, waves) say that they are skipped.
+    Mlx,
+    /// MLX in float32; otherwise as [`Backend::Mlx`].
+    MlxFloat32,
+}
+
+/// What edits of a matrix reach that is head and embedding at once. A head that is a matrix of its own is not concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tied {
+    /// A copy that is used as the head alone.
+    #[default]
+    Separate,
+    /// Both.
+    Shared,
+}
+
 /// A model under test.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UnderTest {
     model: Named,
     snapshots: PathBuf,
     prompts: Vec<String>,
     max_tokens: usize,
+    backend: Backend,
+    tied: Tied,
+    seed: Option<u64>,
+    cases: Option<u32>,
 }
 
 impl UnderTest {
     /// `model`, with [`PROMPTS`] and 16 tokens each, and its snapshots in the folder `snapshots`.
     pub fn new(model: impl Into<Named>, snapshots: impl Into<PathBuf>) -> Self {
-        let prompts = PROMPTS.map(str::to_owned).to_vec();
-        Self { model: model.into(), snapshots: snapshots.into(), prompts, max_tokens: 16 }
+        Self {
+            model: model.into(),
+            snapshots: snapshots.into(),
+            prompts: PROMPTS.map(str::to_owned).to_vec(),
+            max_tokens: 16,
+            backend: Backend::default(),
+            tied: Tied::default(),
+            seed: None,
+            cases: None,
+        }
     }
 
     /// Other prompts; the first one is also asked where one is enough.
     #[must_use]
-    pub fn prompts(mut self, prompts: &[&str]) -> Self {
-        self.prompts = prompts.iter().map(|&prompt| prompt.to_owned()).collect();
+    pub fn prompts(mut self, prompts: impl IntoIterator<Item: AsRef<str>>) -> Self {
+        self.prompts = prompts.into_iter().map(|prompt| prompt.as_ref().to_owned()).collect();
         self
     }
 
@@ -124,6 +207,34 @@ impl UnderTest {
     #[must_use]
     pub const fn max_tokens(mut self, max_tokens: usize) -> Self {
         self.max_tokens = max_tokens;
+        self
+    }
+
+    /// What runs body and head.
+    #[must_use]
+    pub const fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// What edits of a tied matrix reach.
+    #[must_use]
+    pub const fn tied(mut self, tied: Tied) -> Self {
+        self.tied = tied;
+        self
+    }
+
+    /// Seed of every random edit. Without one restorations take 0, and each run draws other perturbations.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How many perturbations are drawn. `PROPTEST_CASES`, where it is set, goes before it.
+    #[must_use]
+    pub const fn cases(mut self, cases: u32) -> Self {
+        self.cases = Some(cases);
         self
     }
 
@@ -139,14 +250,27 @@ impl UnderTest {
             Named::IfPresent(name) => (name, false),
             Named::Required(name) => (name, true),
         };
+        say_if_not_optimized();
         match model::subject(name, threads) {
-            Ok(subject) => Some(subject),
+            Ok(subject) => {
+                let subject = subject.with_shared_embedding(self.tied == Tied::Shared);
+                Some(on(subject, self.backend).unwrap_or_else(|why| panic!("cannot test {name}: {why}")))
+            }
             Err(ModelError::Absent(why)) if !required => {
                 skipped(&format!("{what} of {name}"), &why);
                 None
             }
             Err(error) => panic!("cannot test {name}: {error}"),
         }
+    }
+
+    /// As [`UnderTest::open`], for what equates bits of the CPU's kernels.
+    fn open_on_cpu(&self, what: &str) -> Option<Subject> {
+        if self.backend != Backend::Cpu {
+            skipped(what, "it equates bits of the CPU's kernels, and another backend has others");
+            return None;
+        }
+        self.open(what)
     }
 
     fn asked(&self, subject: &Subject) -> Vec<Prompt> {
@@ -161,7 +285,7 @@ impl UnderTest {
     /// If one does not restore, or the model cannot be run.
     pub fn restores(&self) {
         let Some(subject) = self.open("restoring the head") else { return };
-        let checks = verify(&subject, &self.asked(&subject)[..1], 4, 0, |_| ());
+        let checks = verify(&subject, &self.asked(&subject)[..1], 4, self.seed.unwrap_or(0), |_| ());
         let checks = checks.unwrap_or_else(|error| panic!("{}: {error}", subject.name()));
         let failed: Vec<_> = checks.iter().filter(|check| !check.holds).collect();
         assert!(!checks.is_empty() && failed.is_empty(), "{}: {failed:#?}", subject.name());
@@ -172,17 +296,17 @@ impl UnderTest {
     /// # Panics
     /// If a law does not hold, or the model cannot be run.
     pub fn perturbs(&self) {
-        let Some(subject) = self.open("perturbations") else { return };
+        let Some(subject) = self.open_on_cpu("perturbations") else { return };
         let (layout, name) = (*subject.head().layout(), snapshot::name(subject.name()));
         // Each case reads the whole head a few times.
         let bytes = layout.rows() * layout.weight_row_bytes();
-        let cases = ((64 << 20) / bytes.max(1)).clamp(2, 32) as u32;
+        let cases = self.cases.unwrap_or(((64 << 20) / bytes.max(1)).clamp(2, 32) as u32);
         let prompts = self.prompts.first().map(String::as_str);
         let model = Model::new(subject, prompts.as_slice(), 4).unwrap_or_else(|error| panic!("{name}: {error}"));
         let model = std::cell::RefCell::new(model);
         let draw = |bytes: &[u8]| Perturbations::of(&mut Unstructured::new(bytes), &layout).expect("all bytes");
         let law = |case: &Perturbations, reached: &mut Reached| perturb(&mut model.borrow_mut(), &case.edits, reached);
-        property_of(&format!("perturb-{name}"), cases, 128, &["rows replaced"], draw, law);
+        property_of(&format!("perturb-{name}"), cases, self.seed, 128, &["rows replaced"], draw, law);
     }
 
     /// A few edits on one prompt, together and alone: law 6.
@@ -190,11 +314,11 @@ impl UnderTest {
     /// # Panics
     /// If the law does not hold, or the model cannot be run.
     pub fn waves(&self) {
-        let Some(subject) = self.open("trials in waves") else { return };
+        let Some(subject) = self.open_on_cpu("trials in waves") else { return };
         let ids = [self.asked(&subject)[0].ids.clone()];
         let edits = ["shift:1000001", "shift:1+set:word[0,0]=0x0"];
         let edits = edits.map(|text| text.parse::<Edit>().expect("an edit"));
-        let setting = trie::Setting { eos: subject.eos(), max_tokens: 3, shared: false };
+        let setting = trie::Setting { eos: subject.eos(), max_tokens: 3, shared: subject.shared() };
         let mut reached = Reached::default();
         trie::waves(&Arc::clone(subject.checkpoint()), subject.kernel(), &ids, &edits, &setting, &mut reached)
             .unwrap_or_else(|violation| panic!("{}: {violation}", subject.name()));
@@ -214,6 +338,70 @@ impl UnderTest {
         settings.set_prepend_module_to_snapshot(false);
         settings.set_omit_expression(true);
         settings.set_comparator(Box::new(Sheets { bound: CPU_BOUND }));
-        settings.bind(|| assert(&snapshot::name(subject.name()), sheet));
+        let mut name = snapshot::name(subject.name());
+        if subject.shared() {
+            name += "-shared";
+        }
+        if self.backend != Backend::Cpu {
+            // Another type or device is another sheet.
+            name = format!("{name}-{}", subject.backend().kernel());
+        }
+        settings.bind(|| assert(&name, sheet));
     }
+}
+
+/// `subject` as `backend` runs it.
+#[cfg(feature = "mlx")]
+fn on(subject: Subject, backend: Backend) -> Result<Subject, BodyError> {
+    let precision = match backend {
+        Backend::Cpu => return Ok(subject),
+        Backend::Mlx => Precision::Native,
+        Backend::MlxFloat32 => Precision::Float32,
+    };
+    let mlx = Mlx::load(Arc::clone(subject.checkpoint()), precision)?;
+    Ok(subject.with_backend(Arc::new(mlx)))
+}
+
+/// `subject` as `backend` runs it.
+#[cfg(not(feature = "mlx"))]
+fn on(subject: Subject, backend: Backend) -> Result<Subject, &'static str> {
+    match backend {
+        Backend::Cpu => Ok(subject),
+        Backend::Mlx | Backend::MlxFloat32 => {
+            Err("lm-headroom was built without its MLX backend; enable its feature `mlx`")
+        }
+    }
+}
+
+/// Says once on stderr that tests will take long, where arithmetic is not optimized.
+fn say_if_not_optimized() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        if !is_optimized() {
+            // Where stderr is closed there is nobody to tell.
+            drop(std::io::stderr().write_all(
+                b"SLOW lm-headroom is compiled without optimization, so that tests of a real model take minutes; add to \
+                  Cargo.toml: [profile.dev.package.\"*\"] opt-level = 1\n",
+            ));
+        }
+    });
+}
+
+/// Whether the compiler optimized this crate. No cfg tells: `debug_assertions` is another switch. So it is measured, on a
+/// loop whose result has a closed form: a compiler that optimizes takes no time for it, one that does not takes
+/// milliseconds, thousands of times as long.
+pub fn is_optimized() -> bool {
+    let once = || {
+        let (start, end) = (Instant::now(), black_box(1_000_000_u64));
+        let mut sum = 0_u64;
+        let mut i = 0;
+        while i < end {
+            sum = sum.wrapping_add(i);
+            i += 1;
+        }
+        black_box(sum);
+        start.elapsed()
+    };
+    // The best of a few: another process may take the core in any one.
+    (0..5).map(|_| once()).min() < Some(Duration::from_micros(100))
 }

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, fmt};
 
 use arbitrary::Unstructured;
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -26,16 +26,17 @@ fn cases(own: u32) -> u32 {
 /// reached; if a stored counterexample cannot be read.
 pub fn property<C: Case>(own: u32) -> Reached {
     let draw = |bytes: &[u8]| Unstructured::new(bytes).arbitrary::<C>().expect("all bytes are a value");
-    property_of(C::NAME, own, C::ENTROPY, &C::classes(), draw, C::check)
+    property_of(C::NAME, own, None, C::ENTROPY, &C::classes(), draw, C::check)
 }
 
-/// As [`property`], where inputs need more than bytes to be drawn.
+/// As [`property`], where inputs need more than bytes to be drawn. With a `seed` each run draws the same ones.
 ///
 /// # Panics
 /// As [`property`].
 pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
     name: &str,
     own: u32,
+    seed: Option<u64>,
     entropy: usize,
     classes: &[impl AsRef<str>],
     draw: impl Fn(&[u8]) -> C,
@@ -51,7 +52,11 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
     let mut config = Config { cases, failure_persistence: None, ..Config::default() };
     // No more than `PROPTEST_MAX_SHRINK_ITERS`, where that is set.
     config.max_shrink_iters = config.max_shrink_iters.min(4096);
-    let run = TestRunner::new(config).run(&Entropy(entropy), |bytes| {
+    let mut runner = match seed {
+        Some(seed) => TestRunner::new_with_rng(config, generator(seed)),
+        None => TestRunner::new(config),
+    };
+    let run = runner.run(&Entropy(entropy), |bytes| {
         law(&draw(&bytes), &mut reached.borrow_mut()).map_err(|violation| TestCaseError::fail(violation.to_string()))
     });
     match run {
@@ -69,4 +74,10 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
         panic!("{name}: {cases} cases show too little: {never}");
     }
     reached
+}
+
+fn generator(seed: u64) -> TestRng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)
 }
