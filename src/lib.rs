@@ -38,6 +38,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Features
+//!
+//! `cli` (the program, which implies the next two), `hub` (downloads) and `report` are on by default. `testing` is the
+//! harness, best taken with `default-features = false`; `mlx` is a backend.
+//!
 //! # Unsafe code
 //!
 //! It lies in four places, each with its reason: the instruction sets' files under [`kernels`] (intrinsics, and
