@@ -62,6 +62,8 @@ pub mod kernels;
 pub mod model;
 pub mod quant;
 pub mod record;
+#[cfg(feature = "report")]
+pub mod report;
 pub mod search;
 pub mod seed;
 pub mod stats;

@@ -6,25 +6,24 @@ use super::{
     CertificateError, Outcome,
     census::{Census, Hit, census},
     confined::{Within, least_flips_within},
+    data::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Times, TowardReport, WeakBit},
+    ground::{Ground, Stage, Watch, logits, run},
     least_flips::{LeastFlips, all_least_flips, largest_gains},
     position::{Flip, Position, Rows},
     protection::{Protection, Union},
-    report::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Times, TowardReport, WeakBit},
     scales::{ScaleCensus, scale_census},
     silence::silence_eos,
     toward::toward,
 };
 use crate::{
-    edit::{Edit, Plan},
+    edit::Plan,
     kernels::Kernel,
-    model::{AnyBody, Body, BodyError, Projection, Query},
+    model::{AnyBody, Projection},
     search::RunError,
     subject::{Prompt, Subject},
     trial::{Event, Finish, Task, Trajectory, Trials},
 };
 
-/// Hidden states that are projected at a time.
-const AT_ONCE: usize = 32;
 /// Undecided bits of a position that are run, one row product each. More than this come only of a head whose
 /// arithmetic can overflow.
 const RUN_AT_MOST: usize = 4096;
@@ -48,38 +47,12 @@ pub struct Options {
     pub weakest: usize,
 }
 
-/// What a certificate is doing, for whoever watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// The clean answer: tokens done.
-    Clean(usize),
-    /// Least flips.
-    LeastFlips,
-    /// The census.
-    Census,
-    /// Running what was found.
-    Running,
-}
-
-/// Told what goes on; an error ends it.
-pub type Watch<'a> = &'a mut dyn FnMut(Stage) -> Result<(), RunError>;
-
 /// Certifies answers of one model.
 #[derive(Debug)]
 pub struct Certifier<'a> {
     subject: &'a Subject,
     rows: Rows<'a>,
     ms: f64,
-}
-
-/// An answer in the making: what its parts have in common.
-pub(super) struct Ground<'a, 'b> {
-    pub(super) subject: &'a Subject,
-    pub(super) prompt: &'a Prompt,
-    pub(super) positions: &'b [Position<'b>],
-    pub(super) censuses: &'b [Census],
-    pub(super) clean: Trajectory,
-    pub(super) max_tokens: usize,
 }
 
 impl<'a> Certifier<'a> {
@@ -418,16 +391,6 @@ pub(super) fn best_witness(least: &[Option<LeastFlips>]) -> Option<(usize, &Leas
     })
 }
 
-/// Logits of hidden states, `[hidden, vocab_size]`.
-pub(super) fn logits(head: &mut impl Projection, hidden: &[Vec<f32>]) -> Result<Vec<f32>, RunError> {
-    let vocab = head.vocab_size();
-    let mut out = vec![0.0; hidden.len() * vocab];
-    for (hidden, out) in hidden.chunks(AT_ONCE).zip(out.chunks_mut(AT_ONCE * vocab)) {
-        head.logits(vec![Query { shift: 0, hidden: hidden.iter().map(Vec::as_slice).collect(), out }])?;
-    }
-    Ok(out)
-}
-
 /// The token that is chosen at a position under an edit of single rows; `None` where a logit is not finite. `logits`
 /// are the clean ones, before and after.
 fn chosen(
@@ -442,40 +405,6 @@ fn chosen(
     let top = kernel.top(logits).map(|top| top.token);
     clean.into_iter().for_each(|(row, logit)| logits[row] = logit);
     Ok(top)
-}
-
-/// Runs edits without forcing anything.
-pub(super) fn run<B: Body>(
-    ground: &Ground<'_, '_>,
-    trials: &mut Trials<'_, B>,
-    head: &mut impl Projection,
-    edits: &[Edit],
-    watch: Watch<'_>,
-) -> Result<Vec<Ran>, CertificateError> {
-    let matrix = ground.subject.head().view();
-    let plans: Vec<Plan> =
-        edits.iter().map(|edit| edit.plan(&matrix)).collect::<Result<_, _>>().map_err(RunError::from)?;
-    let mut ran = Vec::with_capacity(edits.len());
-    if plans.is_empty() {
-        return Ok(ran);
-    }
-    trials.run(head, &plans, |event| match event {
-        Event::Trial(trial) => {
-            let answer = &trial.trajectory;
-            let mean = trial.divergence.iter().sum::<f64>() / trial.divergence.len() as f64;
-            ran.push(Ran {
-                text: ground.subject.decode(&answer.tokens)?,
-                tokens: answer.tokens.clone(),
-                finish: answer.finish,
-                changed: (&answer.tokens, answer.eos, answer.finish)
-                    != (&ground.clean.tokens, ground.clean.eos, ground.clean.finish),
-                kl_mean: mean.is_finite().then_some(mean),
-            });
-            Ok(())
-        }
-        _ => watch(Stage::Running),
-    })?;
-    Ok(ran)
 }
 
 /// A critical bit and where it changes the token.
@@ -504,10 +433,4 @@ fn weakest(censuses: &[Census], count: usize) -> Vec<Weak> {
     });
     weak.truncate(count);
     weak
-}
-
-impl From<BodyError> for CertificateError {
-    fn from(error: BodyError) -> Self {
-        Self::Run(error.into())
-    }
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CertificateError,
-    answer::{Stage, Watch, logits},
+    ground::{Stage, Watch, logits},
     position::{Flip, Gain, Position, Rows},
 };
 use crate::{

@@ -92,7 +92,9 @@
 //! | `census.rs`, `scales.rs` | every single flip: of codes, of scales and biases |
 //! | `toward.rs`, `silence.rs` | fewest flips to a chosen token; so that no eos comes |
 //! | `protection.rs`, `suite.rs` | where critical bits lie, for an answer and for a suite |
-//! | `answer.rs`, `report.rs` | the certificate of an answer: all of it, every witness run; and as data |
+//! | `answer.rs`, `data.rs` | the certificate of an answer: all of it, every witness run; and as data |
+//! | `ground.rs` | what its parts have in common: the clean answer, and running edits on it |
+//! | `certificates.rs` | all that one run of `certify` found |
 //! | `collapse.rs` | a search, and no certificate: few flips that ruin a whole suite |
 //!
 //! A head whose edits reach the embedding, too, has no certificate ([`CertificateError::Tied`]): its hidden states are
@@ -101,32 +103,35 @@
 mod answer;
 mod bound;
 mod census;
+mod certificates;
 mod collapse;
 mod confined;
+mod data;
 mod exact;
+mod ground;
 mod least_flips;
 mod position;
 mod protection;
-mod report;
 mod scales;
 mod silence;
 mod suite;
 mod toward;
 
-pub use answer::{Certifier, Options, Stage, Watch};
+pub use answer::{Certifier, Options};
 pub use census::{Census, Hit, census};
+pub use certificates::{Certificates, Refused};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::{Within, least_flips_within};
+pub use data::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Silence, Times, TowardReport, WeakBit};
+pub use ground::{Stage, Watch};
 pub use least_flips::{LeastFlips, all_least_flips, largest_gains, least_flips};
 pub use position::{Flip, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, Union, WordCount};
-pub use report::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Times, TowardReport, WeakBit};
 pub use scales::{ScaleCensus, scale_census};
-pub use silence::Silence;
 pub use suite::Suite;
 pub use toward::{Toward, toward};
 
-use crate::{search::RunError, subject::Subject};
+use crate::{model::BodyError, search::RunError, subject::Subject};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -159,5 +164,11 @@ fn check(subject: &Subject) -> Result<(), CertificateError> {
     match subject.backend().name() {
         "cpu" => Ok(()),
         other => Err(CertificateError::Backend(other)),
+    }
+}
+
+impl From<BodyError> for CertificateError {
+    fn from(error: BodyError) -> Self {
+        Self::Run(error.into())
     }
 }

@@ -13,11 +13,10 @@
 //! most slack; and step by step, an edit that gains the fewest flips each time an eos still comes, computed on the
 //! edited head at the very prefix where it came, from which flips that are not needed are taken out again.
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     CertificateError,
-    answer::{Ground, Stage, Watch, logits, run},
+    data::Silence,
+    ground::{Ground, Stage, Watch, logits, run},
     least_flips::{all_least_flips, least_flips},
     position::{Flip, Position, Rows},
 };
@@ -33,25 +32,6 @@ use crate::{
 const SINGLE: usize = 24;
 /// Rounds of the search from above.
 const ROUNDS: usize = 24;
-
-/// How many flips keep an answer from ending.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Silence {
-    /// Steps that are to go by without an eos.
-    pub steps: usize,
-    /// No fewer do it, in real arithmetic; `None` where no flips do.
-    pub at_least: Option<usize>,
-    /// No fewer do it in the executed program.
-    pub executed_at_least: Option<usize>,
-    /// So many were found to do it; `None` where the search found none.
-    pub at_most: Option<usize>,
-    /// Whether the two bounds meet.
-    pub exact: bool,
-    /// Flips that did it when run.
-    pub witness: Option<String>,
-    /// What the model says under them.
-    pub text: Option<String>,
-}
 
 pub(super) fn silence_eos(
     ground: &Ground<'_, '_>,

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    data::Answer,
     protection::{Protection, RowCount, WordCount},
-    report::Answer,
 };
 
 /// Words and rows that are listed.

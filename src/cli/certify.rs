@@ -11,14 +11,15 @@ use super::{
 };
 use crate::{
     certificate::{
-        Answer, CertificateError, Certifier, Collapse, CollapseOptions, Options, Stage, Suite, Within, collapse,
+        Answer, CertificateError, Certificates, Certifier, Collapse, CollapseOptions, Options, Refused, Stage, Suite,
+        Within, collapse,
     },
     record::{
-        SCHEMA, certificate,
+        SCHEMA,
         output::{Inputs, Kind, Output},
         recipe::{Recipe, Step},
-        report::{Certificates, Refused},
     },
+    report::terminal::certificates,
     search::{RunError, Settings},
     subject::{Prompt, Subject},
 };
@@ -67,7 +68,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
         match certifier.answer(prompt, &options, &mut watch) {
             Ok(answer) => {
                 match args.format {
-                    Format::Text => output::stdout(certificate::answer(&answer, output::look()).as_bytes())?,
+                    Format::Text => output::stdout(certificates::answer(&answer, output::look()).as_bytes())?,
                     Format::Jsonl => output::json(&answer)?,
                     Format::Json => {}
                 }
@@ -87,7 +88,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
     // What is finished is shown and kept, whatever ended the run.
     let suite = Suite::of(&answers, |row| subject.decode(&[row as u32]))?;
     if let (Format::Text, Some(suite)) = (args.format, suite.as_ref().filter(|suite| suite.answers > 1)) {
-        output::stdout(certificate::suite(suite, output::look()).as_bytes())?;
+        output::stdout(certificates::suite(suite, output::look()).as_bytes())?;
     }
     let collapsed = match (&interrupted, settings, answers.is_empty()) {
         (None, Some(settings), false) => {
@@ -109,7 +110,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
         _ => None,
     };
     if let (Format::Text, Some(collapse)) = (args.format, &collapsed) {
-        output::stdout(certificate::collapse(collapse, output::look()).as_bytes())?;
+        output::stdout(certificates::collapse(collapse, output::look()).as_bytes())?;
     }
     if let Some(out) = out {
         save(out, &recipe(&answers, collapsed.as_ref()), interrupted.is_some())?;
@@ -120,7 +121,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
         answers.clear();
     }
     if args.format != Format::Text {
-        let certificates = Certificates {
+        let all = Certificates {
             model: subject.name().to_owned(),
             revision: subject.revision().map(str::to_owned),
             head_digest: subject.head_digest(),
@@ -130,7 +131,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
             refused,
             collapse: collapsed,
         };
-        output::json(&Object { command: "certify", schema: SCHEMA, certificates })?;
+        output::json(&Object { command: "certify", schema: SCHEMA, certificates: all })?;
     }
     match interrupted {
         Some(error) => Err(error.into()),

@@ -16,8 +16,8 @@ use crate::{
     record::{
         Record, Restored, SCHEMA,
         summary::{self, Summary},
-        text::{self, Look},
     },
+    report::terminal::{Look, records as text},
     search::{self, Job, RunError, Session, Settings, Spec},
     seed,
     subject::{Prompt, Subject},

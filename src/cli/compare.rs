@@ -9,7 +9,10 @@ use super::{
     output::{self, message},
     stored,
 };
-use crate::record::{Record, SCHEMA, compare::Comparison};
+use crate::{
+    record::{Record, SCHEMA},
+    report::compare::Comparison,
+};
 
 pub(super) fn compare(args: &CompareArgs) -> Result<u8> {
     #[derive(Serialize)]

@@ -21,8 +21,8 @@ use crate::{
         Record,
         journal::{Journal, JournalError, Resumed},
         output::{Inputs, Output, OutputError},
-        text::{self, Look},
     },
+    report::terminal::{Look, records as text},
     search::{Progress, RunError, Session},
     subject::Subject,
 };

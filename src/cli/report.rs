@@ -6,10 +6,9 @@ use super::{
     args::{Format, ReportArgs},
     exit_code, output,
 };
-use crate::record::{
-    output::{Inputs, Kind, Output},
-    report::{self, Gathered, Report, Source, html},
-    text,
+use crate::{
+    record::output::{Inputs, Kind, Output},
+    report::{Gathered, Report, Source, html, terminal},
 };
 
 pub(super) fn report(args: &ReportArgs) -> Result<u8> {
@@ -26,10 +25,10 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
         (Some(page), _) => {
             output::write(page, html(&report)?.as_bytes())?;
             for note in report.notes {
-                output::message(&text::plain(note));
+                output::message(&terminal::plain(note));
             }
         }
-        (None, Format::Text) => output::stdout(report::text(&report, output::look()).as_bytes())?,
+        (None, Format::Text) => output::stdout(terminal::report(&report, output::look()).as_bytes())?,
         (None, Format::Json | Format::Jsonl) => output::json(&report)?,
     }
     if report.trials() + report.certified() == 0 {

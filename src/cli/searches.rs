@@ -19,14 +19,14 @@ use crate::{
     record::{
         CampaignFacts, Record, SCHEMA,
         summary::{Spread, changed},
-        text::Look,
     },
+    report::terminal::{Look, searches as text},
     search::{
         Job, Progress, RunError, Session, Spec,
         bisect::{Bisection, Bracket, Predicate},
         campaign::{Campaign, Row, rows},
         map::{self, Cell},
-        text, values,
+        values,
     },
 };
 

@@ -10,12 +10,15 @@ use super::{
     exit_code,
     output::{self, message},
 };
-use crate::record::{
-    Record,
-    journal::{self, Finished},
-    merge,
-    output::{Inputs, Kind, Output},
-    summary, text,
+use crate::{
+    record::{
+        Record,
+        journal::{self, Finished},
+        merge,
+        output::{Inputs, Kind, Output},
+        summary,
+    },
+    report::terminal::records as text,
 };
 
 /// Reads a journal. One that was cut short is read as far as it goes, and that is said.

@@ -6,17 +6,12 @@
 //! records, whether they come from a run or from a file.
 
 mod beginning;
-pub mod certificate;
-pub mod compare;
 pub mod journal;
 mod label;
 pub mod merge;
 pub mod output;
 pub mod recipe;
-#[cfg(feature = "report")]
-pub mod report;
 pub mod summary;
-pub mod text;
 
 use serde::{Deserialize, Serialize};
 

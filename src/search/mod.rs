@@ -6,7 +6,6 @@ pub mod campaign;
 pub mod ladder;
 pub mod map;
 mod session;
-pub mod text;
 pub mod values;
 pub mod verify;
 

@@ -1,16 +1,16 @@
-//! What searches found, for people.
+//! What searches found: a bisection, a map, a campaign.
 
 use std::fmt::Write;
 
-use super::{
-    bisect::{Bisection, Crossing},
-    campaign::Row,
-    map::{Cell, DIGITS, VALUES},
-};
+use super::{Look, grouped, kl, percent, plain, tally};
 use crate::{
     coherence::Verdict,
     edit::Value,
-    record::text::{Look, grouped, kl, percent, plain, tally},
+    search::{
+        bisect::{Bisection, Crossing},
+        campaign::Row,
+        map::{Cell, DIGITS, VALUES},
+    },
 };
 
 /// A value of a family: integers with their thousands apart, rates as they parse.

@@ -9,10 +9,8 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
-use super::{
-    Record,
-    text::{Look, grouped, kl},
-};
+use super::terminal::{Look, grouped, kl};
+use crate::record::Record;
 
 /// What two trials can differ in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use plotters::coord::{
     types::RangedCoordf64,
 };
 
-use crate::record::text::grouped;
+use crate::report::terminal::grouped;
 
 /// How an axis runs from its lower to its upper end.
 #[derive(Clone, Copy, Debug, PartialEq)]

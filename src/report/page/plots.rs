@@ -17,15 +17,15 @@ use plotters::{
 
 use super::{
     axis::{Axis, Scale, Ticks},
-    curve::{Point, number, written},
     escape::escaped,
 };
 use crate::{
     certificate::Protection,
     coherence::Verdict,
-    record::{
-        summary::Spread,
-        text::{grouped, percent},
+    record::summary::Spread,
+    report::{
+        curve::{Point, number, written},
+        terminal::{grouped, percent},
     },
     search::map::Cell,
 };

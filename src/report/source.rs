@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
-    certificate::{Answer, Collapse, Suite},
+    certificate::Certificates,
     record::{
         Record, Restored, SCHEMA,
         journal::{self, JournalError},
@@ -28,38 +28,6 @@ pub struct Source {
     pub certificates: Option<Certificates>,
     /// Whether the file ends in the middle of a record, as a journal does whose writer was killed.
     pub cut: bool,
-}
-
-/// The object of `certify`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Certificates {
-    /// The model as it was named.
-    pub model: String,
-    /// Commit of the hub.
-    pub revision: Option<String>,
-    /// BLAKE3 over the head.
-    pub head_digest: String,
-    /// The kernel.
-    pub kernel: String,
-    /// One certificate a prompt.
-    pub answers: Vec<Answer>,
-    /// What they have in common.
-    pub suite: Option<Suite>,
-    /// Prompts without a certificate.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refused: Vec<Refused>,
-    /// The search for a collapse, where it was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub collapse: Option<Collapse>,
-}
-
-/// A prompt without a certificate.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Refused {
-    /// The prompt.
-    pub prompt: String,
-    /// Why.
-    pub error: String,
 }
 
 /// A file that is no journal and no object of this program.

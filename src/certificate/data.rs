@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     protection::{Protection, RowCount, Union, WordCount},
     scales::ScaleCensus,
-    silence::Silence,
 };
 use crate::trial::Finish;
 
@@ -183,6 +182,25 @@ pub struct Confined {
     pub witness_changes: Option<bool>,
     /// The least count at each position.
     pub positions: Vec<Option<usize>>,
+}
+
+/// How many flips keep an answer from ending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Steps that are to go by without an eos.
+    pub steps: usize,
+    /// No fewer do it, in real arithmetic; `None` where no flips do.
+    pub at_least: Option<usize>,
+    /// No fewer do it in the executed program.
+    pub executed_at_least: Option<usize>,
+    /// So many were found to do it; `None` where the search found none.
+    pub at_most: Option<usize>,
+    /// Whether the two bounds meet.
+    pub exact: bool,
+    /// Flips that did it when run.
+    pub witness: Option<String>,
+    /// What the model says under them.
+    pub text: Option<String>,
 }
 
 /// The certificate of flips toward a token.

@@ -5,12 +5,14 @@ use serde::Serialize;
 
 use super::{
     axis::Axis,
-    curve::{Curve, Point, number, written},
     plots::{self, Bar, Crossing, DrawError, Estimate},
 };
 use crate::{
     certificate::{Answer, PositionReport, Protection},
-    record::text::{grouped, percent, plain},
+    report::{
+        curve::{Curve, Point, number, written},
+        terminal::{grouped, percent, plain},
+    },
     search::{campaign, map::Cell},
 };
 

@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     coherence::{Finish, Tag},
     edit::Value,
-    record::{Calibration, CampaignFacts, text::Look},
+    record::{Calibration, CampaignFacts},
+    report::terminal::Look,
     testing::records::record,
 };
 
@@ -113,7 +114,7 @@ fn page(sources: Vec<Source>) -> String {
 }
 
 fn plain(sources: Vec<Source>) -> String {
-    text(&Report::of(&Gathered::of(sources)), Look { color: false })
+    terminal::report(&Report::of(&Gathered::of(sources)), Look { color: false })
 }
 
 /// Fails unless every element is closed where it was opened and every attribute is quoted: what HTML forgives and XML
@@ -309,7 +310,7 @@ fn nothing_is_a_report_too() {
     let report = Report::of(&gathered);
     assert_eq!((report.trials(), report.certified(), report.models.len()), (0, 0, 0));
     assert_well_formed(&html(&report).expect("a page"));
-    assert_eq!(text(&report, Look { color: false }), "");
+    assert_eq!(terminal::report(&report, Look { color: false }), "");
 }
 
 #[test]

@@ -4,6 +4,11 @@
 //! spelled out (control characters, marks that turn the direction of writing), what is long is cut, and there is no
 //! script on the page that could be broken out of.
 
+mod axis;
+mod escape;
+mod figures;
+mod plots;
+
 use std::collections::BTreeMap;
 
 use minijinja::{
@@ -14,22 +19,27 @@ use minijinja::{
 use serde::Serialize;
 
 use super::{
-    Answers, Certificates, Certified, Found, Model, Report, Run,
+    Answers, Certified, Found, Model, Report, Run,
     curve::{Curve, number, steps, written},
-    escape::visible,
-    figures::{Figure, answer_figures, bits_figure, campaign_figures, curve_figures, map_figure, protection_figure},
-    plots::{self, Crossing, DrawError},
+    terminal::{grouped, percent, plain, records::tags},
 };
 use crate::{
+    certificate::Certificates,
     coherence::Verdict,
     edit,
     record::{
         ModelFacts, Record, Restored, RunFacts,
         summary::{Summary, changed},
-        text::{grouped, percent, plain, tags},
     },
     search::{bisect::Bisection, campaign, map::Cell},
 };
+use {
+    escape::visible,
+    figures::{Figure, answer_figures, bits_figure, campaign_figures, curve_figures, map_figure, protection_figure},
+    plots::Crossing,
+};
+
+pub use plots::DrawError;
 
 /// A page that could not be made.
 #[derive(Debug, thiserror::Error)]

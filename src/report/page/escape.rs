@@ -1,6 +1,6 @@
 //! Text of unknown origin, as HTML and SVG can hold it.
 
-use crate::record::text::{grouped, is_seen};
+use crate::report::terminal::{grouped, is_seen};
 
 /// Text for an attribute or an element.
 pub(super) fn escaped(text: &str) -> String {

@@ -4,17 +4,14 @@
 //! [`Gathered`] puts together what belongs together, [`Report`] says what each run found, by the same functions that the
 //! commands use while they run, and [`text()`] and [`html()`] only write it down. `--format json` is the [`Report`] itself.
 
-mod axis;
+pub mod compare;
 mod curve;
-mod escape;
-mod figures;
 mod gather;
-mod html;
-mod plots;
+mod page;
 mod source;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,17 +19,16 @@ use serde::Serialize;
 
 pub use curve::{Curve, Point};
 pub use gather::{Gathered, Stored};
-pub use html::{HtmlError, html};
-pub use plots::DrawError;
-pub use source::{Certificates, Refused, Source, SourceError};
-pub use text::text;
+pub use page::{DrawError, HtmlError, html};
+pub use source::{Source, SourceError};
 
-use super::{
-    CleanAnswer, ModelFacts, Record, Restored, RunFacts,
-    summary::{Summary, summaries},
-};
 use crate::{
+    certificate::Certificates,
     coherence::Verdict,
+    record::{
+        CleanAnswer, ModelFacts, Record, Restored, RunFacts,
+        summary::{Summary, summaries},
+    },
     search::{
         bisect::Bisection,
         campaign::{self, Row},

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::terminal::grouped;
 use crate::{
     coherence::Finish,
     edit::Value,
-    record::{Record, summary::Spread, text::grouped},
+    record::{Record, summary::Spread},
 };
 
 /// What the edit of one value did, over the prompts.

@@ -1,8 +1,8 @@
-//! Certificates for people: what the terminal shows.
+//! Certificates: an answer, a suite, a collapse.
 
 use std::fmt::Write;
 
-use super::text::{Look, plain};
+use super::{Look, plain};
 use crate::{
     certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, Suite, TowardReport},
     coherence::Verdict,
@@ -241,5 +241,5 @@ fn quoted(text: &str) -> String {
 }
 
 fn grouped(number: usize) -> String {
-    super::text::grouped(number as i64)
+    super::grouped(number as i64)
 }
