@@ -13,7 +13,7 @@ use divan::{Bencher, black_box};
 use lm_headroom::{
     certificate::{Position, Rows, all_least_flips, census, scale_census},
     checkpoint::Checkpoint,
-    kernels::Kernel,
+    kernels::{Kernel, Rounding},
     model::{BodyError, CpuProjection, Decoder, Projection, Query},
     team::Team,
     testing::{model::reference_folder, skipped},
@@ -72,7 +72,7 @@ impl Clean {
     }
 
     fn rows(&self) -> Rows<'_> {
-        Rows::new(self.checkpoint.weights().head().view(), &self.team)
+        Rows::new(self.checkpoint.weights().head().view(), Rounding::KERNELS, &self.team)
     }
 }
 

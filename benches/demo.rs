@@ -29,7 +29,7 @@ fn forced(bencher: Bencher<'_, '_>, edits: impl Fn(i64) -> Edit) {
     let team = Arc::new(Team::new(1));
     let checkpoint = subject::open(None).expect("the model inside");
     let model = Subject::new("demo".to_owned(), None, checkpoint, Kernel::best(), team).expect("a tokenizer");
-    let prompt = model.prompt(PROMPT, Vec::new(), &Default::default()).expect("ids");
+    let prompt = model.prompt(PROMPT).expect("ids");
     let ids = [prompt.ids];
     let plans = plans(&model, (0..1000).map(|i| edits(i * 7_654_321 + 1)));
     let mut head = model.projection(model.head().view());

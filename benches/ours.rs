@@ -22,9 +22,9 @@ use lm_headroom::{
     kernels::{Activations, Pass, Product, multiply},
     model::{Parent, Query, Step},
     quant::{FloatType, MatrixRef, WeightsRef},
-    search::{Job, Session, Settings, Spec},
+    search::{Session, Settings, probe},
     seed,
-    subject::{self, Encoding, Subject},
+    subject::{self, Subject},
     team::Team,
     testing::heads::affine,
 };
@@ -53,13 +53,12 @@ fn run(checkpoint: &str) {
     let team = Arc::new(Team::of_this_machine());
     let checkpoint = subject::open(Some(Path::new(checkpoint))).expect("a checkpoint");
     let model = Subject::new("model".to_owned(), None, checkpoint, kernel(), team).expect("a tokenizer");
-    let prompts = [model.prompt(seed::PROMPT, Vec::new(), &Encoding::default()).expect("a prompt")];
-    let settings = Settings::given(TOKENS, 6.3);
-    let jobs = Job::all(&seed::SHIFTS.map(Edit::shift), 1);
+    let prompts = [model.prompt(seed::PROMPT).expect("a prompt")];
+    let edits = seed::SHIFTS.map(Edit::shift);
     // Digests are those of loading; the session before the one that counts has computed them.
     let ladder = || {
-        let mut session = Session::new(&model, &prompts, &settings, Spec { command: "ladder", ..Spec::default() });
-        timed(|| session.run(&jobs, |_| Ok(())).expect("records"))
+        let mut session = Session::new(&model, &prompts, Settings::given(TOKENS, 6.3));
+        timed(|| probe(&mut session, &edits, |_| Ok(())).expect("records"))
     };
     ladder();
     let (seconds, records) = ladder();

@@ -121,14 +121,14 @@ pub enum Tag {
 }
 
 /// Divergence in nats below which a coherent answer counts as healthy.
-pub const HEALTHY_DIVERGENCE: f64 = 0.01;
+pub(crate) const HEALTHY_DIVERGENCE: f64 = 0.01;
 
 /// Longest block of tokens whose repetition is looked for.
 const LONGEST_BLOCK: usize = 8;
 
 /// What was measured of one answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Evidence<'a> {
+pub(crate) struct Evidence<'a> {
     /// Generated tokens, without the eos.
     pub tokens: &'a [u32],
     /// Why it ended.
@@ -157,7 +157,7 @@ pub struct Evidence<'a> {
 
 /// A verdict and what it came from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judgement {
+pub(crate) struct Judgement {
     /// The label.
     pub verdict: Verdict,
     /// Length of the coherent prefix, in steps.
@@ -167,7 +167,7 @@ pub struct Judgement {
 }
 
 /// Judges one answer by the rule above.
-pub fn judge(evidence: &Evidence<'_>) -> Judgement {
+pub(crate) fn judge(evidence: &Evidence<'_>) -> Judgement {
     let cut_short = evidence.finish == Finish::Nonfinite;
     let steps = evidence.surprise.len() + usize::from(cut_short);
     let surprised = evidence.surprise.iter().position(|&surprise| !within(surprise, evidence.threshold));

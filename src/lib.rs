@@ -9,7 +9,9 @@
 //! edit/        one line of text -> what to change; planned (not written) or written under head's guard
 //! trial        (prompts x edits) -> trajectories: each distinct prefix through model/'s body once, in waves
 //! coherence    trajectory + clean surprise -> a verdict
-//! search/      a session: jobs in batches, judged by a calibrated threshold; ladder, verify, ... -> record/ -> cli/
+//! search/      a session: jobs in batches, judged by a calibrated threshold; ladder, bisect, ... -> record/
+//! certificate/ the fewest flips that change an answer, exactly
+//! report/      what stored runs and certificates say, for people
 //! ```
 //!
 //! `kernels/` multiplies packed rows by vectors with one reduction order on every instruction set, for any
@@ -19,21 +21,16 @@
 //! # Example
 //!
 //! ```
-//! use std::sync::Arc;
-//! use lm_headroom::kernels::Kernel;
-//! use lm_headroom::search::{Session, Settings, Spec, ladder::ladder};
-//! use lm_headroom::subject::{self, Subject};
-//! use lm_headroom::team::Team;
+//! use lm_headroom::{
+//!     search::{Session, Settings, ladder},
+//!     seed::SHIFTS,
+//!     subject::Subject,
+//! };
 //!
-//! let checkpoint = subject::open(None)?; // the model that ships inside
-//! let team = Arc::new(Team::of_this_machine());
-//! let model = Subject::new("demo".to_owned(), None, checkpoint, Kernel::best(), team)?;
-//! let prompts = [model.prompt("What is 2+2?", vec!["4".to_owned()], &Default::default())?];
-//! let settings = Settings::given(10, 9.0);
-//! let edits = "two shifts".to_owned();
-//! let spec = Spec { command: "ladder", predicate: None, campaign: None, trials: Some(2), seed: 0, edits };
-//! let run = ladder(&mut Session::new(&model, &prompts, &settings, spec), &[0, 10_000_000], |_| Ok(()))?;
-//! assert!(run.records[0].text.contains('4') && !run.records[1].text.contains('4'));
+//! let model = Subject::open("demo")?; // or a folder, or `org/name` of the Hugging Face hub
+//! let prompts = [model.prompt("What is 2+2?")?];
+//! let run = ladder(&mut Session::new(&model, &prompts, Settings::default()), &SHIFTS, |_| Ok(()))?;
+//! assert!(run.records[0].text.contains('4') && !run.records[9].text.contains('4'));
 //! assert!(run.restored.identical && run.restored.same_as_clean);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -61,12 +58,13 @@ pub mod head;
 pub mod kernels;
 pub mod model;
 pub mod quant;
+pub mod random;
 pub mod record;
 #[cfg(feature = "report")]
 pub mod report;
 pub mod search;
 pub mod seed;
-pub mod stats;
+mod stats;
 pub mod subject;
 pub mod team;
 mod temporary;

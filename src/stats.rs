@@ -37,7 +37,7 @@ const Z: f64 = 1.959_963_984_540_054;
 ///
 /// # Panics
 /// If there are more successes than trials.
-pub fn wilson(successes: usize, trials: usize) -> Option<[f64; 2]> {
+pub(crate) fn wilson(successes: usize, trials: usize) -> Option<[f64; 2]> {
     assert!(successes <= trials, "{successes} of {trials}");
     if trials == 0 {
         return None;
@@ -53,14 +53,14 @@ pub fn wilson(successes: usize, trials: usize) -> Option<[f64; 2]> {
 }
 
 /// The median, the greater of the two middle values of an even number; `None` of nothing.
-pub fn median<T: Ord + Copy>(values: &[T]) -> Option<T> {
+pub(crate) fn median<T: Ord + Copy>(values: &[T]) -> Option<T> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied()
 }
 
 /// The percentile bootstrap's interval of 95 % of [`median`]; `None` of nothing.
-pub fn median_interval<T: Ord + Copy>(values: &[T]) -> Option<[T; 2]> {
+pub(crate) fn median_interval<T: Ord + Copy>(values: &[T]) -> Option<[T; 2]> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();
     let n = sorted.len();
@@ -86,6 +86,15 @@ fn tail(n: usize, x: usize, least: usize) -> f64 {
         libm::exp(ln_choose + k as f64 * ln_p + (n - k) as f64 * ln_q)
     };
     (least..=n).map(term).sum()
+}
+
+/// The 99th percentile by nearest rank: the smallest value that at least 99 % do not exceed; `None` of nothing, and where
+/// it is not finite.
+pub(crate) fn percentile_99(x: &[f64]) -> Option<f64> {
+    let mut sorted = x.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // ceil(0.99 n), in integers: 0.99 has no exact binary form.
+    sorted.get((99 * sorted.len()).div_ceil(100).checked_sub(1)?).copied().filter(|x| x.is_finite())
 }
 
 #[cfg(test)]
@@ -170,5 +179,16 @@ mod tests {
         assert!(hi - lo >= 3, "{lo} to {hi}");
         assert_eq!(median_interval(&spread(60_000)), Some([2, 3]));
         assert_eq!(median_interval(&[4_u8; 1000]), Some([4, 4]));
+    }
+
+    #[test]
+    fn the_99th_percentile_is_the_nearest_rank() {
+        let numbers = |n: i32| (1..=n).map(f64::from).collect::<Vec<_>>();
+        assert_eq!(percentile_99(&numbers(1)), Some(1.0));
+        assert_eq!(percentile_99(&numbers(10)), Some(10.0));
+        assert_eq!(percentile_99(&numbers(100)), Some(99.0));
+        assert_eq!(percentile_99(&numbers(101)), Some(100.0));
+        assert_eq!(percentile_99(&[]), None);
+        assert_eq!(percentile_99(&[1.0, f64::NAN]), None);
     }
 }

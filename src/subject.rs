@@ -3,13 +3,17 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError, Quantized, demo, digest::head_digest},
+    checkpoint::{
+        Checkpoint, CheckpointError, Quantized, demo,
+        digest::head_digest,
+        hub::{HubError, ModelName, ModelNameError},
+    },
     kernels::Kernel,
     model::{AnyBody, Backend, Cpu, Projection},
     quant::MatrixRef,
     team::Team,
     tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids},
-    trial::Tying,
+    trial::{Task, Trials, Tying},
 };
 
 /// A model as it was named, ready to be run.
@@ -46,7 +50,47 @@ pub struct Prompt {
     pub expected: Vec<String>,
 }
 
+impl Prompt {
+    /// The same prompt, whose right answers hold one of `texts`, case folded.
+    #[must_use]
+    pub fn expecting(mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.expected = texts.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+/// Why a model cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Its name is no name of a model.
+    #[error(transparent)]
+    Name(#[from] ModelNameError),
+    /// It cannot be had from the hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Its checkpoint is not as it should be.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Its tokenizer is broken.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
 impl Subject {
+    /// Opens a model by its name: `demo`, which ships inside; a folder; or `org/name[@revision]` of the Hugging Face hub,
+    /// which is fetched unless the cache that all tools share holds it. It runs on this machine's best kernel, with a thread
+    /// for each core.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(name: &str) -> Result<Self, OpenError> {
+        let located = ModelName::parse(name)?.locate(&mut ())?;
+        let checkpoint = open(located.folder.as_deref())?;
+        let team = Arc::new(Team::of_this_machine());
+        Ok(Self::new(name.to_owned(), located.revision, checkpoint, Kernel::best(), team)?)
+    }
+
     /// Puts a checkpoint together with its tokenizer. A checkpoint without `tokenizer.json` can still be asked
     /// with ids. Body and head are run by `kernel` on `team`, as everything else is, unless
     /// [`Subject::with_backend`] says otherwise.
@@ -152,16 +196,33 @@ impl Subject {
         if self.shared { Tying::Shared(self.head().view()) } else { Tying::Separate }
     }
 
+    /// Trials on prompts given as ids, of answers of at most `max_tokens` tokens.
+    ///
+    /// # Panics
+    /// As [`Trials::new`].
+    pub fn trials<'a>(&'a self, prompts: impl Iterator<Item = &'a [u32]>, max_tokens: usize) -> Trials<'a, AnyBody> {
+        let task = Task { prompts: prompts.collect(), eos: self.eos(), max_tokens, tying: self.tying() };
+        Trials::new(self.body(), self.kernel, &self.team, task)
+    }
+
     /// BLAKE3 over the head's weight, scales and biases as stored, in hexadecimal.
     pub fn head_digest(&self) -> String {
         head_digest(&self.head().view()).to_hex().to_string()
     }
 
-    /// Encodes a prompt.
+    /// Encodes a prompt, by the model's chat template where it has one.
     ///
     /// # Errors
     /// [`TokenizerError`].
-    pub fn prompt(&self, text: &str, expected: Vec<String>, encoding: &Encoding) -> Result<Prompt, TokenizerError> {
+    pub fn prompt(&self, text: &str) -> Result<Prompt, TokenizerError> {
+        self.prompt_as(text, &Encoding::default())
+    }
+
+    /// Encodes a prompt in the way asked for.
+    ///
+    /// # Errors
+    /// [`TokenizerError`].
+    pub fn prompt_as(&self, text: &str, encoding: &Encoding) -> Result<Prompt, TokenizerError> {
         let tokenizer = self.tokenizer.as_ref().ok_or(TokenizerError::Missing("tokenizer.json"))?;
         let ids = if encoding.raw {
             tokenizer.encode_raw(text)?
@@ -169,7 +230,7 @@ impl Subject {
             tokenizer.encode_chat(encoding.system.as_deref(), text)?
         };
         check_ids(&ids, self.checkpoint.config().architecture.vocab_size)?;
-        Ok(Prompt { text: text.to_owned(), ids, expected })
+        Ok(Prompt { text: text.to_owned(), ids, expected: Vec::new() })
     }
 
     /// A prompt given as ids.

@@ -15,7 +15,7 @@ use lm_headroom::{
     },
     checkpoint::Checkpoint,
     edit::{Edit, Plan},
-    kernels::Kernel,
+    kernels::{Kernel, Rounding},
     model::{BodyError, CpuProjection, Decoder, Projection, Query},
     quant::{FloatType, MatrixRef},
     subject::{self, Prompt, Subject},
@@ -201,7 +201,7 @@ fn compare(folder: &Path, trajectories: &str, least: &str, critical: &str) {
     let checkpoint = Arc::new(Checkpoint::open(folder).expect("a checkpoint"));
     let team = Arc::new(Team::of_this_machine());
     let mut clean = Clean::new(&checkpoint, &team, &prompts);
-    let rows = Rows::new(clean.head, &team);
+    let rows = Rows::new(clean.head, Rounding::KERNELS, &team);
     let layout = *rows.head().layout();
     let (mut compared, mut counted, mut undecided, mut excluded) = (0, 0, 0, 0);
     let mut witnesses: Vec<Plan> = Vec::new();
@@ -353,7 +353,7 @@ fn every_witness_of_the_model_inside_does_what_it_claims() {
     let matrix = model.head().view();
     let (mut positions, mut certified) = (0, BTreeMap::<usize, usize>::new());
     for (text, within) in [("What is 2+2?", Within::Word), ("What is the capital of France?", Within::Line)] {
-        let prompt = model.prompt(text, Vec::new(), &Default::default()).expect("ids");
+        let prompt = model.prompt(text).expect("ids");
         let options = Options { within: Some(within), ..EVERYTHING };
         let answer = certifier.answer(&prompt, &options, &mut |_| Ok(())).expect("a certificate");
         assert_eq!(answer.failures, [""; 0]);
@@ -388,10 +388,10 @@ fn every_witness_of_the_model_inside_does_what_it_claims() {
 fn nothing_less_than_certified_changes_a_token_of_the_model_inside() {
     let checkpoint = subject::open(None).expect("the model inside");
     let model = subject_of(Arc::clone(&checkpoint));
-    let prompts = [model.prompt("What is 2+2?", Vec::new(), &Default::default()).expect("ids").ids];
+    let prompts = [model.prompt("What is 2+2?").expect("ids").ids];
     let team = Arc::clone(model.team());
     let mut clean = Clean::new(&checkpoint, &team, &prompts);
-    let rows = Rows::new(clean.head, &team);
+    let rows = Rows::new(clean.head, Rounding::KERNELS, &team);
     let (hidden, logits) = clean.answers[0].clone();
     let mut seen = 0;
     for (hidden, logits) in hidden.iter().zip(logits.chunks_exact(rows.head().layout().rows())) {
@@ -427,7 +427,7 @@ fn executed_logits_lie_within_the_bound_and_not_far_within() {
     let mut closest = 0.0_f64;
     for (checkpoint, hidden) in heads() {
         let head = checkpoint.weights().head().view();
-        let (rows, team) = (Rows::new(head, &Team::new(1)), Team::new(1));
+        let (rows, team) = (Rows::new(head, Rounding::KERNELS, &Team::new(1)), Team::new(1));
         let executed = logits(&mut CpuProjection::new(head, Kernel::best(), &team), std::slice::from_ref(&hidden));
         let position = Position::new(&rows, &hidden, &executed).expect("finite");
         let group_size = head.layout().group_size();
@@ -458,7 +458,7 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
         let team = Team::new(2);
         let mut projection = CpuProjection::new(head, Kernel::best(), &team);
         let executed = logits(&mut projection, std::slice::from_ref(&hidden));
-        let rows = Rows::new(head, &team);
+        let rows = Rows::new(head, Rounding::KERNELS, &team);
         let position = Position::new(&rows, &hidden, &executed).expect("finite");
         let found: BTreeMap<Flip, Outcome> =
             census(&[position], &team)[0].hits.iter().map(|hit| (hit.flip, hit.executed)).collect();

@@ -3,16 +3,14 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it found")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use lm_headroom::{
     coherence::{Finish, Verdict},
-    kernels::Kernel,
     model::Projection,
-    search::{Progress, Session, Settings, Spec, calibrate, ladder::ladder},
+    search::{Progress, Session, Settings, calibrate, ladder},
     seed,
-    subject::{self, Prompt, Subject},
-    team::Team,
+    subject::{Prompt, Subject},
     testing::model::answers,
     trial::{Trajectory, Trial},
 };
@@ -23,9 +21,7 @@ const HELD_OUT: &str = include_str!("../models/demo/heldout.jsonl");
 const REFERENCE: &str = include_str!("../models/demo/reference.jsonl");
 
 fn demo() -> Subject {
-    let checkpoint = subject::open(None).expect("the model inside");
-    let team = Arc::new(Team::of_this_machine());
-    Subject::new("demo".to_owned(), None, checkpoint, Kernel::best(), team).expect("a tokenizer")
+    Subject::open("demo").expect("the model inside")
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Value> {
@@ -38,8 +34,8 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 fn suite(model: &Subject) -> Vec<Prompt> {
     let prompt = |line: Value| {
-        let expected = serde_json::from_value(line["expected"].clone()).expect("expected answers");
-        model.prompt(text(&line, "prompt"), expected, &Default::default()).expect("ids")
+        let expected: Vec<String> = serde_json::from_value(line["expected"].clone()).expect("expected answers");
+        model.prompt(text(&line, "prompt")).expect("ids").expecting(expected)
     };
     lines(SUITE).map(prompt).collect()
 }
@@ -55,10 +51,8 @@ fn run(model: &Subject, prompts: &[Vec<u32>], shifts: &[i64], max_tokens: usize)
 fn at_least_95_percent_of_held_out_questions_of_each_kind_are_answered_exactly() {
     let model = demo();
     let questions: Vec<Value> = lines(HELD_OUT).collect();
-    let ids: Vec<Vec<u32>> = questions
-        .iter()
-        .map(|question| model.prompt(text(question, "prompt"), vec![], &Default::default()).expect("ids").ids)
-        .collect();
+    let ids: Vec<Vec<u32>> =
+        questions.iter().map(|question| model.prompt(text(question, "prompt")).expect("ids").ids).collect();
     let (clean, _) = run(&model, &ids, &[], 40);
     let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for (question, answer) in questions.iter().zip(&clean) {
@@ -96,7 +90,7 @@ fn mlx_lm_chooses_the_same_tokens_but_for_near_ties() {
     let (mut same, mut ties) = (0, 0);
     for reference in &references {
         let ids: Vec<u32> = serde_json::from_value(reference["prompt_ids"].clone()).expect("ids");
-        let prompt = model.prompt(text(reference, "prompt"), vec![], &Default::default()).expect("ids");
+        let prompt = model.prompt(text(reference, "prompt")).expect("ids");
         assert_eq!(prompt.ids, ids, "{}", prompt.text);
         let shift = reference["shift"].as_i64().expect("a shift");
         let (_, trials) = run(&model, &[ids], &[shift], 24);
@@ -136,8 +130,7 @@ fn shifts_break_it_by_degrees_and_restoring_brings_the_clean_answers_back() {
     let digits = (0..8).flat_map(|digit| (1..16).map(move |value: i64| value << (4 * digit)));
     let shifts: Vec<i64> = seed::SHIFTS.into_iter().chain(digits).collect();
     let mut verdicts: BTreeMap<(bool, Verdict), usize> = BTreeMap::new();
-    let spec = Spec { command: "ladder", ..Spec::default() };
-    let mut session = Session::new(&model, &prompts, &settings, spec);
+    let mut session = Session::new(&model, &prompts, settings);
     let run = ladder(&mut session, &shifts, |progress| {
         if let Progress::Record { record, .. } = progress {
             let documented = seed::SHIFTS.contains(&record.shift.expect("a shift"));

@@ -9,9 +9,10 @@ use lm_headroom::{
     kernels::{Activations, Kernel, Pass, Product, multiply},
     model::{CpuProjection, Decoder},
     quant::{FloatType, Layout, MatrixRef, WeightsRef},
+    random::SplitMix64,
     team::Team,
     testing::{
-        fixture::{Fixture, SplitMix64},
+        fixture::Fixture,
         heads::{affine, encode},
         oracles::{Reached, kernel as oracle},
         skipped,

@@ -13,7 +13,7 @@ use lm_headroom::{
     coherence::Verdict,
     edit::Edit,
     kernels::Kernel,
-    search::{Job, Session, Settings, Spec, calibrate},
+    search::{Session, Settings, replay, replay::Replayed},
     subject::{self, Subject},
     team::Team,
     testing::skipped,
@@ -33,26 +33,24 @@ struct Labelled {
 fn measured(model: &str, folder: Option<PathBuf>) -> Vec<(Labelled, Verdict)> {
     let labels = include_str!("fixtures/labels.jsonl").lines();
     let labels: Vec<Labelled> = labels.map(|line| serde_json::from_str(line).expect("a label")).collect();
-    let labels: Vec<Labelled> = labels.into_iter().filter(|label| label.model == model).collect();
+    let mut labels: Vec<Labelled> = labels.into_iter().filter(|label| label.model == model).collect();
+    // In the order in which they are run: by prompt.
+    labels.sort_by(|a, b| a.prompt.cmp(&b.prompt));
     let team = Arc::new(Team::of_this_machine());
     let checkpoint = subject::open(folder.as_deref()).expect("a model");
     let subject = Subject::new(model.to_owned(), None, checkpoint, Kernel::best(), team).expect("its tokenizer");
     let texts: Vec<&str> =
         labels.iter().map(|label| label.prompt.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
-    let prompts: Vec<_> =
-        texts.iter().map(|text| subject.prompt(text, Vec::new(), &Default::default()).expect("a prompt")).collect();
-    let ids = calibrate::prompts(&subject, &[], &Default::default(), &prompts).expect("prompts");
-    let calibration = calibrate::calibrate(&subject, &ids, 10, |_| Ok(())).expect("a threshold");
-    let settings = Settings::calibrated(calibration, 10);
-    let job = |(trial, label): (usize, &Labelled)| Job {
-        trial,
+    let prompts: Vec<_> = texts.iter().map(|text| subject.prompt(text).expect("a prompt")).collect();
+    let replayed = |label: &Labelled| Replayed {
         prompt: texts.iter().position(|text| *text == label.prompt).expect("one of the prompts"),
         edit: label.edit.parse::<Edit>().expect("an edit"),
         family: None,
         value: None,
     };
-    let jobs: Vec<Job> = labels.iter().enumerate().map(job).collect();
-    let records = Session::new(&subject, &prompts, &settings, Spec::default()).run(&jobs, |_| Ok(())).expect("trials");
+    let trials = labels.iter().map(replayed).collect();
+    let mut session = Session::new(&subject, &prompts, Settings::default());
+    let records = replay(&mut session, trials, |_| Ok(())).expect("trials");
     labels.into_iter().zip(records).map(|(label, record)| (label, record.verdict)).collect()
 }
 

@@ -20,7 +20,7 @@ use lm_headroom::{
     model::{Body, BodyError, Mlx, Parent, Precision, Projection, Query, Step},
     quant::{FloatType, Format},
     record::Record,
-    search::{Job, Session, Settings, Spec, ladder::ladder, verify::verify},
+    search::{Session, Settings, ladder, probe, verify},
     seed,
     subject::{self, Prompt, Subject},
     team::Team,
@@ -150,7 +150,7 @@ fn mlx_s_casts_are_the_wrapping_difference_for_edge_and_random_words_and_shifts(
 #[test]
 fn float32_logits_of_the_model_inside_are_the_cpu_s_within_the_bound() {
     let (mlx, cpu) = (demo(), on_cpu(demo().checkpoint(), "demo"));
-    let prompt = mlx.prompt("What is 2+2?", vec![], &Default::default()).expect("ids").ids;
+    let prompt = mlx.prompt("What is 2+2?").expect("ids").ids;
     let tokens: Vec<u32> = (10..30).collect();
     let (found, expected) = (hidden(mlx, &prompt, &tokens), hidden(&cpu, &prompt, &tokens));
     let (mut head, mut whole) = (0.0_f32, 0.0_f32);
@@ -279,10 +279,9 @@ fn a_tied_matrix_edited_as_embedding_too_gives_the_cpu_s_answers() {
 
 /// A ladder's records.
 fn records(model: &Subject, shifts: &[i64]) -> Vec<Record> {
-    let prompts = [model.prompt(seed::PROMPT, vec!["4".to_owned()], &Default::default()).expect("ids")];
-    let settings = Settings::given(10, 9.0);
-    let spec = Spec { command: "ladder", trials: Some(shifts.len()), edits: format!("{shifts:?}"), ..Spec::default() };
-    let run = ladder(&mut Session::new(model, &prompts, &settings, spec), shifts, |_| Ok(())).expect("a ladder");
+    let prompts = [model.prompt(seed::PROMPT).expect("ids").expecting(["4"])];
+    let mut session = Session::new(model, &prompts, Settings::given(10, 9.0));
+    let run = ladder(&mut session, shifts, |_| Ok(())).expect("a ladder");
     assert!(run.restored.identical && run.restored.same_as_clean, "{:?}", run.restored);
     assert_eq!((&run.restored.head_digest_before, &run.restored.head_digest_after), {
         let stored = &run.records[0].head_digest;
@@ -380,7 +379,7 @@ fn a_native_run_is_one_in_float16_of_another_identity() {
     assert_eq!(found[0].text, expected[0].text);
     assert_ne!(found[0].run.id, expected[0].run.id);
     assert_ne!(found[0].margin, expected[0].margin, "float16 has other roundings");
-    let prompts = [native.prompt(seed::PROMPT, vec![], &Default::default()).expect("ids")];
+    let prompts = [native.prompt(seed::PROMPT).expect("ids")];
     for check in verify(&native, &prompts, 2, 0, |_| ()).expect("checks") {
         assert!(check.holds, "{check:?}");
     }
@@ -464,13 +463,11 @@ fn the_program_runs_on_mlx_and_keeps_runs_of_two_types_apart() {
 #[test]
 fn sessions_on_several_threads_share_one_model() {
     let model = demo();
-    let prompts = [model.prompt(seed::PROMPT, vec![], &Default::default()).expect("ids")];
-    let settings = Settings::given(3, 9.0);
+    let prompts = [model.prompt(seed::PROMPT).expect("ids")];
     let answers: Vec<Vec<u32>> = std::thread::scope(|scope| {
         let session = || {
-            let spec = Spec { command: "probe", ..Spec::default() };
-            let mut session = Session::new(model, &prompts, &settings, spec);
-            session.run(&Job::all(&[Edit::shift(1)], 1), |_| Ok(())).expect("records").remove(0).tokens
+            let mut session = Session::new(model, &prompts, Settings::given(3, 9.0));
+            probe(&mut session, &[Edit::shift(1)], |_| Ok(())).expect("records").remove(0).tokens
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(session)).collect();
         threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()

@@ -81,7 +81,7 @@ fn a_new_revision_shows_old_and_new_answers_shift_by_shift_until_they_are_accept
     let temporary = tempfile::tempdir().expect("a folder");
     let snapshots = temporary.path().join("snapshots");
     let model = subject("demo", 1).expect("the model inside");
-    let ids = |text: &str| model.prompt(text, vec![], &Default::default()).expect("ids").ids;
+    let ids = |text: &str| model.prompt(text).expect("ids").ids;
     // The tokens of a digit that stands alone: where two prompts differ.
     let (four, five) = (ids("2 + 2 is 4."), ids("2 + 2 is 5."));
     let digits: Vec<_> = four.iter().zip(&five).filter(|(a, b)| a != b).collect();

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lm_headroom::{quant::Format, testing::fixture::SplitMix64};
+use lm_headroom::{quant::Format, random::SplitMix64};
 
 const HIDDEN: usize = 4096;
 const INTERMEDIATE: usize = 14_336;

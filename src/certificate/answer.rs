@@ -21,7 +21,7 @@ use crate::{
     model::{AnyBody, Projection},
     search::RunError,
     subject::{Prompt, Subject},
-    trial::{Event, Finish, Task, Trajectory, Trials},
+    trial::{Event, Finish, Trajectory, Trials},
 };
 
 /// Undecided bits of a position that are run, one row product each. More than this come only of a head whose
@@ -47,6 +47,13 @@ pub struct Options {
     pub weakest: usize,
 }
 
+impl Default for Options {
+    /// Ten tokens; least flips and census, and twenty of the weakest bits.
+    fn default() -> Self {
+        Self { max_tokens: 10, within: None, silence_eos: false, toward: None, weakest: 20 }
+    }
+}
+
 /// Certifies answers of one model.
 #[derive(Debug)]
 pub struct Certifier<'a> {
@@ -62,9 +69,9 @@ impl<'a> Certifier<'a> {
     /// [`CertificateError::Tied`], where edits reach the embedding, too; [`CertificateError::Backend`], where the model
     /// does not run on the CPU.
     pub fn new(subject: &'a Subject) -> Result<Self, CertificateError> {
-        super::check(subject)?;
+        let rounding = super::rounding(subject)?;
         let started = Instant::now();
-        let rows = Rows::new(subject.head().view(), subject.team());
+        let rows = Rows::new(subject.head().view(), rounding, subject.team());
         Ok(Self { subject, rows, ms: ms(started) })
     }
 
@@ -74,11 +81,9 @@ impl<'a> Certifier<'a> {
     /// [`CertificateError::NotFinite`], where the clean answer is cut short by a logit that is not finite;
     /// [`CertificateError::Run`].
     pub fn answer(&self, prompt: &Prompt, options: &Options, watch: Watch<'_>) -> Result<Answer, CertificateError> {
-        let (subject, kernel, team) = (self.subject, self.subject.kernel(), self.subject.team());
-        let (max_tokens, tying) = (options.max_tokens, subject.tying());
-        let task = Task { prompts: vec![&prompt.ids], eos: subject.eos(), max_tokens, tying };
+        let (subject, team) = (self.subject, self.subject.team());
         let mut head = subject.projection(*self.rows.head());
-        let mut trials = Trials::new(subject.body(), kernel, team, task);
+        let mut trials = subject.trials(std::iter::once(prompt.ids.as_slice()), options.max_tokens);
 
         let mut times = Times::default();
         let mut started = Instant::now();
@@ -122,6 +127,7 @@ impl<'a> Certifier<'a> {
             prompt,
             positions: &positions,
             censuses: &censuses,
+            rounding: self.rows.rounding,
             clean,
             max_tokens: options.max_tokens,
         };

@@ -39,7 +39,7 @@
 //! most `|d_i|` each, so that `E` grows by at most [`Bound::largest`] times their sum.
 
 use crate::kernels::{
-    LANES,
+    Rounding,
     rounding::{U, gamma},
 };
 
@@ -62,13 +62,19 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    pub(super) fn new(hidden: &[f64]) -> Self {
-        let chunks = hidden.len().div_ceil(LANES);
+    pub(super) fn new(hidden: &[f64], rounding: Rounding) -> Self {
+        let columns = hidden.len();
         let factors: Vec<f64> =
-            hidden.iter().enumerate().map(|(c, h)| gamma(chunks - c / LANES + 5) * h.abs() * SAFE).collect();
+            hidden.iter().enumerate().map(|(c, h)| gamma(rounding.of_term(c, columns)) * h.abs() * SAFE).collect();
         let norm = hidden.iter().map(|h| h.abs()).sum::<f64>() * SAFE;
         let absolute = 2.0_f64.powi(-149) * (hidden.len() as f64 + norm);
-        Self { sum: factors.iter().sum::<f64>() * SAFE, factors, absolute, norm, largest: gamma(chunks + 5) * SAFE }
+        Self {
+            sum: factors.iter().sum::<f64>() * SAFE,
+            factors,
+            absolute,
+            norm,
+            largest: gamma(rounding.most(columns)) * SAFE,
+        }
     }
 
     /// `E` for any row whose weights are at most `weight` in magnitude.

@@ -147,7 +147,7 @@ impl Field<'_> {
             .collect();
         let records = self.0.run(&jobs, |progress| match progress {
             Progress::Record { .. } => Ok(()),
-            Progress::Calibrating { .. } | Progress::Wave { .. } => watch(Stage::Running),
+            Progress::Begins(_) | Progress::Calibrating { .. } | Progress::Wave { .. } => watch(Stage::Running),
         })?;
         let fate = |record: &Record| Fate {
             prompt: record.prompt.clone(),
@@ -350,14 +350,15 @@ pub fn collapse(
     options: &CollapseOptions,
     watch: Watch<'_>,
 ) -> Result<Collapse, CertificateError> {
-    super::check(subject)?;
-    let spec = Spec { command: "certify", seed: options.seed, edits: "collapse".to_owned(), ..Spec::default() };
-    let mut field = Field(Session::new(subject, prompts, settings, spec));
+    let rounding = super::rounding(subject)?;
+    let mut field = Field(Session::new(subject, prompts, settings.clone()));
+    let spec = Spec { command: "certify", edits: "collapse".to_owned(), ..Spec::default() };
+    field.0.begin(spec, &mut |_| watch(Stage::Running))?;
     let mut fates = field.run(&[Edit::clean()], watch)?.remove(0);
     if let Some(answer) = field.0.clean()?.iter().find(|answer| answer.finish == Finish::Nonfinite) {
         return Err(CertificateError::NotFinite { step: Some(answer.tokens.len()) });
     }
-    let rows = Rows::new(subject.head().view(), subject.team());
+    let rows = Rows::new(subject.head().view(), rounding, subject.team());
     let trials = field.0.trials();
     let hidden: Vec<Vec<f32>> =
         (0..prompts.len()).flat_map(|prompt| trials.clean_hidden(prompt).map(<[f32]>::to_vec)).collect();

@@ -3,6 +3,7 @@
 use super::{CertificateError, census::Census, data::Ran, position::Position};
 use crate::{
     edit::{Edit, Plan},
+    kernels::Rounding,
     model::{Body, Projection, Query},
     search::RunError,
     subject::{Prompt, Subject},
@@ -34,6 +35,7 @@ pub(super) struct Ground<'a, 'b> {
     pub(super) prompt: &'a Prompt,
     pub(super) positions: &'b [Position<'b>],
     pub(super) censuses: &'b [Census],
+    pub(super) rounding: Rounding,
     pub(super) clean: Trajectory,
     pub(super) max_tokens: usize,
 }

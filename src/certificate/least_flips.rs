@@ -220,7 +220,7 @@ fn largest(position: &Position<'_>, rival: usize, k: usize, losses: &[Gain]) -> 
 }
 
 /// The `k` flips that bring `rival` closest to the position's token, or furthest past it.
-pub fn largest_gains(position: &Position<'_>, rival: usize, k: usize) -> Vec<Flip> {
+pub(super) fn largest_gains(position: &Position<'_>, rival: usize, k: usize) -> Vec<Flip> {
     let losses = position.gains(position.token.row, false, k);
     largest(position, rival, k, &losses).iter().map(|gain| gain.flip).collect()
 }

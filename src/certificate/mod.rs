@@ -124,14 +124,14 @@ pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse
 pub use confined::{Within, least_flips_within};
 pub use data::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Silence, Times, TowardReport, WeakBit};
 pub use ground::{Stage, Watch};
-pub use least_flips::{LeastFlips, all_least_flips, largest_gains, least_flips};
+pub use least_flips::{LeastFlips, all_least_flips, least_flips};
 pub use position::{Flip, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, Union, WordCount};
 pub use scales::{ScaleCensus, scale_census};
 pub use suite::Suite;
 pub use toward::{Toward, toward};
 
-use crate::{model::BodyError, search::RunError, subject::Subject};
+use crate::{kernels::Rounding, model::BodyError, search::RunError, subject::Subject};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -156,15 +156,13 @@ pub enum CertificateError {
     Run(#[from] RunError),
 }
 
-/// Refuses models whose edits or arithmetic no certificate can be about.
-fn check(subject: &Subject) -> Result<(), CertificateError> {
+/// How a model's logits are rounded. Refuses models whose edits or arithmetic no certificate can be about.
+fn rounding(subject: &Subject) -> Result<Rounding, CertificateError> {
     if subject.shared() {
         return Err(CertificateError::Tied);
     }
-    match subject.backend().name() {
-        "cpu" => Ok(()),
-        other => Err(CertificateError::Backend(other)),
-    }
+    let backend = subject.backend();
+    backend.rounding().ok_or(CertificateError::Backend(backend.name()))
 }
 
 impl From<BodyError> for CertificateError {

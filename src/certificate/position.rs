@@ -4,6 +4,7 @@ use std::{cmp::Ordering, ops::Range};
 
 use crate::{
     edit::{Change, Edit},
+    kernels::Rounding,
     quant::{MatrixRef, Tensor},
     team::Team,
 };
@@ -59,6 +60,8 @@ pub(super) fn by_size(a: &Gain, b: &Gain) -> Ordering {
 #[derive(Debug)]
 pub struct Rows<'a> {
     head: MatrixRef<'a>,
+    /// How its logits are rounded.
+    pub(super) rounding: Rounding,
     /// Largest magnitude of a row's scales.
     scale: Vec<f64>,
     /// Largest magnitude that a weight of the row can have, whatever its code.
@@ -68,8 +71,8 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Reads all scales and biases of `head`.
-    pub fn new(head: MatrixRef<'a>, team: &Team) -> Self {
+    /// Reads all scales and biases of `head`, whose logits are executed with this rounding.
+    pub fn new(head: MatrixRef<'a>, rounding: Rounding, team: &Team) -> Self {
         let layout = head.layout();
         let mut found = vec![(0.0_f64, 0.0_f64); layout.rows()];
         let mask = f64::from(layout.width().mask());
@@ -85,7 +88,7 @@ impl<'a> Rows<'a> {
         });
         let (scale, weight): (Vec<f64>, Vec<f64>) = found.into_iter().unzip();
         let largest_weight = weight.iter().copied().fold(0.0, f64::max);
-        Self { head, scale, weight, largest_weight }
+        Self { head, rounding, scale, weight, largest_weight }
     }
 
     /// The head.
@@ -215,7 +218,7 @@ impl<'a> Position<'a> {
         let size = |&c: &u32| hidden[c as usize].abs();
         columns.sort_by(|a, b| size(b).total_cmp(&size(a)));
         let token = executed.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
-        let bound = Bound::new(&hidden);
+        let bound = Bound::new(&hidden, rows.rounding);
         let none = Logit { row: token, value: 0.0, executed: 0.0, of_f64: 0.0 };
         let mut position = Self {
             rows,

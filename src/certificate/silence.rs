@@ -25,7 +25,7 @@ use crate::{
     head::Head,
     model::{AnyBody, Projection},
     search::RunError,
-    trial::{Event, Finish, Task, Trials},
+    trial::{Event, Finish, Trials},
 };
 
 /// Single flips of each position that are tried.
@@ -105,14 +105,13 @@ fn step_by_step(
         }
         // The hidden state of the prefix where the eos came: the body's, which no edit of the head reaches.
         let ids = [ground.prompt.ids.as_slice(), &ran.tokens].concat();
-        let task = Task { prompts: vec![&ids], eos: subject.eos(), max_tokens: 1, tying: subject.tying() };
-        let mut prefix = Trials::new(subject.body(), subject.kernel(), subject.team(), task);
+        let mut prefix = subject.trials(std::iter::once(ids.as_slice()), 1);
         prefix.run(projection, &[], |_: Event| watch(Stage::Running))?;
         let hidden: Vec<Vec<f32>> = prefix.clean_hidden(0).map(<[f32]>::to_vec).collect();
         let Some(hidden) = hidden.first() else { return Ok(None) };
 
         let applied = head.apply(&Flip::edit(&flips)).map_err(RunError::from)?;
-        let rows = Rows::new(applied.view(), subject.team());
+        let rows = Rows::new(applied.view(), ground.rounding, subject.team());
         let executed = logits(&mut subject.projection(applied.view()), std::slice::from_ref(hidden))?;
         let position = Position::new(&rows, hidden, &executed)?;
         let Some(more) = least_flips(&position, subject.eos()).filter(|more| more.flips > 0) else { return Ok(None) };

@@ -33,7 +33,7 @@ use crate::{
 Exit codes: 0 done; 1 a bound given by --at-least or --kl did not hold, or a restoration failed;
 2 usage, input or I/O; 3 nothing was checked; 130 interrupted."
 )]
-pub struct Cli {
+pub(super) struct Cli {
     /// What to do; `ladder` if nothing is said.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -44,7 +44,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Shift every packed word by each of ten amounts, show what the model still says, and restore it
     Ladder(Box<LadderArgs>),
     /// Run the given edits on each prompt
@@ -84,7 +84,7 @@ pub enum Command {
 
 /// Where the model is and how it is run.
 #[derive(Args, Clone, Debug)]
-pub struct ModelArgs {
+pub(super) struct ModelArgs {
     /// A folder, a hub id with an optional @revision, or `demo`, the model inside the program
     #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]|demo", default_value = "demo")]
     pub model: String,
@@ -108,7 +108,7 @@ pub struct ModelArgs {
 
 /// What is asked.
 #[derive(Args, Clone, Debug)]
-pub struct PromptArgs {
+pub(super) struct PromptArgs {
     /// A prompt; may be given several times [default: "What is 2+2?"]
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -131,7 +131,7 @@ pub struct PromptArgs {
 
 /// What must hold for exit code 0.
 #[derive(Args, Clone, Debug)]
-pub struct BoundArgs {
+pub(super) struct BoundArgs {
     /// Fail (exit code 1) unless every trial's verdict is at least this good
     #[arg(long, value_name = "VERDICT")]
     pub at_least: Option<Verdict>,
@@ -142,7 +142,7 @@ pub struct BoundArgs {
 
 /// When a step counts as coherent.
 #[derive(Args, Clone, Debug)]
-pub struct ThresholdArgs {
+pub(super) struct ThresholdArgs {
     /// Surprise up to which a step counts as coherent, instead of calibrating it on the model's own answers
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
@@ -153,7 +153,7 @@ pub struct ThresholdArgs {
 
 /// Where results go.
 #[derive(Args, Clone, Debug)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Form of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -171,7 +171,7 @@ pub struct OutputArgs {
 
 /// What all commands have in common that run edits on prompts.
 #[derive(Args, Clone, Debug)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -197,7 +197,7 @@ pub struct RunArgs {
 
 /// Options of `ladder`.
 #[derive(Args, Clone, Debug)]
-pub struct LadderArgs {
+pub(super) struct LadderArgs {
     /// Run options.
     #[command(flatten)]
     pub run: RunArgs,
@@ -208,7 +208,7 @@ pub struct LadderArgs {
 
 /// Options of `probe`.
 #[derive(Args, Clone, Debug)]
-pub struct ProbeArgs {
+pub(super) struct ProbeArgs {
     /// What to do to the head, each on its own.
     #[arg(
         required = true,
@@ -238,7 +238,7 @@ Examples:
   headroom sweep --family digit:5 --values 0..15
   headroom sweep --family flips:7 --values 1..4096:log
   headroom sweep --family rate:7 --values 1e-6..1e-3:log")]
-pub struct SweepArgs {
+pub(super) struct SweepArgs {
     /// shift; digit:K (value x 16^K); flips:SEED (first of one random order); rate:SEED (each bit by chance)
     #[arg(long, value_name = "FAMILY")]
     pub family: Family,
@@ -271,7 +271,7 @@ Examples:
   headroom bisect --family flips:7 --from 0 --to 4096 --kl 0.5
   headroom bisect --family rate:7 --from 0 --to 1e-3 --at-least DYING --prompts suite.jsonl"
 )]
-pub struct BisectArgs {
+pub(super) struct BisectArgs {
     /// shift; digit:K (value x 16^K); flips:SEED (first of one random order); rate:SEED (each bit by chance)
     #[arg(long, value_name = "FAMILY")]
     pub family: Family,
@@ -296,7 +296,7 @@ Examples:
   headroom map
   headroom map --prompts suite.jsonl --model ./smollm2 --out map.jsonl"
 )]
-pub struct MapArgs {
+pub(super) struct MapArgs {
     /// Run options.
     #[command(flatten)]
     pub run: RunArgs,
@@ -314,7 +314,7 @@ Examples:
   headroom campaign --rate 1e-6,1e-5 --trials 500 --prompts suite.jsonl --model ./smollm2
   headroom campaign --flips 1 --tensor scales --trials 100000 --half-width 0.01"
 )]
-pub struct CampaignArgs {
+pub(super) struct CampaignArgs {
     /// Bits to flip in each trial; a row for each number (lists as for sweep --values)
     #[arg(long, value_name = "LIST", required_unless_present = "rate", allow_hyphen_values = true)]
     pub flips: Option<String>,
@@ -347,7 +347,7 @@ Examples:
   headroom replay found.json --model ./smollm2
   headroom replay old.jsonl --model ./smollm2-new --out new.jsonl && headroom compare old.jsonl new.jsonl"
 )]
-pub struct ReplayArgs {
+pub(super) struct ReplayArgs {
     /// A recipe, or a journal as --out writes it
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -366,7 +366,7 @@ Examples:
   headroom compare old.jsonl new.jsonl
   headroom compare cpu.jsonl mlx.jsonl --tolerance 1e-3 --format json"
 )]
-pub struct CompareArgs {
+pub(super) struct CompareArgs {
     /// Journal of the first run
     #[arg(value_name = "RUN_A")]
     pub a: PathBuf,
@@ -383,7 +383,7 @@ pub struct CompareArgs {
 
 /// Options of `relabel`.
 #[derive(Args, Clone, Debug)]
-pub struct RelabelArgs {
+pub(super) struct RelabelArgs {
     /// Journal of a run, as --out writes it
     #[arg(value_name = "RUN")]
     pub journal: PathBuf,
@@ -407,7 +407,7 @@ pub struct RelabelArgs {
 
 /// Options of `merge`.
 #[derive(Args, Clone, Debug)]
-pub struct MergeArgs {
+pub(super) struct MergeArgs {
     /// Journals of the parts of one run
     #[arg(required = true, value_name = "RUN")]
     pub journals: Vec<PathBuf>,
@@ -425,7 +425,7 @@ pub struct MergeArgs {
 
 /// Options of `certify`.
 #[derive(Args, Clone, Debug)]
-pub struct CertifyArgs {
+pub(super) struct CertifyArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -469,7 +469,7 @@ pub struct CertifyArgs {
 
 /// What confines flips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Unit {
+pub(super) enum Unit {
     /// A packed word of 32 bits
     Word,
     /// A row of the head
@@ -480,7 +480,7 @@ pub enum Unit {
 
 /// Options of `inspect`.
 #[derive(Args, Clone, Debug)]
-pub struct InspectArgs {
+pub(super) struct InspectArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -494,7 +494,7 @@ pub struct InspectArgs {
 
 /// Options of `verify`.
 #[derive(Args, Clone, Debug)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
@@ -511,7 +511,7 @@ pub struct VerifyArgs {
 
 /// Options of `report`.
 #[derive(Args, Clone, Debug)]
-pub struct ReportArgs {
+pub(super) struct ReportArgs {
     /// Journals of --out, and objects of --format json
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
@@ -528,7 +528,7 @@ pub struct ReportArgs {
 
 /// Options of `pull`.
 #[derive(Args, Clone, Debug)]
-pub struct PullArgs {
+pub(super) struct PullArgs {
     /// Hub id with an optional @revision
     #[arg(value_name = "ORG/NAME[@REVISION]")]
     pub model: String,
@@ -539,7 +539,7 @@ pub struct PullArgs {
 
 /// What runs body and head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Backend {
+pub(super) enum Backend {
     /// This program's own kernels
     Cpu,
     /// Apple's MLX, where the program is built with it
@@ -548,14 +548,14 @@ pub enum Backend {
 
 impl Backend {
     /// What runs the model where nothing is said.
-    pub const fn usual() -> Self {
+    pub(super) const fn usual() -> Self {
         if cfg!(all(feature = "mlx", target_os = "macos")) { Self::Mlx } else { Self::Cpu }
     }
 }
 
 /// The type of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
+pub(super) enum Dtype {
     /// The one that follows from the checkpoint's types, as in mlx-lm
     Native,
     /// float32, as the CPU backend computes
@@ -564,7 +564,7 @@ pub enum Dtype {
 
 /// What an edit of a tied matrix reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Tied {
+pub(super) enum Tied {
     /// A private copy, used as the head only
     #[default]
     Separate,
@@ -574,7 +574,7 @@ pub enum Tied {
 
 /// Form of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// For people
     #[default]
     Text,
@@ -586,7 +586,7 @@ pub enum Format {
 
 /// Where random bits are flipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum TensorName {
+pub(super) enum TensorName {
     /// The codes
     #[default]
     Weight,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     args::{Backend, BoundArgs, CertifyArgs, Dtype, Format, OutputArgs, RunArgs, Unit},
-    exit_code,
+    exit_code, interrupt,
     output::{self, Sink},
     resolve,
 };
@@ -61,7 +61,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
         toward,
         weakest: usize::from(args.weakest),
     };
-    let mut watch = |_: Stage| resolve::check_interrupted();
+    let mut watch = |_: Stage| interrupt::check();
     let (mut answers, mut refused): (Vec<Answer>, Vec<Refused>) = (Vec::new(), Vec::new());
     let mut interrupted = None;
     for prompt in &prompts {

@@ -17,8 +17,8 @@ use crate::{
         Record, Restored, SCHEMA,
         summary::{self, Summary},
     },
-    report::terminal::{Look, records as text},
-    search::{self, Job, RunError, Session, Settings, Spec},
+    report::terminal::{Look, records},
+    search::{self, RunError, Session, Settings},
     seed,
     subject::{Prompt, Subject},
 };
@@ -55,19 +55,11 @@ impl Opened {
         Ok(Self { subject, prompts, settings, sink })
     }
 
-    /// A run, its journal begun, its head line shown.
-    pub(super) fn begin(&mut self, args: &RunArgs, spec: Spec) -> Result<(Session<'_>, &mut Sink)> {
+    /// A session, and where what is run in it goes.
+    pub(super) fn session(&mut self) -> (Session<'_>, &mut Sink) {
         let Self { subject, prompts, settings, sink } = self;
-        let mut session = Session::new(subject, prompts, settings, spec);
-        session.set_shard(args.shard);
-        sink.begin(&mut session, &args.output)?;
-        if args.output.format == Format::Text {
-            output::stdout(
-                (resolve::introduction(subject) + &text::rule(settings.threshold, settings.calibration.as_ref()))
-                    .as_bytes(),
-            )?;
-        }
-        Ok((session, sink))
+        sink.introduce(resolve::introduction(subject));
+        (Session::new(subject, prompts, settings.clone()), sink)
     }
 }
 
@@ -76,11 +68,6 @@ pub(super) fn check(subject: &Subject, edit: &Edit) -> Result<()> {
     let layout = subject.head().layout();
     // A random edit fits if it can be drawn, and need not be: that takes as long as it has flips.
     Ok(edit.check(layout)?)
-}
-
-/// Edits as they are part of what decides a run.
-fn listed(edits: &[Edit]) -> String {
-    edits.iter().map(Edit::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether every record meets the bounds.
@@ -114,20 +101,16 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
         output::message("--shifts names no shift, so nothing was checked");
         return Ok(exit_code::NOTHING);
     }
-    let edits: Vec<Edit> = shifts.iter().map(|&shift| Edit::shift(shift)).collect();
     let mut opened = Opened::new(&args.run)?;
-    let trials = edits.len() * opened.prompts.len();
-    let spec =
-        Spec { command: "ladder", trials: Some(trials), seed: args.run.seed, edits: listed(&edits), ..Spec::default() };
-    let (mut session, sink) = opened.begin(&args.run, spec)?;
-    let ladder = search::ladder::ladder(&mut session, &shifts, |progress| sink.watch(&progress));
+    let (mut session, sink) = opened.session();
+    let ladder = search::ladder(&mut session, &shifts, |progress| sink.watch(progress));
     let ladder = keep_finished("ladder", sink, ladder)?;
     summary(args.run.output.format, &ladder.records)?;
     match args.run.output.format {
-        Format::Text => output::stdout(text::restored(&ladder.restored, output::look()).as_bytes())?,
+        Format::Text => output::stdout(records::restored(&ladder.restored, output::look()).as_bytes())?,
         Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
         // Lines of stdout are records and nothing else.
-        Format::Jsonl => output::message(text::restored(&ladder.restored, Look { color: false }).trim()),
+        Format::Jsonl => output::message(records::restored(&ladder.restored, Look { color: false }).trim()),
     }
     let restored = ladder.restored.identical && ladder.restored.same_as_clean;
     if !restored {
@@ -137,9 +120,9 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
 }
 
 /// What each edit does over several prompts, for people; nothing over one.
-pub(super) fn summary(format: Format, records: &[Record]) -> Result<()> {
+fn summary(format: Format, records: &[Record]) -> Result<()> {
     match format {
-        Format::Text => output::stdout(text::summaries(&summary::summaries(records), output::look()).as_bytes()),
+        Format::Text => output::stdout(records::summaries(&summary::summaries(records), output::look()).as_bytes()),
         Format::Json | Format::Jsonl => Ok(()),
     }
 }
@@ -164,7 +147,7 @@ impl<'a> Run<'a> {
 }
 
 /// Of a run that ended early, what was finished and not yet shown.
-pub(super) fn keep_finished<T>(command: &'static str, sink: &mut Sink, result: Result<T, RunError>) -> Result<T> {
+fn keep_finished<T>(command: &'static str, sink: &mut Sink, result: Result<T, RunError>) -> Result<T> {
     sink.end();
     if result.is_err() && !sink.kept.is_empty() {
         output::json(&Run::of(command, &sink.kept, None))?;
@@ -198,22 +181,25 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
         }
         Ok(())
     })?;
-    let jobs = Job::all(&edits, opened.prompts.len());
-    let spec = Spec {
-        command: "probe",
-        trials: Some(jobs.len()),
-        seed: args.run.seed,
-        edits: listed(&edits),
-        ..Spec::default()
-    };
-    let (mut session, sink) = opened.begin(&args.run, spec)?;
-    let records = session.run(&jobs, |progress| sink.watch(&progress));
-    let records = keep_finished("probe", sink, records)?;
-    summary(args.run.output.format, &records)?;
-    if args.run.output.format == Format::Json {
-        output::json(&Run::of("probe", &records, None))?;
+    let (mut session, sink) = opened.session();
+    let records = search::probe(&mut session, &edits, |progress| sink.watch(progress));
+    finished("probe", args.run.output.format, sink, records, &args.run.bounds)
+}
+
+/// Shows what a run of single trials found; its exit code.
+pub(super) fn finished(
+    command: &'static str,
+    format: Format,
+    sink: &mut Sink,
+    records: Result<Vec<Record>, RunError>,
+    bounds: &BoundArgs,
+) -> Result<u8> {
+    let records = keep_finished(command, sink, records)?;
+    summary(format, &records)?;
+    if format == Format::Json {
+        output::json(&Run::of(command, &records, None))?;
     }
-    judged(&args.run.bounds, &records)
+    judged(bounds, &records)
 }
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
@@ -225,7 +211,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
         format!("{mark}  {:>3} cases  {}{detail}\n", check.cases, check.claim)
     };
     let mut shown = Ok(());
-    let checks = search::verify::verify(&subject, &prompts, args.prompts.max_tokens as usize, args.seed, |check| {
+    let checks = search::verify(&subject, &prompts, args.prompts.max_tokens as usize, args.seed, |check| {
         let result = match args.format {
             Format::Text => output::stdout(show(check).as_bytes()),
             Format::Jsonl => output::json(check),

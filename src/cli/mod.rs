@@ -2,35 +2,37 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
-pub mod args;
+mod args;
 mod certify;
 mod commands;
 mod compare;
 mod inspect;
+mod interrupt;
 mod output;
 mod replay;
 mod report;
 mod resolve;
 mod searches;
 mod stored;
+mod values;
 
 use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Command};
-use crate::record::text;
+use crate::report::terminal::plain;
 
 /// Exit codes, a contract with scripts.
-pub mod exit_code {
+mod exit_code {
     /// Done, and every bound that was given held.
-    pub const DONE: u8 = 0;
+    pub(super) const DONE: u8 = 0;
     /// A bound did not hold, or a restoration failed.
-    pub const FAILED: u8 = 1;
+    pub(super) const FAILED: u8 = 1;
     /// Usage, input or I/O.
-    pub const USAGE: u8 = 2;
+    pub(super) const USAGE: u8 = 2;
     /// Nothing was checked.
-    pub const NOTHING: u8 = 3;
+    pub(super) const NOTHING: u8 = 3;
     /// Interrupted; what was finished is kept.
-    pub const INTERRUPTED: u8 = 130;
+    pub(super) const INTERRUPTED: u8 = 130;
 }
 
 /// Runs the program on this process's arguments and gives its exit code.
@@ -72,12 +74,12 @@ pub fn run() -> u8 {
             // Whoever read the output has seen enough.
             return exit_code::DONE;
         }
-        if resolve::is_interrupted(&error) {
+        if interrupt::is_interrupted(&error) {
             output::message("interrupted");
             return exit_code::INTERRUPTED;
         }
         // One line, whatever the names and files hold that it is about.
-        output::message(&text::plain(&format!("error: {error:#}")));
+        output::message(&plain(&format!("error: {error:#}")));
         exit_code::USAGE
     })
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     args::{Format, OutputArgs, PromptArgs, ThresholdArgs},
-    resolve,
+    interrupt,
 };
 use crate::{
     checkpoint::hub,
@@ -23,7 +23,7 @@ use crate::{
         output::{Inputs, Output, OutputError},
     },
     report::terminal::{Look, records as text},
-    search::{Progress, RunError, Session},
+    search::{Beginning, Progress, RunError},
     subject::Subject,
 };
 
@@ -161,6 +161,12 @@ pub(super) struct Sink {
     format: Format,
     look: Look,
     journal: Option<Journal>,
+    /// Whether the journal is to be continued.
+    resume: bool,
+    /// Whether nothing is kept of what the journal held.
+    force: bool,
+    /// What stands above the results, but for the threshold.
+    introduction: String,
     prompt: Option<String>,
     /// Finished records that are shown at the end.
     pub(super) kept: Vec<Record>,
@@ -182,6 +188,9 @@ impl Sink {
             format: args.format,
             look: look(),
             journal,
+            resume: args.resume,
+            force: args.force,
+            introduction: String::new(),
             prompt: None,
             kept: Vec::new(),
             lines: true,
@@ -195,34 +204,44 @@ impl Sink {
         self.lines = self.format == Format::Jsonl;
     }
 
-    /// Begins the journal: anew, or by giving the session what is finished there.
-    pub(super) fn begin(&mut self, session: &mut Session<'_>, args: &OutputArgs) -> Result<()> {
-        self.status.of = session.facts().trials;
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        if args.resume {
-            let ids = session.prompt_ids();
-            let Resumed { records, cut } = journal.resume(&session.expectation(&ids))?;
-            if cut > 0 {
-                message(&format!(
-                    "what --out held ended in the middle of a record: its {cut} bytes are taken off, and the trial is run again"
-                ));
+    /// Puts a text above the results.
+    pub(super) fn introduce(&mut self, introduction: String) {
+        self.introduction = introduction;
+    }
+
+    /// Begins the journal: anew, or by giving the run what is finished there. Then says what is run.
+    fn begin(&mut self, mut run: Beginning<'_>) -> Result<(), RunError> {
+        self.status.of = run.expectation.run.trials;
+        if let Some(journal) = &mut self.journal {
+            if self.resume {
+                let Resumed { records, cut } = journal.resume(&run.expectation)?;
+                if cut > 0 {
+                    message(&format!(
+                        "what --out held ended in the middle of a record: its {cut} bytes are taken off, and the trial is run again"
+                    ));
+                }
+                if !records.is_empty() {
+                    message(&format!("resuming: {} trials are finished", records.len()));
+                }
+                run.resume(records);
+            } else if self.force {
+                journal.replace()?;
+            } else if let Some(old) = journal.restart()? {
+                kept(&old);
             }
-            if !records.is_empty() {
-                message(&format!("resuming: {} trials are finished", records.len()));
-            }
-            session.resume(records);
-        } else if args.force {
-            journal.replace()?;
-        } else if let Some(old) = journal.restart()? {
-            kept(&old);
+        }
+        if self.format == Format::Text {
+            let rule = text::rule(run.expectation.threshold, run.expectation.run.calibration.as_ref());
+            to_stdout((std::mem::take(&mut self.introduction) + &rule).as_bytes())?;
         }
         Ok(())
     }
 
     /// What a run tells: shows what is finished, and stops where the user asked for it.
-    pub(super) fn watch(&mut self, progress: &Progress<'_>) -> Result<(), RunError> {
-        resolve::check_interrupted()?;
-        match *progress {
+    pub(super) fn watch(&mut self, progress: Progress<'_>) -> Result<(), RunError> {
+        interrupt::check()?;
+        match progress {
+            Progress::Begins(run) => self.begin(run),
             Progress::Calibrating { step, of } => {
                 self.status.calibrating(step, of);
                 Ok(())

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{
-    args::{Format, PromptArgs, ReplayArgs},
-    commands::{Opened, Run, check, judged, keep_finished, summary},
+    args::{PromptArgs, ReplayArgs},
+    commands::{Opened, check, finished},
     exit_code,
     output::{self, message},
     resolve, stored,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     edit::{Edit, Value},
     record::{Record, journal, output::Inputs, recipe::Recipe},
-    search::{Job, Spec},
+    search::{self, replay::Replayed},
     seed,
     subject::{Prompt, Subject},
 };
@@ -102,9 +102,11 @@ fn own_prompts(subject: &Subject, steps: &[Step], args: &PromptArgs) -> Result<(
             let prompt = subject.prompt_of_ids(ids.clone()).with_context(|| format!("prompt {:?}", asked.text))?;
             Ok(Prompt { text: asked.text.clone(), expected: asked.expected.clone(), ..prompt })
         }
-        _ => subject
-            .prompt(&asked.text, asked.expected.clone(), &encoding)
-            .with_context(|| format!("prompt {:?}", asked.text)),
+        _ => {
+            let prompt =
+                subject.prompt_as(&asked.text, &encoding).with_context(|| format!("prompt {:?}", asked.text))?;
+            Ok(prompt.expecting(asked.expected.clone()))
+        }
     };
     Ok((known.iter().map(prompt).collect::<Result<_>>()?, indices))
 }
@@ -129,40 +131,23 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8> {
         indices = those;
         Ok(own)
     })?;
-    let job = |prompt: usize, step: &Step| Job {
-        trial: 0,
+    let again = |prompt: usize, step: &Step| Replayed {
         prompt,
         edit: step.edit.clone(),
         family: step.family.clone(),
         value: step.value,
     };
-    let mut jobs: Vec<Job> = if given {
+    let trials: Vec<Replayed> = if given {
         // A journal has an edit once for each of its prompts.
         let mut edits: Vec<&Step> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         edits.extend(steps.iter().filter(|step| seen.insert((step.edit.to_string(), step.family.clone()))));
         let prompts = 0..opened.prompts.len();
-        prompts.flat_map(|prompt| edits.iter().map(move |step| job(prompt, step))).collect()
+        prompts.flat_map(|prompt| edits.iter().map(move |step| again(prompt, step))).collect()
     } else {
-        steps.iter().zip(indices).map(|(step, prompt)| job(prompt, step)).collect()
+        steps.iter().zip(indices).map(|(step, prompt)| again(prompt, step)).collect()
     };
-    // Prompts in order, for each the edits in order, as everywhere.
-    jobs.sort_by_key(|job| job.prompt);
-    jobs.iter_mut().enumerate().for_each(|(trial, job)| job.trial = trial);
-    let edits: Vec<String> = jobs.iter().map(|job| format!("{} {}", job.prompt, job.edit)).collect();
-    let spec = Spec {
-        command: "replay",
-        trials: Some(jobs.len()),
-        seed: args.run.seed,
-        edits: edits.join("\n"),
-        ..Spec::default()
-    };
-    let (mut session, sink) = opened.begin(&args.run, spec)?;
-    let records = session.run(&jobs, |progress| sink.watch(&progress));
-    let records = keep_finished("replay", sink, records)?;
-    summary(args.run.output.format, &records)?;
-    if args.run.output.format == Format::Json {
-        output::json(&Run::of("replay", &records, None))?;
-    }
-    judged(&args.run.bounds, &records)
+    let (mut session, sink) = opened.session();
+    let records = search::replay(&mut session, trials, |progress| sink.watch(progress));
+    finished("replay", args.run.output.format, sink, records, &args.run.bounds)
 }

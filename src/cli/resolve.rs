@@ -1,50 +1,23 @@
 //! From what was typed to a model and prompts.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::{
     args::{Backend, Dtype, ModelArgs, PromptArgs, RunArgs, Tied},
+    interrupt,
     output::{Download, Sink},
 };
 use crate::{
-    checkpoint::hub::{HubSettings, ModelName},
+    checkpoint::hub::ModelName,
     kernels::Kernel,
-    search::{RunError, Settings, calibrate},
+    search::{Settings, Threshold, calibrate},
     seed,
     subject::{self, Encoding, Prompt, Subject},
     team::Team,
 };
-
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Makes Ctrl-C end a run at its next step, with what is finished kept; a second one ends the program at once.
-#[expect(clippy::exit, reason = "there is nobody to return to: the run does not come to its next step")]
-fn catch_interrupts() {
-    // Fails only where a handler stands already, which is then ours.
-    drop(ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(super::exit_code::INTERRUPTED));
-        }
-    }));
-}
-
-/// An error once Ctrl-C was pressed.
-pub(super) fn check_interrupted() -> Result<(), RunError> {
-    if INTERRUPTED.load(Ordering::Relaxed) { Err(RunError::Interrupted) } else { Ok(()) }
-}
-
-pub(super) fn is_interrupted(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(RunError::Interrupted)))
-}
 
 /// Opens the model that was named, on the backend that is to run it.
 pub(super) fn subject(args: &ModelArgs) -> Result<Subject> {
@@ -98,27 +71,15 @@ fn on_mlx(subject: Subject, dtype: Dtype) -> Result<Subject> {
 /// kernels' arithmetic.
 pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     let kernel = kernel(args.kernel.as_deref())?;
-    catch_interrupts();
-    let (folder, revision) = match ModelName::parse(&args.model)? {
-        ModelName::Demo => (None, None),
-        ModelName::Folder(folder) => (Some(folder), None),
-        ModelName::Hub(model) => {
-            let settings = HubSettings::from_env()?;
-            let mut snapshot = model.resolve(&settings, &mut Download::default())?;
-            // Another tool may have fetched configuration and weights alone.
-            if !settings.offline && !snapshot.folder.join("tokenizer.json").exists() {
-                snapshot = model.pull(&settings, &mut Download::default())?;
-            }
-            (Some(snapshot.folder), Some(snapshot.revision))
-        }
-    };
+    interrupt::catch();
+    let located = ModelName::parse(&args.model)?.locate(&mut Download::default())?;
     let checkpoint =
-        subject::open(folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
+        subject::open(located.folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
     let team = Arc::new(match args.threads {
         Some(threads) => Team::new(usize::from(threads)),
         None => Team::of_this_machine(),
     });
-    let subject = Subject::new(args.model.clone(), revision, checkpoint, kernel, team)
+    let subject = Subject::new(args.model.clone(), located.revision, checkpoint, kernel, team)
         .with_context(|| format!("cannot use the tokenizer of {:?}", args.model))?;
     Ok(subject.with_shared_embedding(args.tied == Tied::Shared))
 }
@@ -178,7 +139,8 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
     lines
         .into_iter()
         .map(|(place, Line { prompt, expected })| {
-            subject.prompt(&prompt, expected, &encoding).with_context(|| format!("{place} {prompt:?}"))
+            let encoded = subject.prompt_as(&prompt, &encoding).with_context(|| format!("{place} {prompt:?}"))?;
+            Ok(encoded.expecting(expected))
         })
         .collect()
 }
@@ -213,17 +175,20 @@ fn in_line(error: &serde_json::Error) -> String {
 /// How answers are judged: by a threshold that was given, or one calibrated on this model.
 pub(super) fn settings(subject: &Subject, args: &RunArgs, prompts: &[Prompt], sink: &mut Sink) -> Result<Settings> {
     let max_tokens = args.prompts.max_tokens as usize;
-    if let Some(threshold) = args.threshold.threshold {
-        return Ok(Settings::given(max_tokens, threshold));
-    }
-    let own = match &args.threshold.calibration {
-        Some(file) => prompts_of(file)?.into_iter().map(|(_, line)| line.prompt).collect(),
-        None => Vec::new(),
+    let threshold = match args.threshold.threshold {
+        Some(threshold) => Threshold::Given(threshold),
+        None => {
+            let own = match &args.threshold.calibration {
+                Some(file) => prompts_of(file)?.into_iter().map(|(_, line)| line.prompt).collect(),
+                None => Vec::new(),
+            };
+            let encoding = encoding(&args.prompts);
+            let ids =
+                calibrate::prompts(subject, &own, &encoding, prompts).context("cannot encode a calibration prompt")?;
+            Threshold::Calibrated(calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(progress))?)
+        }
     };
-    let encoding = encoding(&args.prompts);
-    let ids = calibrate::prompts(subject, &own, &encoding, prompts).context("cannot encode a calibration prompt")?;
-    let calibration = calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(&progress))?;
-    Ok(Settings::calibrated(calibration, max_tokens))
+    Ok(Settings { max_tokens, threshold, seed: args.seed, shard: args.shard })
 }
 
 /// What stands above the results: the model, its head, and what runs it.

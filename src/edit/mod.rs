@@ -11,12 +11,14 @@ mod write;
 
 use std::collections::BTreeMap;
 
-pub use random::{Amount, Family, MOST_FLIPS, Random, Value};
-pub(crate) use random::{Generator, mix};
+pub use random::{Amount, Family, Random, Value};
 pub use text::ParseError;
 pub use write::Undo;
 
 use crate::quant::{Format, Layout, MatrixBuf, MatrixRef, Tensor};
+
+/// Flips that a random edit may stand for: it is stored as a list of them, some twenty bytes each.
+const MOST_FLIPS: u64 = 2_000_000;
 
 /// One change. Rows, columns and bits are counted from 0, bit 0 is the least.
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]

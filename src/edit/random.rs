@@ -1,18 +1,14 @@
 //! Random edits, and families of edits with one number to turn.
-//!
-//! The generator is written out here, so that a seed means the same flips for ever: SplitMix64 (Steele, Lea
-//! and Flood, 2014; the constants are those of its reference implementation), numbers below a bound by
-//! Lemire's multiplication with rejection (2019).
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Edit, EditError};
-use crate::quant::{Layout, Tensor};
-
-/// Flips that a random edit may stand for: it is stored as a list of them, some twenty bytes each.
-pub const MOST_FLIPS: u64 = 2_000_000;
+use super::{Change, Edit, EditError, MOST_FLIPS};
+use crate::{
+    quant::{Layout, Tensor},
+    random::SplitMix64,
+};
 
 /// How many bits a random family flips.
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
@@ -69,46 +65,6 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// SplitMix64.
-#[derive(Clone, Debug)]
-pub(crate) struct Generator(u64);
-
-impl Generator {
-    pub(crate) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `bound`, each equally likely.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        loop {
-            let product = u128::from(self.next()) * u128::from(bound);
-            // The lowest `2^64 mod bound` fractions would make some results likelier: draw again.
-            if product as u64 >= bound.wrapping_neg() % bound {
-                return (product >> 64) as u64;
-            }
-        }
-    }
-
-    /// In (0, 1], 53 bits.
-    pub(crate) fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
-    }
-}
-
-/// A number that looks drawn at random and is always the same for `x`: SplitMix64's first from that state. Chained
-/// by exclusive or, as in `mix(mix(a) ^ b)`, it makes one seed of several numbers.
-pub(crate) fn mix(x: u64) -> u64 {
-    Generator(x).next()
-}
-
 impl Random {
     /// The flips that this stands for, in the order in which they are drawn: for [`Amount::Flips`] the first
     /// flips of one random order of all bits of the tensor, so that fewer flips of the same seed are a
@@ -116,12 +72,12 @@ impl Random {
     ///
     /// # Errors
     /// [`EditError::NoSuchTensor`]; [`EditError::Flips`], where there are fewer bits; [`EditError::Many`], where it would
-    /// be more than [`MOST_FLIPS`]; [`EditError::Rate`].
+    /// be more than 2,000,000; [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
         self.check(layout)?;
         let (columns, bits) = (layout.columns(self.tensor) as u64, layout.element_bits(self.tensor) as u64);
         let total = self.total_bits(layout);
-        let mut generator = Generator::new(self.seed);
+        let mut generator = SplitMix64(self.seed);
         let flip = |at: u64| Change::Flip {
             tensor: self.tensor,
             row: (at / (columns * bits)) as usize,
@@ -152,7 +108,7 @@ impl Random {
                 }
                 loop {
                     // At rate 1 the scale is minus infinity and every gap 0; a gap beyond u64 saturates.
-                    at = at.saturating_add((libm::log(generator.unit()) / scale) as u64);
+                    at = at.saturating_add((libm::log(generator.positive_unit()) / scale) as u64);
                     if at >= total {
                         return Ok(flips);
                     }
@@ -178,7 +134,7 @@ impl Random {
     }
 
     /// Flips that this stands for: their number, or its mean where each bit has a probability.
-    pub fn expected(&self, layout: &Layout) -> f64 {
+    pub(crate) fn expected(&self, layout: &Layout) -> f64 {
         match self.amount {
             Amount::Flips(flips) => flips as f64,
             Amount::Rate(rate) => rate * self.total_bits(layout) as f64,
@@ -266,18 +222,6 @@ mod tests {
         assert_eq!(text, "flip:weight[10,57].0+flip:weight[67,14].2+flip:weight[58,54].1+flip:weight[7,0].1");
         let text = Edit::new(flips(Amount::Rate(1e-4), 3)).to_string();
         assert_eq!(text, "flip:weight[85,0].2");
-    }
-
-    #[test]
-    fn mixing_is_the_reference_implementation_s_first_number() {
-        // Of SplitMix64 from the states 0 and 1234567, as several published test vectors have them.
-        assert_eq!([mix(0), mix(1_234_567)], [0xe220_a839_7b1d_cdaf, 6_457_827_717_110_365_317]);
-    }
-
-    #[test]
-    fn a_draw_of_0_to_1_is_never_0() {
-        // The highest 53 bits of the number above, and one more, so that its logarithm is finite.
-        assert_eq!(Generator::new(0).unit() * (1_u64 << 53) as f64, 7_956_156_453_446_586.0);
     }
 
     #[test]

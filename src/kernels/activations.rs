@@ -57,7 +57,7 @@ impl Activations {
     ///
     /// # Panics
     /// If a part is not a whole number of lines, or the parts of a vector are not as long as each other.
-    pub fn fill_parts(
+    pub(crate) fn fill_parts(
         &mut self,
         team: &Team,
         count: usize,
@@ -73,7 +73,7 @@ impl Activations {
     }
 
     /// As [`Activations::fill`], one vector for each `cols` elements of `state`: `vector(i, own, out)` may change its own.
-    pub fn fill_from(
+    pub(crate) fn fill_from(
         &mut self,
         team: &Team,
         state: &mut [f32],

@@ -140,23 +140,23 @@ impl Kernel {
     }
 
     /// `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`; all of one length.
-    pub fn rms_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    pub(crate) fn rms_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         call!(self, vector::rms_norm(x, weight, eps, out));
     }
 
     /// `gate[c] = silu(gate[c]) * up[c]`.
-    pub fn swiglu(self, gate: &mut [f32], up: &[f32]) {
+    pub(crate) fn swiglu(self, gate: &mut [f32], up: &[f32]) {
         call!(self, vector::swiglu(gate, up));
     }
 
     /// `x[c] += y[c]`.
-    pub fn add(self, x: &mut [f32], y: &[f32]) {
+    pub(crate) fn add(self, x: &mut [f32], y: &[f32]) {
         call!(self, vector::add(x, y));
     }
 
     /// Rotary position embedding of every head in `x`: `cos` and `sin` have half a head's columns, and
     /// column `c` of a head is paired with `c + half`.
-    pub fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    pub(crate) fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         call!(self, vector::rope(x, cos, sin));
     }
 
@@ -166,7 +166,7 @@ impl Kernel {
     /// # Panics
     /// If there is no key, or another number of values; if a key or value is not as long as the first key, `q` is not a
     /// whole number of times as long, or `out` is not as long as `q`.
-    pub fn attend(self, q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
+    pub(crate) fn attend(self, q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
         let cols = keys.first().map_or(0, |key| key.len());
         assert!(cols > 0 && q.len().is_multiple_of(cols), "whole heads, and something to attend to");
         assert_eq!((out.len(), values.len()), (q.len(), keys.len()), "outputs, and values");
@@ -176,7 +176,7 @@ impl Kernel {
     }
 
     /// `out[i] = exp(logits[i] - log_sum)`, in f64.
-    pub fn probabilities(self, logits: &[f32], log_sum: f64, out: &mut [f64]) {
+    pub(crate) fn probabilities(self, logits: &[f32], log_sum: f64, out: &mut [f64]) {
         call!(self, logits::probabilities(logits, log_sum, out));
     }
 

@@ -26,8 +26,11 @@ mod tops;
 
 pub use activations::Activations;
 pub use kernel::Kernel;
-pub use multiply::{Pass, Product, multiply, multiply_rows};
+pub(crate) use multiply::multiply_rows;
+pub use multiply::{Pass, Product, multiply};
 pub use paths::Paths;
+pub use rounding::Rounding;
 pub use specification::scalar::{self, LANES};
-pub use statistics::{Differences, Peaks, Replaced, Spans, Top};
+pub use statistics::Top;
+pub(crate) use statistics::{Differences, Peaks, Replaced, Spans};
 pub use tops::{Tops, tops};

@@ -102,7 +102,7 @@ fn block_rows(kernel: Kernel, pass: &Pass<'_>, all_rows: usize, threads: usize) 
 ///
 /// # Panics
 /// If the vectors or the output do not fit the rows.
-pub fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Activations, out: &mut [f32]) {
+pub(crate) fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>], x: &Activations, out: &mut [f32]) {
     let count = x.count();
     assert_eq!(x.kernel.instructions, kernel.instructions, "the vectors' layout and the kernel's");
     assert_eq!(out.len(), rows.len() * count, "a product for each row and vector");

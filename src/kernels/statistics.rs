@@ -21,14 +21,14 @@ impl Kernel {
     }
 
     /// `ln(sum_i exp(logits[i]))`, in f64; NaN if one is not finite.
-    pub fn log_sum_exp(self, logits: &[f32]) -> f64 {
+    pub(crate) fn log_sum_exp(self, logits: &[f32]) -> f64 {
         Spans::new(self, logits).log_sum_exp()
     }
 }
 
 /// Logits that take the place of others: at `index`, ascending, stand `logits`.
 #[derive(Clone, Copy, Debug)]
-pub struct Replaced<'a> {
+pub(crate) struct Replaced<'a> {
     /// Indices in the vocabulary.
     pub index: &'a [usize],
     /// One for each.
@@ -70,7 +70,7 @@ fn first_in(logits: &[f32], span: usize, x: f32) -> usize {
 
 /// The best and the second of each span of some logits.
 #[derive(Clone, Debug)]
-pub struct Peaks {
+pub(crate) struct Peaks {
     kernel: Kernel,
     best: Vec<f32>,
     second: Vec<f32>,
@@ -80,7 +80,7 @@ pub struct Peaks {
 
 impl Peaks {
     /// Of `logits`.
-    pub fn new(kernel: Kernel, logits: &[f32]) -> Self {
+    pub(crate) fn new(kernel: Kernel, logits: &[f32]) -> Self {
         let mut new = Self::empty(kernel, logits);
         kernel.peaks(logits, &mut new.best, &mut new.second);
         new
@@ -92,7 +92,7 @@ impl Peaks {
     }
 
     /// The two largest of the `logits` that these are of; `None` if one is not finite.
-    pub fn top(&self, logits: &[f32]) -> Option<Top> {
+    pub(crate) fn top(&self, logits: &[f32]) -> Option<Top> {
         let (span, best, second) = self.kernel.first_two(&self.best, &self.second)?;
         Some(Top { token: first_in(logits, span, best), best, second })
     }
@@ -101,7 +101,7 @@ impl Peaks {
     ///
     /// # Panics
     /// If an index is beyond the logits.
-    pub fn top_replaced(&mut self, logits: &[f32], replaced: Replaced<'_>) -> Option<Top> {
+    pub(crate) fn top_replaced(&mut self, logits: &[f32], replaced: Replaced<'_>) -> Option<Top> {
         self.before.clear();
         replaced.spans(logits, |span, own| {
             self.before.push((span, self.best[span], self.second[span]));
@@ -118,7 +118,7 @@ impl Peaks {
 
 /// What the two largest of some logits and their log-sum-exp are made of, span by span.
 #[derive(Clone, Debug)]
-pub struct Spans {
+pub(crate) struct Spans {
     peaks: Peaks,
     /// Of `exp(logit - best)`.
     sum: Vec<f64>,
@@ -134,7 +134,7 @@ pub struct Spans {
 
 impl Spans {
     /// Of `logits`.
-    pub fn new(kernel: Kernel, logits: &[f32]) -> Self {
+    pub(crate) fn new(kernel: Kernel, logits: &[f32]) -> Self {
         let mut peaks = Peaks::empty(kernel, logits);
         let mut sum = vec![0.0; peaks.best.len()];
         kernel.spans(logits, &mut peaks.best, &mut peaks.second, &mut sum);
@@ -151,12 +151,12 @@ impl Spans {
     }
 
     /// The two largest; `None` if one is not finite.
-    pub const fn top(&self) -> Option<Top> {
+    pub(crate) const fn top(&self) -> Option<Top> {
         self.top
     }
 
     /// `ln(sum_i exp(logits[i]))`; NaN if one is not finite.
-    pub const fn log_sum_exp(&self) -> f64 {
+    pub(crate) const fn log_sum_exp(&self) -> f64 {
         self.log_sum_exp
     }
 
@@ -165,7 +165,7 @@ impl Spans {
     ///
     /// # Panics
     /// If an index is beyond the logits.
-    pub fn replaced(&mut self, logits: &[f32], replaced: Replaced<'_>) -> Option<(Top, f64)> {
+    pub(crate) fn replaced(&mut self, logits: &[f32], replaced: Replaced<'_>) -> Option<(Top, f64)> {
         let Self { peaks, sum, term, other, before, .. } = self;
         let kernel = peaks.kernel;
         before.clear();
@@ -201,7 +201,7 @@ impl Spans {
 
 /// How far some logits lie from those of another distribution, each weighed by its probability there, span by span.
 #[derive(Clone, Debug)]
-pub struct Differences {
+pub(crate) struct Differences {
     kernel: Kernel,
     sum: Vec<f64>,
     /// Of the spans that an edit touches: their number and sum.
@@ -210,14 +210,14 @@ pub struct Differences {
 
 impl Differences {
     /// Of `logits` from `clean`, whose probabilities are `p`; all of one length.
-    pub fn new(kernel: Kernel, p: &[f64], clean: &[f32], logits: &[f32]) -> Self {
+    pub(crate) fn new(kernel: Kernel, p: &[f64], clean: &[f32], logits: &[f32]) -> Self {
         let mut sum = vec![0.0; logits.len().div_ceil(SPAN)];
         kernel.differences(p, clean, logits, &mut sum);
         Self { kernel, sum, before: Vec::new() }
     }
 
     /// `sum_i p[i] * (clean[i] - logits[i])`.
-    pub fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.kernel.total(&self.sum)
     }
 
@@ -225,7 +225,7 @@ impl Differences {
     ///
     /// # Panics
     /// If an index is beyond the logits.
-    pub fn mean_replaced(&mut self, p: &[f64], clean: &[f32], logits: &[f32], replaced: Replaced<'_>) -> f64 {
+    pub(crate) fn mean_replaced(&mut self, p: &[f64], clean: &[f32], logits: &[f32], replaced: Replaced<'_>) -> f64 {
         self.before.clear();
         replaced.spans(logits, |span, own| {
             self.before.push((span, self.sum[span]));

@@ -5,7 +5,13 @@ use std::{fmt, sync::Arc};
 use blake3::Hash;
 
 use super::{Body, BodyError, CpuProjection, Decoder, Projection};
-use crate::{checkpoint::Checkpoint, edit::Plan, kernels::Kernel, quant::MatrixRef, team::Team};
+use crate::{
+    checkpoint::Checkpoint,
+    edit::Plan,
+    kernels::{Kernel, Rounding},
+    quant::MatrixRef,
+    team::Team,
+};
 
 /// A body of whatever backend.
 pub type AnyBody = Box<dyn Body + Send>;
@@ -18,8 +24,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// The name of what computes, for records: of an instruction set, or of an element type and a device.
     fn kernel(&self) -> &str;
 
-    /// What decides its results, as part of a run's identity. Kernels that give equal bits share one.
-    fn decides(&self) -> &str;
+    /// What of the kernel decides its results, as part of a run's identity; `None` where every kernel of the backend gives the
+    /// same bits.
+    fn decides(&self) -> Option<&str>;
+
+    /// How its logits are rounded, where that is known: what a certificate rests on.
+    fn rounding(&self) -> Option<Rounding>;
 
     /// A body that has seen nothing yet.
     fn body(&self) -> AnyBody;
@@ -82,9 +92,12 @@ impl Backend for Cpu {
         self.kernel.name()
     }
 
-    fn decides(&self) -> &str {
-        // Every kernel gives the same bits.
-        self.name()
+    fn decides(&self) -> Option<&str> {
+        None
+    }
+
+    fn rounding(&self) -> Option<Rounding> {
+        Some(Rounding::KERNELS)
     }
 
     fn body(&self) -> AnyBody {

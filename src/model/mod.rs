@@ -4,12 +4,12 @@
 //! A [`Body`] is therefore asked for positions, not for generations: which token, after which position.
 //! Whoever asks (see [`crate::trial`]) sees to it that each distinct prefix is asked for once.
 
-pub mod backend;
+mod backend;
 mod cache;
 pub mod decoder;
 #[cfg(feature = "mlx")]
 pub mod mlx;
-pub mod projection;
+pub(crate) mod projection;
 mod rope;
 
 pub use backend::{AnyBody, Backend, Cpu, HeldHead};

@@ -277,7 +277,7 @@ impl Expectation<'_> {
             return other("--seed", run.seed.to_string(), here.seed.to_string());
         }
         if run.tied != here.tied {
-            return other("--tied", run.tied.clone(), here.tied.clone());
+            return other("--tied", run.tied.to_string(), here.tied.to_string());
         }
         if run.predicate != here.predicate {
             let text = |predicate: &Option<String>| predicate.clone().unwrap_or_else(|| "none".to_owned());
@@ -467,7 +467,9 @@ impl Journal {
 ///
 /// # Errors
 /// [`JournalError::Contradiction`].
-pub fn unique<'a>(records: impl IntoIterator<Item = (&'a Path, usize, Record)>) -> Result<Vec<Record>, JournalError> {
+pub(crate) fn unique<'a>(
+    records: impl IntoIterator<Item = (&'a Path, usize, Record)>,
+) -> Result<Vec<Record>, JournalError> {
     let mut of_trial: BTreeMap<usize, Record> = BTreeMap::new();
     for (path, line, record) in records {
         match of_trial.get(&record.trial) {
@@ -482,7 +484,7 @@ pub fn unique<'a>(records: impl IntoIterator<Item = (&'a Path, usize, Record)>) 
 }
 
 /// Whether two records of a trial say the same, however long it took and whatever it ran on.
-pub fn same_result(a: &Record, b: &Record) -> bool {
+pub(crate) fn same_result(a: &Record, b: &Record) -> bool {
     let mut b = b.clone();
     b.ms = a.ms;
     b.kernel.clone_from(&a.kernel);

@@ -13,6 +13,8 @@ pub mod output;
 pub mod recipe;
 pub mod summary;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -88,6 +90,25 @@ pub struct CampaignFacts {
     pub tensor: String,
 }
 
+/// What an edit reaches where one matrix is both embedding and head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tied {
+    /// A copy that is used as the head only.
+    Separate,
+    /// Embedding and head.
+    Shared,
+}
+
+impl fmt::Display for Tied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Separate => "separate",
+            Self::Shared => "shared",
+        })
+    }
+}
+
 /// What all records of a run have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFacts {
@@ -108,8 +129,8 @@ pub struct RunFacts {
     pub seed: u64,
     /// `--max-tokens`.
     pub max_tokens: usize,
-    /// `separate` or `shared`: what an edit of a tied matrix reaches.
-    pub tied: String,
+    /// What an edit of a tied matrix reaches.
+    pub tied: Tied,
     /// Where the threshold comes from; `null` if it was given.
     pub calibration: Option<Calibration>,
     /// The model's shape.

@@ -20,7 +20,7 @@ pub struct Spread {
     pub verdicts: BTreeMap<Verdict, usize>,
     /// The median verdict, the worse of the two middle ones of an even number.
     pub median: Verdict,
-    /// The bootstrap's interval of 95 % of the median, the better end first; see [`stats`].
+    /// The bootstrap's interval of 95 % of the median, the better end first; `stats.rs` derives it.
     pub median_interval: [Verdict; 2],
     /// Mean of the trials' mean divergences, in nats; `null` if one of them is not finite.
     pub kl_mean: Option<f64>,

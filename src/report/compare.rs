@@ -307,7 +307,7 @@ fn facts(a: &[&Record], b: &[&Record]) -> Vec<Fact> {
         ("kernel", |record| record.kernel.clone()),
         ("threshold", |record| record.threshold.to_string()),
         ("max_tokens", |record| record.run.max_tokens.to_string()),
-        ("tied", |record| record.run.tied.clone()),
+        ("tied", |record| record.run.tied.to_string()),
         ("seed", |record| record.run.seed.to_string()),
         ("version", |record| record.run.version.clone()),
     ];

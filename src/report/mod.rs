@@ -9,7 +9,7 @@ mod curve;
 mod gather;
 mod page;
 mod source;
-pub mod terminal;
+pub(crate) mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +21,7 @@ pub use curve::{Curve, Point};
 pub use gather::{Gathered, Stored};
 pub use page::{DrawError, HtmlError, html};
 pub use source::{Source, SourceError};
+pub use terminal::{Look, report as text};
 
 use crate::{
     certificate::Certificates,

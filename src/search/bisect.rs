@@ -16,9 +16,14 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
+use super::{
+    Progress, RunError, Session, Spec, Stopped,
+    family::{edit, flips, job, room},
+};
 use crate::{
     coherence::Verdict,
     edit::{Family, Value},
+    quant::Layout,
     record::{Record, summary::Spread},
 };
 
@@ -114,8 +119,16 @@ impl Bracket {
         [self.lo, self.hi]
     }
 
+    /// That the edits of both ends are edits of a head of this layout.
+    ///
+    /// # Errors
+    /// [`RunError::Edit`].
+    pub fn check(&self, layout: &Layout) -> Result<(), RunError> {
+        self.ends().into_iter().try_for_each(|end| Ok(edit(self.family, end)?.check(layout)?))
+    }
+
     /// The values that are run first, ascending and each once; the ends are among them.
-    pub fn scan(&self) -> Vec<Value> {
+    pub(crate) fn scan(&self) -> Vec<Value> {
         let mut values: Vec<Value> = match (self.lo, self.hi) {
             (Value::Integer(lo), Value::Integer(hi)) => scan_integers(lo, hi).into_iter().map(Value::Integer).collect(),
             (Value::Rate(lo), Value::Rate(hi)) => scan_rates(lo, hi).into_iter().map(Value::Rate).collect(),
@@ -134,7 +147,7 @@ impl Bracket {
     ///
     /// # Panics
     /// If `run` answers for another number of values than it was given.
-    pub fn search<E>(&self, mut run: impl FnMut(&[Value]) -> Result<Vec<bool>, E>) -> Result<(), E> {
+    pub(crate) fn search<E>(&self, mut run: impl FnMut(&[Value]) -> Result<Vec<bool>, E>) -> Result<(), E> {
         let mut run = |values: &[Value]| {
             let held = run(values)?;
             assert_eq!(held.len(), values.len(), "an answer for each value");
@@ -173,6 +186,51 @@ impl Bracket {
             Value::Integer(_) => Value::Integer(ordinal as i64),
             Value::Rate(_) => Value::Rate(f64::from_bits(ordinal as u64)),
         }
+    }
+}
+
+/// Searches a bracket on the session's prompts for values between which `predicate` changes.
+///
+/// # Errors
+/// [`Stopped`], with what the points that were run by then show.
+///
+/// # Panics
+/// If the bound of `predicate` is not a number.
+pub fn bisect(
+    session: &mut Session<'_>,
+    bracket: &Bracket,
+    predicate: Predicate,
+    mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
+) -> Result<Bisection, Stopped<Option<Bisection>>> {
+    let (layout, prompts) = (session.subject().head().layout(), session.prompts().len());
+    if session.settings().shard.is_some() {
+        return Err(RunError::Parts.into());
+    }
+    bracket.check(layout)?;
+    let (family, [lo, hi]) = (bracket.family(), bracket.ends());
+    // The points of a scan and of one crossing hold about so many times the flips of the greatest.
+    room(25.0 * flips(layout, family, hi) * prompts as f64, "the bisection")?;
+    let (edits, asked) = (format!("{family} {lo} {hi}"), Some(predicate.to_string()));
+    session.begin(Spec { command: "bisect", predicate: asked, edits, ..Spec::default() }, &mut progress)?;
+    let mut records: Vec<Record> = Vec::new();
+    let result = bracket.search(|values| {
+        let first = records.len();
+        let jobs = values
+            .iter()
+            .flat_map(|&value| (0..prompts).map(move |prompt| (prompt, value)))
+            .enumerate()
+            .map(|(i, (prompt, value))| job(first + i, prompt, family, value).expect("a value between the ends"));
+        session.run_through(jobs, &mut records, &mut progress)?;
+        let spread = |of_value: &[Record]| Spread::of(&of_value.iter().collect::<Vec<_>>());
+        Ok(records[first..]
+            .chunks(prompts)
+            .map(|of_value| spread(of_value).is_some_and(|spread| predicate.holds(&spread)))
+            .collect())
+    });
+    let found = Bisection::of(&records);
+    match result {
+        Ok(()) => Ok(found.expect("the scan was run")),
+        Err(error) => Err(Stopped { found: Box::new(found), error }),
     }
 }
 

@@ -14,12 +14,13 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{Progress, RunError, session};
+use super::{Progress, RunError};
 use crate::{
     cache,
     coherence::{Evidence, judge},
-    edit::Generator,
+    random::SplitMix64,
     record::Calibration,
+    stats,
     subject::{Encoding, Prompt, Subject},
     tokenizer::TokenizerError,
     trial::{Draw, Trajectory},
@@ -57,7 +58,7 @@ pub fn prompts(
         if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
     let mut ids = Vec::new();
     for (i, text) in texts.iter().enumerate() {
-        let prompt = match subject.prompt(text, Vec::new(), encoding) {
+        let prompt = match subject.prompt_as(text, encoding) {
             Err(TokenizerError::Missing(_)) if own.is_empty() => {
                 // Spread over the vocabulary by a prime.
                 let vocab = subject.checkpoint().config().architecture.vocab_size;
@@ -98,13 +99,13 @@ pub fn calibrate(
         let each = count.div_ceil(of.len());
         // A generator of its own for each answer, whose seed was mixed: with seeds that are a constant apart,
         // generators of this kind may run through the same numbers one behind the other.
-        let seed = |prompt: usize, i: usize| Generator::new(SEED ^ ((prompt as u64) << 32 | i as u64)).next();
+        let seed = |prompt: usize, i: usize| SplitMix64(SEED ^ ((prompt as u64) << 32 | i as u64)).next_u64();
         of.iter().flat_map(|&prompt| (0..each).map(move |i| Draw { prompt, seed: seed(prompt, i) })).collect()
     };
     let (fit, check) = (draws(&fitted, SAMPLES), draws(&held_out, HELD_OUT));
     let all: Vec<Draw> = fit.iter().chain(&check).copied().collect();
 
-    let mut trials = session::trials(subject, prompts.iter().map(Vec::as_slice), max_tokens);
+    let mut trials = subject.trials(prompts.iter().map(Vec::as_slice), max_tokens);
     let mut head = subject.projection(subject.head().view());
     let clean = trials.answers(&mut head)?;
     let answers =
@@ -113,7 +114,7 @@ pub fn calibrate(
     let not_finite = || RunError::Calibration("the model's own logits are not finite".to_owned());
     let largest: Vec<f64> =
         fit.iter().filter_map(|answer| answer.surprise.iter().copied().max_by(f64::total_cmp)).collect();
-    let threshold = session::percentile_99(&largest).ok_or_else(not_finite)?;
+    let threshold = stats::percentile_99(&largest).ok_or_else(not_finite)?;
     let steps: Vec<f64> = fit.iter().flat_map(|answer| answer.surprise.iter().copied()).collect();
     let ordinary = steps.iter().sum::<f64>() / steps.len() as f64;
     let false_alarms = check
@@ -164,8 +165,7 @@ fn entry(subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize) -> Option<P
     let mut depends =
         serde_json::json!([VERSION, digest.to_hex().as_str(), prompts, max_tokens, SAMPLES, HELD_OUT, SEED]);
     // Entries of the CPU are older than other backends, and stay valid.
-    let decides = subject.backend().decides();
-    if let Some(depends) = depends.as_array_mut().filter(|_| decides != "cpu") {
+    if let (Some(depends), Some(decides)) = (depends.as_array_mut(), subject.backend().decides()) {
         depends.push(decides.into());
     }
     let key = blake3::hash(depends.to_string().as_bytes()).to_hex();

@@ -23,11 +23,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::{Job, Progress, RunError, Session, Spec, Stopped, family::room};
 use crate::{
     coherence::Verdict,
-    edit::{Amount, Change, Edit, Random, Value, mix},
+    edit::{Amount, Change, Edit, Random, Value},
     quant::{Layout, Tensor},
-    record::{Record, summary::Spread},
+    random::mix,
+    record::{
+        CampaignFacts, Record,
+        summary::{Spread, changed},
+    },
     stats::wilson,
 };
 
@@ -45,30 +50,37 @@ pub struct Campaign {
     pub trials: usize,
     /// Half the width of the interval of `changed` at which a row ends.
     pub half_width: Option<f64>,
-    /// From which all draws come.
-    pub seed: u64,
 }
 
 impl Campaign {
-    /// The edit of a row's trial.
-    pub fn edit(&self, row: usize, trial: usize) -> Edit {
+    /// The edit of a row's trial, where all draws come from `seed`.
+    pub(crate) fn edit(&self, row: usize, trial: usize, seed: u64) -> Edit {
         let amount = self.rows[row];
         let (kind, value) = match amount {
             Amount::Flips(flips) => (1, flips),
             Amount::Rate(rate) => (2, rate.to_bits()),
         };
-        let seed = [kind, value, trial as u64].into_iter().fold(mix(self.seed), |seed, part| mix(seed ^ part));
+        let seed = [kind, value, trial as u64].into_iter().fold(mix(seed), |seed, part| mix(seed ^ part));
         Edit::new(vec![Change::Random(Random { tensor: self.tensor, amount, seed })])
     }
 
+    /// That draws of every row fit a head of this layout, and that there is room in records for all of them.
+    ///
+    /// # Errors
+    /// [`RunError::Edit`], [`RunError::Room`].
+    pub fn check(&self, layout: &Layout, seed: u64) -> Result<(), RunError> {
+        (0..self.rows.len()).try_for_each(|row| self.edit(row, 0, seed).check(layout))?;
+        room(self.expected_flips(layout), "the campaign")
+    }
+
     /// Flips of all trials together, the mean of them where they are drawn by a rate.
-    pub fn expected_flips(&self, layout: &Layout) -> f64 {
+    pub(crate) fn expected_flips(&self, layout: &Layout) -> f64 {
         let random = |&amount| Random { tensor: self.tensor, amount, seed: 0 };
         self.rows.iter().map(|row| random(row).expected(layout) * self.trials as f64).sum()
     }
 
     /// The name in records of a row's family, and its value.
-    pub fn family(&self, row: usize) -> (&'static str, Value) {
+    pub(crate) fn family(&self, row: usize) -> (&'static str, Value) {
         match self.rows[row] {
             // More flips than an i64 holds are more than any head has bits.
             Amount::Flips(flips) => ("random:flips", Value::Integer(i64::try_from(flips).unwrap_or(i64::MAX))),
@@ -76,8 +88,29 @@ impl Campaign {
         }
     }
 
+    fn spec(&self) -> Spec {
+        let listed: Vec<String> = (0..self.rows.len())
+            .map(|row| {
+                let (family, value) = self.family(row);
+                format!("{family} {value}")
+            })
+            .collect();
+        Spec {
+            command: "campaign",
+            campaign: Some(CampaignFacts {
+                trials: self.trials,
+                half_width: self.half_width,
+                tensor: self.tensor.name().to_owned(),
+            }),
+            // A row that may end early has no number of trials beforehand.
+            trials: self.half_width.is_none().then_some(self.rows.len() * self.trials),
+            edits: listed.join("\n"),
+            ..Spec::default()
+        }
+    }
+
     /// Numbers of trials after which a row is looked at: 100, 200, 400 and so on where it may end early, and at its end.
-    pub fn looks(&self) -> Vec<usize> {
+    pub(crate) fn looks(&self) -> Vec<usize> {
         let mut looks = Vec::new();
         if self.half_width.is_some() {
             let doubled = std::iter::successors(Some(FIRST_LOOK), |look| look.checked_mul(2));
@@ -88,8 +121,58 @@ impl Campaign {
     }
 
     /// Whether a row ends at a look.
-    pub fn is_narrow(&self, changed: usize, trials: usize) -> bool {
+    pub(crate) fn is_narrow(&self, changed: usize, trials: usize) -> bool {
         self.half_width.is_some_and(|half| wilson(changed, trials).is_some_and(|[lo, hi]| hi - lo <= 2.0 * half))
+    }
+}
+
+/// What a campaign found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Rows {
+    /// In the order of their trials.
+    pub rows: Vec<Row>,
+    /// The trials, without what is long in a record: its edit, the prompt's ids, surprises and margins.
+    #[serde(skip)]
+    pub records: Vec<Record>,
+}
+
+/// Runs a campaign on the session's prompts, row by row, with draws from the session's seed.
+///
+/// # Errors
+/// [`Stopped`], with the rows that were run by then.
+pub fn campaign(
+    session: &mut Session<'_>,
+    plan: &Campaign,
+    mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
+) -> Result<Rows, Stopped<Rows>> {
+    let (seed, prompts) = (session.settings().seed, session.prompts().len());
+    plan.check(session.subject().head().layout(), seed)?;
+    session.begin(plan.spec(), &mut progress)?;
+    let mut records = Vec::new();
+    let result = (0..plan.rows.len()).try_for_each(|row| {
+        let (family, value) = plan.family(row);
+        let (first, mut done) = (records.len(), 0);
+        for look in plan.looks() {
+            let jobs = (done..look).map(|trial| Job {
+                trial: row * plan.trials + trial,
+                prompt: trial % prompts,
+                edit: plan.edit(row, trial, seed),
+                family: Some(family.to_owned()),
+                value: Some(value),
+            });
+            session.run_through(jobs, &mut records, &mut progress)?;
+            done = look;
+            let changed = records[first..].iter().filter(|record| changed(record)).count();
+            if plan.is_narrow(changed, done) {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let found = Rows { rows: rows(&records), records };
+    match result {
+        Ok(()) => Ok(found),
+        Err(error) => Err(Stopped { found: Box::new(found), error }),
     }
 }
 
@@ -165,18 +248,23 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{quant::FloatType, record::CampaignFacts, testing::heads::affine, testing::records::record};
+    use crate::{
+        quant::FloatType,
+        testing::{heads::affine, records::record},
+    };
 
     fn campaign(trials: usize, half_width: Option<f64>) -> Campaign {
         let rows = vec![Amount::Flips(3), Amount::Rate(0.001), Amount::Flips(4)];
-        Campaign { rows, tensor: Tensor::Weight, trials, half_width, seed: 0 }
+        Campaign { rows, tensor: Tensor::Weight, trials, half_width }
     }
 
     #[test]
     fn every_trial_draws_its_own_flips_and_a_row_draws_the_same_alone() {
         let layout = affine(96, 64, 4, 32, FloatType::F16);
-        let draw =
-            |campaign: &Campaign, row, trial| campaign.edit(row, trial).expand(&layout).expect("flips").to_string();
+        let seeded = |campaign: &Campaign, row, trial, seed| {
+            campaign.edit(row, trial, seed).expand(&layout).expect("flips").to_string()
+        };
+        let draw = |campaign: &Campaign, row, trial| seeded(campaign, row, trial, 0);
         let whole = campaign(50, None);
         let all: BTreeSet<String> = (0..3)
             .flat_map(|row| (0..50).map(move |trial| (row, trial)))
@@ -185,9 +273,9 @@ mod tests {
         assert_eq!(all.len(), 150);
         let alone = Campaign { rows: vec![Amount::Flips(4)], trials: 7, ..whole.clone() };
         assert_eq!(draw(&alone, 0, 6), draw(&whole, 2, 6));
-        assert_ne!(draw(&Campaign { seed: 1, ..whole.clone() }, 0, 0), draw(&whole, 0, 0));
+        assert_ne!(seeded(&whole, 0, 0, 1), draw(&whole, 0, 0));
         // Written down: a campaign of today is drawn again by any later version.
-        assert_eq!(whole.edit(0, 1).to_string(), "random:flips=3,seed=18096517536333465281");
+        assert_eq!(whole.edit(0, 1, 0).to_string(), "random:flips=3,seed=18096517536333465281");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! its first words are read back from there, it is taken back, and a digest proves that every bit returned; at
 //! the end the restored head answers again.
 
-use super::{Job, Progress, RunError, Session};
+use super::{Progress, RunError, Session};
 use crate::{
     edit::Edit,
     head::Head,
@@ -27,10 +27,10 @@ pub struct Ladder {
 pub fn ladder(
     session: &mut Session<'_>,
     shifts: &[i64],
-    progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
+    mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
 ) -> Result<Ladder, RunError> {
     let edits: Vec<Edit> = shifts.iter().map(|&shift| Edit::shift(shift)).collect();
-    let records = session.run(&Job::all(&edits, session.prompts().len()), progress)?;
+    let records = session.run_all("ladder", &edits, &mut progress)?;
     let restored = restore(session, &edits)?;
     Ok(Ladder { records, restored })
 }

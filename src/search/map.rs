@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::{Job, Progress, RunError, Session, Spec, Stopped, family::job};
 use crate::{
     edit::{Family, Value},
     record::{Record, summary::Spread},
@@ -35,8 +36,43 @@ pub struct Cell {
     pub spread: Spread,
 }
 
+/// What a map found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Map {
+    /// Digit by digit.
+    pub cells: Vec<Cell>,
+    /// The trials, without what is long in a record: its edit, the prompt's ids, surprises and margins.
+    #[serde(skip)]
+    pub records: Vec<Record>,
+}
+
+/// Runs all values of all digits on the session's prompts: all prompts of a cell together, so that cells are finished one
+/// after the other.
+///
+/// # Errors
+/// [`Stopped`], with the cells that were run by then.
+pub fn map(
+    session: &mut Session<'_>,
+    mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
+) -> Result<Map, Stopped<Map>> {
+    let prompts = session.prompts().len();
+    let jobs: Vec<Job> = edits()
+        .flat_map(|edit| (0..prompts).map(move |prompt| (prompt, edit)))
+        .enumerate()
+        .map(|(trial, (prompt, (family, value)))| job(trial, prompt, family, value))
+        .collect::<Result<_, _>>()?;
+    session.begin(Spec { command: "map", trials: Some(jobs.len()), ..Spec::default() }, &mut progress)?;
+    let mut records = Vec::new();
+    let result = session.run_through(jobs.into_iter(), &mut records, &mut progress);
+    let found = Map { cells: cells(&records), records };
+    match result {
+        Ok(()) => Ok(found),
+        Err(error) => Err(Stopped { found: Box::new(found), error }),
+    }
+}
+
 /// The edits of a map, digit by digit.
-pub fn edits() -> impl Iterator<Item = (Family, Value)> {
+pub(crate) fn edits() -> impl Iterator<Item = (Family, Value)> {
     (0..DIGITS).flat_map(|digit| (0..VALUES).map(move |value| (Family::Digit(digit), Value::Integer(value))))
 }
 

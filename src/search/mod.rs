@@ -1,49 +1,94 @@
 //! What is run to find something out: edits on prompts, measured, judged and recorded.
+//!
+//! A [`Session`] is a model, its prompts and [`Settings`]. Each search is a function that takes a session, what is to be
+//! tried, and somebody to tell its [`Progress`]:
+//!
+//! | search | question |
+//! | --- | --- |
+//! | [`ladder()`] | what the model says after each of some shifts, and whether the head is restored |
+//! | [`probe()`] | what the model says after each of some edits |
+//! | [`sweep()`] | the same along a family of edits |
+//! | [`bisect()`] | between which values of a family answers break |
+//! | [`map()`] | which hexadecimal digits of a shift hurt |
+//! | [`campaign()`] | how often random flips change an answer, and into what |
+//! | [`replay()`] | what edits and prompts that were stored do on this model |
+//! | [`verify()`] | whether every way of restoring the head restores it |
+//!
+//! A search decides what identifies its run (`run.id` of its records) from what it is given; nobody else has to.
 
 pub mod bisect;
 pub mod calibrate;
 pub mod campaign;
+mod family;
 pub mod ladder;
 pub mod map;
+pub mod probe;
+pub mod replay;
 mod session;
-pub mod values;
+pub mod sweep;
 pub mod verify;
 
+use std::{collections::BTreeMap, fmt};
+
 use crate::{
-    edit::EditError,
+    edit::{EditError, Family, Value},
     head::HeadError,
     model::BodyError,
-    record::{Calibration, Record, journal::JournalError},
+    record::{
+        Calibration, Record,
+        journal::{Expectation, JournalError, Shard},
+    },
     tokenizer::TokenizerError,
 };
 
-pub use session::{Job, Session, Spec};
+pub use session::Session;
+pub(crate) use session::{Job, Spec};
+pub use {
+    bisect::bisect, campaign::campaign, ladder::ladder, map::map, probe::probe, replay::replay, sweep::sweep,
+    verify::verify,
+};
 
 /// How a run is made, whatever it looks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Tokens to generate at most, at least 1.
     pub max_tokens: usize,
-    /// Surprise in nats up to which a step counts as coherent.
-    pub threshold: f64,
-    /// Where the threshold comes from; `None` if it was given.
-    pub calibration: Option<Calibration>,
+    /// Surprise up to which a step counts as coherent.
+    pub threshold: Threshold,
+    /// Seed of every random choice in the run.
+    pub seed: u64,
+    /// The part of the trials to run; all of them, where there is none.
+    pub shard: Option<Shard>,
+}
+
+/// Surprise in nats up to which a step counts as coherent, and where it comes from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Threshold {
+    /// It is to be taken from the model's own answers when a search begins; see [`calibrate`].
+    #[default]
+    Unknown,
+    /// It was taken from the model's own answers.
+    Calibrated(Calibration),
+    /// It was given.
+    Given(f64),
+}
+
+impl Default for Settings {
+    /// Ten tokens, a threshold that is calibrated on the model, seed 0 and all trials.
+    fn default() -> Self {
+        Self { max_tokens: 10, threshold: Threshold::Unknown, seed: 0, shard: None }
+    }
 }
 
 impl Settings {
-    /// A threshold that was given.
+    /// A threshold that was given, in nats.
     pub const fn given(max_tokens: usize, threshold: f64) -> Self {
-        Self { max_tokens, threshold, calibration: None }
+        Self { max_tokens, threshold: Threshold::Given(threshold), seed: 0, shard: None }
     }
 
     /// A threshold that was calibrated.
     pub const fn calibrated(calibration: Calibration, max_tokens: usize) -> Self {
-        Self { max_tokens, threshold: calibration.threshold, calibration: Some(calibration) }
-    }
-
-    /// The model's ordinary surprise, where that is known.
-    pub fn ordinary(&self) -> Option<f64> {
-        self.calibration.as_ref().map(|calibration| calibration.ordinary)
+        Self { max_tokens, threshold: Threshold::Calibrated(calibration), seed: 0, shard: None }
     }
 }
 
@@ -72,14 +117,93 @@ pub enum RunError {
     /// No threshold can be calibrated for this model.
     #[error("the surprise threshold cannot be calibrated: {0}; give one with --threshold NATS")]
     Calibration(String),
+    /// A family has no such value.
+    #[error("{problem}")]
+    Value {
+        /// The family.
+        family: Family,
+        /// The value.
+        value: Value,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The records of a run would list more flips than there is room for.
+    #[error(
+        "{search} would list about {flips:.1e} flips in its records, more than {most:.0e}; take fewer or smaller edits, or \
+         fewer prompts",
+        most = family::MOST_LISTED
+    )]
+    Room {
+        /// The search.
+        search: &'static str,
+        /// Flips that it would list.
+        flips: f64,
+    },
+    /// A part of a bisection was asked for.
+    #[error(
+        "a bisection cannot be run in parts: each step depends on what the ones before it found; leave out --shard"
+    )]
+    Parts,
     /// Whoever watches asked to stop.
     #[error("interrupted")]
     Interrupted,
 }
 
+/// A search of many trials that ended early, with what it had found by then.
+#[derive(Debug)]
+pub struct Stopped<T> {
+    /// What was found.
+    pub found: Box<T>,
+    /// Why it ended.
+    pub error: RunError,
+}
+
+impl<T: Default> From<RunError> for Stopped<T> {
+    /// Nothing was found.
+    fn from(error: RunError) -> Self {
+        Self { found: Box::default(), error }
+    }
+}
+
+impl<T> From<Stopped<T>> for RunError {
+    fn from(stopped: Stopped<T>) -> Self {
+        stopped.error
+    }
+}
+
+impl<T> fmt::Display for Stopped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<T: fmt::Debug> std::error::Error for Stopped<T> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// A run that is about to begin.
+#[derive(Debug)]
+pub struct Beginning<'a> {
+    /// What a journal of this run must agree with.
+    pub expectation: Expectation<'a>,
+    /// By number: trials that an earlier part of the run has finished.
+    finished: &'a mut BTreeMap<usize, Record>,
+}
+
+impl Beginning<'_> {
+    /// Takes trials that an earlier part of this run has finished: they are handed over again instead of being run.
+    pub fn resume(&mut self, records: Vec<Record>) {
+        self.finished.extend(records.into_iter().map(|record| (record.trial, record)));
+    }
+}
+
 /// What a run tells while it goes on.
 #[derive(Debug)]
 pub enum Progress<'a> {
+    /// What is to be run is known, and nothing is run yet.
+    Begins(Beginning<'a>),
     /// The clean model's own answers are drawn, of which the threshold is taken: tokens done, and at most.
     Calibrating {
         /// Waves done.

@@ -6,18 +6,17 @@ use std::{
     time::Instant,
 };
 
-use super::{Progress, RunError, Settings};
+use super::{Beginning, Progress, RunError, Settings, Threshold, calibrate};
 use crate::{
     coherence::Verdict,
     edit::{Edit, Plan, Value},
     model::{AnyBody, Projection},
     record::{
-        CampaignFacts, CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA,
-        journal::{Expectation, Shard},
+        Calibration, CampaignFacts, CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA, Tied, journal::Expectation,
     },
-    seed,
-    subject::{Prompt, Subject},
-    trial::{Event, Task, Trajectory, Trials},
+    seed, stats,
+    subject::{Encoding, Prompt, Subject},
+    trial::{Event, Trajectory, Trials},
 };
 
 /// Trials that are run together. Many enough to fill the kernels' tiles, few enough that a run that is killed has
@@ -25,43 +24,43 @@ use crate::{
 const BATCH: usize = 512;
 /// Rows that the edits of a batch may replace, which are held in their final form while it is run.
 const BATCH_ROWS: usize = 1 << 20;
+/// Jobs that are made at a time where there are very many.
+const JOBS: usize = 4096;
 
-/// What is run and why, as far as it decides the results and is not in [`Settings`].
+/// What is run and why, as far as it decides the results and is not in [`Settings`]: each search says it of itself.
 #[derive(Clone, Debug, Default)]
-pub struct Spec {
+pub(crate) struct Spec {
     /// The command.
-    pub command: &'static str,
+    pub(crate) command: &'static str,
     /// What a bisection asks of each point.
-    pub predicate: Option<String>,
+    pub(crate) predicate: Option<String>,
     /// How a campaign draws its edits.
-    pub campaign: Option<CampaignFacts>,
+    pub(crate) campaign: Option<CampaignFacts>,
     /// Trials in all; `None` where the run decides as it goes.
-    pub trials: Option<usize>,
-    /// Of all that is random in the run.
-    pub seed: u64,
+    pub(crate) trials: Option<usize>,
     /// The edits, or what they are derived from. Runs with equal specifications, settings, prompts and models give
     /// equal records.
-    pub edits: String,
+    pub(crate) edits: String,
 }
 
 /// A trial to be run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Job {
+pub(crate) struct Job {
     /// Its number within the run.
-    pub trial: usize,
+    pub(crate) trial: usize,
     /// Index of the prompt.
-    pub prompt: usize,
+    pub(crate) prompt: usize,
     /// What is done to the head; random families are expanded when it is run.
-    pub edit: Edit,
+    pub(crate) edit: Edit,
     /// The family that the edit was taken from, as records name it.
-    pub family: Option<String>,
+    pub(crate) family: Option<String>,
     /// Its value there.
-    pub value: Option<Value>,
+    pub(crate) value: Option<Value>,
 }
 
 impl Job {
     /// Every edit on every prompt: prompts in order, for each the edits in order.
-    pub fn all(edits: &[Edit], prompts: usize) -> Vec<Self> {
+    pub(crate) fn all(edits: &[Edit], prompts: usize) -> Vec<Self> {
         (0..prompts)
             .flat_map(|prompt| edits.iter().map(move |edit| (prompt, edit.clone())))
             .enumerate()
@@ -70,20 +69,27 @@ impl Job {
     }
 }
 
-/// A run on one model and its prompts.
+/// A model, what it is asked, and how its answers are judged. Searches are run in it, one after the other: what the body
+/// computed for the prompts and their clean answers is there for all of them.
 pub struct Session<'a> {
     subject: &'a Subject,
     prompts: &'a [Prompt],
-    settings: &'a Settings,
+    settings: Settings,
     trials: Trials<'a, AnyBody>,
     head: Box<dyn Projection + 'a>,
     model_digest: String,
     head_digest: String,
-    run: RunFacts,
+    /// The search that was begun last.
+    run: Option<Run>,
     clean: Vec<CleanAnswer>,
-    shard: Option<Shard>,
     /// By number: trials of an earlier part of the run that were not asked for yet.
     finished: BTreeMap<usize, Record>,
+}
+
+/// What all records of a search have in common.
+struct Run {
+    facts: RunFacts,
+    threshold: f64,
 }
 
 impl<'a> Session<'a> {
@@ -91,57 +97,106 @@ impl<'a> Session<'a> {
     ///
     /// # Panics
     /// If there is no prompt.
-    pub fn new(subject: &'a Subject, prompts: &'a [Prompt], settings: &'a Settings, spec: Spec) -> Self {
+    pub fn new(subject: &'a Subject, prompts: &'a [Prompt], settings: Settings) -> Self {
         assert!(!prompts.is_empty(), "a prompt");
-        let model_digest = subject.checkpoint().model_digest().to_hex().to_string();
-        let run = facts(subject, prompts, settings, spec, &model_digest);
         Self {
             subject,
             prompts,
+            trials: subject.trials(prompts.iter().map(|prompt| prompt.ids.as_slice()), settings.max_tokens),
             settings,
-            trials: trials(subject, prompts.iter().map(|prompt| prompt.ids.as_slice()), settings.max_tokens),
             head: subject.projection(subject.head().view()),
-            model_digest,
+            model_digest: subject.checkpoint().model_digest().to_hex().to_string(),
             head_digest: subject.head_digest(),
-            run,
+            run: None,
             clean: Vec::new(),
-            shard: None,
             finished: BTreeMap::new(),
         }
     }
 
-    /// What a journal of this run must agree with; `prompts` are [`Session::prompt_ids`].
-    pub fn expectation<'b>(&'b self, prompts: &'b [&'b [u32]]) -> Expectation<'b> {
-        let backend = self.subject.backend();
-        Expectation {
-            run: &self.run,
-            model_digest: &self.model_digest,
-            threshold: self.settings.threshold,
-            backend: backend.name(),
-            kernel: (backend.decides() == backend.kernel()).then(|| backend.kernel()),
-            prompts,
-            shard: self.shard,
+    /// Begins a search, which has to be done before jobs are run: calibrates the threshold where it is not known, and says
+    /// what identifies the run to `progress`, which may bring finished trials.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub(crate) fn begin(
+        &mut self,
+        spec: Spec,
+        progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        let (subject, prompts) = (self.subject, self.prompts);
+        if self.settings.threshold == Threshold::Unknown {
+            let ids = calibrate::prompts(subject, &[], &Encoding::default(), prompts)?;
+            let calibration = calibrate::calibrate(subject, &ids, self.settings.max_tokens, &mut *progress)?;
+            self.settings.threshold = Threshold::Calibrated(calibration);
         }
+        let (threshold, calibration) = match &self.settings.threshold {
+            Threshold::Given(threshold) => (*threshold, None),
+            Threshold::Calibrated(calibration) => (calibration.threshold, Some(calibration)),
+            Threshold::Unknown => unreachable!("it was calibrated above"),
+        };
+        let facts = facts(subject, prompts, &self.settings, threshold, calibration, spec, &self.model_digest);
+        let run = self.run.insert(Run { facts, threshold });
+        self.finished.clear();
+        let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        let expectation = Expectation {
+            run: &run.facts,
+            model_digest: &self.model_digest,
+            threshold,
+            backend: subject.backend().name(),
+            kernel: subject.backend().decides(),
+            prompts: &ids,
+            shard: self.settings.shard,
+        };
+        progress(Progress::Begins(Beginning { expectation, finished: &mut self.finished }))
     }
 
-    /// The prompts' ids.
-    pub fn prompt_ids(&self) -> Vec<&'a [u32]> {
-        self.prompts.iter().map(|prompt| prompt.ids.as_slice()).collect()
+    /// Begins a search that is no more than every edit on every prompt, and runs it.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub(super) fn run_all(
+        &mut self,
+        command: &'static str,
+        edits: &[Edit],
+        progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
+    ) -> Result<Vec<Record>, RunError> {
+        let jobs = Job::all(edits, self.prompts.len());
+        let listed: Vec<String> = edits.iter().map(Edit::to_string).collect();
+        let spec = Spec { command, trials: Some(jobs.len()), edits: listed.join("\n"), ..Spec::default() };
+        self.begin(spec, progress)?;
+        self.run(&jobs, progress)
     }
 
-    /// Runs only the trials of `shard`, if there is one.
-    pub fn set_shard(&mut self, shard: Option<Shard>) {
-        self.shard = shard;
-    }
-
-    /// Takes trials that an earlier part of this run has finished: they are handed over again instead of being run.
-    pub fn resume(&mut self, records: Vec<Record>) {
-        self.finished.extend(records.into_iter().map(|record| (record.trial, record)));
-    }
-
-    /// What its records have in common.
-    pub const fn facts(&self) -> &RunFacts {
-        &self.run
+    /// Runs jobs and keeps every record that is finished, also of a run that then ends early. What is long in a record is
+    /// left out: nothing that is computed of many trials needs it, and an edit may list very many flips.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub(super) fn run_through(
+        &mut self,
+        mut jobs: impl Iterator<Item = Job>,
+        kept: &mut Vec<Record>,
+        progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        loop {
+            let some: Vec<Job> = jobs.by_ref().take(JOBS).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.run(&some, |told| {
+                let record = match &told {
+                    Progress::Record { record, .. } => Some((*record).clone()),
+                    _ => None,
+                };
+                progress(told)?;
+                if let Some(mut record) = record {
+                    (record.edit, record.prompt_ids) = (String::new(), Vec::new());
+                    (record.surprise, record.margin) = (Vec::new(), Vec::new());
+                    kept.push(record);
+                }
+                Ok(())
+            })?;
+        }
     }
 
     /// The model.
@@ -152,6 +207,11 @@ impl<'a> Session<'a> {
     /// What it is asked.
     pub const fn prompts(&self) -> &'a [Prompt] {
         self.prompts
+    }
+
+    /// How answers are judged. Once a search has begun, the threshold is known.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The clean answers, as records hold them; those of all prompts.
@@ -168,16 +228,19 @@ impl<'a> Session<'a> {
     }
 
     /// The trials of the clean model: its hidden states, and answers of other heads to the same prompts.
-    pub const fn trials(&mut self) -> &mut Trials<'a, AnyBody> {
+    pub(crate) const fn trials(&mut self) -> &mut Trials<'a, AnyBody> {
         &mut self.trials
     }
 
-    /// Runs jobs and gives their records in the order of the jobs, those of other shards left out. Each is handed to
-    /// `progress`, too, as soon as it is finished.
+    /// Runs jobs of the search that was begun, and gives their records in the order of the jobs, those of other shards left
+    /// out. Each is handed to `progress`, too, as soon as it is finished.
     ///
     /// # Errors
     /// [`RunError`]; records already handed over stand, and this session is of no further use.
-    pub fn run(
+    ///
+    /// # Panics
+    /// If no search was begun.
+    pub(crate) fn run(
         &mut self,
         jobs: &[Job],
         mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
@@ -211,7 +274,7 @@ impl<'a> Session<'a> {
                 break;
             }
             batch.taken += 1;
-            if self.shard.is_some_and(|shard| !shard.has(job.trial)) {
+            if self.settings.shard.is_some_and(|shard| !shard.has(job.trial)) {
                 continue;
             }
             if self.finished.contains_key(&job.trial) {
@@ -241,8 +304,8 @@ impl<'a> Session<'a> {
         batch: Batch<'_>,
         mut done: impl FnMut(Done) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        let Self { subject, prompts, settings, trials, head, model_digest, head_digest, run, clean, finished, .. } =
-            self;
+        let Self { subject, prompts, trials, head, model_digest, head_digest, run, clean, finished, .. } = self;
+        let run = run.as_ref().expect("a search was begun");
         let new: Vec<(usize, usize)> =
             batch.queue.iter().filter_map(|&(job, plan)| Some((job.prompt, plan?))).collect();
         let mut queue = batch.queue.into_iter();
@@ -304,17 +367,17 @@ impl<'a> Session<'a> {
                         verdict: Verdict::Gone,
                         tags: Vec::new(),
                         coherent_tokens: 0,
-                        threshold: settings.threshold,
+                        threshold: run.threshold,
                         surprise: trial.trajectory.surprise.iter().map(|&x| finite(x)).collect(),
                         margin: trial.trajectory.margin.iter().map(|&x| x.is_finite().then_some(x)).collect(),
                         kl_mean: mean(&trial.divergence),
-                        kl_p99: percentile_99(&trial.divergence),
+                        kl_p99: stats::percentile_99(&trial.divergence),
                         agreement: share_of(&trial.agreement),
                         expected: None,
                         expected_texts: prompt.expected.clone(),
                         documented: shift.and_then(|shift| seed::documented(&prompt.text, shift)),
                         clean: clean[trial.prompt].clone(),
-                        run: run.clone(),
+                        run: run.facts.clone(),
                         ms: share,
                     };
                     record.label();
@@ -343,25 +406,24 @@ enum Done {
     Record { record: Box<Record>, resumed: bool },
 }
 
-/// Trials of a model on prompts.
-pub(super) fn trials<'a>(
-    subject: &'a Subject,
-    prompts: impl Iterator<Item = &'a [u32]>,
-    max_tokens: usize,
-) -> Trials<'a, AnyBody> {
-    let task = Task { prompts: prompts.collect(), eos: subject.eos(), max_tokens, tying: subject.tying() };
-    Trials::new(subject.body(), subject.kernel(), subject.team(), task)
-}
-
 fn clean_answer(subject: &Subject, answer: &Trajectory) -> Result<CleanAnswer, RunError> {
     let text = subject.decode(&answer.tokens)?;
     Ok(CleanAnswer { tokens: answer.tokens.clone(), text, finish: answer.finish })
 }
 
 /// What all records of a run have in common.
-fn facts(subject: &Subject, prompts: &[Prompt], settings: &Settings, spec: Spec, model_digest: &str) -> RunFacts {
+fn facts(
+    subject: &Subject,
+    prompts: &[Prompt],
+    settings: &Settings,
+    threshold: f64,
+    calibration: Option<&Calibration>,
+    spec: Spec,
+    model_digest: &str,
+) -> RunFacts {
     let (config, layout) = (subject.checkpoint().config(), subject.head().layout());
-    let tied = if subject.shared() { "shared" } else { "separate" };
+    let tied = if subject.shared() { Tied::Shared } else { Tied::Separate };
+    let backend = subject.backend();
     let asked: Vec<_> = prompts.iter().map(|prompt| (&prompt.text, &prompt.ids, &prompt.expected)).collect();
     let decides = serde_json::json!([
         SCHEMA,
@@ -369,13 +431,13 @@ fn facts(subject: &Subject, prompts: &[Prompt], settings: &Settings, spec: Spec,
         spec.predicate,
         spec.campaign,
         spec.trials,
-        spec.seed,
+        settings.seed,
         spec.edits,
         settings.max_tokens,
-        settings.threshold.to_bits(),
-        settings.calibration,
+        threshold.to_bits(),
+        calibration,
         tied,
-        subject.backend().decides(),
+        backend.decides().unwrap_or(backend.name()),
         model_digest,
         asked,
     ]);
@@ -385,10 +447,10 @@ fn facts(subject: &Subject, prompts: &[Prompt], settings: &Settings, spec: Spec,
         trials: spec.trials,
         predicate: spec.predicate,
         campaign: spec.campaign,
-        seed: spec.seed,
+        seed: settings.seed,
         max_tokens: settings.max_tokens,
-        tied: tied.to_owned(),
-        calibration: settings.calibration.clone(),
+        tied,
+        calibration: calibration.cloned(),
         model: ModelFacts {
             model_type: config.family.model_type.to_owned(),
             num_hidden_layers: config.architecture.layers.len(),
@@ -428,28 +490,9 @@ fn share_of(x: &[bool]) -> Option<f64> {
     (!x.is_empty()).then(|| x.iter().filter(|&&holds| holds).count() as f64 / x.len() as f64)
 }
 
-/// The 99th percentile by nearest rank: the smallest value that at least 99 % do not exceed.
-pub(super) fn percentile_99(x: &[f64]) -> Option<f64> {
-    let mut sorted = x.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    // ceil(0.99 n), in integers: 0.99 has no exact binary form.
-    sorted.get((99 * sorted.len()).div_ceil(100).checked_sub(1)?).copied().and_then(finite)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_99th_percentile_is_the_nearest_rank() {
-        let numbers = |n: i32| (1..=n).map(f64::from).collect::<Vec<_>>();
-        assert_eq!(percentile_99(&numbers(1)), Some(1.0));
-        assert_eq!(percentile_99(&numbers(10)), Some(10.0));
-        assert_eq!(percentile_99(&numbers(100)), Some(99.0));
-        assert_eq!(percentile_99(&numbers(101)), Some(100.0));
-        assert_eq!(percentile_99(&[]), None);
-        assert_eq!(percentile_99(&[1.0, f64::NAN]), None);
-    }
 
     #[test]
     fn a_mean_of_what_is_not_finite_is_none() {

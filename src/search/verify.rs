@@ -10,7 +10,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{RunError, session::trials};
+use super::RunError;
 use crate::{
     checkpoint::digest::head_digest,
     edit::{Amount, Change, Edit, Random, shift_word},
@@ -108,7 +108,7 @@ pub fn verify(
     check("a shift is the 64-bit subtraction cast to 32 bits, and its negative undoes it", 30, failed);
 
     // Law 3 on this model: logits of each edit, in the register and from written memory.
-    let mut trials = trials(subject, prompts.iter().map(|prompt| prompt.ids.as_slice()), max_tokens);
+    let mut trials = subject.trials(prompts.iter().map(|prompt| prompt.ids.as_slice()), max_tokens);
     trials.run(&mut subject.projection(original), &[], |_| Ok::<_, RunError>(()))?;
     let hidden: Vec<Vec<f32>> = trials.clean_hidden(0).take(1).map(<[f32]>::to_vec).collect();
     let mut failed = Vec::new();

@@ -16,7 +16,7 @@
 use crate::{
     certificate::{Flip, Position, Rows, Within, census, least_flips, least_flips_within, scale_census, toward},
     edit::Edit,
-    kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
+    kernels::{Activations, Kernel, Pass, Product, Rounding, multiply, scalar},
     quant::{FloatType, Format, Layout, MatrixBuf, MatrixRef, Tensor, WeightsRef},
     team::Team,
     testing::heads::encode,
@@ -211,7 +211,7 @@ impl SmallHead {
         self.hidden.iter().for_each(|&(column, h)| hidden[column] = h);
         let team = Team::new(1);
         let executed = project(&matrix, &hidden, &team);
-        let rows = Rows::new(matrix, &team);
+        let rows = Rows::new(matrix, Rounding::KERNELS, &team);
         let position = Position::new(&rows, &hidden, &executed).map_err(|error| error.to_string())?;
         let token = position.token();
         let differ = |what: &str, certified: &dyn std::fmt::Debug, tried: &dyn std::fmt::Debug| {

@@ -32,6 +32,7 @@ use crate::{
         family::{self, Family},
     },
     quant::{FloatType, Format},
+    random::SplitMix64,
 };
 
 /// A small model. Fields are named as Llama's keys of `config.json`; the family says how keys and tensors are named in the files.
@@ -370,24 +371,4 @@ fn float_tensor(float_type: FloatType, shape: Vec<usize>, values: impl Iterator<
         FloatType::F32 => Dtype::F32,
     };
     FixtureTensor { dtype, shape, data: values.flat_map(|value| encode(float_type, value)).collect() }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-#[derive(Clone, Debug)]
-pub struct SplitMix64(pub u64);
-
-impl SplitMix64 {
-    /// 64 bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// In `[0, 1)`, in steps of 2^-24.
-    pub fn unit(&mut self) -> f32 {
-        (self.next_u64() >> 40) as f32 / (1u32 << 24) as f32
-    }
 }

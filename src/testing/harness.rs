@@ -78,7 +78,7 @@ use super::{
 use crate::model::{BodyError, Mlx, Precision};
 use crate::{
     edit::Edit,
-    search::verify::verify,
+    search::verify,
     subject::{Prompt, Subject},
 };
 
@@ -274,8 +274,7 @@ impl UnderTest {
     }
 
     fn asked(&self, subject: &Subject) -> Vec<Prompt> {
-        let prompt = |text: &String| subject.prompt(text, Vec::new(), &Default::default());
-        let prompts: Result<Vec<_>, _> = self.prompts.iter().map(prompt).collect();
+        let prompts: Result<Vec<_>, _> = self.prompts.iter().map(|text| subject.prompt(text)).collect();
         prompts.unwrap_or_else(|error| panic!("{}: {error}", subject.name()))
     }
 

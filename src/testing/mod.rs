@@ -16,7 +16,8 @@ pub mod heads;
 pub mod model;
 pub mod oracles;
 pub mod property;
-pub mod records;
+#[cfg(test)]
+pub(crate) mod records;
 pub mod regressions;
 pub mod snapshot;
 pub mod strategies;

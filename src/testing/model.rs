@@ -18,7 +18,7 @@ use crate::{
     head::{Head, HeadError},
     kernels::Kernel,
     model::{AnyBody, BodyError},
-    subject::{self, Encoding, Prompt, Subject},
+    subject::{self, Prompt, Subject},
     team::Team,
     tokenizer::TokenizerError,
     trial::{Task, Trajectory, Trial, Trials, Tying},
@@ -111,9 +111,7 @@ pub fn answers(
     plans: &[Plan],
     max_tokens: usize,
 ) -> Result<(Vec<Trajectory>, Vec<Trial>), BodyError> {
-    let prompts = prompts.iter().map(Vec::as_slice).collect();
-    let task = Task { prompts, eos: subject.eos(), max_tokens, tying: subject.tying() };
-    let mut trials = Trials::new(subject.body(), subject.kernel(), subject.team(), task);
+    let mut trials = subject.trials(prompts.iter().map(Vec::as_slice), max_tokens);
     let found = trials.all(&mut subject.projection(subject.head().view()), plans)?;
     Ok((trials.clean().cloned().collect(), found))
 }
@@ -151,11 +149,8 @@ impl Model {
     /// If there is no prompt, or `max_tokens` is 0.
     pub fn new(subject: Subject, prompts: &[&str], max_tokens: usize) -> Result<Self, ModelError> {
         let subject: &'static Subject = Box::leak(Box::new(subject));
-        let prompts: &'static [Prompt] = prompts
-            .iter()
-            .map(|text| subject.prompt(text, Vec::new(), &Encoding::default()))
-            .collect::<Result<Vec<_>, _>>()?
-            .leak();
+        let prompts: &'static [Prompt] =
+            prompts.iter().map(|text| subject.prompt(text)).collect::<Result<Vec<_>, _>>()?.leak();
         let mut head = Head::private(subject.head(), Arc::clone(subject.team()))?;
         let clean = head.digest();
         // A tied matrix is edited as the head alone.

@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     entropy::Entropy,
-    oracles::{Case, Reached, Verdict},
+    oracles::{Case, LawResult, Reached},
     regressions,
 };
 
@@ -40,7 +40,7 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
     entropy: usize,
     classes: &[impl AsRef<str>],
     draw: impl Fn(&[u8]) -> C,
-    law: impl Fn(&C, &mut Reached) -> Verdict,
+    law: impl Fn(&C, &mut Reached) -> LawResult,
 ) -> Reached {
     let reached = RefCell::new(Reached::default());
     for case in regressions::stored::<C>(name) {

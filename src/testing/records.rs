@@ -2,11 +2,11 @@
 
 use crate::{
     coherence::{Finish, Verdict},
-    record::{CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA},
+    record::{CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA, Tied},
 };
 
 /// A trial that wobbles, of a model that is not; a test changes what it is about.
-pub fn record() -> Record {
+pub(crate) fn record() -> Record {
     Record {
         schema: SCHEMA,
         trial: 0,
@@ -47,7 +47,7 @@ pub fn record() -> Record {
             campaign: None,
             seed: 0,
             max_tokens: 2,
-            tied: "separate".to_owned(),
+            tied: Tied::Separate,
             calibration: None,
             model: ModelFacts {
                 model_type: "llama".to_owned(),

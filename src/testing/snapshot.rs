@@ -19,9 +19,9 @@ use insta::{
 use super::comparators::Band;
 use crate::{
     record::Record,
-    search::{RunError, Session, Settings, Spec, calibrate, ladder::ladder},
+    search::{RunError, Session, Settings, ladder},
     seed,
-    subject::{Encoding, Prompt, Subject},
+    subject::{Prompt, Subject},
 };
 
 /// Within this, numbers are those of the snapshot, which holds four decimals.
@@ -38,10 +38,8 @@ pub const CPU_BOUND: f64 = 0.0;
 /// # Panics
 /// If there is no prompt.
 pub fn sheet(subject: &Subject, prompts: &[Prompt], max_tokens: usize) -> Result<String, RunError> {
-    let ids = calibrate::prompts(subject, &[], &Encoding::default(), prompts)?;
-    let settings = Settings::calibrated(calibrate::calibrate(subject, &ids, max_tokens, |_| Ok(()))?, max_tokens);
-    let spec = Spec { command: "ladder", edits: "the shifts of the notebook".to_owned(), ..Spec::default() };
-    let run = ladder(&mut Session::new(subject, prompts, &settings, spec), &seed::SHIFTS, |_| Ok(()))?;
+    let settings = Settings { max_tokens, ..Settings::default() };
+    let run = ladder(&mut Session::new(subject, prompts, settings), &seed::SHIFTS, |_| Ok(()))?;
     let layout = subject.head().layout();
     let first = &run.records[0];
     let mut out = String::new();

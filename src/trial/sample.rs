@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Finish, Pending, Running, Trajectory, Trials, trie::NodeId, vectors_at_once};
 use crate::{
-    edit::Generator,
     model::{Body, BodyError, Projection},
+    random::SplitMix64,
 };
 
 /// One answer to be drawn.
@@ -45,7 +45,7 @@ impl<B: Body> Trials<'_, B> {
         for part in draws.chunks(self.at_once(self.task.max_tokens)) {
             let mut running: Vec<Running> =
                 part.iter().map(|draw| Running::new(draw.prompt, None, self.root)).collect();
-            let mut generators: Vec<Generator> = part.iter().map(|draw| Generator::new(draw.seed)).collect();
+            let mut generators: Vec<SplitMix64> = part.iter().map(|draw| SplitMix64(draw.seed)).collect();
             self.start(&[], &mut running, &mut HashMap::new())?;
             while self.draw(head, &mut running, &mut generators, temperature)? {
                 waves += 1;
@@ -62,7 +62,7 @@ impl<B: Body> Trials<'_, B> {
         &mut self,
         head: &mut impl Projection,
         running: &mut [Running],
-        generators: &mut [Generator],
+        generators: &mut [SplitMix64],
         temperature: f32,
     ) -> Result<bool, BodyError> {
         let mut wanted: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
@@ -78,7 +78,7 @@ impl<B: Body> Trials<'_, B> {
         for part in wanted.chunks(vectors_at_once(head)) {
             let items: Vec<(u32, NodeId)> = part.iter().map(|&(node, _)| (0, node)).collect();
             let logits = self.logits(head, &items)?;
-            let mut draw = |&run: &usize| Drawn { uniform: generators[run].unit(), token: None };
+            let mut draw = |&run: &usize| Drawn { uniform: generators[run].positive_unit(), token: None };
             let mut drawn: Vec<Vec<Drawn>> =
                 part.iter().map(|(_, runs)| runs.iter().map(&mut draw).collect()).collect();
             team.for_each_chunk(&mut drawn, 1, |i, drawn| {

@@ -64,6 +64,37 @@ pub struct Snapshot {
     pub revision: String,
 }
 
+/// Where the files of a model are that was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Their folder; `None` for the model inside the program.
+    pub folder: Option<PathBuf>,
+    /// The commit of the hub, where the name is a hub id.
+    pub revision: Option<String>,
+}
+
+impl ModelName {
+    /// Where the model's files are, which are fetched if they are the hub's and the cache does not hold all of them. The
+    /// hub and the cache are those that the environment names.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn locate(self, progress: &mut dyn Progress) -> Result<Located, HubError> {
+        let model = match self {
+            Self::Demo => return Ok(Located { folder: None, revision: None }),
+            Self::Folder(folder) => return Ok(Located { folder: Some(folder), revision: None }),
+            Self::Hub(model) => model,
+        };
+        let settings = HubSettings::from_env()?;
+        let mut snapshot = model.resolve(&settings, progress)?;
+        // Another tool may have fetched configuration and weights alone.
+        if !settings.offline && !snapshot.folder.join("tokenizer.json").exists() {
+            snapshot = model.pull(&settings, progress)?;
+        }
+        Ok(Located { folder: Some(snapshot.folder), revision: Some(snapshot.revision) })
+    }
+}
+
 /// Is told how a download goes. `()` is told too, and does nothing.
 pub trait Progress {
     /// The download of `file`, of `size` bytes, begins or goes on: `present` of them are here. Called

@@ -248,11 +248,9 @@ mod tests {
     use crate::{
         kernels::{Activations, Kernel, Pass, Product, multiply, scalar},
         quant::{FloatType, WeightsRef},
+        random::SplitMix64,
         team::Team,
-        testing::{
-            fixture::SplitMix64,
-            heads::{affine, encode},
-        },
+        testing::heads::{affine, encode},
     };
 
     #[test]

@@ -145,10 +145,8 @@ mod tests {
     use crate::{
         kernels::{Activations, Top, products::block::BLOCK_ROWS, scalar, specification::vector::larger},
         quant::{FloatType, Layout},
-        testing::{
-            fixture::SplitMix64,
-            heads::{affine, encode},
-        },
+        random::SplitMix64,
+        testing::heads::{affine, encode},
     };
 
     /// The parts of a matrix of such codes and scales.

@@ -30,7 +30,7 @@ use blake3::Hash;
 use mlx_rs::{Array, Device, DeviceType, Dtype, transforms::eval};
 
 use super::{AnyBody, Backend, Body, BodyError, Extension, HeldHead, Parent, Projection, Query, Slot, Step};
-use crate::{checkpoint::Checkpoint, edit::Plan, quant::MatrixRef};
+use crate::{checkpoint::Checkpoint, edit::Plan, kernels::Rounding, quant::MatrixRef};
 use arrays::{Packed, Widen, floats};
 use cache::Cache;
 use decoder::{Decoder, Input};
@@ -250,9 +250,14 @@ impl Backend for Mlx {
         &self.kernel
     }
 
-    fn decides(&self) -> &str {
+    fn decides(&self) -> Option<&str> {
         // Another type and another device give other bits.
-        &self.kernel
+        Some(&self.kernel)
+    }
+
+    fn rounding(&self) -> Option<Rounding> {
+        // MLX states no order of additions.
+        None
     }
 
     fn body(&self) -> AnyBody {

@@ -1,7 +1,7 @@
 //! The one thread that everything of MLX lives on.
 //!
 //! An array may be sent to another thread but not shared, and one that is not evaluated yet can only be evaluated where
-//! it was made. Here no array ever leaves the thread that made it: what it is asked for are jobs, and what comes back
+//! it was made. Here no array ever leaves the thread that made it: it is sent requests, and what comes back
 //! are numbers.
 
 use std::{
@@ -12,12 +12,12 @@ use std::{
 use super::failed;
 use crate::model::BodyError;
 
-type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+type Request<S> = Box<dyn FnOnce(&mut S) + Send>;
 
 /// A thread with a state of its own, which never leaves it.
 pub(super) struct Owner<S> {
     /// `None` once it is to end.
-    jobs: Option<Sender<Job<S>>>,
+    requests: Option<Sender<Request<S>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -27,7 +27,7 @@ impl<S: 'static> Owner<S> {
     /// # Errors
     /// What `load` reports; [`BodyError::Backend`] if there can be no thread or `load` panics.
     pub(super) fn start(load: impl FnOnce() -> Result<S, BodyError> + Send + 'static) -> Result<Self, BodyError> {
-        let (jobs, queue) = channel::<Job<S>>();
+        let (requests, queue) = channel::<Request<S>>();
         let (loaded, wait) = channel();
         let run = move || {
             let mut state = match load() {
@@ -39,8 +39,8 @@ impl<S: 'static> Owner<S> {
                 }
             };
             let _ = loaded.send(Ok(()));
-            while let Ok(job) = queue.recv() {
-                job(&mut state);
+            while let Ok(request) = queue.recv() {
+                request(&mut state);
             }
         };
         let thread = thread::Builder::new()
@@ -48,38 +48,38 @@ impl<S: 'static> Owner<S> {
             .spawn(run)
             .map_err(|error| failed("start a thread", &error))?;
         // From here on the thread is waited for, whatever happens.
-        let owner = Self { jobs: Some(jobs), thread: Some(thread) };
+        let owner = Self { requests: Some(requests), thread: Some(thread) };
         wait.recv().unwrap_or_else(|_| Err(ended("load")))?;
         Ok(owner)
     }
 
-    /// What `job` finds on the thread. Jobs are done one at a time, in the order in which they were asked for.
+    /// What `request` finds on the thread. Requests are done one at a time, in the order in which they were asked for.
     ///
     /// # Errors
-    /// What the job reports; [`BodyError::Backend`] if it panics, or an earlier one did: the thread is gone then.
+    /// What the request reports; [`BodyError::Backend`] if it panics, or an earlier one did: the thread is gone then.
     pub(super) fn ask<T: Send + 'static>(
         &self,
         operation: &'static str,
-        job: impl FnOnce(&mut S) -> Result<T, BodyError> + Send + 'static,
+        request: impl FnOnce(&mut S) -> Result<T, BodyError> + Send + 'static,
     ) -> Result<T, BodyError> {
         let (answer, wait) = channel();
         self.tell(move |state| {
-            let _ = answer.send(job(state));
+            let _ = answer.send(request(state));
         });
         wait.recv().unwrap_or_else(|_| Err(ended(operation)))
     }
 
-    /// Has `job` done, and waits for nothing.
-    pub(super) fn tell(&self, job: impl FnOnce(&mut S) + Send + 'static) {
-        // Where the thread is gone, the job is dropped, and with it whatever it would have answered through.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send(Box::new(job)));
+    /// Has `request` done, and waits for nothing.
+    pub(super) fn tell(&self, request: impl FnOnce(&mut S) + Send + 'static) {
+        // Where the thread is gone, the request is dropped, and with it whatever it would have answered through.
+        let _ = self.requests.as_ref().map(|requests| requests.send(Box::new(request)));
     }
 }
 
 impl<S> Drop for Owner<S> {
     fn drop(&mut self) {
         // The state is taken down on its own thread, and before the program ends.
-        self.jobs = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_that_panics_is_an_error_then_and_ever_after() {
+    fn a_request_that_panics_is_an_error_then_and_ever_after() {
         let owner = Owner::start(|| Ok(41)).expect("a thread");
         assert_eq!(owner.ask("add", |n| Ok(*n + 1)).expect("an answer"), 42);
         let error = owner.ask::<()>("fall", |_| panic!("on purpose")).expect_err("a panic");

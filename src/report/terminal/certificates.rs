@@ -16,7 +16,7 @@ const POINTS: usize = 7;
 const NAME: usize = 14;
 
 /// One answer.
-pub fn answer(answer: &Answer, look: Look) -> String {
+pub(crate) fn answer(answer: &Answer, look: Look) -> String {
     let mut out = format!("\n{} -> {:?}\n", look.bold(&format!("{:?}", answer.prompt)), answer.text);
     let mut line = |name: &str, text: &str| {
         _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
@@ -100,7 +100,7 @@ pub fn answer(answer: &Answer, look: Look) -> String {
 }
 
 /// What several answers have in common.
-pub fn suite(suite: &Suite, look: Look) -> String {
+pub(crate) fn suite(suite: &Suite, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold(&format!("all {} answers together", suite.answers)));
     let mut line = |name: &str, text: &str| {
         _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
@@ -117,7 +117,7 @@ pub fn suite(suite: &Suite, look: Look) -> String {
 }
 
 /// What a search for collapse found.
-pub fn collapse(collapse: &Collapse, look: Look) -> String {
+pub(crate) fn collapse(collapse: &Collapse, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold("collapse, by a greedy search (fewer flips may do it, too)"));
     let mut line = |name: &str, text: &str| {
         _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));

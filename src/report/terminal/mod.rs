@@ -2,10 +2,10 @@
 //!
 //! Here is what all of these texts share: colors, numbers, and text of unknown origin made harmless.
 
-pub mod certificates;
-pub mod records;
+pub(crate) mod certificates;
+pub(crate) mod records;
 mod report;
-pub mod searches;
+pub(crate) mod searches;
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ impl Look {
 }
 
 /// `1000000` as `1,000,000`.
-pub fn grouped(number: i64) -> String {
+pub(crate) fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -93,12 +93,12 @@ pub(crate) fn tally(verdicts: &BTreeMap<Verdict, usize>) -> String {
 }
 
 /// Text of unknown origin, with everything spelled out that a terminal would act upon or not show.
-pub fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if is_seen(c) { c.to_string() } else { c.escape_debug().to_string() }).collect()
 }
 
 /// Whether a character shows itself, and nothing but itself.
-pub fn is_seen(c: char) -> bool {
+pub(crate) fn is_seen(c: char) -> bool {
     // Behind a letter, where Rust leaves combining marks as they are: they are letters of many scripts.
     c.is_ascii_graphic() || c == ' ' || ['a', c].iter().collect::<String>().escape_debug().count() == 2
 }

@@ -15,7 +15,7 @@ fn agreement(share: Option<f64>) -> String {
 }
 
 /// What each edit does over several prompts, a line for each; nothing where none was run on more than one.
-pub fn summaries(summaries: &[Summary], look: Look) -> String {
+pub(crate) fn summaries(summaries: &[Summary], look: Look) -> String {
     let Some(most) = summaries.iter().map(|summary| summary.spread.trials).max().filter(|&most| most > 1) else {
         return String::new();
     };
@@ -50,7 +50,7 @@ pub fn summaries(summaries: &[Summary], look: Look) -> String {
 }
 
 /// When a step counts as coherent, and how that was found: a line.
-pub fn rule(threshold: f64, calibration: Option<&Calibration>) -> String {
+pub(crate) fn rule(threshold: f64, calibration: Option<&Calibration>) -> String {
     match calibration {
         None => format!("a step is coherent up to a surprise of {threshold} nats, as was given\n"),
         Some(calibration) => format!(
@@ -62,13 +62,13 @@ pub fn rule(threshold: f64, calibration: Option<&Calibration>) -> String {
 }
 
 /// The heading over the records of one prompt.
-pub fn heading(prompt: &str, look: Look) -> String {
+pub(crate) fn heading(prompt: &str, look: Look) -> String {
     let columns = "shift or edit  verdict     documented   KL nats  agree  coherent  response";
     format!("\n{}\n{}\n", look.bold(&format!("{prompt:?}")), look.dim(columns))
 }
 
 /// One record, two lines: what was found, and what the head's first words were.
-pub fn record(record: &Record, look: Look) -> String {
+pub(crate) fn record(record: &Record, look: Look) -> String {
     let edit = record.shift.map_or_else(|| plain(&record.edit), grouped);
     let steps = record.surprise.len();
     let agreement = agreement(record.agreement);
@@ -94,13 +94,13 @@ pub fn record(record: &Record, look: Look) -> String {
 }
 
 /// The tags of a record, in their one spelling, that of the record.
-pub fn tags(record: &Record) -> Vec<String> {
+pub(crate) fn tags(record: &Record) -> Vec<String> {
     let tag = |tag| serde_json::to_value(tag).ok().and_then(|tag| tag.as_str().map(str::to_owned));
     record.tags.iter().filter_map(tag).collect()
 }
 
 /// The way back.
-pub fn restored(restored: &Restored, look: Look) -> String {
+pub(crate) fn restored(restored: &Restored, look: Look) -> String {
     let verdict = |holds: bool, yes: &str, no: &str| {
         let color = if holds { AnsiColor::Green } else { AnsiColor::BrightRed };
         look.paint(Style::new().fg_color(Some(Color::Ansi(color))).bold(), if holds { yes } else { no })

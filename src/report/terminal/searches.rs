@@ -22,7 +22,7 @@ fn value(value: Value) -> String {
 }
 
 /// Every point of a bisection in order, a line between the two ends of each crossing, and what that means.
-pub fn bisection(found: &Bisection, look: Look) -> String {
+pub(crate) fn bisection(found: &Bisection, look: Look) -> String {
     let Bisection { family, predicate, nested, points, crossings, .. } = found;
     let prompts: usize = points.first().map_or(0, |point| point.verdicts.values().sum());
     let width = points.iter().map(|point| value(point.value).len()).max().unwrap_or(0).max(13);
@@ -88,7 +88,7 @@ const fn letter(verdict: Verdict) -> &'static str {
 }
 
 /// A map as two grids, digits down and values across: median verdicts, then mean divergences in their colors.
-pub fn map(cells: &[Cell], look: Look) -> String {
+pub(crate) fn map(cells: &[Cell], look: Look) -> String {
     let cell = |digit, value| cells.iter().find(|cell| (cell.digit, cell.value) == (digit, value));
     let most = cells.iter().map(|cell| cell.spread.trials).max().unwrap_or(0);
     let over = if most == 1 { "one prompt".to_owned() } else { format!("{most} prompts") };
@@ -125,7 +125,7 @@ pub fn map(cells: &[Cell], look: Look) -> String {
 }
 
 /// The rows of a campaign as a table.
-pub fn campaign(rows: &[Row], look: Look) -> String {
+pub(crate) fn campaign(rows: &[Row], look: Look) -> String {
     let mut out = String::new();
     let columns = "flips or rate  of       trials  changed  share    95 % interval      verdicts";
     _ = writeln!(out, "\n{}", look.dim(columns));
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::{
         record::{CampaignFacts, Record},
-        search::{bisect::Bisection, campaign, map},
+        search::{bisect::Bisection, campaign::rows, map::cells},
         testing::records::record,
     };
 
@@ -219,14 +219,14 @@ mod tests {
             at(7, 15, Verdict::Dying, Some(12.34)),
             at(3, 0, Verdict::Gone, None),
         ];
-        let text = map(&map::cells(&records), PLAIN);
+        let text = map(&cells(&records), PLAIN);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.contains(&"    digit  0  1  2  3  4  5  6  7  8  9  a  b  c  d  e  f"), "{text}");
         assert!(lines.contains(&" 0 (16^0)  .  H  .  .  .  .  .  .  .  .  .  .  .  .  .  ."), "{text}");
         assert!(lines.iter().any(|line| line.starts_with(" 7 (16^7)") && line.ends_with('Y')), "{text}");
         assert!(lines.iter().any(|line| line.starts_with(" 7 (16^7)") && line.ends_with("12.3")), "{text}");
         assert!(lines.iter().any(|line| line.starts_with(" 3 (16^3)  n/a")), "{text}");
-        let colored = map(&map::cells(&records), Look { color: true });
+        let colored = map(&cells(&records), Look { color: true });
         let stripped = colored.split('\u{1b}').map(|part| part.split_once('m').map_or(part, |(_, rest)| rest));
         assert_eq!(stripped.skip(1).collect::<String>().trim_start(), text.trim_start());
     }
@@ -244,7 +244,7 @@ mod tests {
             record
         };
         let records: Vec<Record> = (0..100).map(|trial| at(trial, trial == 7)).collect();
-        let text = campaign(&campaign::rows(&records), PLAIN);
+        let text = campaign(&rows(&records), PLAIN);
         let row = "        1,000  biases      100        1      1 %  0.18 % to 5.4 %    WOBBLING 100  (ended early)";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("nominal"), "{text}");

@@ -4,7 +4,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim};
+use super::{Case, LawResult, Reached, claim};
 use crate::testing::brute_force::SmallHead;
 
 /// The bytes that a [`SmallHead`] is made of.
@@ -27,7 +27,7 @@ impl Case for Certified {
     const CLASSES: &'static [&'static str] = &["least 1", "least 2", "least 3", "least 4"];
     const ENTROPY: usize = 64;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         match SmallHead::from_bytes(&self.bytes).check() {
             Ok(checked) => {
                 if let Some(least @ 1..=4) = checked.least.filter(|_| checked.exhausted) {

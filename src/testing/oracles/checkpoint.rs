@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim, with_native_families};
+use super::{Case, LawResult, Reached, claim, with_native_families};
 use crate::{
     checkpoint::{Bytes, Checkpoint, CheckpointError, Family, family::NATIVE},
     testing::{
@@ -72,7 +72,7 @@ impl Case for Damaged {
         &with_native_families::<{ 4 + NATIVE.len() }>(&["model", "config", "tensors", "weights"]);
     const ENTROPY: usize = 64;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         any_files(self.files(), reached)
     }
 }
@@ -129,7 +129,7 @@ pub fn valid() -> &'static [Files] {
 ///
 /// # Errors
 /// The violation.
-pub fn any_files(files: Files, reached: &mut Reached) -> Verdict {
+pub fn any_files(files: Files, reached: &mut Reached) -> LawResult {
     match Checkpoint::from_files(files) {
         Ok(checkpoint) => {
             used(&checkpoint)?;
@@ -160,7 +160,7 @@ pub fn any_files(files: Files, reached: &mut Reached) -> Verdict {
 }
 
 /// What the checks promise of a model: nothing that its users do may panic.
-fn used(checkpoint: &Checkpoint) -> Verdict {
+fn used(checkpoint: &Checkpoint) -> LawResult {
     let (config, architecture) = (checkpoint.config(), &checkpoint.config().architecture);
     let head = checkpoint.weights().head().view();
     let (rows, cols, groups) = (head.layout().rows(), head.layout().cols(), head.layout().groups_per_row());

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, Violation, claim};
+use super::{Case, LawResult, Reached, Violation, claim};
 use crate::{
     edit::{Change, Edit},
     head::{Applied, Head, HeadError, Restoration},
@@ -68,7 +68,7 @@ impl Case for Guards {
         &["changed", "unchanged", "nested", "dropped", "restored", "returned", "panicked", "change taken back"];
     const ENTROPY: usize = 160;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         changes(&self.head, &self.edits, reached)?;
         let stored = self.head.quantized();
         let mut head = self.head.head(self.threads);
@@ -107,7 +107,7 @@ fn refused(edit: &Edit, error: &HeadError) -> Violation {
 ///
 /// # Errors
 /// The violation.
-pub fn guards(head: &mut Head, edits: &[Edit], end: End, reached: &mut Reached) -> Verdict {
+pub fn guards(head: &mut Head, edits: &[Edit], end: End, reached: &mut Reached) -> LawResult {
     let clean = head.view().to_buf();
     let mut plain = Plain::of(&head.view());
     let states: Vec<MatrixBuf> = edits
@@ -234,7 +234,7 @@ fn check_state(
 ///
 /// # Errors
 /// The violation.
-pub fn changes(head: &MatrixBuf, edits: &[Edit], reached: &mut Reached) -> Verdict {
+pub fn changes(head: &MatrixBuf, edits: &[Edit], reached: &mut Reached) -> LawResult {
     let all = edits.iter().fold(Edit::clean(), |all, edit| all.then(edit));
     let all = all.expand(head.layout()).map_err(|error| refused(&all, &error.into()))?;
     let mut written = head.clone();

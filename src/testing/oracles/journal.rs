@@ -12,7 +12,7 @@ use std::{
 use arbitrary::{Arbitrary, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim};
+use super::{Case, LawResult, Reached, claim};
 use crate::{
     checkpoint::Checkpoint,
     edit::Edit,
@@ -21,7 +21,7 @@ use crate::{
         Record,
         journal::{Journal, JournalError, Resumed, parse, same_result},
     },
-    search::{Job, Session, Settings, Spec},
+    search::{Job, Progress, RunError, Session, Settings, Spec},
     subject::{Prompt, Subject},
     team::Team,
     testing::fixture::Fixture,
@@ -100,7 +100,7 @@ impl Case for Torn {
     ];
     const ENTROPY: usize = 48;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         with_run(|run| run.torn(self, reached))
     }
 }
@@ -156,7 +156,10 @@ impl Run {
             records: Vec::new(),
             path: std::env::temp_dir().join(name),
         };
-        let records = run.session().run(&run.jobs, |_| Ok(())).expect("trials");
+        let mut session = run.session();
+        session.begin(run.spec(), &mut |_| Ok(())).expect("nothing is in its way");
+        let records = session.run(&run.jobs, |_| Ok(())).expect("trials");
+        drop(session);
         for record in &records {
             run.bytes.extend(serde_json::to_vec(record).expect("a record"));
             run.bytes.push(b'\n');
@@ -166,11 +169,14 @@ impl Run {
     }
 
     fn session(&self) -> Session<'_> {
-        let spec = Spec { command: "probe", trials: Some(self.jobs.len()), ..Spec::default() };
-        Session::new(&self.subject, &self.prompts, &self.settings, spec)
+        Session::new(&self.subject, &self.prompts, self.settings.clone())
     }
 
-    fn torn(&self, torn: &Torn, reached: &mut Reached) -> Verdict {
+    fn spec(&self) -> Spec {
+        Spec { command: "probe", trials: Some(self.jobs.len()), ..Spec::default() }
+    }
+
+    fn torn(&self, torn: &Torn, reached: &mut Reached) -> LawResult {
         let left = usize::from(torn.left) % (self.bytes.len() + 1);
         let mut bytes = self.bytes[..left].to_vec();
         for &(at, byte) in torn.written.iter().filter(|_| left > 0) {
@@ -184,15 +190,20 @@ impl Run {
         let read = || fs::read(&self.path).expect("a file for temporary data can be read");
         fs::write(&self.path, &bytes).expect("a file for temporary data can be written");
         let mut session = self.session();
-        let ids = session.prompt_ids();
-        let resumed = Journal::open(&self.path).and_then(|mut journal| {
-            let records = journal.resume(&session.expectation(&ids))?;
-            Ok((journal, records))
+        let mut resumed = None;
+        let begun = session.begin(self.spec(), &mut |progress| {
+            if let Progress::Begins(mut beginning) = progress {
+                let mut journal = Journal::open(&self.path)?;
+                let found = journal.resume(&beginning.expectation)?;
+                beginning.resume(found.records.clone());
+                resumed = Some((journal, found));
+            }
+            Ok(())
         });
         let on_disk = read();
-        let (mut journal, Resumed { records: finished, cut }) = match resumed {
-            Ok(resumed) => resumed,
-            Err(error) => {
+        let (mut journal, Resumed { records: finished, cut }) = match begun {
+            Ok(()) => resumed.expect("the journal was resumed"),
+            Err(RunError::Journal(error)) => {
                 claim!(LAW, !own, CUT, "cut at {left} it is refused: {error}");
                 let count = bytes.len();
                 claim!(LAW, on_disk == bytes, BROKEN, "{error}, and {} of {count} bytes are left", on_disk.len());
@@ -209,6 +220,7 @@ impl Run {
                 reached.one(if torn.appended.is_empty() { "broken and refused" } else { "foreign and refused" });
                 return Ok(());
             }
+            Err(error) => panic!("{error}"),
         };
         // Blank space behind whole lines is no loss.
         let blank = !finished.is_empty() && last.trim_ascii().is_empty();
@@ -232,10 +244,9 @@ impl Run {
             "cut at {left}, {} of {ends} finished trials are known",
             finished.len()
         );
-        session.resume(finished);
         let mut lines = Vec::new();
         let records = session.run(&self.jobs, |progress| {
-            if let crate::search::Progress::Record { record, resumed: false } = progress {
+            if let Progress::Record { record, resumed: false } = progress {
                 lines.push(serde_json::to_vec(record).expect("a record"));
             }
             Ok(())

@@ -4,14 +4,14 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, Violation, claim, logits};
+use super::{Case, LawResult, Reached, Violation, claim, logits};
 use crate::{
     kernels::{Activations, Differences, Kernel, Pass, Paths, Product, Top, multiply, scalar, tops},
     model::{CpuProjection, Projection},
     quant::{DenseRef, FloatType, Layout, MatrixBuf, MatrixRef, Tensor, WeightsRef},
+    random::SplitMix64,
     testing::{
         comparators::{POISON, all_written, same_bits, same_bits_double},
-        fixture::SplitMix64,
         heads::{encode, team},
         strategies::{choose, edits, heads as shapes, one_in, some},
     },
@@ -84,7 +84,7 @@ impl Case for Products {
         classes
     }
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         let x = vectors(self.vectors * self.head.layout().cols(), self.seed);
         products(&self.head, &self.shifts, &x, self.odd, reached)?;
         let shape = (self.head.layout().rows(), self.columns);
@@ -125,7 +125,7 @@ pub(super) fn instruction_sets() -> Vec<Kernel> {
 ///
 /// # Errors
 /// The violation.
-pub fn products(head: &MatrixBuf, shifts: &[u32], x: &[f32], odd: bool, reached: &mut Reached) -> Verdict {
+pub fn products(head: &MatrixBuf, shifts: &[u32], x: &[f32], odd: bool, reached: &mut Reached) -> LawResult {
     // One byte ahead of the data makes every part misaligned.
     let moved = |part: &Vec<u8>| [&[0][..usize::from(odd)], part].concat();
     let (weight, scales, biases) = (moved(head.weight()), moved(head.scales()), head.biases().map(moved));
@@ -214,7 +214,7 @@ fn chosen(
 ///
 /// # Errors
 /// The violation.
-pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> Verdict {
+pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> LawResult {
     let screens: Vec<Kernel> =
         Kernel::available().into_iter().filter(|kernel| kernel.paths().contains(Paths::SCREEN)).collect();
     if screens.is_empty() {
@@ -294,7 +294,7 @@ pub fn dense(
     x: &[f32],
     seed: u64,
     reached: &mut Reached,
-) -> Verdict {
+) -> LawResult {
     let data: Vec<u8> =
         [0].into_iter().chain(vectors(rows * cols, !seed).iter().flat_map(|&y| encode(float_type, y))).collect();
     let matrix = DenseRef::new(rows, cols, float_type, &data[1..]).expect("as long as its shape asks for");
@@ -318,7 +318,7 @@ pub fn dense(
     Ok(())
 }
 
-fn equal(out: &[f32], expected: &[f32], claim: &'static str, what: impl Fn() -> String) -> Verdict {
+fn equal(out: &[f32], expected: &[f32], claim: &'static str, what: impl Fn() -> String) -> LawResult {
     if let Err(at) = all_written(out) {
         return Err(Violation { law: LAW, claim: "every output is written", seen: format!("{}: {at} not", what()) });
     }
@@ -365,7 +365,7 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
 ///
 /// # Errors
 /// The violation.
-pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> Verdict {
+pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> LawResult {
     let run = |kernel| {
         let mut random = SplitMix64(seed);
         rest_of_a_forward_pass(kernel, columns, || 2.0 * random.unit() - 1.0)

@@ -1,10 +1,11 @@
 //! Law 4 for the statistics of logits: one result on every kernel, the same whether all logits are read or only the
 //! spans in which some are replaced.
 
-use super::{Reached, Verdict, claim, kernel::instruction_sets};
+use super::{LawResult, Reached, claim, kernel::instruction_sets};
 use crate::{
     kernels::{Differences, Peaks, Replaced, Spans, Top},
-    testing::{comparators::same_bits_double, fixture::SplitMix64},
+    random::SplitMix64,
+    testing::comparators::same_bits_double,
 };
 
 const LAW: u8 = 4;
@@ -24,7 +25,7 @@ fn known(found: Option<(Top, f64)>, mean: f64) -> Known {
 ///
 /// # Errors
 /// The violation.
-pub fn statistics(count: usize, seed: u64, reached: &mut Reached) -> Verdict {
+pub fn statistics(count: usize, seed: u64, reached: &mut Reached) -> LawResult {
     let mut random = SplitMix64(seed);
     let wild = seed.is_multiple_of(4);
     let draw = |random: &mut SplitMix64| match random.next_u64() % if wild { 24 } else { 12 } {

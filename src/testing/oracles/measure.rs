@@ -5,7 +5,7 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, Violation, claim};
+use super::{Case, LawResult, Reached, Violation, claim};
 use crate::{
     edit::{Change, Edit},
     kernels::Kernel,
@@ -51,7 +51,7 @@ impl Case for Measurement {
         &["bytes", "rows replaced", "shifted", "both", "expanded", "finite logits", "logits that are not finite"];
     const ENTROPY: usize = 160;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         let edit = self.edits.iter().fold(Edit::clean(), |all, edit| all.then(edit));
         bytes(&self.head, &edit, reached)?;
         let x = vectors(self.vectors * self.head.layout().cols(), self.seed);
@@ -63,7 +63,7 @@ impl Case for Measurement {
 ///
 /// # Errors
 /// The violation.
-pub fn bytes(head: &MatrixBuf, edit: &Edit, reached: &mut Reached) -> Verdict {
+pub fn bytes(head: &MatrixBuf, edit: &Edit, reached: &mut Reached) -> LawResult {
     let (view, layout) = (head.view(), head.layout());
     let mut expected = Plain::of(&view);
     expected.apply(edit);
@@ -111,7 +111,7 @@ pub fn bytes(head: &MatrixBuf, edit: &Edit, reached: &mut Reached) -> Verdict {
 ///
 /// # Errors
 /// The violation.
-pub fn logits(head: &MatrixBuf, edit: &Edit, x: &[f32], reached: &mut Reached) -> Verdict {
+pub fn logits(head: &MatrixBuf, edit: &Edit, x: &[f32], reached: &mut Reached) -> LawResult {
     let view = head.view();
     let mut plain = Plain::of(&view);
     plain.apply(edit);

@@ -56,8 +56,8 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// What an oracle gives.
-pub type Verdict = Result<(), Violation>;
+/// What an oracle gives: nothing, where the law holds.
+pub type LawResult = Result<(), Violation>;
 
 /// How often assertions were reached, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,7 +146,7 @@ pub trait Case: fmt::Debug + Serialize + DeserializeOwned + for<'a> Arbitrary<'a
     ///
     /// # Errors
     /// The [`Violation`], where it does not hold.
-    fn check(&self, reached: &mut Reached) -> Verdict;
+    fn check(&self, reached: &mut Reached) -> LawResult;
 }
 
 /// Returns a [`Violation`] of `$law` unless `$holds`.

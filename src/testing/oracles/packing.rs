@@ -4,7 +4,7 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim};
+use super::{Case, LawResult, Reached, claim};
 use crate::{
     quant::{MatrixBuf, Width},
     testing::{
@@ -44,7 +44,7 @@ impl Case for Packing {
         &["words", "codes of a word", "codes of two words", "a code replaced", "rows"];
     const ENTROPY: usize = 256;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         for width in widths() {
             words(&self.words, self.cut, width, reached)?;
             for &word in self.words.iter().chain([&self.value]) {
@@ -76,7 +76,7 @@ fn bytes_of(words: &[u32]) -> Vec<u8> {
 ///
 /// # Errors
 /// The violation.
-pub fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> Verdict {
+pub fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> LawResult {
     let bits = width.bits();
     let (bytes, expected) = (bytes_of(words), defined(words, width));
     let codes: Vec<u32> = width.unpack(&bytes).collect();
@@ -125,7 +125,7 @@ pub fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> 
 ///
 /// # Errors
 /// The violation.
-pub fn replaced(words: [u32; 2], at: usize, value: u32, width: Width, reached: &mut Reached) -> Verdict {
+pub fn replaced(words: [u32; 2], at: usize, value: u32, width: Width, reached: &mut Reached) -> LawResult {
     let mut codes = defined(&words, width);
     let (at, mut written) = (at % codes.len(), bytes_of(&words));
     let left = |bytes: &[u8]| bytes.last().map(|last| u32::from(*last) >> (8 - 64 % width.bits()));
@@ -147,7 +147,7 @@ pub fn replaced(words: [u32; 2], at: usize, value: u32, width: Width, reached: &
 ///
 /// # Errors
 /// The violation.
-pub fn matrix(head: &MatrixBuf, reached: &mut Reached) -> Verdict {
+pub fn matrix(head: &MatrixBuf, reached: &mut Reached) -> LawResult {
     let (view, layout) = (head.view(), head.layout());
     let plain = Plain::of(&view);
     for row in 0..layout.rows() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, Violation, claim};
+use super::{Case, LawResult, Reached, Violation, claim};
 use crate::{
     edit::{Edit, Plan},
     head::{Applied, HeadError},
@@ -59,7 +59,7 @@ impl Case for Perturbations {
         &["rows replaced", "shifted", "another answer", "the clean answer", "nested"];
     const ENTROPY: usize = 128;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         with_demo(|model| perturb(model, &self.edits, reached))
     }
 }
@@ -71,7 +71,7 @@ impl Case for Perturbations {
 ///
 /// # Panics
 /// If an edit does not fit.
-pub fn perturb(model: &mut Model, edits: &[Edit], reached: &mut Reached) -> Verdict {
+pub fn perturb(model: &mut Model, edits: &[Edit], reached: &mut Reached) -> LawResult {
     let subject = model.subject;
     let original = subject.head().view();
     let composed = edits.iter().fold(Edit::clean(), |all, edit| all.then(edit));
@@ -162,9 +162,9 @@ fn not_applied(edit: &Edit, error: &HeadError) -> Violation {
 fn nested(
     applied: &mut Applied<'_>,
     rest: &[Edit],
-    innermost: &mut dyn FnMut(&mut Applied<'_>) -> Verdict,
+    innermost: &mut dyn FnMut(&mut Applied<'_>) -> LawResult,
     reached: &mut Reached,
-) -> Verdict {
+) -> LawResult {
     let Some((edit, rest)) = rest.split_first() else { return innermost(applied) };
     let found = applied.digest();
     let mut inner = applied.apply(edit).map_err(|error| not_applied(edit, &error))?;

@@ -5,7 +5,7 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim};
+use super::{Case, LawResult, Reached, claim};
 use crate::{
     edit::{Edit, shift_word},
     quant::MatrixBuf,
@@ -46,7 +46,7 @@ impl Case for Shifts {
     const CLASSES: &'static [&'static str] = &["word", "moved every word", "moved none", "sum wrapped", "two texts"];
     const ENTROPY: usize = 64;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         for shift in [self.a, self.b, self.a.wrapping_add(self.turns.wrapping_shl(32))] {
             word(self.word, shift, reached)?;
         }
@@ -58,7 +58,7 @@ impl Case for Shifts {
 ///
 /// # Errors
 /// The violation.
-pub fn word(word: u32, shift: i64, reached: &mut Reached) -> Verdict {
+pub fn word(word: u32, shift: i64, reached: &mut Reached) -> LawResult {
     let shifted = shift_word(word, shift);
     let cast = i64::from(word).wrapping_sub(shift) as u32;
     claim!(
@@ -89,7 +89,7 @@ pub fn word(word: u32, shift: i64, reached: &mut Reached) -> Verdict {
 ///
 /// # Errors
 /// The violation.
-pub fn cast(words: &[u32], shift: i64, found: &[u32], reached: &mut Reached) -> Verdict {
+pub fn cast(words: &[u32], shift: i64, found: &[u32], reached: &mut Reached) -> LawResult {
     let expected: Vec<u32> = words.iter().map(|&word| shift_word(word, shift)).collect();
     let differs = (0..words.len().max(found.len())).find(|&i| expected.get(i) != found.get(i));
     claim!(
@@ -109,7 +109,7 @@ pub fn cast(words: &[u32], shift: i64, found: &[u32], reached: &mut Reached) -> 
 ///
 /// # Errors
 /// The violation.
-pub fn head(head: &MatrixBuf, a: i64, b: i64, turns: i64, reached: &mut Reached) -> Verdict {
+pub fn head(head: &MatrixBuf, a: i64, b: i64, turns: i64, reached: &mut Reached) -> LawResult {
     let view = head.view();
     let plan = |edit: &Edit| edit.plan(&view).expect("a shift fits every head");
     let (there, back) = (Edit::shift(a), Edit::shift(a.wrapping_neg()));

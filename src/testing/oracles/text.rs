@@ -4,7 +4,7 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim};
+use super::{Case, LawResult, Reached, claim};
 use crate::{
     edit::Edit,
     testing::strategies::{self, edits::any_edit},
@@ -25,7 +25,7 @@ impl Case for Text {
     const CLASSES: &'static [&'static str] = &[];
     const ENTROPY: usize = 64;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         text(&self.text, reached)
     }
 }
@@ -66,7 +66,7 @@ impl Case for Texts {
     ];
     const ENTROPY: usize = 192;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         printed(&self.edit, reached)?;
         text(&self.text, reached)?;
         // Cut anywhere, too.
@@ -79,7 +79,7 @@ impl Case for Texts {
 ///
 /// # Errors
 /// The violation.
-pub fn text(text: &str, reached: &mut Reached) -> Verdict {
+pub fn text(text: &str, reached: &mut Reached) -> LawResult {
     match text.parse::<Edit>() {
         Ok(edit) => {
             let printed = edit.to_string();
@@ -124,7 +124,7 @@ pub fn text(text: &str, reached: &mut Reached) -> Verdict {
 ///
 /// # Errors
 /// The violation.
-pub fn printed(edit: &Edit, reached: &mut Reached) -> Verdict {
+pub fn printed(edit: &Edit, reached: &mut Reached) -> LawResult {
     let text = edit.to_string();
     claim!(LAW, text.is_ascii() && !text.contains('\n'), "an edit's text is one line of ASCII", "{text:?}");
     let parsed = text.parse::<Edit>();

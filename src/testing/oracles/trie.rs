@@ -8,7 +8,7 @@ use std::{
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, Reached, Verdict, claim, with_native_families};
+use super::{Case, LawResult, Reached, claim, with_native_families};
 use crate::{
     checkpoint::{
         Checkpoint, Family,
@@ -119,7 +119,7 @@ impl Case for Waves {
         &with_native_families::<{ 5 + NATIVE.len() }>(&["stop", "length", "nonfinite", "prefill", "shared embedding"]);
     const ENTROPY: usize = 192;
 
-    fn check(&self, reached: &mut Reached) -> Verdict {
+    fn check(&self, reached: &mut Reached) -> LawResult {
         let family = family::of_model_type(&self.family).expect("a stored case names a native family");
         let checkpoint = model(family, self.model, self.shared);
         reached.one(family.model_type);
@@ -164,7 +164,7 @@ pub fn waves(
     edits: &[Edit],
     setting: &Setting<'_>,
     reached: &mut Reached,
-) -> Verdict {
+) -> LawResult {
     let trials = together(checkpoint, kernel, prompts, edits, setting);
     claim!(
         LAW,

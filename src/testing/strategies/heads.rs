@@ -6,7 +6,8 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use super::{choose, one_in};
 use crate::{
     quant::{FloatType, Format, Layout, MatrixBuf, Tensor},
-    testing::{fixture::SplitMix64, heads::encode},
+    random::SplitMix64,
+    testing::heads::encode,
 };
 
 /// Widths of codes that a head may have.
@@ -51,7 +52,7 @@ pub fn layout(u: &mut Unstructured<'_>) -> Result<Layout> {
 const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
 
 /// A layout of long rows: 1 to 9 of them, or near 32 or 64 (a kernel's block of work, and a stream's), a few of them near 512,
-/// where one thread has blocks of 64; as many columns as one of [`COLUMNS`], or a group fewer or more.
+/// where one thread has blocks of 64; as many columns as one of `COLUMNS`, or a group fewer or more.
 ///
 /// # Errors
 /// As [`word`].

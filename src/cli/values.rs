@@ -23,7 +23,7 @@ use std::{
 use crate::edit::Value;
 
 /// Values that a list may have at most.
-pub const LIMIT: usize = 1_000_000;
+pub(super) const LIMIT: usize = 1_000_000;
 
 /// Bytes of a file of values that are read at most.
 const FILE_BYTES: u64 = 64 << 20;
@@ -31,7 +31,7 @@ const FILE_BYTES: u64 = 64 << 20;
 /// A list that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ValuesError {
+pub(super) enum ValuesError {
     /// One of its items is wrong.
     #[error("{place}{item:?} {problem}")]
     Item {
@@ -55,7 +55,7 @@ pub enum ValuesError {
 /// What is wrong with an item of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Problem {
+pub(super) enum Problem {
     /// It is neither a value nor a range.
     #[error(
         "is no value: expected an integer of 64 bits, a rate such as 1e-6, a power such as 2^31, or a range such as \
@@ -89,7 +89,7 @@ pub enum Problem {
 ///
 /// # Errors
 /// [`ValuesError`].
-pub fn values(list: &str) -> Result<Vec<Value>, ValuesError> {
+pub(super) fn values(list: &str) -> Result<Vec<Value>, ValuesError> {
     let mut values = Values::default();
     for item in items(list) {
         match item.strip_prefix('@') {
@@ -104,7 +104,7 @@ pub fn values(list: &str) -> Result<Vec<Value>, ValuesError> {
 ///
 /// # Errors
 /// [`ValuesError::Item`].
-pub fn value(text: &str) -> Result<Value, ValuesError> {
+pub(super) fn value(text: &str) -> Result<Value, ValuesError> {
     let wrong = || ValuesError::Item { place: String::new(), item: text.to_owned(), problem: Problem::Single };
     End::parse(text).and_then(End::value).ok_or_else(wrong)
 }
