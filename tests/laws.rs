@@ -80,7 +80,7 @@ fn laws_2_and_3_on_the_whole_model_inside() {
 
 #[test]
 fn law_4_every_kernel_gives_the_bits_of_the_specification() {
-    holds::<Products>(128);
+    holds::<Products>(192);
 }
 
 #[test]

