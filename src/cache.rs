@@ -1,4 +1,4 @@
-//! What is kept between runs to save time, and never anything that could not be computed again.
+//! What is kept between runs to save time, all of which can be computed again.
 
 use std::{
     env,

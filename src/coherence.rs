@@ -37,26 +37,26 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How well an answer holds together; better is less.
+/// How well an answer holds together; the better of two verdicts is the lesser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Verdict {
-    /// Responds as the clean model does, or as well.
+    /// The answer is the clean one, or as good as it.
     Healthy,
-    /// Another answer, coherent to its end.
+    /// The answer is another one, and coherent to its end.
     Wobbling,
-    /// A coherent start, at least half.
+    /// The answer is coherent for at least half of its steps, or recovers.
     Dying,
-    /// Only the first words survive.
+    /// The answer is coherent for three steps or more, but for less than half.
     Collapsing,
-    /// One or two words.
+    /// The answer is coherent for one or two steps.
     Dead,
-    /// Nothing coherent from the start.
+    /// The answer is not coherent even at the first step, or a logit is not finite.
     Gone,
 }
 
 impl Verdict {
-    /// All, the best first.
+    /// All verdicts, the best first.
     pub const ALL: [Self; 6] = [Self::Healthy, Self::Wobbling, Self::Dying, Self::Collapsing, Self::Dead, Self::Gone];
 
     /// The name in capitals.
@@ -96,25 +96,25 @@ impl std::str::FromStr for Verdict {
 pub enum Finish {
     /// The model chose an eos.
     Stop,
-    /// As many tokens as asked for.
+    /// The answer has as many tokens as were asked for.
     Length,
     /// A logit was not finite.
     Nonfinite,
 }
 
-/// What a verdict does not say.
+/// A property of an answer that its verdict does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Tag {
-    /// It repeats itself where the clean answer does not.
+    /// The answer repeats itself where the clean answer does not.
     Loop,
-    /// Surprising from early on, but not to its end: it goes on as if nothing had been.
+    /// The answer is surprising early on, but recovers before its end.
     Recovers,
-    /// The clean answer ends in an eos, this one does not.
+    /// The clean answer ends in an eos, and this answer does not.
     NeverEnds,
-    /// Coherent to its end, but not what was expected.
+    /// The answer is coherent to its end, but it is not what was expected.
     WrongButFluent,
-    /// Letters of a script that neither prompt nor clean answer has.
+    /// The answer has letters of a script that neither the prompt nor the clean answer has.
     ScriptSwitch,
     /// A logit was not finite.
     Nonfinite,
@@ -141,9 +141,9 @@ pub(crate) struct Evidence<'a> {
     pub surprise: &'a [f64],
     /// Mean divergence over the clean trajectory, in nats; `None` or NaN where it is not finite.
     pub divergence: Option<f64>,
-    /// `theta`, in nats.
+    /// The threshold `theta`, in nats.
     pub threshold: f64,
-    /// `mu`, in nats; `None` where nothing recovers.
+    /// The ordinary surprise `mu`, in nats; `None` where no answer can recover.
     pub ordinary: Option<f64>,
     /// The prompt.
     pub prompt: &'a str,
@@ -211,7 +211,7 @@ fn within(surprise: f64, threshold: f64) -> bool {
     surprise <= threshold
 }
 
-/// Whether an answer finds back after its surprising steps.
+/// Whether an answer recovers after its surprising steps.
 fn recovers(evidence: &Evidence<'_>) -> bool {
     let Some(ordinary) = evidence.ordinary else { return false };
     let surprising = |surprise: &f64| !within(*surprise, evidence.threshold);
@@ -234,7 +234,7 @@ fn first_loop(tokens: &[u32], clean: &[u32]) -> Option<usize> {
     first(tokens).filter(|_| first(clean).is_none())
 }
 
-/// Writing systems, as coarse as a glance: enough to see an answer leave the one it was asked in.
+/// Writing systems, told apart coarsely: well enough to see that an answer leaves the one of its prompt.
 fn script(c: char) -> Option<u8> {
     if !c.is_alphabetic() {
         return None;

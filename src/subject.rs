@@ -176,7 +176,7 @@ impl Subject {
         self.kernel
     }
 
-    /// Who computes.
+    /// The threads that compute.
     pub const fn team(&self) -> &Arc<Team> {
         &self.team
     }

@@ -52,14 +52,14 @@ const RUN: usize = 2;
 /// Rows of one work item.
 const CHUNK: usize = 1024;
 
-/// What is looked for, and beside what it is shown.
+/// The search for a collapse, and the random edits that it is compared with.
 #[derive(Clone, Debug)]
 pub struct CollapseOptions {
     /// Flips, at most.
     pub flips: usize,
-    /// Random edits of as many flips.
+    /// Number of random edits with as many flips.
     pub trials: usize,
-    /// Of the first random edit; the others' follow.
+    /// Seed of the first random edit; the seeds of the others follow it.
     pub seed: u64,
 }
 

@@ -69,9 +69,9 @@ pub struct Answer {
     /// Flips toward a token, where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toward: Option<TowardReport>,
-    /// Witnesses that did not do what they are certain to do. None, or there is a defect.
+    /// Witnesses that failed when they were run. A witness that fails shows a defect of the program.
     pub failures: Vec<String>,
-    /// Milliseconds.
+    /// Time that each part took, in milliseconds.
     pub ms: Times,
     /// All critical bits; an answer that was stored does not list them.
     #[serde(skip)]
@@ -170,9 +170,9 @@ pub struct Ran {
 pub struct Confined {
     /// `word`, `row` or `line`.
     pub unit: Cow<'static, str>,
-    /// As for flips anywhere; `None` where no unit has flips that do.
+    /// Least number of flips within one unit; `None` if no unit has flips that change the answer.
     pub least_flips: Option<usize>,
-    /// As for flips anywhere.
+    /// Lower bound of that number in the executed program.
     pub executed_at_least: Option<usize>,
     /// Flips that do it.
     pub witness: Option<String>,
@@ -191,13 +191,13 @@ pub struct Silence {
     pub steps: usize,
     /// No fewer do it, in real arithmetic; `None` where no flips do.
     pub at_least: Option<usize>,
-    /// No fewer do it in the executed program.
+    /// Lower bound of the number in the executed program.
     pub executed_at_least: Option<usize>,
-    /// So many were found to do it; `None` where the search found none.
+    /// Upper bound of the number, from edits that were run; `None` if the search found none.
     pub at_most: Option<usize>,
     /// Whether the two bounds meet.
     pub exact: bool,
-    /// Flips that did it when run.
+    /// Flips that kept the answer from ending when they were run.
     pub witness: Option<String>,
     /// What the model says under them.
     pub text: Option<String>,
@@ -210,9 +210,9 @@ pub struct TowardReport {
     pub token: u32,
     /// Its text.
     pub text: String,
-    /// Exact; `None` where no flips do.
+    /// Least number of flips, exact; `None` if no flips make the token first.
     pub least_flips: Option<usize>,
-    /// No fewer do it in the executed program.
+    /// Lower bound of the number in the executed program.
     pub executed_at_least: Option<usize>,
     /// Of these flips, how many raise the token's row.
     pub raising: usize,
@@ -220,9 +220,9 @@ pub struct TowardReport {
     pub lowered_rows: usize,
     /// Flips that do it.
     pub witness: Option<String>,
-    /// Whether they did.
+    /// Whether the flips did so when they were run.
     pub witness_works: Option<bool>,
-    /// What the model says then.
+    /// The model's answer under these flips.
     pub witness_run: Option<Ran>,
 }
 

@@ -26,7 +26,7 @@ pub enum Stage {
     Running,
 }
 
-/// Told what goes on; an error ends it.
+/// An observer that is told of the progress; its error ends the certificate.
 pub type Watch<'a> = &'a mut dyn FnMut(Stage) -> Result<(), RunError>;
 
 /// An answer in the making: what its parts have in common.

@@ -22,7 +22,7 @@ use crate::team::Team;
 /// The least flips of a position, with what shows them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeastFlips {
-    /// How many; 0 where the executed token is not the winner in real arithmetic.
+    /// Least number of flips; 0 where the executed token is not the winner in real arithmetic.
     pub flips: usize,
     /// Fewer flips than these change the executed token under no circumstances. At least 1, at most `flips` (but for
     /// `flips` of 0).

@@ -17,7 +17,7 @@ use super::position::{Flip, Gain, Logit, Position};
 /// The least flips after which a position's token is a chosen one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Toward {
-    /// How many; 0 where it is chosen already.
+    /// Least number of flips; 0 where the token is chosen already.
     pub flips: usize,
     /// Fewer than these do it under no circumstances in the executed program, unless an operation overflows.
     pub executed_at_least: usize,

@@ -160,9 +160,9 @@ pub struct Rope {
 /// How rotary frequencies are scaled. Numbers are finite and positive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// Frequencies are not scaled.
     Default,
-    /// All divided by `factor`.
+    /// All frequencies are divided by `factor`.
     Linear {
         /// What positions are divided by.
         factor: f64,

@@ -72,7 +72,7 @@ pub enum WeightsError {
     Matrix {
         /// The module.
         module: String,
-        /// Why not.
+        /// Why the matrix cannot be quantized so.
         error: MatrixError,
     },
     /// Scales and biases must have one type.

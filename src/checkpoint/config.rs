@@ -15,7 +15,7 @@ use super::{
     keys::{Keys, LARGEST},
 };
 
-/// The checked configuration of a checkpoint. Sizes are between 1 and 2^24.
+/// The checked configuration of a checkpoint. Each size is between 1 and 2^24.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {

@@ -11,13 +11,13 @@ use crate::{
     record::journal::Shard,
 };
 
-/// How far can the packed weights of a quantized lm_head be disturbed before the answers fall apart?
+/// Disturb the packed weights of a quantized lm_head, measure when its answers fall apart, and prove that all is undone
 #[derive(Debug, Parser)]
 #[command(
     name = "headroom",
     version,
     max_term_width = 100,
-    // `headroom --model X verify` would run on another model than X.
+    // Without this, `headroom --model X verify` would run on another model than X.
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
   headroom                                          the ladder on the model that ships inside
@@ -34,10 +34,10 @@ Exit codes: 0 done; 1 a bound given by --at-least or --kl did not hold, or a res
 2 usage, input or I/O; 3 nothing was checked; 130 interrupted."
 )]
 pub(super) struct Cli {
-    /// What to do; `ladder` if nothing is said.
+    /// The command; `ladder` if none is given.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Options of the ladder, where no command is given.
+    /// Options of the ladder, for a call without a command.
     #[command(flatten)]
     pub ladder: LadderArgs,
 }
@@ -45,7 +45,7 @@ pub(super) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Shift every packed word by each of ten amounts, show what the model still says, and restore it
+    /// Shift every packed word by each of ten amounts, show what the model still says, and restore the head
     Ladder(Box<LadderArgs>),
     /// Run the given edits on each prompt
     Probe(Box<ProbeArgs>),
@@ -53,15 +53,15 @@ pub(super) enum Command {
     Sweep(Box<SweepArgs>),
     /// Find where answers break between two edits of a family, down to neighbouring ones
     Bisect(Box<BisectArgs>),
-    /// Try every value of every hexadecimal digit of a shift: which digits hurt
+    /// Try every value of every hexadecimal digit of a shift, and show which digits hurt
     Map(Box<MapArgs>),
-    /// Flip random bits many times: how often the answer changes, and into what
+    /// Flip random bits many times, and count how often the answer changes and into what
     Campaign(Box<CampaignArgs>),
     /// Run the edits of a recipe or of a journal on this model
     Replay(Box<ReplayArgs>),
     /// Show what changed between two stored runs, trial by trial
     Compare(CompareArgs),
-    /// The fewest flips that change each answer, and how many single flips do: exactly, with witnesses that are run
+    /// Find the fewest flips that change each answer, count the single flips that do, and run the witnesses
     Certify(Box<CertifyArgs>),
     /// Judge the answers of a stored run anew, without the model
     Relabel(RelabelArgs),
@@ -69,7 +69,7 @@ pub(super) enum Command {
     Merge(MergeArgs),
     /// Show what the checkpoint holds
     Inspect(InspectArgs),
-    /// Exercise every way of restoring the head, on this model
+    /// Exercise every way of restoring the head of this model
     Verify(VerifyArgs),
     /// Show what stored runs found, as text or as one self-contained page
     Report(ReportArgs),
@@ -77,27 +77,27 @@ pub(super) enum Command {
     Pull(PullArgs),
     /// Print a completion script for a shell
     Completions {
-        /// The shell.
+        /// The shell that the script is for.
         shell: Shell,
     },
 }
 
-/// Where the model is and how it is run.
+/// The model, and how it is run.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ModelArgs {
-    /// A folder, a hub id with an optional @revision, or `demo`, the model inside the program
+    /// Model to run: a folder, a hub id with an optional @revision, or `demo`, which the program contains
     #[arg(long, value_name = "DIR|ORG/NAME[@REVISION]|demo", default_value = "demo")]
     pub model: String,
-    /// What runs the model [default: cpu; on macOS mlx, where it is built in]
+    /// Backend that runs the model [default: mlx on macOS if it is built in, otherwise cpu]
     #[arg(long, value_enum)]
     pub backend: Option<Backend>,
-    /// In what MLX computes activations [default: native]
+    /// Type of the activations that MLX computes [default: native]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
-    /// Where the embedding is also the head: edit a copy used as the head only, or both
+    /// What an edit reaches if the embedding is also the head: a copy that is used as the head only, or both
     #[arg(long, value_enum, default_value_t)]
     pub tied: Tied,
-    /// Threads; results do not depend on their number [default: one a core]
+    /// Number of threads; it does not change results [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// A slower kernel instead of the best one here: an instruction set (scalar, avx2, ...), or one with its paths
@@ -106,55 +106,55 @@ pub(super) struct ModelArgs {
     pub kernel: Option<String>,
 }
 
-/// What is asked.
+/// The prompts, and how they are encoded.
 #[derive(Args, Clone, Debug)]
 pub(super) struct PromptArgs {
-    /// A prompt; may be given several times [default: "What is 2+2?"]
+    /// Prompt to answer; the flag may be repeated [default: "What is 2+2?"]
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
-    /// Prompts from a file: text, one a line, or .jsonl with {"prompt": "...", "expected": ["..."]}
+    /// File of prompts: one prompt on each line, or .jsonl with {"prompt": "...", "expected": ["..."]}
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
-    /// A system message before each prompt
+    /// System message that precedes each prompt
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
-    /// Take prompts as they are, without the chat template
+    /// Encode prompts as they are, without the chat template
     #[arg(long)]
     pub raw: bool,
-    /// A prompt as token ids, comma-separated
+    /// Token ids of one prompt, separated by commas
     #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "prompts", "system", "raw"])]
     pub prompt_ids: Option<String>,
-    /// Tokens to generate at most
+    /// Largest number of tokens to generate
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_tokens: u32,
 }
 
-/// What must hold for exit code 0.
+/// The bounds that must hold for exit code 0.
 #[derive(Args, Clone, Debug)]
 pub(super) struct BoundArgs {
-    /// Fail (exit code 1) unless every trial's verdict is at least this good
+    /// Exit with code 1 unless the verdict of every trial is at least this good
     #[arg(long, value_name = "VERDICT")]
     pub at_least: Option<Verdict>,
-    /// Fail (exit code 1) unless every trial's mean divergence is at most so many nats
+    /// Exit with code 1 unless the mean divergence of every trial is at most this many nats
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub kl: Option<f64>,
 }
 
-/// When a step counts as coherent.
+/// The threshold that says when a step counts as coherent.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ThresholdArgs {
-    /// Surprise up to which a step counts as coherent, instead of calibrating it on the model's own answers
+    /// Largest surprise of a coherent step; without it, the threshold is calibrated on the model's own answers
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
-    /// Prompts to calibrate on, one a line, instead of the program's own; every third is held out
+    /// File of prompts to calibrate on, one on each line, in place of the program's own; every third is held out
     #[arg(long, value_name = "FILE", conflicts_with = "threshold")]
     pub calibration: Option<PathBuf>,
 }
 
-/// Where results go.
+/// The form of the results, and the journal.
 #[derive(Args, Clone, Debug)]
 pub(super) struct OutputArgs {
-    /// Form of the results on stdout
+    /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
     /// Journal: append each record to this file as it is finished. What the file held is kept as FILE.old, or as
@@ -164,12 +164,12 @@ pub(super) struct OutputArgs {
     /// Keep nothing of what the file of --out held
     #[arg(long, requires = "out", conflicts_with = "resume")]
     pub force: bool,
-    /// Continue the run whose journal is the file of --out: what is finished there is not run again
+    /// Continue the run whose journal --out names; finished trials are not run again
     #[arg(long, requires = "out")]
     pub resume: bool,
 }
 
-/// What all commands have in common that run edits on prompts.
+/// Options that all commands share which run edits on prompts.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RunArgs {
     /// Model options.
@@ -184,13 +184,13 @@ pub(super) struct RunArgs {
     /// Bounds.
     #[command(flatten)]
     pub bounds: BoundArgs,
-    /// Of all that is random in the run
+    /// Seed of every random choice in the run
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Output options.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Run only this part of the trials, such as 1/3, 2/3 or 3/3; `merge` joins the parts' journals
+    /// Part of the trials to run, such as 1/3, 2/3 or 3/3; `merge` joins the journals of the parts
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
 }
@@ -201,7 +201,7 @@ pub(super) struct LadderArgs {
     /// Run options.
     #[command(flatten)]
     pub run: RunArgs,
-    /// Amounts to subtract from every packed word, comma-separated [default: the ten of the seed notebook]
+    /// Amounts to subtract from every packed word, separated by commas [default: the ten of the seed notebook]
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub shifts: Option<String>,
 }
@@ -209,11 +209,11 @@ pub(super) struct LadderArgs {
 /// Options of `probe`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ProbeArgs {
-    /// What to do to the head, each on its own.
+    /// Edits of the head, each run on its own.
     #[arg(
         required = true,
         value_name = "EDIT",
-        help = "Edits, e.g. shift:-5, flip:weight[34,7].3, set:word[0,1]=0x0, or several joined by +"
+        help = "Edits to run, e.g. shift:-5, flip:weight[34,7].3, set:word[0,1]=0x0, or several joined by +"
     )]
     pub edits: Vec<Edit>,
     /// Run options.
@@ -239,10 +239,11 @@ Examples:
   headroom sweep --family flips:7 --values 1..4096:log
   headroom sweep --family rate:7 --values 1e-6..1e-3:log")]
 pub(super) struct SweepArgs {
-    /// shift; digit:K (value x 16^K); flips:SEED (first of one random order); rate:SEED (each bit by chance)
+    /// Family of edits: shift, digit:K (shift by value x 16^K), flips:SEED (the first flips of one random order), or
+    /// rate:SEED (every bit flips with this probability)
     #[arg(long, value_name = "FAMILY")]
     pub family: Family,
-    /// Values of the family, in the order in which they are run; see below
+    /// Values of the family, in the order in which they run; the forms are listed below
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub values: String,
     /// Run options.
@@ -254,17 +255,17 @@ pub(super) struct SweepArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     mut_arg("at_least", |arg| arg.help(
-        "What is searched for: where the median verdict over the prompts is at least this good [default: WOBBLING]"
+        "Search for where the median verdict over the prompts is at least this good [default: WOBBLING]"
     )),
     mut_arg("kl", |arg| {
-        arg.help("What is searched for: where the mean divergence is at most so many nats").conflicts_with("at_least")
+        arg.help("Search for where the mean divergence is at most this many nats").conflicts_with("at_least")
     }),
     // Each step depends on what the ones before it found.
     mut_arg("shard", |arg| arg.hide(true)),
-    after_help = "First the two ends and some values between are run, then every change that they show is narrowed down \
-to neighbouring values, both run. All changes that were seen are reported. Only edits of flips:SEED contain the \
-smaller ones; in every other family a change that was found is one of perhaps many. The exit code does not depend on \
-what is found.
+    after_help = "The search runs the two ends and some values between them and narrows every change that they show down \
+to neighbours, both of which are run. It reports all changes that it saw. Only the edits of flips:SEED contain \
+the smaller ones; in every other family there may be more changes than were found. The exit code does not depend on \
+the findings.
 
 Examples:
   headroom bisect --family shift --from 0 --to 1000000
@@ -272,13 +273,14 @@ Examples:
   headroom bisect --family rate:7 --from 0 --to 1e-3 --at-least DYING --prompts suite.jsonl"
 )]
 pub(super) struct BisectArgs {
-    /// shift; digit:K (value x 16^K); flips:SEED (first of one random order); rate:SEED (each bit by chance)
+    /// Family of edits: shift, digit:K (shift by value x 16^K), flips:SEED (the first flips of one random order), or
+    /// rate:SEED (every bit flips with this probability)
     #[arg(long, value_name = "FAMILY")]
     pub family: Family,
-    /// One end: an integer, a power such as 2^20, or a rate
+    /// One end of the search: an integer, a power such as 2^20, or a rate
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     pub from: String,
-    /// The other end, greater or smaller
+    /// Other end of the search, which may be greater or smaller
     #[arg(long, value_name = "VALUE", allow_hyphen_values = true)]
     pub to: String,
     /// Run options.
@@ -307,7 +309,7 @@ pub(super) struct MapArgs {
 #[command(
     after_help = "Each trial flips its own random bits, drawn from --seed, the row's number and the trial's, and \
 asks one of the \
-prompts, in turn: so trials are independent, and Wilson's interval is that of their number.
+prompts, in turn. So trials are independent, and Wilson's interval holds for their number.
 
 Examples:
   headroom campaign --flips 1,10,100 --trials 1000
@@ -315,19 +317,19 @@ Examples:
   headroom campaign --flips 1 --tensor scales --trials 100000 --half-width 0.01"
 )]
 pub(super) struct CampaignArgs {
-    /// Bits to flip in each trial; a row for each number (lists as for sweep --values)
+    /// Number of bits to flip in each trial; every number of the list makes a row (the list is as for sweep --values)
     #[arg(long, value_name = "LIST", required_unless_present = "rate", allow_hyphen_values = true)]
     pub flips: Option<String>,
-    /// Probability of each bit to be flipped; a row for each
+    /// Probability that a bit flips; every probability of the list makes a row
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub rate: Option<String>,
-    /// Trials of each row
+    /// Number of trials in each row
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub trials: u32,
-    /// Where bits are flipped
+    /// Tensor whose bits are flipped
     #[arg(long, value_enum, default_value_t)]
     pub tensor: TensorName,
-    /// End a row once its interval of a changed answer is as narrow as +- W; looked at after 100, 200, 400, ... trials
+    /// End a row once its interval of a changed answer is within +- W; checked after 100, 200, 400, ... trials
     #[arg(long, value_name = "W", value_parser = half_width, conflicts_with = "shard")]
     pub half_width: Option<f64>,
     /// Run options.
@@ -339,16 +341,16 @@ pub(super) struct CampaignArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "A recipe is {\"schema\":1,\"recipe\":[{\"edit\":\"shift:1\",\"prompt\":\"...\",\"note\":\"...\"}]}; an \
-entry without a prompt is run on \"What is 2+2?\". A journal's edits are run on the prompts that they were run on: by \
-their ids where this is the model of the journal (and neither --system nor --raw is given), else by their text. \
-Prompts that are given here take the place of all of them.
+entry without a prompt runs on \"What is 2+2?\". The edits of a journal run on the prompts that they ran on: by \
+their ids if this is the model of the journal and neither --system nor --raw is given, otherwise by their text. \
+Prompts that are given here replace all of them.
 
 Examples:
   headroom replay found.json --model ./smollm2
   headroom replay old.jsonl --model ./smollm2-new --out new.jsonl && headroom compare old.jsonl new.jsonl"
 )]
 pub(super) struct ReplayArgs {
-    /// A recipe, or a journal as --out writes it
+    /// Recipe to replay, or journal that --out wrote
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Run options.
@@ -373,10 +375,10 @@ pub(super) struct CompareArgs {
     /// Journal of the second run
     #[arg(value_name = "RUN_B")]
     pub b: PathBuf,
-    /// Numbers may differ by T times the greater of the two, or times 1 if that is more; for runs of two backends
+    /// Tolerance for runs of two backends: numbers may differ by T times the greater of the two, or T if that is more
     #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = tolerance)]
     pub tolerance: f64,
-    /// Form of the result on stdout; jsonl is a changed trial a line
+    /// Format of the result on stdout; jsonl has one changed trial on each line
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -387,13 +389,13 @@ pub(super) struct RelabelArgs {
     /// Journal of a run, as --out writes it
     #[arg(value_name = "RUN")]
     pub journal: PathBuf,
-    /// Surprise up to which a step counts as coherent [default: the records' own]
+    /// Largest surprise of a coherent step [default: that of the records]
     #[arg(long, value_name = "NATS", value_parser = nats)]
     pub threshold: Option<f64>,
     /// Bounds.
     #[command(flatten)]
     pub bounds: BoundArgs,
-    /// Form of the results on stdout
+    /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
     /// Write the records to this file too, one JSON object a line. What headroom wrote there is kept as FILE.old, or as
@@ -408,10 +410,10 @@ pub(super) struct RelabelArgs {
 /// Options of `merge`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct MergeArgs {
-    /// Journals of the parts of one run
+    /// Journals of all parts of one run
     #[arg(required = true, value_name = "RUN")]
     pub journals: Vec<PathBuf>,
-    /// Form of the results on stdout
+    /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     pub format: Format,
     /// Write the records to this file too, one JSON object a line. What headroom wrote there is kept as FILE.old, or as
@@ -432,31 +434,31 @@ pub(super) struct CertifyArgs {
     /// Prompt options.
     #[command(flatten)]
     pub prompts: PromptArgs,
-    /// The fewest flips that lie within one packed word, one row, or one line of 64 bytes, too
+    /// Also find the fewest flips that lie within one packed word, one row, or one line of 64 bytes
     #[arg(long, value_enum, value_name = "UNIT")]
     pub within: Option<Unit>,
-    /// How few flips keep the answer from ending, bounded from both sides
+    /// Also bound, from both sides, how few flips keep the answer from ending
     #[arg(long)]
     pub silence_eos: bool,
-    /// The fewest flips that make this the first token: an id, or a text that is one token (text:4 for the text 4)
+    /// Also find the fewest flips that make this the first token: an id, or text:4 for the token of the text 4
     #[arg(long, value_name = "TOKEN")]
     pub toward: Option<String>,
-    /// Search for at most so many flips that leave most answers DEAD or GONE, and run as many random ones
+    /// Also search for at most this many flips that leave most answers DEAD or GONE, and run as many random ones
     #[arg(long, value_name = "FLIPS", num_args = 0..=1, default_missing_value = "16", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub collapse: Option<u32>,
-    /// Random edits beside --collapse
+    /// Number of random edits that --collapse runs for comparison
     #[arg(long, value_name = "N", default_value_t = 100, requires = "collapse")]
     pub trials: u32,
-    /// Seed of the random edits beside --collapse
+    /// Seed of the random edits that --collapse runs
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Threshold options, which only --collapse asks for.
+    /// Threshold options, which only --collapse uses.
     #[command(flatten)]
     pub threshold: ThresholdArgs,
-    /// How many of the weakest bits of each answer are run
+    /// Number of the weakest bits of each answer to run
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub weakest: u16,
-    /// Form of the results on stdout
+    /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
     /// Write witnesses and weakest bits to this file as a recipe, which `replay` runs, in place of an earlier recipe
@@ -467,14 +469,14 @@ pub(super) struct CertifyArgs {
     pub force: bool,
 }
 
-/// What confines flips.
+/// The unit that flips are confined to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Unit {
     /// A packed word of 32 bits
     Word,
     /// A row of the head
     Row,
-    /// 64 bytes, counted from the tensor's start
+    /// A line of 64 bytes, counted from the start of the tensor
     Line,
 }
 
@@ -484,10 +486,10 @@ pub(super) struct InspectArgs {
     /// Model options.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Also compute the digests, which reads every byte of the checkpoint
+    /// Also compute digests, which reads every byte of the checkpoint
     #[arg(long)]
     pub digests: bool,
-    /// Form of the result on stdout
+    /// Format of the result on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -504,7 +506,7 @@ pub(super) struct VerifyArgs {
     /// Seed of the random edits
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Form of the result on stdout
+    /// Format of the result on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -512,7 +514,7 @@ pub(super) struct VerifyArgs {
 /// Options of `report`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReportArgs {
-    /// Journals of --out, and objects of --format json
+    /// Journals that --out wrote, and objects that --format json printed
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
     /// Write a self-contained page in HTML to this file, in place of an earlier page, instead of text to stdout
@@ -521,7 +523,7 @@ pub(super) struct ReportArgs {
     /// Replace whatever the file of --output holds, also what headroom did not write, and keep nothing of it
     #[arg(long, requires = "output")]
     pub force: bool,
-    /// Form of the report on stdout; jsonl is json, of which a report is one object
+    /// Format of the report on stdout; jsonl is the same as json, since a report is one object
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
@@ -529,25 +531,25 @@ pub(super) struct ReportArgs {
 /// Options of `pull`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct PullArgs {
-    /// Hub id with an optional @revision
+    /// Hub id of the model, with an optional @revision
     #[arg(value_name = "ORG/NAME[@REVISION]")]
     pub model: String,
-    /// Form of the result on stdout
+    /// Format of the result on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 }
 
-/// What runs body and head.
+/// The backend that runs body and head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Backend {
-    /// This program's own kernels
+    /// The CPU kernels of this program
     Cpu,
-    /// Apple's MLX, where the program is built with it
+    /// Apple's MLX, if the program is built with it
     Mlx,
 }
 
 impl Backend {
-    /// What runs the model where nothing is said.
+    /// The backend that runs the model if none is named.
     pub(super) const fn usual() -> Self {
         if cfg!(all(feature = "mlx", target_os = "macos")) { Self::Mlx } else { Self::Cpu }
     }
@@ -556,43 +558,43 @@ impl Backend {
 /// The type of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Dtype {
-    /// The one that follows from the checkpoint's types, as in mlx-lm
+    /// The type that follows from the checkpoint's types, as in mlx-lm
     Native,
-    /// float32, as the CPU backend computes
+    /// float32, the type of the CPU backend
     Float32,
 }
 
-/// What an edit of a tied matrix reaches.
+/// The matrices that an edit of a tied matrix reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Tied {
-    /// A private copy, used as the head only
+    /// A private copy that is used as the head only
     #[default]
     Separate,
-    /// The matrix itself: head and embedding
+    /// The matrix itself, which is head and embedding
     Shared,
 }
 
-/// Form of results.
+/// The format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people
+    /// Text for people
     #[default]
     Text,
-    /// One object at the end
+    /// One JSON object at the end of the run
     Json,
-    /// One record a line, as each is finished
+    /// One record on each line, as each trial finishes
     Jsonl,
 }
 
-/// Where random bits are flipped.
+/// The tensor whose bits are flipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum TensorName {
-    /// The codes
+    /// The packed codes
     #[default]
     Weight,
-    /// The groups' factors
+    /// The scales of the groups
     Scales,
-    /// The groups' offsets
+    /// The biases of the groups
     Biases,
 }
 

@@ -175,7 +175,7 @@ fn token(subject: &Subject, given: &str) -> Result<u32> {
     subject.token(text).context("--toward")
 }
 
-/// How answers are judged, which only the search for collapse asks.
+/// The threshold by which answers are judged, which only the search for collapse needs.
 fn settings(args: &CertifyArgs, subject: &Subject, prompts: &[Prompt]) -> Result<Settings> {
     let run = RunArgs {
         model: args.model.clone(),

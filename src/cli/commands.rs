@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Of a run that ended early, what was finished and not yet shown.
+/// The records of a run that ended early which were finished and not yet shown.
 fn keep_finished<T>(command: &'static str, sink: &mut Sink, result: Result<T, RunError>) -> Result<T> {
     sink.end();
     if result.is_err() && !sink.kept.is_empty() {

@@ -85,7 +85,7 @@ pub(super) fn message(text: &str) {
     eprintln!("headroom: {text}");
 }
 
-/// Whether an error only says that nobody reads the output any more.
+/// Whether an error says that the reader of the output has gone, and nothing else.
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let of_a_file = |cause: &(dyn std::error::Error + 'static)| {
         cause.is::<OutputError>()
@@ -121,7 +121,7 @@ fn bar() -> ProgressBar {
     bar
 }
 
-/// What takes less than this shows no progress.
+/// Duration below which no progress is shown.
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Time between two lines where there is no terminal.
 const LINES: Duration = Duration::from_secs(10);

@@ -30,13 +30,13 @@ pub(super) fn subject(args: &ModelArgs) -> Result<Subject> {
     }
 }
 
-/// Opens the model that was named to look at it; a backend that is asked for must be there all the same.
+/// Opens the model that was named, to inspect it; a backend that was asked for must exist all the same.
 pub(super) fn inspected(args: &ModelArgs) -> Result<Subject> {
     check_backend(args.backend.unwrap_or(Backend::usual()), args.dtype)?;
     on_cpu(args)
 }
 
-/// Refuses, before anything is opened, what cannot be had.
+/// Refuses, before anything is opened, a backend or a type that this build does not have.
 fn check_backend(backend: Backend, dtype: Option<Dtype>) -> Result<()> {
     match (backend, dtype) {
         (Backend::Mlx, _) if !cfg!(feature = "mlx") => bail!(
@@ -67,8 +67,8 @@ fn on_mlx(subject: Subject, dtype: Dtype) -> Result<Subject> {
     check_backend(Backend::Mlx, Some(dtype)).map(|()| subject)
 }
 
-/// Opens the model that was named for the CPU, whatever is usual: for what is about its bytes, or rests on the CPU
-/// kernels' arithmetic.
+/// Opens the model that was named on the CPU backend, whatever the default is. Commands that are about the bytes of a
+/// model, or rest on the arithmetic of the CPU kernels, need it.
 pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     let kernel = kernel(args.kernel.as_deref())?;
     interrupt::catch();

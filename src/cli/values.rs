@@ -71,13 +71,13 @@ pub(super) enum Problem {
     /// The ends do not belong together.
     #[error("needs two integers, two rates or two powers of one base as its ends")]
     Ends,
-    /// Rates between which it is not said how to step.
+    /// A range of rates does not say how to step between its ends.
     #[error("is a range of rates, which run by doubling only; add :log")]
     Rates,
     /// Doubling that never leaves 0, or crosses it.
     #[error("doubles, so both its ends must be above 0, or both below; 0 may stand beside it, as in 0,1..8:log")]
     Doubling,
-    /// There is no room for it.
+    /// The list has more values than `LIMIT`.
     #[error("brings the list to more than {LIMIT} values")]
     TooMany,
     /// It names a file inside of a file.
@@ -181,7 +181,7 @@ struct Values {
 }
 
 impl Values {
-    /// Keeps a value, unless it is there.
+    /// Adds a value to the list, unless the list has it already.
     fn push(&mut self, value: Value) -> Result<(), Problem> {
         let key = match value {
             Value::Integer(value) => (false, value as u64),

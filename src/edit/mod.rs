@@ -268,7 +268,7 @@ impl Edit {
 }
 
 impl Change {
-    /// The row that it touches, where it touches one.
+    /// The row that the change touches; `None` if it touches all rows.
     pub(crate) const fn row(&self) -> Option<usize> {
         match *self {
             Self::Flip { row, .. }

@@ -14,7 +14,7 @@ use crate::{
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
-    /// So many, all different.
+    /// This many different bits.
     Flips(u64),
     /// Each bit with this probability, 0 to 1.
     Rate(f64),
@@ -28,7 +28,7 @@ pub struct Random {
     pub tensor: Tensor,
     /// How many.
     pub amount: Amount,
-    /// Of the generator.
+    /// Seed of the generator.
     pub seed: u64,
 }
 
@@ -45,11 +45,11 @@ pub enum Family {
     Rate(u64),
 }
 
-/// What turns a family: an integer, or the probability of [`Family::Rate`].
+/// The number that selects an edit of a family: an integer, or the probability of [`Family::Rate`].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// A shift, a digit, a number of flips.
+    /// The value of a shift, a digit, or a number of flips.
     Integer(i64),
     /// A probability.
     Rate(f64),

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::{Amount, Change, Edit, Family, Random};
 use crate::quant::Tensor;
 
-/// A text that is no edit: where, and what was expected there.
+/// A text that is no edit, with the place of the error and what was expected there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an edit at position {at} ({}): expected {expected}", found(.text, *.at))]
 pub struct ParseError {

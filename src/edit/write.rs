@@ -8,15 +8,15 @@ use crate::quant::{Matrix, Tensor};
 /// What takes a change back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undo {
-    /// Adding this to every packed word.
+    /// Adds this to every packed word.
     Shift(u32),
-    /// Putting back the bytes of one element or word.
+    /// Puts back the bytes of one element or word.
     Bytes {
         /// Where.
         tensor: Tensor,
         /// Offset in the tensor.
         at: usize,
-        /// What was there; the first `len` bytes count.
+        /// The bytes that were there, of which the first `len` count.
         old: [u8; 4],
         /// Bytes of the element or word.
         len: usize,

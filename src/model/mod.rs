@@ -74,9 +74,9 @@ pub enum BodyError {
     Backend {
         /// Its name.
         backend: &'static str,
-        /// What it was to do.
+        /// The operation that failed.
         operation: &'static str,
-        /// What it says.
+        /// The message of the backend.
         message: String,
     },
     /// A backend has nothing to compute on.
@@ -106,7 +106,7 @@ pub trait Body {
     /// May panic on a slot that was released, or on a step that names itself or a later one as parent.
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError>;
 
-    /// Forgets a position. Nothing that still follows it may be extended any more.
+    /// Releases a position. No position that follows it may be extended afterwards.
     fn release(&mut self, slot: Slot);
 }
 

@@ -28,7 +28,7 @@ impl Tensor {
     }
 }
 
-/// What a matrix must satisfy and does not.
+/// A requirement that a matrix does not meet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatrixError {
     /// Every row holds whole groups, and there is at least one row and one group.

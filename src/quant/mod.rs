@@ -26,7 +26,7 @@ pub use matrix::{Matrix, MatrixBuf, MatrixError, MatrixRef, Tensor};
 pub enum FloatType {
     /// IEEE 754 binary16.
     F16,
-    /// The upper half of a binary32.
+    /// bfloat16: the upper half of an IEEE 754 binary32.
     Bf16,
     /// IEEE 754 binary32.
     F32,

@@ -78,7 +78,7 @@ pub enum JournalError {
         path: PathBuf,
         /// Its line, from 1.
         line: usize,
-        /// What stands there.
+        /// The version that the line states.
         found: u64,
     },
     /// A record of another run.

@@ -1,4 +1,4 @@
-//! What is kept of a trial: one line of JSON, with everything that its verdict came from.
+//! The record of a trial: one line of JSON, with everything that its verdict was derived from.
 //!
 //! A record stands alone: it carries what it has in common with the others of its run ([`RunFacts`]), too, so that
 //! any line of a journal can be judged anew, compared, merged and reported without the model and without the lines
@@ -31,7 +31,7 @@ pub const SCHEMA: u32 = 1;
 pub enum Expected {
     /// One of the expected texts occurs in the response, case folded.
     Right,
-    /// None does.
+    /// None of the expected texts occurs in the response.
     Wrong,
 }
 
@@ -41,22 +41,22 @@ pub struct Calibration {
     /// The threshold, in nats: the 99th percentile (nearest rank) of the largest surprise in each of the clean
     /// model's own answers.
     pub threshold: f64,
-    /// What is ordinary, in nats: the mean surprise of all their steps.
+    /// The ordinary surprise, in nats: the mean over all steps of these answers.
     pub ordinary: f64,
-    /// At which they were drawn.
+    /// Temperature at which the answers were drawn.
     pub temperature: f64,
-    /// Answers of at most so many tokens: as many as the run's, up to 128.
+    /// Largest number of tokens of these answers: that of the run, up to 128.
     pub max_tokens: usize,
-    /// Answers that the percentile was taken of.
+    /// Number of answers that the percentile was taken from.
     pub samples: usize,
-    /// Prompts that they answer, none of which is measured in the run.
+    /// Number of prompts that these answers are to, none of which the run measures.
     pub prompts: usize,
-    /// Further answers, to further prompts, that the threshold was then tried on.
+    /// Number of further answers, to further prompts, that the threshold was tried on afterwards.
     pub held_out: usize,
     /// Of these, the answers that the rule of [`crate::coherence`] takes to be incoherent, though the clean model
     /// gave them.
     pub false_alarms: usize,
-    /// Of the generator.
+    /// Seed of the generator.
     pub seed: u64,
 }
 
@@ -135,7 +135,7 @@ pub struct RunFacts {
     pub calibration: Option<Calibration>,
     /// The model's shape.
     pub model: ModelFacts,
-    /// What it ran on, for people.
+    /// A description of the machine, for people.
     pub machine: String,
     /// Version of this program.
     pub version: String,
@@ -208,7 +208,7 @@ pub struct Record {
     pub margin: Vec<Option<f32>>,
     /// Mean over the clean trajectory of KL(clean || edited), in nats.
     pub kl_mean: Option<f64>,
-    /// Its 99th percentile (nearest rank).
+    /// The 99th percentile (nearest rank) of the divergence over the clean trajectory, in nats.
     pub kl_p99: Option<f64>,
     /// Share of the clean trajectory's steps at which the edited model's first choice is the clean one.
     pub agreement: Option<f64>,
@@ -232,7 +232,7 @@ pub struct Record {
 pub struct Restored {
     /// BLAKE3 over the head before the first shift was written.
     pub head_digest_before: String,
-    /// And after the last one was taken back.
+    /// BLAKE3 over the head after the last shift was taken back.
     pub head_digest_after: String,
     /// Whether the two are equal, and each shift's own check held.
     pub identical: bool,

@@ -25,12 +25,12 @@ pub struct Recipe {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// In its text form.
+    /// The edit in its text form.
     pub edit: String,
-    /// The prompt that it is meant for; any, where there is none.
+    /// The prompt that the edit is meant for; without one, any prompt will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// What it does.
+    /// A note that says what the edit does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -42,13 +42,13 @@ pub enum RecipeError {
     /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is no JSON, or has other keys.
+    /// The text is not JSON, or has keys that a recipe does not have.
     #[error("not a recipe: {0}")]
     Json(serde_json::Error),
     /// It was written by a later version.
     #[error("the recipe has schema {0}, this program knows {SCHEMA}; use a newer program")]
     Schema(u32),
-    /// An entry's edit is none.
+    /// The edit of an entry does not parse.
     #[error("entry {entry} of the recipe: {source}")]
     Edit {
         /// Its number, from 1.

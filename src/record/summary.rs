@@ -32,7 +32,7 @@ pub struct Spread {
     pub right: usize,
     /// Trials whose response should hold one and does not.
     pub wrong: usize,
-    /// Of these, the ones that are coherent to their end.
+    /// Number of the trials with a wrong response that are coherent to their end.
     pub wrong_but_fluent: usize,
 }
 

@@ -36,7 +36,7 @@ pub enum Difference {
     Expected,
     /// Mean divergence, in nats.
     KlMean,
-    /// Its 99th percentile.
+    /// The 99th percentile of the divergence, in nats.
     KlP99,
     /// Agreement of first choices.
     Agreement,
@@ -101,14 +101,14 @@ pub struct Fact {
     pub key: &'static str,
     /// Its values in the first run, in the order in which they occur.
     pub a: Vec<String>,
-    /// And in the second.
+    /// The key's values in the second run, in the order in which they occur.
     pub b: Vec<String>,
 }
 
 /// Two runs side by side.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison<'a> {
-    /// Two numbers count as the same up to so much: `|a - b| <= tolerance * max(1, |a|, |b|)`. 0 asks for equal ones.
+    /// Two numbers count as equal if `|a - b| <= tolerance * max(1, |a|, |b|)`; a tolerance of 0 demands equal numbers.
     pub tolerance: f64,
     /// What the runs as a whole differ in.
     pub facts: Vec<Fact>,

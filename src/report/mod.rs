@@ -108,15 +108,15 @@ pub struct Run<'a> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
-    /// Of a map: its cells.
+    /// The cells of a map.
     Map(Vec<Cell>),
-    /// Of a campaign: its rows.
+    /// The rows of a campaign.
     Campaign(Vec<Row>),
-    /// Of all others.
+    /// The findings of every other command.
     Along {
         /// What was found along families of edits.
         curves: Vec<Curve>,
-        /// Of a bisection: its points and crossings.
+        /// The points and crossings of a bisection.
         bisection: Option<Bisection>,
         /// Each edit over its prompts, where there are several.
         summaries: Vec<Summary>,

@@ -1,4 +1,4 @@
-//! What a report is made of: journals, and objects as `--format json` prints them.
+//! The sources of a report: journals, and objects as `--format json` prints them.
 
 use std::{
     fs, io,

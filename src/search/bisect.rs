@@ -243,7 +243,7 @@ fn ordinal(value: Value) -> i128 {
     }
 }
 
-/// Parts that an interval is divided into, evenly and once more by distance.
+/// Number of parts that the scan divides an interval into, once evenly and once by distance from zero.
 const PARTS: i32 = 9;
 
 fn scan_integers(lo: i64, hi: i64) -> Vec<i64> {
@@ -315,7 +315,7 @@ pub struct Crossing {
 pub struct Bisection {
     /// The family, such as `shift` or `flips:7`.
     pub family: String,
-    /// What was asked.
+    /// The predicate that was asked.
     #[serde(serialize_with = "as_text")]
     pub predicate: Predicate,
     /// Whether each edit of the family contains those of smaller values.

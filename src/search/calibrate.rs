@@ -33,14 +33,14 @@ const HELD_OUT: usize = 128;
 /// Longest answers that are drawn. The largest surprise of longer ones is a little larger, so that a run of longer
 /// answers has some more false alarms than the ones that are counted; records say how long the drawn ones were.
 const LONGEST: usize = 128;
-/// Of the answers' generators.
+/// Seed of the generators that draw answers.
 const SEED: u64 = 0;
-/// At which they are drawn.
+/// Temperature at which answers are drawn.
 const TEMPERATURE: f32 = 0.5;
 /// Changes with the rule or the way in which answers are drawn, so that nothing older is taken from the cache.
 const VERSION: &str = "headroom calibration 3";
 
-/// Short questions of many kinds, for want of a better choice.
+/// Short questions of many kinds, which are used when the user gives none.
 const PROMPTS: &str = include_str!("calibration_prompts.txt");
 
 /// Ids of prompts to calibrate on that are none of `measured`: of `own` texts where there are any, else of the

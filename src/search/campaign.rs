@@ -192,7 +192,7 @@ pub struct Row {
     pub changed_rate: f64,
     /// Wilson's interval of 95 % of the probability of a changed answer.
     pub changed_wilson: [f64; 2],
-    /// And of each verdict, those that no trial has among them.
+    /// Wilson's interval of the probability of each verdict, those that no trial has included.
     pub verdicts_wilson: BTreeMap<Verdict, [f64; 2]>,
     /// Whether the row ended before its last trial, because its interval was narrow enough.
     pub stopped_early: bool,

@@ -6,7 +6,7 @@ use crate::{
     quant::{Layout, Tensor},
 };
 
-/// Flips that the records of a run may list, all together: some gigabytes of text.
+/// Most flips that the records of a run may list together, which are some gigabytes of text.
 pub(super) const MOST_LISTED: f64 = 1e8;
 
 /// The family's edit at a value.

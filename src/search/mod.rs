@@ -1,4 +1,4 @@
-//! What is run to find something out: edits on prompts, measured, judged and recorded.
+//! Searches: edits run on prompts, measured, judged and recorded.
 //!
 //! A [`Session`] is a model, its prompts and [`Settings`]. Each search is a function that takes a session, what is to be
 //! tried, and somebody to tell its [`Progress`]:
@@ -108,7 +108,7 @@ pub enum RunError {
     /// A prompt could not be encoded, or a response decoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// Whoever watches could not take a result.
+    /// The observer could not take a result.
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// The journal could not be written.
@@ -144,7 +144,7 @@ pub enum RunError {
         "a bisection cannot be run in parts: each step depends on what the ones before it found; leave out --shard"
     )]
     Parts,
-    /// Whoever watches asked to stop.
+    /// The observer asked the run to stop.
     #[error("interrupted")]
     Interrupted,
 }

@@ -480,12 +480,12 @@ fn finite(x: f64) -> Option<f64> {
     x.is_finite().then_some(x)
 }
 
-/// The mean, or `None` of nothing and of what is not finite.
+/// The mean of `values`; `None` if there are none or the mean is not finite.
 fn mean(x: &[f64]) -> Option<f64> {
     (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64).and_then(finite)
 }
 
-/// The share of what holds.
+/// The share of elements that are true.
 fn share_of(x: &[bool]) -> Option<f64> {
     (!x.is_empty()).then(|| x.iter().filter(|&&holds| holds).count() as f64 / x.len() as f64)
 }

@@ -175,7 +175,7 @@ fn edits(matrix: &MatrixRef<'_>, seed: u64) -> Result<Vec<Edit>, RunError> {
     Ok(edits)
 }
 
-/// What does not hold of an edit that is written into the backend's own head.
+/// The checks that fail for an edit that is written into the backend's own head.
 fn in_backend(
     subject: &Subject,
     held: &mut dyn HeldHead,
@@ -212,7 +212,7 @@ fn same(a: &[f32], b: &[f32]) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
 }
 
-/// Applies edits one inside the other; the number of them.
+/// Applies edits one inside the other, and returns their number.
 fn nested(head: &mut Head, edits: &[Edit], stored: blake3::Hash) -> Result<usize, RunError> {
     fn inside(applied: &mut crate::head::Applied<'_>, edits: &[Edit]) -> Result<usize, RunError> {
         let Some((first, rest)) = edits.split_first() else { return Ok(0) };

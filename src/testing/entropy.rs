@@ -11,7 +11,7 @@ use proptest::{
     test_runner::TestRunner,
 };
 
-/// As many random bytes as it says.
+/// A strategy for this many random bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Entropy(pub usize);
 
@@ -28,11 +28,11 @@ impl Strategy for Entropy {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
-    /// Of a span of bytes.
+    /// Removes a span of bytes.
     Remove,
-    /// Likewise.
+    /// Sets a span of bytes to zero.
     Zero,
-    /// One byte to the middle between what holds and what fails.
+    /// Lowers one byte to the middle between a value that holds and one that fails.
     Lower,
     Done,
 }

@@ -76,7 +76,7 @@ pub struct Fixture {
     pub shards: usize,
     /// Files besides, by name, such as a tokenizer.
     pub extra_files: BTreeMap<String, Vec<u8>>,
-    /// Of all random numbers.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 

@@ -12,7 +12,7 @@ use super::{
 /// The input that a fuzz target makes of `bytes`.
 ///
 /// # Panics
-/// Never: all bytes are a value.
+/// It never panics, since all bytes are a value.
 pub fn decoded<C: Case>(bytes: &[u8]) -> C {
     C::arbitrary_take_rest(Unstructured::new(bytes)).expect("all bytes are a value")
 }

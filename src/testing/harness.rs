@@ -114,14 +114,14 @@ macro_rules! __harness {
     };
 }
 
-/// Which model, or why there is none.
+/// The model under test, or the reason why there is none.
 #[derive(Clone, Debug)]
 pub enum Named {
-    /// By this name; where it is not on the machine, its tests are skipped.
+    /// A model by its name; its tests are skipped if it is not on the machine.
     IfPresent(String),
-    /// By this name, which somebody asked for: it must be there.
+    /// A model that the user asked for by name, which must be on the machine.
     Required(String),
-    /// Nobody named one, for this reason.
+    /// No model was named, for this reason.
     Absent(String),
 }
 

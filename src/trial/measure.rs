@@ -239,9 +239,9 @@ impl<B: Body> Trials<'_, B> {
 /// Runs that have a product with the head in common, before rows are replaced.
 struct Base {
     shift: u32,
-    /// Whether it is the clean model's product.
+    /// Whether the product is that of the clean model.
     clean: bool,
-    /// Where they stand at each step of the clean trajectory.
+    /// Place of these runs in the trie at each step of the clean trajectory.
     path: Vec<NodeId>,
     runs: Vec<usize>,
 }
@@ -250,7 +250,7 @@ struct Base {
 struct Reference<'a> {
     /// `[steps, vocab]`.
     logits: Vec<f32>,
-    /// Of the logits of each step.
+    /// Log-sum-exp of the logits of each step.
     log_sums: Vec<f64>,
     /// `[steps, vocab]`.
     probabilities: Vec<f64>,

@@ -129,7 +129,7 @@ struct Pending {
     nodes: Vec<(NodeId, Option<usize>, bool)>,
 }
 
-/// One trial on its way.
+/// A trial that is being generated.
 struct Running {
     prompt: usize,
     /// `None`: the clean model.
@@ -152,7 +152,7 @@ struct Clean {
     start: NodeId,
 }
 
-/// Runs edits on prompts. Prompts and clean answers are computed once, however often edits are run.
+/// Runs edits on prompts. It computes prompts and clean answers once, however many edits it runs.
 pub struct Trials<'a, B> {
     body: B,
     kernel: Kernel,
@@ -335,7 +335,7 @@ impl<'a, B: Body> Trials<'a, B> {
             .collect())
     }
 
-    /// Trials of so many positions each that fit into the memory for prefixes.
+    /// How many trials of `positions` positions each fit into the memory for prefixes.
     fn at_once(&self, positions: usize) -> usize {
         trials_at_once(self.body.bytes_per_position(), self.body.hidden_size(), positions)
     }
@@ -549,14 +549,14 @@ impl<'a, B: Body> Trials<'a, B> {
         Ok(out)
     }
 
-    /// Takes a buffer back.
+    /// Returns a buffer for reuse.
     fn reuse(&mut self, buffer: Vec<f32>) {
         if buffer.capacity() > 0 {
             self.buffers.push(buffer);
         }
     }
 
-    /// A buffer of so many logits, whatever they are.
+    /// A buffer of `len` logits whose values are arbitrary.
     fn buffer(&mut self, len: usize) -> Vec<f32> {
         if let Some(enough) = self.buffers.iter().position(|buffer| buffer.capacity() >= len) {
             let mut out = self.buffers.swap_remove(enough);

@@ -13,7 +13,7 @@ use crate::{
 pub struct Draw {
     /// Index of the prompt.
     pub prompt: usize,
-    /// Of this answer's generator: what is drawn depends on it and the prompt alone.
+    /// Seed of this answer's generator; the answer depends on the seed and the prompt alone.
     pub seed: u64,
 }
 

@@ -7,15 +7,15 @@ use crate::{
     model::{BodyError, Projection},
 };
 
-/// Of so many runs, those that one thread takes together: what they change and put back is copied once for all of them, and
-/// no thread is left without any.
+/// How many of `count` runs one thread takes together. What the runs change and put back is copied once for all of
+/// them, and every thread gets at least one run.
 pub(super) fn runs_together(count: usize, threads: usize) -> usize {
     (count / (4 * threads)).clamp(1, 32)
 }
 
 /// Logits of the rows that plans replace, at some hidden states.
 pub(super) struct Patched {
-    /// Of all plans, one after the other.
+    /// Rows of all plans, one plan after the other.
     rows: Vec<usize>,
     /// Where each plan's rows end.
     ends: Vec<usize>,
@@ -45,7 +45,7 @@ impl Patched {
     }
 }
 
-/// Some runs in parts, of which `rows` says how many rows each replaces, so that a part's logits fit into the memory for them.
+/// Splits runs into parts whose logits fit into the memory for logits; `rows` says how many rows each run replaces.
 pub(super) fn parts<'a, T>(
     mut runs: &'a [T],
     rows: impl Fn(&T) -> usize + 'a,
@@ -58,7 +58,7 @@ pub(super) fn parts<'a, T>(
     })
 }
 
-/// How many of some runs, of which `rows` says how many rows they replace, fit into the memory for logits; at least one.
+/// How many of the first runs fit into the memory for logits, at least one; `rows` says how many rows a run replaces.
 fn fitting<T>(runs: &[T], rows: impl Fn(&T) -> usize, states: usize) -> usize {
     let mut bytes = 0;
     let fit = runs.iter().take_while(|run| {

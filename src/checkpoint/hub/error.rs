@@ -4,7 +4,7 @@ use std::{error::Error, io, path::PathBuf};
 
 use super::super::tensors::TensorError;
 
-/// Why a model of the hub could not be had.
+/// Why a model could not be obtained from the hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Nothing says where the cache is.
@@ -58,7 +58,7 @@ pub enum HubError {
         /// The revision asked for.
         revision: String,
     },
-    /// The model's files are given only to who accepted its conditions.
+    /// The hub gives the model's files only to users who accepted its conditions.
     #[error(
         "{id} is gated: accept its conditions at {endpoint}/{id}, then {}",
         if *.token { "try again; the token in use has no access yet (HF_TOKEN, or the token's file)" }

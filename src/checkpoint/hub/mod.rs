@@ -95,12 +95,12 @@ impl ModelName {
     }
 }
 
-/// Is told how a download goes. `()` is told too, and does nothing.
+/// An observer of a download. `()` observes and does nothing.
 pub trait Progress {
     /// The download of `file`, of `size` bytes, begins or goes on: `present` of them are here. Called
     /// again for the same file when an attempt follows one that broke off.
     fn start(&mut self, file: &str, size: u64, present: u64);
-    /// So many bytes came.
+    /// This many bytes arrived.
     fn advance(&mut self, bytes: u64);
     /// The file is complete.
     fn finish(&mut self);

@@ -30,7 +30,7 @@ pub struct HubModel {
     revision: Option<String>,
 }
 
-/// Why a text names no model.
+/// Why a text does not name a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelNameError {
     /// A file has this name.
@@ -62,7 +62,7 @@ pub enum ModelNameError {
         text: String,
         /// What follows the `@`, shortened.
         revision: String,
-        /// Why it is none.
+        /// Why the text after `@` cannot be a revision.
         reason: &'static str,
     },
 }

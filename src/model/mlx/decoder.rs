@@ -39,7 +39,7 @@ pub(super) struct Decoder {
     embed_tokens: Matrix,
     blocks: Vec<Block>,
     norm: Normalization,
-    /// Of embeddings that are not the checkpoint's own, as of the ones that are.
+    /// The type of embeddings, also of those that are not the checkpoint's own.
     embedded: Dtype,
 }
 
@@ -80,13 +80,13 @@ struct Mlp {
 /// How positions turn queries and keys.
 #[derive(Debug)]
 enum Rotation {
-    /// By a base, positions multiplied by `scale`.
+    /// A base, with positions multiplied by `scale`.
     Base { base: f32, scale: f32 },
-    /// By the wavelengths over 2 pi, `[head_dim / 2]`.
+    /// The wavelengths divided by 2 pi, `[head_dim / 2]`.
     Wavelengths(Array),
 }
 
-/// Tokens of a stretch, or rows that stand for them.
+/// The input of a stretch: its tokens, or embedding rows that replace them.
 pub(super) enum Input<'a> {
     Tokens(&'a [u32]),
     /// `[n, hidden]`.

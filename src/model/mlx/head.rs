@@ -28,7 +28,7 @@ pub(super) struct Head {
     /// The checkpoint's. An array is never written: an edit makes another.
     original: Packed,
     widen: Widen,
-    /// Of hidden states.
+    /// Type of the hidden states.
     activations: Dtype,
 }
 

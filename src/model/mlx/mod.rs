@@ -40,13 +40,13 @@ use owner::Owner;
 /// Positions of a prompt that go through the layers together, as in mlx-lm.
 const STRETCH: usize = 2048;
 
-/// In what activations are computed.
+/// The type in which activations are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// As mlx-lm does: in the type that follows from those of the checkpoint, such as float16.
+    /// The type that follows from those of the checkpoint, such as float16, as in mlx-lm.
     #[default]
     Native,
-    /// In float32. Scales, biases and norms are widened, which is exact.
+    /// float32. Scales, biases and norms are widened, which is exact.
     Float32,
 }
 
@@ -76,7 +76,7 @@ impl<T> Named<T> for Result<T, mlx_rs::error::ConversionError> {
 /// What the owner has: everything of MLX.
 struct State {
     decoder: Decoder,
-    /// By number: bodies, and heads that are not the model's own.
+    /// Bodies, and heads other than the model's own, by number.
     bodies: BTreeMap<u32, Cache>,
     heads: BTreeMap<u32, Head>,
     head: Head,

@@ -173,7 +173,7 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// A number in few characters: `0.01`, `250`, `10k`, `2.5M`, `1e12`, `1e-6`.
+/// Formats a number in few characters: `0.01`, `250`, `10k`, `2.5M`, `1e12`, `1e-6`.
 fn number(x: f64) -> String {
     let size = x.abs();
     match size {

@@ -1,4 +1,4 @@
-//! The page: one file, with its style and its plots in it, that asks for nothing from anywhere.
+//! The page: one file that contains its style and its plots, and that loads nothing.
 //!
 //! Everything that a record holds is taken for hostile: the template engine escapes all of it, what cannot be seen is
 //! spelled out (control characters, marks that turn the direction of writing), what is long is cut, and there is no

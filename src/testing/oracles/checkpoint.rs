@@ -125,7 +125,7 @@ pub fn valid() -> &'static [Files] {
     VALID.get_or_init(|| NATIVE.into_iter().flat_map(of_family).collect())
 }
 
-/// Opens any files, and does with what opened what users do.
+/// Opens any files, and uses the checkpoint that opened as a user would.
 ///
 /// # Errors
 /// The violation.

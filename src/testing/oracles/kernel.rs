@@ -35,7 +35,7 @@ pub struct Products {
     pub shifts: Vec<u32>,
     /// Vectors, all drawn from `seed`.
     pub vectors: usize,
-    /// Of the vectors.
+    /// Seed of the vectors.
     pub seed: u64,
     /// Whether the matrix lies at an odd address.
     pub odd: bool,

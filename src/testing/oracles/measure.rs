@@ -32,7 +32,7 @@ pub struct Measurement {
     pub edits: Vec<Edit>,
     /// Hidden states, all drawn from `seed`.
     pub vectors: usize,
-    /// Of the hidden states.
+    /// Seed of the hidden states.
     pub seed: u64,
 }
 

@@ -40,7 +40,7 @@ impl Perturbations {
     /// Perturbations of a head of another layout.
     ///
     /// # Errors
-    /// None: bytes that end go on as zeros.
+    /// There are none: where the bytes end, they go on as zeros.
     pub fn of(u: &mut Unstructured<'_>, layout: &Layout) -> Result<Self> {
         Ok(Self { edits: some(u, 1, 3, |u| perturbation(u, layout, 6))? })
     }

@@ -74,12 +74,12 @@ pub enum Damage {
     Flip {
         /// Where.
         at: Place,
-        /// Which; only the low three bits count.
+        /// Bit to invert; only the low three bits count.
         bit: u8,
     },
     /// Another digit in the next number: well-formed still, but another shape, offset or setting.
     Digit {
-        /// From where on.
+        /// Place from which the next number is looked for.
         at: Place,
         /// 0 to 9, modulo 10.
         digit: u8,
@@ -88,7 +88,7 @@ pub enum Damage {
     Replace {
         /// Where.
         at: Place,
-        /// By what.
+        /// Bytes that overwrite it.
         with: Hex,
     },
     /// Bytes are inserted.
@@ -102,14 +102,14 @@ pub enum Damage {
     Remove {
         /// Where.
         at: Place,
-        /// One fewer than how many.
+        /// Number of bytes, less one.
         len: u8,
     },
-    /// Bytes stand there twice.
+    /// Bytes are duplicated.
     Repeat {
         /// Where.
         at: Place,
-        /// One fewer than how many.
+        /// Number of bytes, less one.
         len: u8,
     },
 }

@@ -36,7 +36,7 @@ const TENSORS: [Tensor; 3] = [Tensor::Weight, Tensor::Scales, Tensor::Biases];
 /// A shift: an edge half of the times, else of the size of the ladder's, or any.
 ///
 /// # Errors
-/// None: bytes that end go on as zeros.
+/// There are none: where the bytes end, they go on as zeros.
 pub fn shift(u: &mut Unstructured<'_>) -> Result<i64> {
     match u.int_in_range(0..=3_u8)? {
         0 | 1 => choose(u, &SHIFTS),

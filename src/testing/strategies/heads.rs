@@ -22,7 +22,7 @@ pub const WORDS: [u32; 10] =
 /// A packed word, an edge half of the times.
 ///
 /// # Errors
-/// None: bytes that end go on as zeros.
+/// There are none: where the bytes end, they go on as zeros.
 pub fn word(u: &mut Unstructured<'_>) -> Result<u32> {
     if one_in(u, 2)? { u.arbitrary() } else { choose(u, &WORDS) }
 }
@@ -33,7 +33,7 @@ pub fn word(u: &mut Unstructured<'_>) -> Result<u32> {
 /// As [`word`].
 ///
 /// # Panics
-/// Never: the sizes are those of a layout.
+/// It never panics, since the sizes are those of a layout.
 pub fn layout(u: &mut Unstructured<'_>) -> Result<Layout> {
     let rows = match u.int_in_range(0..=5_u8)? {
         0..=2 => 1,
@@ -58,7 +58,7 @@ const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
 /// As [`word`].
 ///
 /// # Panics
-/// Never: the sizes are those of a layout.
+/// It never panics, since the sizes are those of a layout.
 pub fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
     let (bits, group_size) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?);
     let format = Format::affine(bits, group_size).expect("a format");

@@ -19,7 +19,7 @@ pub use arbitrary::{Result, Unstructured};
 /// One of `choices`, the first the simplest.
 ///
 /// # Errors
-/// None: bytes that end go on as zeros.
+/// There are none: where the bytes end, they go on as zeros.
 pub fn choose<T: Copy>(u: &mut Unstructured<'_>, choices: &[T]) -> Result<T> {
     u.choose(choices).copied()
 }

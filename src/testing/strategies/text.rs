@@ -51,7 +51,7 @@ pub const FRAGMENTS: [&str; 40] = [
 /// A text: any, of fragments, or of an edit that was cut or in which something was replaced.
 ///
 /// # Errors
-/// None: bytes that end go on as zeros.
+/// There are none: where the bytes end, they go on as zeros.
 pub fn text(u: &mut Unstructured<'_>) -> Result<String> {
     match u.int_in_range(0..=5_u8)? {
         0 => Ok(any_edit(u)?.to_string()),
