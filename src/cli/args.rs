@@ -100,8 +100,8 @@ pub(super) struct ModelArgs {
     /// Number of threads; it does not change results [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// A slower kernel instead of the best one here: an instruction set (scalar, avx2, ...), or one with its paths
-    /// (avx2+blocks+logits, ...); results do not depend on it
+    /// Kernel to use instead of the fastest one here: an instruction set (scalar, avx2, ...), or one with its paths
+    /// (avx2+blocks+logits, ...); it does not change results
     #[arg(long, value_name = "NAME")]
     pub kernel: Option<String>,
 }
@@ -157,11 +157,11 @@ pub(super) struct OutputArgs {
     /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Journal: append each record to this file as it is finished. What the file held is kept as FILE.old, or as
-    /// FILE.old.1, FILE.old.2, ... where there is one already
+    /// Journal that each record is appended to as its trial finishes. What headroom wrote there before is kept as
+    /// FILE.old, or as FILE.old.1, FILE.old.2, ... if there is one already
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Keep nothing of what the file of --out held
+    /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
     #[arg(long, requires = "out", conflicts_with = "resume")]
     pub force: bool,
     /// Continue the run whose journal --out names; finished trials are not run again
@@ -398,8 +398,8 @@ pub(super) struct RelabelArgs {
     /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Write the records to this file too, one JSON object a line. What headroom wrote there is kept as FILE.old, or as
-    /// FILE.old.1, FILE.old.2, ... where there is one already
+    /// File that also gets the records, one JSON object on each line. What headroom wrote there before is kept as
+    /// FILE.old, or as FILE.old.1, FILE.old.2, ... if there is one already
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
@@ -416,8 +416,8 @@ pub(super) struct MergeArgs {
     /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     pub format: Format,
-    /// Write the records to this file too, one JSON object a line. What headroom wrote there is kept as FILE.old, or as
-    /// FILE.old.1, FILE.old.2, ... where there is one already
+    /// File that also gets the records, one JSON object on each line. What headroom wrote there before is kept as
+    /// FILE.old, or as FILE.old.1, FILE.old.2, ... if there is one already
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
@@ -461,7 +461,7 @@ pub(super) struct CertifyArgs {
     /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Write witnesses and weakest bits to this file as a recipe, which `replay` runs, in place of an earlier recipe
+    /// File that gets the witnesses and the weakest bits as a recipe, which `replay` runs, in place of an earlier recipe
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
@@ -517,7 +517,7 @@ pub(super) struct ReportArgs {
     /// Journals that --out wrote, and objects that --format json printed
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
-    /// Write a self-contained page in HTML to this file, in place of an earlier page, instead of text to stdout
+    /// File that gets a self-contained HTML page, in place of an earlier page, instead of text on stdout
     #[arg(long, short, value_name = "PAGE.html", conflicts_with = "format")]
     pub output: Option<PathBuf>,
     /// Replace whatever the file of --output holds, also what headroom did not write, and keep nothing of it

@@ -181,8 +181,11 @@ impl Sink {
     pub(super) fn new(args: &OutputArgs, inputs: &Inputs) -> Result<Self> {
         check(args.out.as_deref(), inputs)?;
         let mut journal = args.out.as_deref().map(Journal::open).transpose()?;
-        if let Some(journal) = journal.as_mut().filter(|_| args.resume) {
-            journal.check()?;
+        // Known before anything is computed.
+        match &mut journal {
+            Some(journal) if args.resume => journal.check_resumable()?,
+            Some(journal) if !args.force => journal.check_restartable()?,
+            _ => {}
         }
         Ok(Self {
             format: args.format,

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     Record, RunFacts, SCHEMA, beginning,
-    output::{Held, OutputError, is_record},
+    output::{Held, Kind, OutputError, is_record},
 };
 
 /// Why a journal cannot be read or continued. Nothing was changed then.
@@ -376,13 +376,13 @@ impl Journal {
         Ok(Self { place: Held::open(path)? })
     }
 
-    /// Begins a new run. What the file held is kept, whatever it is, since a run may have taken hours: under the first
-    /// name that is free of the path with `.old`, `.old.1`, `.old.2`, ... at its end. Gives that name, if there was
-    /// something.
+    /// Begins a new run. What headroom wrote there before is kept, since a run may have taken hours: under the first name
+    /// that is free of the path with `.old`, `.old.1`, `.old.2`, ... at its end. Gives that name, if there was something.
     ///
     /// # Errors
-    /// [`JournalError::Output`]; nothing is changed then.
+    /// [`JournalError::Output`], also where the file holds what headroom did not write; nothing is changed then.
     pub fn restart(&mut self) -> Result<Option<PathBuf>, JournalError> {
+        self.check_restartable()?;
         self.anew(true)
     }
 
@@ -404,12 +404,25 @@ impl Journal {
         Ok(self.place.replace(new, keep)?)
     }
 
+    /// Refuses what a new run may not take the place of: a file that holds something that headroom did not write. Its
+    /// first bytes tell, so that this takes no time.
+    ///
+    /// # Errors
+    /// [`JournalError::Output`].
+    pub fn check_restartable(&mut self) -> Result<(), JournalError> {
+        // A run that was killed within its first record left the beginning of one.
+        if self.place.kind()? == Kind::Foreign && !beginning::is_of_a_record(&self.place.first()?) {
+            return Err(OutputError::Foreign(self.place.named().to_owned()).into());
+        }
+        Ok(())
+    }
+
     /// Refuses what cannot be resumed, whatever the run is: a file that holds something else than a journal. Its first
     /// bytes tell, so that this takes no time.
     ///
     /// # Errors
     /// [`JournalError::NotAJournal`], [`JournalError::Output`].
-    pub fn check(&mut self) -> Result<(), JournalError> {
+    pub fn check_resumable(&mut self) -> Result<(), JournalError> {
         if !self.place.is_regular() {
             return Ok(());
         }
@@ -429,7 +442,7 @@ impl Journal {
         if !self.place.is_regular() {
             return Ok(Resumed::default());
         }
-        self.check()?;
+        self.check_resumable()?;
         let path = self.place.named().to_owned();
         let bytes = self.place.bytes()?;
         let finished = parse(&bytes, &path)?;

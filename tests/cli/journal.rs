@@ -173,14 +173,34 @@ fn a_journal_that_is_being_written_is_refused() {
 }
 
 #[test]
-fn without_resume_what_a_file_held_is_kept_beside_it() {
+fn without_resume_what_an_earlier_run_left_is_kept_beside_it() {
     let (model, place) = model();
     let journal = file(&place, "run.jsonl");
-    fs::write(&journal, "precious\n").expect("a file");
-    let again = run(&args(&model, &journal)).exits(0);
-    assert_eq!(fs::read_to_string(format!("{journal}.old")).expect("a file"), "precious\n");
-    assert!(again.stderr.contains(".old"), "{}", again.stderr);
-    assert_eq!(records(&fs::read_to_string(&journal).expect("a file")).len(), 4);
+    run(&args(&model, &journal)).exits(0);
+    // As a run leaves it that was killed within its first record, too.
+    for cut in [0, fs::read(&journal).expect("a journal").len() - 40] {
+        let earlier = fs::read(&journal).expect("a journal");
+        let earlier = &earlier[..earlier.len() - cut];
+        fs::write(&journal, earlier).expect("a file");
+        let again = run(&args(&model, &journal)).exits(0);
+        assert_eq!(fs::read(format!("{journal}.old")).expect("a file"), earlier);
+        assert!(again.stderr.contains(".old"), "{}", again.stderr);
+        assert_eq!(records(&fs::read_to_string(&journal).expect("a file")).len(), 4);
+        fs::remove_file(format!("{journal}.old")).expect("a file");
+    }
+}
+
+#[test]
+fn what_headroom_did_not_write_is_neither_continued_nor_replaced() {
+    let (model, place) = model();
+    let journal = file(&place, "run.jsonl");
+    for foreign in ["precious\n", " ", "{\"model_type\":\"llama\"}", "<!DOCTYPE html>\n"] {
+        fs::write(&journal, foreign).expect("a file");
+        let refused = run(&args(&model, &journal)).exits(2);
+        assert!(refused.stderr.contains("did not write") && refused.stderr.contains("--force"), "{}", refused.stderr);
+        assert_eq!(fs::read_to_string(&journal).expect("a file"), foreign);
+        assert!(!place.path().join("run.jsonl.old").exists());
+    }
 }
 
 #[test]

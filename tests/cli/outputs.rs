@@ -352,7 +352,7 @@ fn records_are_kept_when_other_records_take_their_place() {
 fn what_is_kept_never_takes_the_place_of_anything() {
     let folder = TempDir::new().expect("a folder");
     let journal = at(&folder, "run.jsonl");
-    fs::write(&journal, "precious\n").expect("a file");
+    run(&quick(&["--out", &journal])).exits(0);
     fs::write(format!("{journal}.old"), "foreign").expect("a file");
     fs::create_dir(format!("{journal}.old.1")).expect("a folder");
     let before = [state(&journal), state(format!("{journal}.old"))];
