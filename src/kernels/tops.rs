@@ -18,7 +18,7 @@ pub struct Tops {
 /// If a hidden state is not as long as a row.
 pub fn tops(kernel: Kernel, team: &Team, matrix: &MatrixRef<'_>, queries: &[(u32, &[f32])]) -> Option<Tops> {
     #[cfg(target_arch = "x86_64")]
-    return super::screen::tops(kernel, team, matrix, queries);
+    return super::screen::tops(kernel, team, matrix, queries).map(|(tops, paths)| Tops { tops, paths });
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = (kernel, team, matrix, queries);

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::{FloatType, MatrixError};
+use super::{float_type::FloatType, layout::MatrixError};
 
 /// A row-major matrix of floats, little-endian and of any alignment, in bytes of type `B`.
 #[derive(Clone, Copy, Debug)]

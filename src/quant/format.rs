@@ -7,7 +7,7 @@
 
 use std::{fmt, ops::Range, str::FromStr};
 
-use super::{FloatType, Tensor};
+use super::float_type::FloatType;
 
 /// Bits of a packed word.
 const WORD: usize = 32;
@@ -115,6 +115,30 @@ impl Width {
         let mut words = vec![0; WORD / 8 * self.words(codes.len())];
         codes.iter().enumerate().for_each(|(column, &code)| self.set_code(&mut words, column, code));
         words
+    }
+}
+
+/// One of the arrays of a quantized matrix.
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tensor {
+    /// The packed codes.
+    #[default]
+    Weight,
+    /// One factor a group.
+    Scales,
+    /// One offset a group. Not every format has them.
+    Biases,
+}
+
+impl Tensor {
+    /// `weight`, `scales` or `biases`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Weight => "weight",
+            Self::Scales => "scales",
+            Self::Biases => "biases",
+        }
     }
 }
 

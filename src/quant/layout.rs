@@ -1,6 +1,48 @@
 //! Shape and format of a matrix, and what follows from them: how many words, groups and bytes it has.
 
-use super::{FloatType, Format, MatrixError, Tensor, Width};
+use super::{
+    float_type::FloatType,
+    format::{Format, Tensor, Width},
+};
+
+/// A requirement that a matrix does not meet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MatrixError {
+    /// Every row holds whole groups, and there is at least one row and one group.
+    #[error("{rows} x {cols} cannot be cut into groups of {group_size} columns")]
+    Shape {
+        /// Rows given.
+        rows: usize,
+        /// Columns given.
+        cols: usize,
+        /// Columns of a group.
+        group_size: usize,
+    },
+    /// The format has scales of another type.
+    #[error("{format} has no scales of type {found:?}")]
+    ScaleType {
+        /// The format.
+        format: Format,
+        /// The type given.
+        found: FloatType,
+    },
+    /// A part has another length than the shape asks for.
+    #[error("{part} has {found} bytes where the shape needs {needed}")]
+    Length {
+        /// `weight`, `scales` or `biases`.
+        part: &'static str,
+        /// Bytes given.
+        found: usize,
+        /// Bytes that the shape needs.
+        needed: usize,
+    },
+    /// The format has biases, and none were given.
+    #[error("{0} has biases, and none are there")]
+    NoBiases(Format),
+    /// The format has no biases, and some were given.
+    #[error("{0} has no biases, and some are there")]
+    UnexpectedBiases(Format),
+}
 
 /// Shape and format of a quantized matrix, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

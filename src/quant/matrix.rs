@@ -2,70 +2,10 @@
 
 use std::ops::{Deref, DerefMut, Range};
 
-use super::{FloatType, Format, Layout};
-
-/// One of the arrays of a quantized matrix.
-#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Tensor {
-    /// The packed codes.
-    #[default]
-    Weight,
-    /// One factor a group.
-    Scales,
-    /// One offset a group. Not every format has them.
-    Biases,
-}
-
-impl Tensor {
-    /// `weight`, `scales` or `biases`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Weight => "weight",
-            Self::Scales => "scales",
-            Self::Biases => "biases",
-        }
-    }
-}
-
-/// A requirement that a matrix does not meet.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MatrixError {
-    /// Every row holds whole groups, and there is at least one row and one group.
-    #[error("{rows} x {cols} cannot be cut into groups of {group_size} columns")]
-    Shape {
-        /// Rows given.
-        rows: usize,
-        /// Columns given.
-        cols: usize,
-        /// Columns of a group.
-        group_size: usize,
-    },
-    /// The format has scales of another type.
-    #[error("{format} has no scales of type {found:?}")]
-    ScaleType {
-        /// The format.
-        format: Format,
-        /// The type given.
-        found: FloatType,
-    },
-    /// A part has another length than the shape asks for.
-    #[error("{part} has {found} bytes where the shape needs {needed}")]
-    Length {
-        /// `weight`, `scales` or `biases`.
-        part: &'static str,
-        /// Bytes given.
-        found: usize,
-        /// Bytes that the shape needs.
-        needed: usize,
-    },
-    /// The format has biases, and none were given.
-    #[error("{0} has biases, and none are there")]
-    NoBiases(Format),
-    /// The format has no biases, and some were given.
-    #[error("{0} has no biases, and some are there")]
-    UnexpectedBiases(Format),
-}
+use super::{
+    format::Tensor,
+    layout::{Layout, MatrixError},
+};
 
 /// A quantized matrix: arrays whose lengths fit their [`Layout`], in bytes of type `B`. All are row-major and
 /// little-endian, of any alignment, as they lie in a checkpoint's file.
@@ -280,6 +220,7 @@ impl MatrixBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::{FloatType, Format};
 
     fn layout() -> Layout {
         Layout::new(2, 64, Format::affine(4, 32).expect("a format"), FloatType::F16).expect("a layout")

@@ -99,7 +99,7 @@ unsafe fn ranges<C: Codes, I: Instructions<C>>(
     unsafe {
         if let ([probe], [to]) = (probes, &mut *to) {
             let (evaluated, paths) = in_place::evaluate::<C, I>(rows, probe, buffers, streams);
-            *to = Range::new(count, &evaluated, probe);
+            *to = Range::new(count, &evaluated, probe.absolute);
             return paths;
         }
         side_by_side::arrange(rows, buffers);

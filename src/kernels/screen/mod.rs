@@ -59,23 +59,28 @@ use super::{
     multiply::{Pass, Product, multiply},
     paths::{Paths, Taken},
     products::block::TILE_ROWS,
-    tops::Tops,
+    statistics::Top,
 };
 use crate::{
     quant::{MatrixRef, WeightsRef},
     team::Team,
 };
 
-/// The two largest logits of each hidden state under a shift, without all the others; `None` where this kernel has no loops for
-/// such a matrix.
+/// The two largest logits of each hidden state under a shift, without all the others, and what was done to find them; `None` where
+/// this kernel has no loops for such a matrix.
 ///
 /// # Panics
 /// If a hidden state is not as long as a row.
-pub(super) fn tops(kernel: Kernel, team: &Team, matrix: &MatrixRef<'_>, queries: &[(u32, &[f32])]) -> Option<Tops> {
+pub(super) fn tops(
+    kernel: Kernel,
+    team: &Team,
+    matrix: &MatrixRef<'_>,
+    queries: &[(u32, &[f32])],
+) -> Option<(Vec<Option<Top>>, Paths)> {
     let layout = matrix.layout();
     let screen = kernel.screen.filter(|screen| screen.takes(layout.bits()))?;
     if queries.is_empty() {
-        return Some(Tops { tops: Vec::new(), paths: Paths::NONE });
+        return Some((Vec::new(), Paths::NONE));
     }
     let taken = Taken::default();
     let rows = matrix.layout().rows();
@@ -136,7 +141,7 @@ pub(super) fn tops(kernel: Kernel, team: &Team, matrix: &MatrixRef<'_>, queries:
         known.logits.extend(own);
         known.top(kernel, rows)
     });
-    Some(Tops { tops: of_each.collect(), paths: taken.paths() })
+    Some((of_each.collect(), taken.paths()))
 }
 
 #[cfg(test)]
@@ -253,7 +258,7 @@ mod tests {
             for kernel in Kernel::available() {
                 let queries: Vec<(u32, &[f32])> = hidden.iter().map(|x| (shift, x.as_slice())).collect();
                 for (queries, expected) in [(&queries[..1], &expected[..1]), (&queries, &expected)] {
-                    assert!(tops(kernel, &team, &matrix, queries).is_none_or(|found| found.tops == expected));
+                    assert!(tops(kernel, &team, &matrix, queries).is_none_or(|(tops, _)| tops == expected));
                 }
                 let x = Activations::from_rows(kernel, 2304, &hidden[0]);
                 let mut out = vec![f32::NAN; layout.rows()];
@@ -276,7 +281,7 @@ mod tests {
             Kernel::available()
                 .into_iter()
                 .filter_map(|kernel| tops(kernel, &team, &matrix, &[(0, x)]))
-                .flat_map(|found| found.tops)
+                .flat_map(|(tops, _)| tops)
                 .collect()
         };
         let all = |scales: &[u8], biases: &[u8], x: &[f32]| {

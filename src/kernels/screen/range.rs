@@ -1,6 +1,5 @@
 //! Between what the logits of sixteen rows lie.
 
-use super::probe::Probe;
 use crate::kernels::{products::block::TILE_ROWS, specification::vector::larger};
 
 /// Rows that are evaluated side by side.
@@ -42,14 +41,14 @@ pub(super) struct Range {
 impl Range {
     pub(super) const NONE: Self = Self { most: [f32::NEG_INFINITY; TILES], least: f32::NEG_INFINITY };
 
-    /// Of `rows` rows.
+    /// The range of `rows` rows, where `absolute` is the part of the bound that depends on neither scales nor biases.
     #[inline(always)]
-    pub(super) fn new(rows: usize, Evaluated { logits, bounds }: &Evaluated, probe: &Probe) -> Self {
+    pub(super) fn new(rows: usize, Evaluated { logits, bounds }: &Evaluated, absolute: f32) -> Self {
         let (mut most, mut least) = ([0.0; ROWS], [0.0; ROWS]);
         for r in 0..ROWS {
             let error = bounds[r];
             // The rounding of this, and of the sums below.
-            let error = (error + probe.absolute) * (1.0 + 1.0 / 512.0) + logits[r].abs() * (1.0 / (1 << 22) as f32);
+            let error = (error + absolute) * (1.0 + 1.0 / 512.0) + logits[r].abs() * (1.0 / (1 << 22) as f32);
             // Also false where the error is not a number; where it is one, so is the logit.
             let bounded = error < NO_BOUND;
             most[r] = if bounded { logits[r] + error } else { f32::INFINITY };

@@ -105,7 +105,7 @@ pub(super) unsafe fn evaluate<C: Codes, I: Instructions<C>>(
                 _ => evaluate_probe::<C, I, 128>(rows, probe, next),
             }
         };
-        *to = Range::new(count, &evaluated, probe);
+        *to = Range::new(count, &evaluated, probe.absolute);
     }
 }
 

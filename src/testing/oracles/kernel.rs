@@ -4,7 +4,10 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use serde::{Deserialize, Serialize};
 
-use super::{Case, LawResult, Reached, Violation, claim, logits};
+use super::{
+    Case, LawResult, Reached, Violation, claim,
+    logits::{self, instruction_sets},
+};
 use crate::{
     kernels::{Activations, Differences, Kernel, Pass, Paths, Product, Top, multiply, scalar, tops},
     model::{CpuProjection, Projection},
@@ -112,13 +115,6 @@ fn path_classes(kernel: Kernel, paths: Paths) -> impl Iterator<Item = String> {
 
 fn reach(kernel: Kernel, paths: Paths, reached: &mut Reached) {
     path_classes(kernel, paths).for_each(|class| reached.one(&class));
-}
-
-/// One kernel of each instruction set, for what depends on no path.
-pub(super) fn instruction_sets() -> Vec<Kernel> {
-    let mut kernels = Kernel::available();
-    kernels.dedup_by_key(|kernel| kernel.name());
-    kernels
 }
 
 /// Products of a head under shifts, by every kernel of this processor, on one and two threads.

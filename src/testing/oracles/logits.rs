@@ -1,14 +1,21 @@
 //! Law 4 for the statistics of logits: one result on every kernel, the same whether all logits are read or only the
 //! spans in which some are replaced.
 
-use super::{LawResult, Reached, claim, kernel::instruction_sets};
+use super::{LawResult, Reached, claim};
 use crate::{
-    kernels::{Differences, Peaks, Replaced, Spans, Top},
+    kernels::{Differences, Kernel, Peaks, Replaced, Spans, Top},
     random::SplitMix64,
     testing::comparators::same_bits_double,
 };
 
 const LAW: u8 = 4;
+
+/// One kernel of each instruction set, for what depends on no path.
+pub(super) fn instruction_sets() -> Vec<Kernel> {
+    let mut kernels = Kernel::available();
+    kernels.dedup_by_key(|kernel| kernel.name());
+    kernels
+}
 
 /// What is known of some logits, as numbers of which each bit counts: token, best, second, log-sum-exp, mean difference.
 type Known = [f64; 5];
