@@ -263,7 +263,7 @@ fn no_shift_at_all_is_exit_code_3() {
 #[test]
 fn what_out_keeps_is_what_jsonl_prints() {
     let (_folder, kept) = file("records.jsonl", "something old, to be replaced\n");
-    let run = run(&["--format", "jsonl", "--max-tokens", "2", "--out", &kept]).exits(0);
+    let run = run(&["--format", "jsonl", "--max-tokens", "2", "--out", &kept, "--force"]).exits(0);
     assert_eq!(std::fs::read_to_string(&kept).expect("a file"), run.stdout);
     for format in ["text", "json"] {
         super::run(&["probe", "shift:1", "clean", "--max-tokens", "2", "--format", format, "--out", &kept]).exits(0);
