@@ -42,10 +42,10 @@
 //!
 //! # Unsafe code
 //!
-//! It lies in four places, each with its reason: the instruction sets' files under [`kernels`] (intrinsics, and
-//! pointers into slices whose lengths were checked), [`team`] (a loop's body lent to threads that end it before
-//! the loop returns; disjoint chunks of a slice), and the two memory maps: `checkpoint/folder.rs` (read-only) and
-//! [`head`] (private, copy-on-write).
+//! It lies in four places, each with its reason: [`kernels`] (intrinsics of an instruction set that this processor was
+//! seen to have, and pointers into slices whose lengths were checked), [`team`] (a loop's body lent to threads that end
+//! it before the loop returns; disjoint chunks of a slice), and the two memory maps: `checkpoint/folder.rs` (read-only)
+//! and [`head`] (private, copy-on-write). Each `unsafe` block says what is asked of it and why that holds.
 
 mod cache;
 pub mod certificate;

@@ -16,10 +16,10 @@
 //!
 //! # What is found
 //!
-//! For each bit that is looked at both claims are decided. *Exact*: by [`Position::beats`], which does not round.
-//! *Executed*: by [`Position::outcome`], where the bound of [`super::bound`] leaves a bit undecided or not; what it
-//! leaves undecided can be run, one row product each. The bits not looked at are decided in both: their gain does
-//! not reach the margin, the bounds of both rows' float error taken off.
+//! For each bit that is looked at both claims are decided. [`Position::beats`], which does not round, decides the exact
+//! claim. [`Position::outcome`] decides the executed claim as far as the bound of [`super::bound`] does; a bit that it
+//! leaves undecided can be run, which takes one row product. The bits that are not looked at are decided in both claims:
+//! their gain does not reach the margin, even when the bounds of both rows' float error are taken off the margin.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -9,9 +9,10 @@
 //! prefix, and what wins there is no eos. `F` is then at least the position's least flips over the rivals that are no
 //! eos, and so at least the least of these over all positions.
 //!
-//! *From above*, by edits that were run and did it: the witnesses of the bound from below, and the single flips with the
-//! most slack; and step by step, an edit that gains the fewest flips each time an eos still comes, computed on the
-//! edited head at the very prefix where it came, from which flips that are not needed are taken out again.
+//! *From above.* The bound is the smallest edit that was run and did it. Such edits are the witnesses of the bound from
+//! below, the single flips with the most slack, and an edit that is made step by step: each time an eos still comes it
+//! gains the fewest flips that help, computed on the edited head at the very prefix where the eos came, and at the end
+//! flips that are not needed are taken out again.
 
 use super::{
     CertificateError,

@@ -7,12 +7,12 @@
 //! more memory than a small multiple of the files it read.
 //!
 //! Flow: [`bytes`] own data, `folder` finds and maps files, `json` reads the small ones strictly, `keys` gives their values,
-//! [`config`] makes an [`architecture`] of them by the rules of a [`family`], `header` and [`tensors`] find every tensor,
-//! `assemble` takes those that the architecture needs, by the family's names, and refuses the rest, which gives
-//! [`weights`]; [`digest`] names the result.
+//! [`config`] makes an [`architecture`] of them by the rules of a [`family`], and `quantization` the format of each module;
+//! `header` and [`tensors`] find every tensor, `assemble` takes those that the architecture needs, by the family's names, and
+//! refuses the rest, which gives [`weights`]; [`digest`] names the result.
 //!
-//! Accepted by name and left out, as in mlx-lm: what the family's entry says is computed, and the head's `weight` where the
-//! head is tied.
+//! Two kinds of tensors are accepted by name and left out, as in mlx-lm: those that the family's entry says are computed, and
+//! the head's `weight` where the head is tied.
 
 pub mod architecture;
 mod assemble;

@@ -1,10 +1,10 @@
 //! Bisection over a family: where does a predicate change?
 //!
 //! First a *scan*: the two ends, and about sixteen values between them, spread evenly and by their distance
-//! from the value nearest to zero, so that changes are seen at every scale; of few integers, all. Then each change from one value of the scan
-//! to the next is narrowed down by halving, all of them together, until its two ends are neighbours: integers
-//! that differ by 1, rates between which there is no other `f64`. Both were run. Halving keeps one change in each
-//! interval, so there are never more than the scan has shown, and at most 64 rounds.
+//! from the value nearest to zero, so that changes are seen at every scale; where there are few integers, all are run.
+//! Then each change from one value of the scan to the next is narrowed down by halving, all of them together, until its
+//! two ends are neighbours: integers that differ by 1, or rates between which there is no other `f64`. Both ends were
+//! run. Halving keeps one change in each interval, so there are never more than the scan has shown, and at most 64 rounds.
 //!
 //! A predicate may change more often than the scan can see. In a family that is [nested](Family::nested) one change
 //! is what to expect; in every other a change that is found is *a* crossing, and more may lie between any

@@ -8,7 +8,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! The model is a folder, a hub id that is in the cache, or `demo`. Others may follow, in any order:
+//! The model is a folder, a hub id that is in the cache, or `demo`. Other arguments may follow, in any order:
 //!
 //! | argument | example | what it is | default |
 //! | --- | --- | --- | --- |

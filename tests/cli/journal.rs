@@ -39,7 +39,7 @@ fn a_journal_cut_at_any_place_resumes_to_the_same_result_and_loses_no_finished_t
     let bytes = fs::read(&journal).expect("a journal");
     assert_eq!(whole.stdout.as_bytes(), bytes, "stdout and the journal say the same");
     let expected = sorted(&whole.stdout);
-    // Around every end of a line, and at places within. (`tests/journal.rs` cuts at every byte.)
+    // Around every end of a line, and at places within. (Law 10 in `tests/laws.rs` cuts at every byte.)
     let ends = bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'\n').map(|(i, _)| i);
     let cuts: Vec<usize> = ends.flat_map(|end| [end - 400, end - 1, end, end + 1]).chain([0, 1, 77]).collect();
     for cut in cuts {

@@ -1,4 +1,4 @@
-//! Between what the logits of sixteen rows lie.
+//! Bounds of the logits of sixteen rows: what none of a tile's exceeds, and what the largest of all at least is.
 
 use crate::kernels::{products::block::TILE_ROWS, specification::vector::larger};
 

@@ -1,8 +1,7 @@
 //! The one thread that everything of MLX lives on.
 //!
 //! An array may be sent to another thread but not shared, and one that is not evaluated yet can only be evaluated where
-//! it was made. Here no array ever leaves the thread that made it: it is sent requests, and what comes back
-//! are numbers.
+//! it was made. Here no array ever leaves the thread that made it: the thread is sent requests, and numbers come back.
 
 use std::{
     sync::mpsc::{Sender, channel},

@@ -1,7 +1,7 @@
 //! Law 9: any bytes as a checkpoint are an error or a model, never a panic, never much memory.
 //!
-//! Memory is not seen from here. libFuzzer watches it for the fuzz target, and the property beside
-//! `tests/checkpoint/` counts what is allocated.
+//! This oracle does not see memory. libFuzzer watches it for the fuzz target, and `tests/memory.rs` counts what is
+//! allocated.
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
