@@ -1,9 +1,10 @@
 //! What an instruction set must bring: sixteen `f32` lanes, in one register or several.
 //!
 //! The loops of this room are written over [`Lanes`] and inlined into functions that carry the instruction set's
-//! `target_feature`, so that they compile to its instructions. What calls an intrinsic is never a closure, and registers are not
-//! gone through by iterators: a closure, and what an iterator calls, is a function of its own without these features, and where
-//! the compiler leaves it so (other codegen units, no link-time optimization) it becomes a call that takes registers through memory.
+//! `target_feature`, so that they compile to its instructions. What calls an intrinsic is never a closure, and registers are
+//! not gone through by iterators: a closure, and what an iterator calls, is a function of its own without these features.
+//! Where the compiler leaves it so (other codegen units, no link-time optimization), it becomes a call that takes registers
+//! through memory.
 
 use super::{line::Line, widen::widen_into};
 pub(crate) use crate::kernels::specification::scalar::LANES;
