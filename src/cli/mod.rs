@@ -79,7 +79,16 @@ pub fn run() -> u8 {
             return exit_code::INTERRUPTED;
         }
         // One line, whatever the names and files hold that it is about.
-        output::message(&plain(&format!("error: {error:#}")));
+        output::message(&plain(&format!("error: {}", with_causes(&error))));
         exit_code::USAGE
     })
+}
+
+/// What an error and its causes say. Some errors tell their cause themselves; it is not told again then.
+fn with_causes(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|said, cause| if said.ends_with(&cause) { said } else { format!("{said}: {cause}") })
+        .unwrap_or_default()
 }

@@ -106,4 +106,5 @@ fn a_full_disk_is_an_error_that_names_the_place() {
     }
     let run = run(&["--out", "/dev/full", "--shifts", "0"]).exits(2);
     assert!(run.stderr.contains("cannot write /dev/full"), "{}", run.stderr);
+    assert_eq!(run.stderr.matches("os error").count(), 1, "{}", run.stderr);
 }
