@@ -88,7 +88,7 @@ mod primitives {
     /// Time does not pass in a model: who has looked once sleeps. A worker that looks for longer finds what one finds
     /// that looks for the first time.
     #[derive(Default)]
-    pub(super) struct Patience;
+    pub(super) struct Patience {}
 
     impl Patience {
         pub(super) fn wait(&mut self) {

@@ -3,7 +3,7 @@
 //! `specification/` says which additions are made and in which order, and everything else gives its bits, faster. `products/` has
 //! the loops that instruction sets share, `attention.rs` those over keys and values, `instruction_sets/` what is particular to each,
 //! and `screen/` finds the two largest of the products without all of them. Which of them this processor can run is found out at
-//! run time; a [`Kernel`] is the proof, so that whoever holds one may call it without `unsafe`. [`multiply`] spreads products over
+//! run time; a [`Kernel`] is the proof, so that whoever holds one may call it without `unsafe`. [`multiply()`] spreads products over
 //! threads.
 //!
 //! A shift needs no second matrix: the kernels subtract it from packed words that they have just loaded.
