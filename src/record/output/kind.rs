@@ -46,7 +46,7 @@ impl Kind {
     }
 }
 
-/// The head of `record/report/report.html.jinja`.
+/// The head of `report/page/report.html.jinja`.
 fn is_page(first: &[u8]) -> bool {
     let Some(head) = first.strip_prefix(b"<!DOCTYPE html>\n") else { return false };
     let generator = b"<meta name=\"generator\" content=\"headroom ";
