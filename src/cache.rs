@@ -1,10 +1,13 @@
 //! What is kept between runs to save time, all of which can be computed again.
+//!
+//! An entry is believed for as long as it is there, and a wrong one would decide what a run says. So it ends with a seal, a
+//! digest of its contents and of its name: one that was cut, changed or put under another name counts as none.
 
 use std::{
     env,
     ffi::OsString,
     fs,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -15,12 +18,36 @@ pub(crate) fn folder() -> Option<PathBuf> {
     cache_folder(|name| env::var_os(name), env::home_dir())
 }
 
+/// Bytes of an entry that are read; none has a tenth of them.
+const MOST: u64 = 64 << 10;
+
+/// The contents of an entry; `None` where there is none that was written under this name.
+pub(crate) fn read(path: &Path) -> Option<Vec<u8>> {
+    if !fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
+    let length = bytes.len().checked_sub(SEAL)?;
+    let sealed = bytes.split_off(length);
+    (sealed == seal(path, &bytes).as_bytes()).then_some(bytes)
+}
+
 /// Writes an entry, whole. Runs that write one at the same time write the same, so nothing is locked.
-pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     let mut entry = Temporary::beside(path)?;
-    entry.file().write_all(contents)?;
+    entry.file().write_all(&[contents, seal(path, contents).as_bytes()].concat())?;
     entry.move_to(path).map(drop)
+}
+
+/// Bytes of a seal: a line before, and its end.
+const SEAL: usize = 66;
+
+fn seal(path: &Path, contents: &[u8]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes()).update(b"\n").update(contents);
+    format!("\n{}\n", hasher.finalize())
 }
 
 /// The cache's folder: `HEADROOM_CACHE`, or `headroom` in `XDG_CACHE_HOME`, or `.cache/headroom` in
@@ -40,6 +67,32 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    #[test]
+    fn an_entry_that_was_changed_cut_or_moved_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a").join("entry");
+        assert_eq!(read(&path), None);
+        for contents in ["{\"threshold\":9.5}", ""] {
+            write(&path, contents.as_bytes()).expect("written");
+            assert_eq!(read(&path).as_deref(), Some(contents.as_bytes()));
+        }
+        write(&path, b"some").expect("written");
+        let whole = fs::read(&path).expect("a file");
+        for (at, _) in whole.iter().enumerate() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&path, &changed).expect("written");
+            assert_eq!(read(&path), None, "byte {at}");
+            fs::write(&path, &whole[..at]).expect("written");
+            assert_eq!(read(&path), None, "cut at {at}");
+        }
+        fs::write(path.with_file_name("other"), &whole).expect("written");
+        assert_eq!(read(&path.with_file_name("other")), None);
+        assert_eq!(read(folder.path()), None);
+        fs::write(&path, &whole).expect("written");
+        assert_eq!(read(&path).as_deref(), Some(&b"some"[..]));
+    }
 
     #[test]
     fn the_cache_lies_where_the_environment_says() {

@@ -51,6 +51,8 @@ const SCORED: usize = 64;
 const RUN: usize = 2;
 /// Rows of one work item.
 const CHUNK: usize = 1024;
+/// Random edits whose answers are held at a time.
+const AT_ONCE: usize = 512;
 
 /// The search for a collapse, and the random edits that it is compared with.
 #[derive(Clone, Debug)]
@@ -449,12 +451,19 @@ fn random_flips(
         medians: BTreeMap::new(),
         collapsed: 0,
     };
-    let edits: Vec<Edit> = (0..options.trials).map(random).collect();
-    for fates in field.run(&edits, watch)? {
-        let median = median(&fates);
-        *found.medians.entry(median).or_default() += 1;
-        found.collapsed += usize::from(collapsed(median));
-        fates.iter().for_each(|fate| *found.verdicts.entry(fate.verdict).or_default() += 1);
+    let mut seeds = 0..options.trials;
+    loop {
+        // Only the counts are wanted, however many trials there are.
+        let edits: Vec<Edit> = seeds.by_ref().take(AT_ONCE).map(random).collect();
+        if edits.is_empty() {
+            break;
+        }
+        for fates in field.run(&edits, watch)? {
+            let median = median(&fates);
+            *found.medians.entry(median).or_default() += 1;
+            found.collapsed += usize::from(collapsed(median));
+            fates.iter().for_each(|fate| *found.verdicts.entry(fate.verdict).or_default() += 1);
+        }
     }
     Ok(found)
 }

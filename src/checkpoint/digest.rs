@@ -14,7 +14,7 @@ use std::{
 use blake3::{Hash, Hasher};
 
 use super::folder::StoredFile;
-use crate::{cache::write_whole, quant::MatrixRef};
+use crate::{cache, quant::MatrixRef};
 
 /// BLAKE3 over `weight`, `scales` and, where the format has them, `biases` as they are stored, in this order.
 pub fn head_digest(head: &MatrixRef<'_>) -> Hash {
@@ -41,14 +41,14 @@ fn files_digest(files: &BTreeMap<String, StoredFile>) -> Hash {
 pub(super) fn cached_digest(files: &BTreeMap<String, StoredFile>, folder: Option<&Path>) -> Hash {
     let cached = || -> Option<PathBuf> { Some(folder?.join("digests").join(key(files)?.to_hex().as_str())) };
     let Some(entry) = cached() else { return files_digest(files) };
-    let known = fs::read_to_string(&entry).ok().and_then(|text| Hash::from_hex(text.trim_end()).ok());
+    let known = cache::read(&entry).and_then(|text| Hash::from_hex(text).ok());
     if let Some(digest) = known {
         return digest;
     }
     let digest = files_digest(files);
     if unchanged(files) {
         // A cache that cannot be written costs time at the next start, and nothing else.
-        let _ = write_whole(&entry, format!("{digest}\n").as_bytes());
+        drop(cache::write(&entry, digest.to_hex().as_bytes()));
     }
     digest
 }
@@ -132,7 +132,7 @@ mod tests {
         let [entry] = entries(cache.path()).try_into().expect("one entry, and nothing temporary left");
         // What is in the cache is believed: this is how one sees that it was read.
         let other = blake3::hash(b"other");
-        fs::write(&entry, other.to_hex().as_str()).unwrap();
+        crate::cache::write(&entry, other.to_hex().as_bytes()).unwrap();
         assert_eq!(cached_digest(&opened(folder.path()), Some(cache.path())), other);
     }
 
@@ -176,9 +176,14 @@ mod tests {
         // An entry that holds no digest is written anew.
         cached_digest(&files, Some(cache.path()));
         let entry = entries(cache.path()).remove(0);
-        fs::write(&entry, "no digest").unwrap();
+        let sound = fs::read(&entry).unwrap();
+        for wrong in ["no digest".to_owned(), format!("{}\n", blake3::hash(b"other"))] {
+            fs::write(&entry, wrong).unwrap();
+            assert_eq!(cached_digest(&files, Some(cache.path())), digest);
+            assert_eq!(fs::read(&entry).unwrap(), sound);
+        }
+        crate::cache::write(&entry, b"no digest").unwrap();
         assert_eq!(cached_digest(&files, Some(cache.path())), digest);
-        assert_eq!(fs::read_to_string(&entry).unwrap(), format!("{digest}\n"));
     }
 
     #[test]

@@ -144,7 +144,7 @@ pub(super) struct BoundArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct ThresholdArgs {
     /// Largest surprise of a coherent step; without it, the threshold is calibrated on the model's own answers
-    #[arg(long, value_name = "NATS", value_parser = nats)]
+    #[arg(long, value_name = "NATS", value_parser = surprise)]
     pub threshold: Option<f64>,
     /// File of prompts to calibrate on, one on each line, in place of the program's own; every third is held out
     #[arg(long, value_name = "FILE", conflicts_with = "threshold")]
@@ -390,7 +390,7 @@ pub(super) struct RelabelArgs {
     #[arg(value_name = "RUN")]
     pub journal: PathBuf,
     /// Largest surprise of a coherent step [default: that of the records]
-    #[arg(long, value_name = "NATS", value_parser = nats)]
+    #[arg(long, value_name = "NATS", value_parser = surprise)]
     pub threshold: Option<f64>,
     /// Bounds.
     #[command(flatten)]
@@ -447,7 +447,10 @@ pub(super) struct CertifyArgs {
     #[arg(long, value_name = "FLIPS", num_args = 0..=1, default_missing_value = "16", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub collapse: Option<u32>,
     /// Number of random edits that --collapse runs for comparison
-    #[arg(long, value_name = "N", default_value_t = 100, requires = "collapse")]
+    #[arg(
+        long, value_name = "N", default_value_t = 100, requires = "collapse",
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000)
+    )]
     pub trials: u32,
     /// Seed of the random edits that --collapse runs
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -609,6 +612,14 @@ fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(tolerance) if tolerance >= 0.0 && tolerance.is_finite() => Ok(tolerance),
         _ => Err("a tolerance is a number, 0 or more".to_owned()),
+    }
+}
+
+/// A threshold is written into records, and JSON has no infinity.
+fn surprise(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(nats) if nats >= 0.0 && nats.is_finite() => Ok(nats),
+        _ => Err("a threshold is a finite number of nats, 0 or more".to_owned()),
     }
 }
 

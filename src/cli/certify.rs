@@ -49,10 +49,10 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
     let certifier = Certifier::new(&subject)?;
     output::check(args.out.as_deref(), &output::inputs(&args.prompts, &args.threshold, &subject))?;
     // Known at once that it can be written; what is there stays until there is something new.
-    let out = args.out.as_deref().map(|path| Output::claim(path, Kind::Recipe, args.force)).transpose()?;
+    let out = args.out.as_deref().map(|path| output::claim(path, Kind::Recipe, args.force)).transpose()?;
     let settings = args.collapse.map(|_| settings(args, &subject, &prompts)).transpose()?;
     if args.format == Format::Text {
-        output::stdout(resolve::introduction(&subject).as_bytes())?;
+        output::text(&resolve::introduction(&subject))?;
     }
     let options = Options {
         max_tokens: args.prompts.max_tokens as usize,
@@ -68,7 +68,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
         match certifier.answer(prompt, &options, &mut watch) {
             Ok(answer) => {
                 match args.format {
-                    Format::Text => output::stdout(certificates::answer(&answer, output::look()).as_bytes())?,
+                    Format::Text => output::text(&certificates::answer(&answer, output::look()))?,
                     Format::Jsonl => output::json(&answer)?,
                     Format::Json => {}
                 }
@@ -88,7 +88,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
     // What is finished is shown and kept, whatever ended the run.
     let suite = Suite::of(&answers, |row| subject.decode(&[row as u32]))?;
     if let (Format::Text, Some(suite)) = (args.format, suite.as_ref().filter(|suite| suite.answers > 1)) {
-        output::stdout(certificates::suite(suite, output::look()).as_bytes())?;
+        output::text(&certificates::suite(suite, output::look()))?;
     }
     let collapsed = match (&interrupted, settings, answers.is_empty()) {
         (None, Some(settings), false) => {
@@ -110,7 +110,7 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
         _ => None,
     };
     if let (Format::Text, Some(collapse)) = (args.format, &collapsed) {
-        output::stdout(certificates::collapse(collapse, output::look()).as_bytes())?;
+        output::text(&certificates::collapse(collapse, output::look()))?;
     }
     if let Some(out) = out {
         save(out, &recipe(&answers, collapsed.as_ref()), interrupted.is_some())?;

@@ -17,7 +17,7 @@ use crate::{
         Record, Restored, SCHEMA,
         summary::{self, Summary},
     },
-    report::terminal::{Look, records},
+    report::terminal::{Look, plain, records},
     search::{self, RunError, Session, Settings},
     seed,
     subject::{Prompt, Subject},
@@ -107,10 +107,15 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let ladder = keep_finished("ladder", sink, ladder)?;
     summary(args.run.output.format, &ladder.records)?;
     match args.run.output.format {
-        Format::Text => output::stdout(records::restored(&ladder.restored, output::look()).as_bytes())?,
-        Format::Json => output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored)))?,
+        Format::Text => output::or_unread(output::text(&records::restored(&ladder.restored, output::look())))?,
+        Format::Json => {
+            output::or_unread(output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored))))?;
+        }
         // Lines of stdout are records and nothing else.
-        Format::Jsonl => output::message(records::restored(&ladder.restored, Look { color: false }).trim()),
+        Format::Jsonl => {
+            let restored = records::restored(&ladder.restored, Look { color: false });
+            restored.trim().lines().for_each(|line| output::message(line.trim()));
+        }
     }
     let restored = ladder.restored.identical && ladder.restored.same_as_clean;
     if !restored {
@@ -122,7 +127,9 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
 /// What each edit does over several prompts, for people; nothing over one.
 fn summary(format: Format, records: &[Record]) -> Result<()> {
     match format {
-        Format::Text => output::stdout(records::summaries(&summary::summaries(records), output::look()).as_bytes()),
+        Format::Text => {
+            output::or_unread(output::text(&records::summaries(&summary::summaries(records), output::look())))
+        }
         Format::Json | Format::Jsonl => Ok(()),
     }
 }
@@ -197,7 +204,7 @@ pub(super) fn finished(
     let records = keep_finished(command, sink, records)?;
     summary(format, &records)?;
     if format == Format::Json {
-        output::json(&Run::of(command, &records, None))?;
+        output::or_unread(output::json(&Run::of(command, &records, None)))?;
     }
     judged(bounds, &records)
 }
@@ -207,13 +214,13 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
     let prompts = resolve::prompts(&subject, &args.prompts)?;
     let show = |check: &search::verify::Check| {
         let mark = if check.holds { "ok    " } else { "FAILED" };
-        let detail = check.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
+        let detail = check.detail.as_ref().map_or(String::new(), |detail| format!(": {}", plain(detail)));
         format!("{mark}  {:>3} cases  {}{detail}\n", check.cases, check.claim)
     };
     let mut shown = Ok(());
     let checks = search::verify(&subject, &prompts, args.prompts.max_tokens as usize, args.seed, |check| {
         let result = match args.format {
-            Format::Text => output::stdout(show(check).as_bytes()),
+            Format::Text => output::text(&show(check)),
             Format::Jsonl => output::json(check),
             Format::Json => Ok(()),
         };
@@ -221,10 +228,11 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
             shown = result;
         }
     })?;
-    shown?;
+    output::or_unread(shown)?;
     let holds = checks.iter().all(|check| check.holds);
     if args.format == Format::Json {
-        output::json(&json!({"command": "verify", "model": subject.name(), "holds": holds, "checks": checks}))?;
+        let checks = json!({"command": "verify", "model": subject.name(), "holds": holds, "checks": checks});
+        output::or_unread(output::json(&checks))?;
     }
     Ok(code(holds))
 }
@@ -239,7 +247,8 @@ pub(super) fn pull(args: &PullArgs) -> Result<u8> {
     let snapshot = model.pull(&HubSettings::from_env()?, &mut Download::default())?;
     match args.format {
         Format::Text => {
-            output::stdout(format!("{model} at {}\n{}\n", snapshot.revision, snapshot.folder.display()).as_bytes())?;
+            let folder = plain(&snapshot.folder.display().to_string());
+            output::text(&format!("{model} at {}\n{folder}\n", snapshot.revision))?;
         }
         Format::Json | Format::Jsonl => output::json(&json!({
             "command": "pull", "model": model.id(), "revision": snapshot.revision, "folder": snapshot.folder,

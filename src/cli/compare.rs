@@ -27,11 +27,11 @@ pub(super) fn compare(args: &CompareArgs) -> Result<u8> {
     };
     let (a, b) = (read(&args.a)?, read(&args.b)?);
     let comparison = Comparison::of(&a, &b, args.tolerance);
-    match args.format {
-        Format::Text => output::stdout(comparison.text(output::look()).as_bytes())?,
-        Format::Json => output::json(&Whole { command: "compare", schema: SCHEMA, comparison: &comparison })?,
-        Format::Jsonl => comparison.changed.iter().try_for_each(output::json)?,
-    }
+    output::or_unread(match args.format {
+        Format::Text => output::text(&comparison.text(output::look())),
+        Format::Json => output::json(&Whole { command: "compare", schema: SCHEMA, comparison: &comparison }),
+        Format::Jsonl => comparison.changed.iter().try_for_each(output::json),
+    })?;
     if comparison.compared() == 0 {
         message("the runs have no trial in common, so nothing was checked");
         return Ok(exit_code::NOTHING);

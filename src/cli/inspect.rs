@@ -12,6 +12,7 @@ use super::{
 use crate::{
     checkpoint::{Architecture, architecture::Layer, config::Override},
     quant::{self, Codes},
+    report::terminal::plain,
     subject::Subject,
 };
 
@@ -22,7 +23,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
     // Nothing is run.
     let subject = resolve::inspected(&args.model)?;
     match args.format {
-        Format::Text => output::stdout(text(&subject, args.digests).as_bytes())?,
+        Format::Text => output::text(&text(&subject, args.digests))?,
         Format::Json | Format::Jsonl => output::json(&object(&subject, args.digests))?,
     }
     Ok(exit_code::DONE)
@@ -132,9 +133,10 @@ fn text(subject: &Subject, digests: bool) -> String {
         _ = writeln!(out, "model digest {}", checkpoint.model_digest());
         _ = writeln!(out, "head digest  {}", subject.head_digest());
     }
-    let width = checkpoint.tensors().iter().map(|tensor| tensor.name.len()).max().unwrap_or(0);
-    for tensor in checkpoint.tensors() {
-        _ = writeln!(out, "  {:<width$}  {:<9} {:?}", tensor.name, tensor.dtype, tensor.shape);
+    let names: Vec<String> = checkpoint.tensors().iter().map(|tensor| plain(&tensor.name)).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    for (name, tensor) in names.iter().zip(checkpoint.tensors()) {
+        _ = writeln!(out, "  {name:<width$}  {:<9} {:?}", plain(&tensor.dtype), tensor.shape);
     }
     out
 }

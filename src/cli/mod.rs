@@ -18,7 +18,7 @@ mod values;
 
 use clap::{CommandFactory, Parser};
 
-use self::args::{Cli, Command};
+use self::args::{BoundArgs, Cli, Command};
 use crate::report::terminal::plain;
 
 /// Exit codes, a contract with scripts.
@@ -39,13 +39,9 @@ mod exit_code {
 pub fn run() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors, and go to stdout.
-            let code = if error.use_stderr() { exit_code::USAGE } else { exit_code::DONE };
-            drop(error.print());
-            return code;
-        }
+        Err(error) => return ended(not_run(error), false),
     };
+    let gate = gate(&cli);
     let result = match cli.command {
         None => commands::ladder(&cli.ladder),
         Some(Command::Ladder(args)) => commands::ladder(&args),
@@ -69,19 +65,63 @@ pub fn run() -> u8 {
             output::stdout(&script).map(|()| exit_code::DONE)
         }
     };
+    ended(result, gate)
+}
+
+/// What the parser of arguments says in place of a run: help and version, which are results, or what is wrong.
+fn not_run(error: clap::Error) -> Result<u8, anyhow::Error> {
+    if !error.use_stderr() {
+        let (text, look) = (error.render(), output::look());
+        return output::text(&if look.color { text.ansi().to_string() } else { text.to_string() })
+            .map(|()| exit_code::DONE);
+    }
+    // It shows arguments as they are, which may hold names from elsewhere: it is asked again with what is seen of them.
+    let seen = std::env::args_os().map(|arg| plain(&arg.to_string_lossy()));
+    let text = Cli::try_parse_from(seen).err().unwrap_or(error).render();
+    let color = output::look_on(&std::io::stderr()).color;
+    output::usage(&if color { text.ansi().to_string() } else { text.to_string() }, color);
+    Ok(exit_code::USAGE)
+}
+
+/// The exit code of what a command came to. `gate`: whether bounds had to hold.
+fn ended(result: Result<u8, anyhow::Error>, gate: bool) -> u8 {
     result.unwrap_or_else(|error| {
         if output::is_broken_pipe(&error) {
+            if gate {
+                output::message(
+                    "nobody reads stdout any more, so the run ends here: the bounds have not held, since not every trial \
+                     was looked at",
+                );
+                return exit_code::FAILED;
+            }
             // Whoever read the output has seen enough.
+            output::message("nobody reads stdout any more, so this ends here");
             return exit_code::DONE;
         }
         if interrupt::is_interrupted(&error) {
             output::message("interrupted");
             return exit_code::INTERRUPTED;
         }
-        // One line, whatever the names and files hold that it is about.
-        output::message(&plain(&format!("error: {}", with_causes(&error))));
+        output::message(&format!("error: {}", with_causes(&error)));
         exit_code::USAGE
     })
+}
+
+/// Whether a command was given bounds that decide its exit code. Those of a bisection are what it looks for.
+fn gate(cli: &Cli) -> bool {
+    let bounds = match &cli.command {
+        None => &cli.ladder.run.bounds,
+        Some(Command::Ladder(args)) => &args.run.bounds,
+        Some(Command::Probe(args)) => &args.run.bounds,
+        Some(Command::Sweep(args)) => &args.run.bounds,
+        Some(Command::Map(args)) => &args.run.bounds,
+        Some(Command::Campaign(args)) => &args.run.bounds,
+        Some(Command::Replay(args)) => &args.run.bounds,
+        Some(Command::Relabel(args)) => &args.bounds,
+        _ => return false,
+    };
+    let BoundArgs { at_least, kl } = bounds;
+    at_least.is_some() || kl.is_some()
 }
 
 /// What an error and its causes say. Some errors tell their cause themselves; it is not told again then.

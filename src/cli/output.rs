@@ -1,9 +1,13 @@
 //! Where results and messages go.
-#![expect(clippy::print_stderr, reason = "the one place from which the program speaks")]
+//!
+//! This is the one place from which the program speaks. What is for people passes [`text`] or [`message`], which spell out
+//! what a terminal would act upon: names, records and errors come from strangers. Nobody may be there to listen, so a
+//! message that cannot be written is lost, and a closed stdout is told from a failure.
 
 use std::{
     io::{self, IsTerminal, Write},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,22 +24,58 @@ use crate::{
     record::{
         Record,
         journal::{Journal, JournalError, Resumed},
-        output::{Inputs, Output, OutputError},
+        output::{Inputs, Kind, Output, OutputError},
     },
-    report::terminal::{Look, records as text},
+    report::terminal::{Look, harmless, plain, records},
     search::{Beginning, Progress, RunError},
     subject::Subject,
 };
 
-/// Bytes to stdout, at once.
+/// Whether --out gets the results as well, so that a run goes on whose stdout nobody reads any more.
+static KEPT: AtomicBool = AtomicBool::new(false);
+/// Whether nobody reads stdout any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Bytes for programs to stdout, at once.
 pub(super) fn stdout(bytes: &[u8]) -> Result<()> {
     Ok(to_stdout(bytes)?)
 }
 
+/// Text for people to stdout, at once.
+pub(super) fn text(text: &str) -> Result<()> {
+    Ok(text_to_stdout(text)?)
+}
+
+fn text_to_stdout(text: &str) -> io::Result<()> {
+    to_stdout(harmless(text, look()).as_bytes())
+}
+
 /// Errors name the place, since one that says only that a device is full could be about any file.
 fn to_stdout(bytes: &[u8]) -> io::Result<()> {
+    if UNREAD.load(Ordering::Relaxed) && KEPT.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| within("stdout", &error))
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe && KEPT.load(Ordering::Relaxed) => {
+            UNREAD.store(true, Ordering::Relaxed);
+            message("nobody reads stdout any more; the run goes on, and --out gets all of it");
+            Ok(())
+        }
+        written => written.map_err(|error| within("stdout", &error)),
+    }
+}
+
+/// For what is shown once everything is done: where nobody reads it any more, that is said, and what was found is judged
+/// all the same.
+pub(super) fn or_unread(written: Result<()>) -> Result<()> {
+    match written {
+        Err(error) if is_broken_pipe(&error) => {
+            message("nobody reads stdout any more: the end of the results is lost");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 fn within(place: &str, error: &io::Error) -> io::Error {
@@ -80,9 +120,27 @@ fn kept(old: &Path) {
     message(&format!("what --out held is kept in {}", old.display()));
 }
 
-/// A line on stderr.
+/// The place of a whole result, which is kept there whoever reads stdout.
+pub(super) fn claim(path: &Path, kind: Kind, force: bool) -> Result<Output> {
+    let place = Output::claim(path, kind, force)?;
+    KEPT.store(true, Ordering::Relaxed);
+    Ok(place)
+}
+
+/// A line on stderr, whatever the names and files hold that it is about.
 pub(super) fn message(text: &str) {
-    eprintln!("headroom: {text}");
+    to_stderr(&format!("headroom: {}\n", plain(text)));
+}
+
+/// What the parser of arguments says, in lines of its own.
+pub(super) fn usage(text: &str, color: bool) {
+    to_stderr(&harmless(text, Look { color }));
+}
+
+/// A terminal that is gone or a disk that is full takes a message away, and not the run.
+fn to_stderr(text: &str) {
+    let mut stderr = io::stderr().lock();
+    drop(stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()));
 }
 
 /// Whether an error says that the reader of the output has gone, and nothing else.
@@ -105,9 +163,14 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Colors on a terminal, unless `NO_COLOR` is set to anything (<https://no-color.org>) or the terminal is dumb.
 pub(super) fn look() -> Look {
+    look_on(&io::stdout())
+}
+
+/// As [`look`], of stdout or of stderr.
+pub(super) fn look_on(stream: &impl IsTerminal) -> Look {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    Look { color: io::stdout().is_terminal() && !refused }
+    Look { color: stream.is_terminal() && !refused }
 }
 
 /// A progress bar on a terminal, nothing elsewhere.
@@ -137,7 +200,7 @@ impl hub::Progress for Download {
         let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr());
         let template = "{msg} {wide_bar} {bytes}/{total_bytes} at {bytes_per_sec}, {eta} left";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(file.to_owned());
+        bar.set_message(plain(file));
         bar.set_position(present);
         bar.reset_eta();
         self.bar = Some(bar);
@@ -187,6 +250,7 @@ impl Sink {
             Some(journal) if !args.force => journal.check_restartable()?,
             _ => {}
         }
+        KEPT.store(journal.is_some(), Ordering::Relaxed);
         Ok(Self {
             format: args.format,
             look: look(),
@@ -234,8 +298,8 @@ impl Sink {
             }
         }
         if self.format == Format::Text {
-            let rule = text::rule(run.expectation.threshold, run.expectation.run.calibration.as_ref());
-            to_stdout((std::mem::take(&mut self.introduction) + &rule).as_bytes())?;
+            let rule = records::rule(run.expectation.threshold, run.expectation.run.calibration.as_ref());
+            text_to_stdout(&(std::mem::take(&mut self.introduction) + &rule))?;
         }
         Ok(())
     }
@@ -268,25 +332,25 @@ impl Sink {
         if !self.lines {
             return Ok(());
         }
-        let shown = match self.format {
-            Format::Json => {
-                self.kept.push(record.clone());
-                return Ok(());
+        match self.format {
+            Format::Json => self.kept.push(record.clone()),
+            Format::Jsonl => self.status.aside(|| to_stdout(&line))?,
+            Format::Text => {
+                let shown = self.text(record);
+                self.status.aside(|| text_to_stdout(&shown))?;
             }
-            Format::Jsonl => line,
-            Format::Text => self.text(record).into_bytes(),
-        };
-        Ok(self.status.aside(|| to_stdout(&shown))?)
+        }
+        Ok(())
     }
 
     /// A record for people, under a heading where the prompt is a new one.
     fn text(&mut self, record: &Record) -> String {
         let mut shown = String::new();
         if self.prompt.as_ref() != Some(&record.prompt) {
-            shown.push_str(&text::heading(&record.prompt, self.look));
+            shown.push_str(&records::heading(&record.prompt, self.look));
             self.prompt = Some(record.prompt.clone());
         }
-        shown.push_str(&text::record(record, self.look));
+        shown.push_str(&records::record(record, self.look));
         shown
     }
 

@@ -7,7 +7,7 @@ use super::{
     exit_code, output,
 };
 use crate::{
-    record::output::{Inputs, Kind, Output},
+    record::output::{Inputs, Kind},
     report::{Gathered, Report, Source, html, terminal},
 };
 
@@ -16,7 +16,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
     let mut page = None;
     if let Some(path) = &args.output {
         runs.check(path).map_err(|error| anyhow!("--output {error}"))?;
-        page = Some(Output::claim(path, Kind::Page, args.force)?);
+        page = Some(output::claim(path, Kind::Page, args.force)?);
     }
     let sources = args.runs.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?;
     let gathered = Gathered::of(sources);
@@ -25,10 +25,10 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
         (Some(page), _) => {
             output::write(page, html(&report)?.as_bytes())?;
             for note in report.notes {
-                output::message(&terminal::plain(note));
+                output::message(note);
             }
         }
-        (None, Format::Text) => output::stdout(terminal::report(&report, output::look()).as_bytes())?,
+        (None, Format::Text) => output::text(&terminal::report(&report, output::look()))?,
         (None, Format::Json | Format::Jsonl) => output::json(&report)?,
     }
     if report.trials() + report.certified() == 0 {

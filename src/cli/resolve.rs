@@ -13,6 +13,7 @@ use super::{
 use crate::{
     checkpoint::hub::ModelName,
     kernels::Kernel,
+    report::terminal::plain,
     search::{Settings, Threshold, calibrate},
     seed,
     subject::{self, Encoding, Prompt, Subject},
@@ -202,7 +203,7 @@ pub(super) fn introduction(subject: &Subject) -> String {
     };
     format!(
         "{}{revision}: {}, {} layers, hidden {}\nlm_head {} x {}, {} bits, group_size {}{tied}; {}, {} threads\n",
-        subject.name(),
+        plain(subject.name()),
         config.family.model_type,
         config.architecture.layers.len(),
         config.architecture.hidden_size,

@@ -63,8 +63,11 @@ fn show<T: Serialize>(
     sink.end();
     if let Some(found) = found {
         match args.output.format {
-            Format::Text => output::stdout(text(found, output::look()).as_bytes())?,
-            Format::Json => output::json(&Found { command, schema: SCHEMA, complete: stopped.is_none(), found })?,
+            Format::Text => output::or_unread(output::text(&text(found, output::look())))?,
+            Format::Json => {
+                let complete = stopped.is_none();
+                output::or_unread(output::json(&Found { command, schema: SCHEMA, complete, found }))?;
+            }
             // Lines of stdout are records and nothing else.
             Format::Jsonl => {}
         }

@@ -37,7 +37,7 @@ pub(super) fn finished(finished: Finished, path: &Path) -> Finished {
 /// The place of records that come from these runs.
 fn place(out: Option<&Path>, force: bool, runs: &[&Path]) -> Result<Option<Output>> {
     output::check(out, &runs.iter().fold(Inputs::default(), |inputs, run| inputs.and("one of the runs", run)))?;
-    Ok(out.map(|out| Output::claim(out, Kind::Records, force)).transpose()?)
+    out.map(|out| output::claim(out, Kind::Records, force)).transpose()
 }
 
 /// Records onto stdout in the form asked for, and into a file.
@@ -63,7 +63,7 @@ fn show(command: &'static str, records: &[Record], format: Format, out: Option<O
                 shown.push_str(&text::record(record, look));
             }
             shown.push_str(&text::summaries(&summary::summaries(records), look));
-            output::stdout(shown.as_bytes())
+            output::text(&shown)
         }
     }
 }
@@ -86,7 +86,7 @@ pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
         message("the run holds no trial, so nothing was checked");
         return Ok(exit_code::NOTHING);
     }
-    show("relabel", &records, args.format, out)?;
+    output::or_unread(show("relabel", &records, args.format, out))?;
     message(&format!("{changed} of {} trials have other labels than were stored", records.len()));
     judged(&args.bounds, &records)
 }

@@ -222,6 +222,7 @@ impl Edit {
     /// # Errors
     /// [`EditError::Flips`], [`EditError::Many`] or [`EditError::Rate`].
     pub fn expand(&self, layout: &Layout) -> Result<Self, EditError> {
+        self.check_flips(layout)?;
         let mut changes = Vec::with_capacity(self.changes.len());
         for change in &self.changes {
             match change {
@@ -237,7 +238,26 @@ impl Edit {
     /// # Errors
     /// [`EditError`], naming the first change that does not fit.
     pub fn check(&self, layout: &Layout) -> Result<(), EditError> {
-        self.changes.iter().try_for_each(|change| change.check(layout))
+        self.changes.iter().try_for_each(|change| change.check(layout))?;
+        self.check_flips(layout)
+    }
+
+    /// That all random flips together are not more than an edit can hold, whatever their parts are.
+    fn check_flips(&self, layout: &Layout) -> Result<(), EditError> {
+        let expected = |change: &Change| match change {
+            Change::Random(random) => random.expected(layout),
+            _ => 0.0,
+        };
+        let expected: f64 = self.changes.iter().map(expected).sum();
+        if expected > MOST_FLIPS as f64 {
+            let edit = self.to_string();
+            let edit = match edit.char_indices().nth(100) {
+                Some((end, _)) => format!("{}...", &edit[..end]),
+                None => edit,
+            };
+            return Err(EditError::Many { edit, expected: expected.round() as u64 });
+        }
+        Ok(())
     }
 
     /// What measures this edit of `matrix` without writing it.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Serialize;
 
-use super::terminal::{Look, grouped, kl};
+use super::terminal::{Look, grouped, kl, plain};
 use crate::record::Record;
 
 /// What two trials can differ in.
@@ -254,9 +254,10 @@ impl Changed<'_> {
 
 /// A digest, or an edit of very many flips, as far as it is looked at.
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", &text[..end.min(if text.len() == 64 { 16 } else { end })]),
-        None => text.to_owned(),
+    let most = if text.len() == 64 { 16 } else { 60 };
+    match text.chars().nth(60) {
+        Some(_) => plain(&text.chars().take(most).collect::<String>()) + "...",
+        None => plain(text),
     }
 }
 

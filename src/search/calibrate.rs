@@ -12,7 +12,7 @@
 //!
 //! All is seeded, and what is found is kept in the user's cache under everything that it depends on.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{Progress, RunError};
 use crate::{
@@ -90,10 +90,6 @@ pub fn calibrate(
     }
     let max_tokens = max_tokens.min(LONGEST);
     let entry = entry(subject, prompts, max_tokens);
-    let known = entry.as_ref().and_then(|path| serde_json::from_slice(&fs::read(path).ok()?).ok());
-    if let Some(known) = known {
-        return Ok(known);
-    }
     let (held_out, fitted): (Vec<usize>, Vec<usize>) = (0..prompts.len()).partition(|i| i % 3 == 2);
     let draws = |of: &[usize], count: usize| -> Vec<Draw> {
         let each = count.div_ceil(of.len());
@@ -103,6 +99,16 @@ pub fn calibrate(
         of.iter().flat_map(|&prompt| (0..each).map(move |i| Draw { prompt, seed: seed(prompt, i) })).collect()
     };
     let (fit, check) = (draws(&fitted, SAMPLES), draws(&held_out, HELD_OUT));
+    let known = |path: &PathBuf| serde_json::from_slice(&cache::read(path)?).ok();
+    let known = entry.as_ref().and_then(known).filter(|known: &Calibration| {
+        let how = (known.temperature, known.max_tokens, known.samples, known.prompts, known.held_out, known.seed);
+        let here = (f64::from(TEMPERATURE), max_tokens, fit.len(), fitted.len(), check.len(), SEED);
+        let can_be = |nats: f64| nats.is_finite() && nats >= 0.0;
+        how == here && can_be(known.threshold) && can_be(known.ordinary) && known.false_alarms <= known.held_out
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
     let all: Vec<Draw> = fit.iter().chain(&check).copied().collect();
 
     let mut trials = subject.trials(prompts.iter().map(Vec::as_slice), max_tokens);
@@ -135,7 +141,7 @@ pub fn calibrate(
     };
     if let (Some(path), Ok(text)) = (entry, serde_json::to_vec(&calibration)) {
         // A cache that cannot be written costs time at the next start, and nothing else.
-        drop(cache::write_whole(&path, &text));
+        drop(cache::write(&path, &text));
     }
     Ok(calibration)
 }

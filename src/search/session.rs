@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Beginning, Progress, RunError, Settings, Threshold, calibrate};
@@ -19,9 +19,14 @@ use crate::{
     trial::{Event, Trajectory, Trials},
 };
 
-/// Trials that are run together. Many enough to fill the kernels' tiles, few enough that a run that is killed has
-/// lost little.
-const BATCH: usize = 512;
+/// Trials that are run together at first. No result depends on it.
+const FIRST_BATCH: usize = 64;
+/// Trials that are run together at most: enough to fill the kernels' tiles.
+const LARGEST_BATCH: usize = 512;
+/// Trials that are run together at least, however long they take, so that they share what is read of the model.
+const SMALLEST_BATCH: usize = 4;
+/// What a batch is to take. A run that is killed has lost at most that much, and whoever watches sees it go on.
+const BATCH_TIME: Duration = Duration::from_millis(500);
 /// Rows that the edits of a batch may replace, which are held in their final form while it is run.
 const BATCH_ROWS: usize = 1 << 20;
 /// Jobs that are made at a time where there are very many.
@@ -82,6 +87,8 @@ pub struct Session<'a> {
     /// The search that was begun last.
     run: Option<Run>,
     clean: Vec<CleanAnswer>,
+    /// Trials that the next batch may have.
+    batch: usize,
     /// By number: trials of an earlier part of the run that were not asked for yet.
     finished: BTreeMap<usize, Record>,
 }
@@ -109,6 +116,7 @@ impl<'a> Session<'a> {
             head_digest: subject.head_digest(),
             run: None,
             clean: Vec::new(),
+            batch: FIRST_BATCH,
             finished: BTreeMap::new(),
         }
     }
@@ -250,6 +258,7 @@ impl<'a> Session<'a> {
         while !rest.is_empty() {
             let batch = self.batch(rest)?;
             rest = &rest[batch.taken..];
+            let (new, started) = (batch.queue.iter().filter(|(_, plan)| plan.is_some()).count(), Instant::now());
             self.run_batch(batch, |event| {
                 match event {
                     Done::Wave { step, of, trials } => progress(Progress::Wave { step, of, trials })?,
@@ -260,6 +269,7 @@ impl<'a> Session<'a> {
                 }
                 Ok(())
             })?;
+            self.batch = next_batch(self.batch, new, started.elapsed());
         }
         Ok(records)
     }
@@ -270,7 +280,7 @@ impl<'a> Session<'a> {
         let mut batch = Batch::default();
         let (mut known, mut rows) = (HashMap::new(), 0);
         for job in jobs {
-            if batch.queue.len() == BATCH || rows > BATCH_ROWS {
+            if batch.queue.len() == self.batch || rows > BATCH_ROWS {
                 break;
             }
             batch.taken += 1;
@@ -389,6 +399,17 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Trials of the next batch, after `ran` trials of one that might have had `batch` took `elapsed`.
+fn next_batch(batch: usize, ran: usize, elapsed: Duration) -> usize {
+    let of_a_trial = elapsed.as_secs_f64() / ran as f64;
+    if ran == 0 || of_a_trial == 0.0 {
+        return batch;
+    }
+    // The float may be larger than any number of trials; then it is cut to the largest.
+    let fits = (BATCH_TIME.as_secs_f64() / of_a_trial) as usize;
+    fits.min(4 * batch).clamp(SMALLEST_BATCH, LARGEST_BATCH)
+}
+
 /// The first jobs of a list.
 #[derive(Default)]
 struct Batch<'j> {
@@ -493,6 +514,25 @@ fn share_of(x: &[bool]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_takes_half_a_second_and_grows_by_degrees() {
+        let millis = Duration::from_millis;
+        for (batch, ran, elapsed, next) in [
+            (64, 64, millis(500), 64),
+            (64, 64, millis(1000), 32),
+            (64, 64, millis(1), 256),
+            (256, 256, millis(1), 512),
+            (512, 512, millis(100), 512),
+            (512, 512, millis(512 * 20), 25),
+            (64, 64, millis(1_000_000), 4),
+            (64, 3, millis(300), 5),
+            (64, 0, millis(300), 64),
+            (64, 64, Duration::ZERO, 64),
+        ] {
+            assert_eq!(next_batch(batch, ran, elapsed), next, "{batch} {ran} {elapsed:?}");
+        }
+    }
 
     #[test]
     fn a_mean_of_what_is_not_finite_is_none() {

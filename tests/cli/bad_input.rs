@@ -227,6 +227,12 @@ fn arguments_out_of_range_are_named() {
     for nats in ["-1", "nan", "x", ""] {
         misused(&[&format!("--kl={nats}")], &["--kl", "a number of nats"]);
     }
+    // JSON has no infinity, so a journal with such a threshold could not be read again.
+    for nats in ["inf", "-inf", "nan", "1e999", "-1", ""] {
+        misused(&[&format!("--threshold={nats}")], &["--threshold", "a finite number of nats"]);
+        misused(&["relabel", "x.jsonl", &format!("--threshold={nats}")], &["--threshold", "a finite number of nats"]);
+    }
+    misused(&["certify", "--collapse", "1", "--trials", "4294967295"], &["--trials", "0..=1000000"]);
     misused(&["--max-tokens", "0"], &["--max-tokens", "1..=1000000"]);
     misused(&["--threads", "0"], &["--threads", "1..=1024"]);
     misused(&["probe"], &["<EDIT>"]);

@@ -15,6 +15,7 @@ mod outputs;
 mod prompts;
 mod report;
 mod searches;
+mod strangers;
 mod streams;
 
 use std::{

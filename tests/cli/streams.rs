@@ -89,8 +89,97 @@ fn a_reader_that_has_seen_enough_is_no_error() {
             let mut stderr = String::new();
             child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
             assert_eq!(child.wait().expect("it ends").code(), Some(0), "{args:?}: {stderr}");
-            assert!(stderr.is_empty() || stderr.starts_with("headroom: restored"), "{args:?}: {stderr}");
+            let said = |line: &str| {
+                line.starts_with("headroom: restored")
+                    || line.starts_with("headroom: the restored head")
+                    || line.starts_with("headroom: nobody reads stdout any more")
+                    || line.starts_with("headroom: calibrating")
+            };
+            assert!(stderr.lines().all(said), "{args:?}: {stderr}");
         }
+    }
+}
+
+/// Exit code and stderr of a run whose stdout is closed after some lines.
+fn unread(args: &[&str], lines: usize) -> (Option<i32>, String) {
+    let mut child = program(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    for _ in 0..lines {
+        stdout.read_line(&mut String::new()).expect("text");
+    }
+    drop(stdout);
+    let mut stderr = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
+    (child.wait().expect("it ends").code(), stderr)
+}
+
+#[test]
+fn a_bound_that_could_not_be_looked_at_to_the_end_has_not_held() {
+    let clean = ["probe", "clean", "--prompt", "Hello!", "--prompt", "Thank you!", "--max-tokens", "2"];
+    let broken = ["probe", "shift:10000000", "--prompt", "Hello!", "--max-tokens", "2"];
+    let held = ["--at-least", "HEALTHY"];
+    for format in ["text", "jsonl"] {
+        // Nothing was looked at when the reader was gone, so not even a bound that holds has held.
+        for args in [&clean[..], &broken] {
+            for bound in [&held[..], &["--kl", "0.5"]] {
+                let (code, stderr) = unread(&[args, bound, &["--format", format]].concat(), 0);
+                assert_eq!(code, Some(1), "{args:?} {bound:?}: {stderr}");
+                assert!(stderr.contains("nobody reads stdout") && stderr.contains("have not held"), "{stderr}");
+            }
+        }
+        let (code, stderr) = unread(&[&clean[..], &["--format", format]].concat(), 0);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stderr.starts_with("headroom: nobody reads stdout any more"), "{stderr}");
+    }
+    // What is only shown at the end was looked at before.
+    for (args, code) in [(&clean[..], 0), (&broken, 1)] {
+        let (found, stderr) = unread(&[args, &held, &["--format", "json"]].concat(), 0);
+        assert_eq!(found, Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains("nobody reads stdout any more"), "{stderr}");
+    }
+}
+
+#[test]
+fn with_an_output_a_run_goes_on_when_nobody_reads_and_its_bounds_are_judged() {
+    let (_folder, journal) = super::file("run.jsonl", "");
+    let prompts = ["--prompt", "Hello!", "--prompt", "Thank you!", "--max-tokens", "2", "--out", &journal];
+    for format in ["text", "jsonl", "json"] {
+        for (edit, bound, code) in
+            [("clean", "HEALTHY", 0), ("shift:10000000", "WOBBLING", 1), ("shift:10000000", "GONE", 0)]
+        {
+            let args = [&["probe", edit, "--at-least", bound, "--format", format, "--force"][..], &prompts].concat();
+            let (found, stderr) = unread(&args, 0);
+            assert_eq!(found, Some(code), "{args:?}: {stderr}");
+            assert_eq!(stderr.matches("nobody reads stdout").count(), 1, "{stderr}");
+            let kept = super::records(&std::fs::read_to_string(&journal).expect("a journal"));
+            assert_eq!(kept.len(), 2, "{args:?}");
+        }
+    }
+    let recipe = journal.replace("run.jsonl", "recipe.json");
+    let (code, stderr) = unread(&["certify", "--max-tokens", "2", "--out", &recipe], 0);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(std::fs::read_to_string(&recipe).expect("a recipe").contains("flip:"));
+}
+
+#[test]
+fn stored_runs_are_judged_whoever_reads() {
+    let (_folder, good) = super::file("good.jsonl", "");
+    let (_folder, bad) = super::file("bad.jsonl", "");
+    let run_to = |edit: &str, out: &str| {
+        run(&["probe", edit, "--max-tokens", "2", "--threshold", "9", "--out", out]).exits(0);
+    };
+    run_to("clean", &good);
+    run_to("clean", &bad);
+    let spoilt = std::fs::read_to_string(&bad).expect("a journal").replace("\"HEALTHY\"", "\"GONE\"");
+    std::fs::write(&bad, spoilt).expect("a writable file");
+    for (args, code) in [
+        (&["compare", &good, &bad][..], 1),
+        (&["compare", &bad, &good], 0),
+        (&["relabel", &good, "--at-least", "HEALTHY"], 0),
+        (&["relabel", &good, "--kl", "0", "--format", "json"], 0),
+    ] {
+        let (found, stderr) = unread(args, 0);
+        assert_eq!(found, Some(code), "{args:?}: {stderr}");
     }
 }
 
@@ -101,6 +190,13 @@ fn a_full_disk_is_an_error_that_names_the_place() {
     for args in RUNS {
         let output = program(args).stdout(full()).output().expect("it starts");
         assert_eq!(output.status.code(), Some(2));
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        let last = stderr.lines().last().unwrap_or_default();
+        assert!(last.starts_with("headroom: error: cannot write to stdout: "), "{stderr}");
+    }
+    for args in [&["--help"][..], &["--version"], &["certify", "--help"], &["help"], &["completions", "bash"]] {
+        let output = program(args).stdout(full()).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert!(stderr.starts_with("headroom: error: cannot write to stdout: "), "{stderr}");
     }

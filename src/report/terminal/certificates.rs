@@ -19,15 +19,17 @@ const NAME: usize = 14;
 pub(crate) fn answer(answer: &Answer, look: Look) -> String {
     let mut out = format!("\n{} -> {:?}\n", look.bold(&format!("{:?}", answer.prompt)), answer.text);
     let mut line = |name: &str, text: &str| {
-        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+        _ = writeln!(out, "{}{}", look.bold(&format!("{:<NAME$}", plain(name))), plain(text));
     };
 
     line("least flips", &least_flips(answer));
     if let (Some(witness), Some(run), Some(position)) = (&answer.witness, &answer.witness_run, answer.witness_position)
     {
-        let at = &answer.positions[position];
-        let rival = at.rival_text.as_deref().unwrap_or("");
-        line("", &format!("{}: at position {position}, {:?} loses to {rival:?}", shortened(witness), at.text));
+        // A file may name a position that its answer does not have.
+        let loses = answer.positions.get(position).map_or(String::new(), |at| {
+            format!(", {:?} loses to {:?}", at.text, at.rival_text.as_deref().unwrap_or(""))
+        });
+        line("", &format!("{}: at position {position}{loses}", shortened(witness)));
         let did = if run.changed { "run, it says" } else { "RUN, IT CHANGES NOTHING:" };
         line("", &format!("{did} {:?}", run.text));
     }
@@ -103,7 +105,7 @@ pub(crate) fn answer(answer: &Answer, look: Look) -> String {
 pub(crate) fn suite(suite: &Suite, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold(&format!("all {} answers together", suite.answers)));
     let mut line = |name: &str, text: &str| {
-        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+        _ = writeln!(out, "{}{}", look.bold(&format!("{:<NAME$}", plain(name))), plain(text));
     };
     line("single flips", &vulnerability(suite.critical_bits, suite.total_bits, "change at least one answer"));
     line("", &by_bit(&suite.by_bit_position));
@@ -120,7 +122,7 @@ pub(crate) fn suite(suite: &Suite, look: Look) -> String {
 pub(crate) fn collapse(collapse: &Collapse, look: Look) -> String {
     let mut out = format!("\n{}\n", look.bold("collapse, by a greedy search (fewer flips may do it, too)"));
     let mut line = |name: &str, text: &str| {
-        _ = writeln!(out, "{}{}", look.bold(&format!("{name:<NAME$}")), plain(text));
+        _ = writeln!(out, "{}{}", look.bold(&format!("{:<NAME$}", plain(name))), plain(text));
     };
     let found = if collapse.reached { "bring" } else { "were tried, and bring only" };
     line("found", &format!("{} flips {found} the median verdict to {}", collapse.flips, collapse.median));
@@ -128,7 +130,7 @@ pub(crate) fn collapse(collapse: &Collapse, look: Look) -> String {
         line("", &format!("{}: median {}", shortened(&taken.edit), taken.median));
     }
     for fate in &collapse.prompts {
-        line("", &format!("{} {:?} -> {:?}", look.verdict(fate.verdict, 10), fate.prompt, fate.text));
+        line("", &format!("{:<10} {:?} -> {:?}", fate.verdict.name(), fate.prompt, fate.text));
     }
     let random = &collapse.random;
     let verdicts: Vec<String> = Verdict::ALL

@@ -97,6 +97,36 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if is_seen(c) { c.to_string() } else { c.escape_debug().to_string() }).collect()
 }
 
+/// A whole text for people with everything spelled out that a terminal would act upon or not show, but for the ends of its
+/// lines and, where they are wanted, the colors of [`Look`]. A stranger's line end within it has to be spelled out before,
+/// by [`plain`] or in quotes: nobody could tell it from one of ours here.
+pub(crate) fn harmless(text: &str, look: Look) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let color = if look.color { color(rest) } else { "" };
+        if !color.is_empty() {
+            out.push_str(color);
+        } else if c == '\n' || is_seen(c) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_debug());
+        }
+        rest = &rest[color.len().max(c.len_utf8())..];
+    }
+    out
+}
+
+/// The escape sequence at the beginning of a text, if it does no more than [`Look`] and the parser of arguments do: one
+/// number that sets a color of the palette, a weight, an underline, or all back.
+fn color(text: &str) -> &str {
+    let Some(rest) = text.strip_prefix("\u{1b}[") else { return "" };
+    match rest.split_once('m').map(|(number, _)| (number, number.parse::<u8>())) {
+        Some((number, Ok(0..=2 | 4 | 30..=37 | 90..=97))) if number.len() <= 2 => &text[..number.len() + 3],
+        _ => "",
+    }
+}
+
 /// Whether a character shows itself, and nothing but itself.
 pub(crate) fn is_seen(c: char) -> bool {
     // Behind a letter, where Rust leaves combining marks as they are: they are letters of many scripts.
@@ -111,6 +141,30 @@ mod tests {
     fn shares_have_two_digits_that_count() {
         let texts = [0.0, 1.0, 0.5, 0.123, 0.0996, 0.099, 0.01, 0.0018, 0.000_012_3, 0.05].map(percent);
         assert_eq!(texts, ["0 %", "100 %", "50 %", "12 %", "10 %", "9.9 %", "1 %", "0.18 %", "0.0012 %", "5 %"]);
+    }
+
+    #[test]
+    fn of_a_text_for_people_lines_and_our_own_colors_are_left_and_all_else_is_spelled_out() {
+        let (on, off) = (Look { color: true }, Look { color: false });
+        let own = on.verdict(Verdict::Gone, 6) + "\n" + &on.dim("x") + &on.bold("é 漢 \u{301}\n");
+        assert_eq!(harmless(&own, on), own);
+        assert!(!harmless(&own, off).contains('\u{1b}'));
+        for (hostile, shown) in [
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("\u{1b}[1;31m", "\\u{1b}[1;31m"),
+            ("\u{1b}[8m", "\\u{1b}[8m"),
+            ("\u{1b}[001m", "\\u{1b}[001m"),
+            ("a\rb\tc\u{8}", "a\\rb\\tc\\u{8}"),
+            ("\u{9b}31m\u{7f}", "\\u{9b}31m\\u{7f}"),
+            ("\u{202e}txt\u{2066}\u{200b}\u{2028}", "\\u{202e}txt\\u{2066}\\u{200b}\\u{2028}"),
+        ] {
+            for look in [on, off] {
+                assert_eq!(harmless(hostile, look), shown);
+            }
+            assert_eq!(plain(hostile), shown);
+        }
+        assert_eq!(plain("a\nheadroom: error: b"), "a\\nheadroom: error: b");
     }
 
     #[test]

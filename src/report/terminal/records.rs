@@ -99,6 +99,11 @@ pub(crate) fn tags(record: &Record) -> Vec<String> {
     record.tags.iter().filter_map(tag).collect()
 }
 
+/// The beginning of a digest, which may come from a file and be anything.
+fn short(digest: &str) -> String {
+    plain(&digest.chars().take(16).collect::<String>())
+}
+
 /// The way back.
 pub(crate) fn restored(restored: &Restored, look: Look) -> String {
     let verdict = |holds: bool, yes: &str, no: &str| {
@@ -109,8 +114,8 @@ pub(crate) fn restored(restored: &Restored, look: Look) -> String {
         "\n{} {}: head digest {} before, {} after\n         the restored head answers {:?}, {}\n",
         look.bold("restored"),
         verdict(restored.identical, "bit-identical", "NOT IDENTICAL"),
-        &restored.head_digest_before[..16],
-        &restored.head_digest_after[..16],
+        short(&restored.head_digest_before),
+        short(&restored.head_digest_after),
         restored.text,
         verdict(restored.same_as_clean, "as the clean model does", "NOT AS THE CLEAN MODEL DOES"),
     )
