@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! checkpoint/  a folder, a hub id or the model inside -> checked tensors, memory-mapped
+//! tokenizer/   text -> ids -> text, in this process or, for files of strangers, in a child/ with limits
 //! subject      checkpoint + tokenizer -> prompts as ids
 //! edit/        one line of text -> what to change; planned (not written) or written under head's guard
 //! trial        (prompts x edits) -> trajectories: each distinct prefix through model/'s body once, in waves
@@ -42,14 +43,16 @@
 //!
 //! # Unsafe code
 //!
-//! It lies in four places, each with its reason: [`kernels`] (intrinsics of an instruction set that this processor was
+//! It lies in five places, each with its reason: [`kernels`] (intrinsics of an instruction set that this processor was
 //! seen to have, and pointers into slices whose lengths were checked), [`team`] (a loop's body lent to threads that end
-//! it before the loop returns; disjoint chunks of a slice), and the two memory maps: `checkpoint/folder.rs` (read-only)
-//! and [`head`] (private, copy-on-write). Each `unsafe` block says what is asked of it and why that holds.
+//! it before the loop returns; disjoint chunks of a slice), the two memory maps: `checkpoint/folder.rs` (read-only)
+//! and [`head`] (private, copy-on-write), and [`child`] (an allocator that counts and passes on, and calls by which a
+//! process limits itself). Each `unsafe` block says what is asked of it and why that holds.
 
 mod cache;
 pub mod certificate;
 pub mod checkpoint;
+pub mod child;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod coherence;

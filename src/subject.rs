@@ -12,7 +12,8 @@ use crate::{
     model::{AnyBody, Backend, Cpu, Projection},
     quant::MatrixRef,
     team::Team,
-    tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids},
+    child::Program,
+    tokenizer::{Apart, Tokenizer, TokenizerError, TokenizerFiles, check_ids},
     trial::{Task, Trials, Tying},
 };
 
@@ -80,20 +81,38 @@ pub enum OpenError {
 impl Subject {
     /// Opens a model by its name: `demo`, which ships inside; a folder; or `org/name[@revision]` of the Hugging Face hub,
     /// which is fetched unless the cache that all tools share holds it. It runs on this machine's best kernel, with a thread
-    /// for each core.
+    /// for each core. Its tokenizer and chat template are read **in this process**, so it should be one that is trusted;
+    /// [`Subject::open_apart`] is for any.
     ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(name: &str) -> Result<Self, OpenError> {
-        let located = ModelName::parse(name)?.locate(&mut ())?;
-        let checkpoint = open(located.folder.as_deref())?;
-        let team = Arc::new(Team::of_this_machine());
-        Ok(Self::new(name.to_owned(), located.revision, checkpoint, Kernel::best(), team)?)
+        Self::open_with(name, |_| Ok(None))
     }
 
-    /// Puts a checkpoint together with its tokenizer. A checkpoint without `tokenizer.json` can still be asked
-    /// with ids. Body and head are run by `kernel` on `team`, as everything else is, unless
-    /// [`Subject::with_backend`] says otherwise.
+    /// [`Subject::open`] of any model: `program`, as a child with limits, reads the tokenizer and the chat template, unless
+    /// the model is the one that ships inside.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_apart(name: &str, program: &Program) -> Result<Self, OpenError> {
+        Self::open_with(name, |folder| folder.map(|_| Apart::start(program)).transpose())
+    }
+
+    fn open_with(
+        name: &str,
+        start: impl FnOnce(Option<&Path>) -> Result<Option<Apart>, TokenizerError>,
+    ) -> Result<Self, OpenError> {
+        let located = ModelName::parse(name)?.locate(&mut ())?;
+        let child = start(located.folder.as_deref())?;
+        let checkpoint = open(located.folder.as_deref())?;
+        let team = Arc::new(Team::of_this_machine());
+        Ok(Self::put_together(name.to_owned(), located.revision, checkpoint, Kernel::best(), team, child)?)
+    }
+
+    /// Puts a checkpoint together with its tokenizer, which is read **in this process**. A checkpoint without
+    /// `tokenizer.json` can still be asked with ids. Body and head are run by `kernel` on `team`, as everything else is,
+    /// unless [`Subject::with_backend`] says otherwise.
     ///
     /// # Errors
     /// [`TokenizerError::File`], where a tokenizer's file is broken.
@@ -104,14 +123,40 @@ impl Subject {
         kernel: Kernel,
         team: Arc<Team>,
     ) -> Result<Self, TokenizerError> {
+        Self::put_together(name, revision, checkpoint, kernel, team, None)
+    }
+
+    /// [`Subject::new`] of a checkpoint whose tokenizer and chat template need not be trusted: `child` reads them.
+    ///
+    /// # Errors
+    /// [`TokenizerError::File`], [`TokenizerError::Child`].
+    pub fn new_apart(
+        name: String,
+        revision: Option<String>,
+        checkpoint: Arc<Checkpoint>,
+        kernel: Kernel,
+        team: Arc<Team>,
+        child: Apart,
+    ) -> Result<Self, TokenizerError> {
+        Self::put_together(name, revision, checkpoint, kernel, team, Some(child))
+    }
+
+    fn put_together(
+        name: String,
+        revision: Option<String>,
+        checkpoint: Arc<Checkpoint>,
+        kernel: Kernel,
+        team: Arc<Team>,
+        child: Option<Apart>,
+    ) -> Result<Self, TokenizerError> {
         let [tokenizer, config, template] =
             ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| checkpoint.file(name));
-        let files = TokenizerFiles {
-            tokenizer: tokenizer.as_deref(),
-            config: config.as_deref(),
-            template: template.as_deref(),
+        let files = TokenizerFiles { tokenizer, config, template };
+        let tokenizer = match child {
+            _ if files.tokenizer.is_none() => None,
+            Some(child) => Some(Tokenizer::apart(child, files)?),
+            None => Some(Tokenizer::from_files(files)?),
         };
-        let tokenizer = tokenizer.is_some().then(|| Tokenizer::from_files(files)).transpose()?;
         let configured = &checkpoint.config().eos_token_ids;
         let eos = match &tokenizer {
             Some(tokenizer) => tokenizer.eos(configured, checkpoint.config().architecture.vocab_size),
@@ -223,14 +268,23 @@ impl Subject {
     /// # Errors
     /// [`TokenizerError`].
     pub fn prompt_as(&self, text: &str, encoding: &Encoding) -> Result<Prompt, TokenizerError> {
-        let tokenizer = self.tokenizer.as_ref().ok_or(TokenizerError::Missing("tokenizer.json"))?;
-        let ids = if encoding.raw {
-            tokenizer.encode_raw(text)?
-        } else {
-            tokenizer.encode_chat(encoding.system.as_deref(), text)?
+        self.prompts_as(&[text], encoding).swap_remove(0)
+    }
+
+    /// [`Subject::prompt_as`] of each of `texts`, in their order; many at once are cheaper.
+    pub fn prompts_as(&self, texts: &[&str], encoding: &Encoding) -> Vec<Result<Prompt, TokenizerError>> {
+        let ids = match &self.tokenizer {
+            None => return texts.iter().map(|_| Err(TokenizerError::Missing("tokenizer.json"))).collect(),
+            Some(tokenizer) if encoding.raw => tokenizer.encode_raws(texts),
+            Some(tokenizer) => tokenizer.encode_chats(encoding.system.as_deref(), texts),
         };
-        check_ids(&ids, self.checkpoint.config().architecture.vocab_size)?;
-        Ok(Prompt { text: text.to_owned(), ids, expected: Vec::new() })
+        let vocab_size = self.checkpoint.config().architecture.vocab_size;
+        let prompt = |(text, ids): (&&str, Result<Vec<u32>, TokenizerError>)| {
+            let ids = ids?;
+            check_ids(&ids, vocab_size)?;
+            Ok(Prompt { text: (*text).to_owned(), ids, expected: Vec::new() })
+        };
+        texts.iter().zip(ids).map(prompt).collect()
     }
 
     /// A prompt given as ids.

@@ -1,24 +1,20 @@
 //! Prompts become the ids that transformers gives them, on the tokenizers of real models.
 
 use lm_headroom::{
+    checkpoint::Bytes,
     testing::skipped,
     tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids},
 };
 use serde_json::Value;
 
-fn read(folder: &std::path::Path, name: &str) -> Option<Vec<u8>> {
-    std::fs::read(folder.join(name)).ok()
+fn read(folder: &std::path::Path, name: &str) -> Option<Bytes> {
+    std::fs::read(folder.join(name)).ok().map(Bytes::new)
 }
 
 fn tokenizer(folder: &std::path::Path) -> Tokenizer {
     let [tokenizer, config, template] =
         ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| read(folder, name));
-    Tokenizer::from_files(TokenizerFiles {
-        tokenizer: tokenizer.as_deref(),
-        config: config.as_deref(),
-        template: template.as_deref(),
-    })
-    .expect("a tokenizer")
+    Tokenizer::from_files(TokenizerFiles { tokenizer, config, template }).expect("a tokenizer")
 }
 
 #[test]
@@ -79,11 +75,11 @@ fn small() -> String {
 }
 
 fn with(config: &str, template: Option<&str>) -> Result<Tokenizer, TokenizerError> {
-    let tokenizer = small();
+    let bytes = |text: &str| Bytes::new(text.as_bytes().to_vec());
     Tokenizer::from_files(TokenizerFiles {
-        tokenizer: Some(tokenizer.as_bytes()),
-        config: Some(config.as_bytes()),
-        template: template.map(str::as_bytes),
+        tokenizer: Some(bytes(&small())),
+        config: Some(bytes(config)),
+        template: template.map(bytes),
     })
 }
 
@@ -118,8 +114,8 @@ fn what_is_missing_or_broken_is_said_when_it_is_needed() {
     assert!(error.contains("line 2"), "{error}");
     assert!(matches!(with("{", None), Err(TokenizerError::File { file: "tokenizer_config.json", .. })));
     assert!(matches!(Tokenizer::from_files(TokenizerFiles::default()), Err(TokenizerError::Missing(_))));
-    for bytes in [&b""[..], b"{}", b"null", &[0xff; 64]] {
-        let files = TokenizerFiles { tokenizer: Some(bytes), ..TokenizerFiles::default() };
+    for bytes in [&b""[..], b"{}", b"null", &[0xff; 64]].map(<[u8]>::to_vec) {
+        let files = TokenizerFiles { tokenizer: Some(Bytes::new(bytes)), ..TokenizerFiles::default() };
         assert!(matches!(Tokenizer::from_files(files), Err(TokenizerError::File { .. })));
     }
 }
@@ -131,8 +127,8 @@ fn truncation_and_padding_left_in_the_file_are_dropped_as_transformers_drops_the
         serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
     json["padding"] = serde_json::json!({"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
-    let json = json.to_string();
-    let files = TokenizerFiles { tokenizer: Some(json.as_bytes()), ..TokenizerFiles::default() };
+    let tokenizer = Some(Bytes::new(json.to_string()));
+    let files = TokenizerFiles { tokenizer, ..TokenizerFiles::default() };
     let ids = Tokenizer::from_files(files).expect("a tokenizer").encode_raw("HiHiHiHi").expect("ids");
     assert_eq!(ids, [96; 4]);
 }

@@ -12,12 +12,14 @@ use super::{
 };
 use crate::{
     checkpoint::hub::ModelName,
+    child::Program,
     kernels::Kernel,
     report::terminal::plain,
     search::{Settings, Threshold, calibrate},
     seed,
     subject::{self, Encoding, Prompt, Subject},
     team::Team,
+    tokenizer::Apart,
 };
 
 /// Opens the model that was named, on the backend that is to run it.
@@ -74,14 +76,20 @@ pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     let kernel = kernel(args.kernel.as_deref())?;
     interrupt::catch();
     let located = ModelName::parse(&args.model)?.locate(&mut Download::default())?;
+    // Only the model inside is trusted with this process. A child for any other starts while the checkpoint is opened.
+    let child = located.folder.as_ref().map(|_| Apart::start(&Program::this()?).map_err(anyhow::Error::from)).transpose()?;
     let checkpoint =
         subject::open(located.folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
     let team = Arc::new(match args.threads {
         Some(threads) => Team::new(usize::from(threads)),
         None => Team::of_this_machine(),
     });
-    let subject = Subject::new(args.model.clone(), located.revision, checkpoint, kernel, team)
-        .with_context(|| format!("cannot use the tokenizer of {:?}", args.model))?;
+    let name = args.model.clone();
+    let subject = match child {
+        Some(child) => Subject::new_apart(name, located.revision, checkpoint, kernel, team, child),
+        None => Subject::new(name, located.revision, checkpoint, kernel, team),
+    };
+    let subject = subject.with_context(|| format!("cannot use the tokenizer of {:?}", args.model))?;
     Ok(subject.with_shared_embedding(args.tied == Tied::Shared))
 }
 
@@ -137,11 +145,13 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
     if lines.is_empty() {
         lines.push(("the prompt".to_owned(), Line { prompt: seed::PROMPT.to_owned(), expected: Vec::new() }));
     }
+    let texts: Vec<&str> = lines.iter().map(|(_, line)| line.prompt.as_str()).collect();
+    let encoded = subject.prompts_as(&texts, &encoding);
     lines
-        .into_iter()
-        .map(|(place, Line { prompt, expected })| {
-            let encoded = subject.prompt_as(&prompt, &encoding).with_context(|| format!("{place} {prompt:?}"))?;
-            Ok(encoded.expecting(expected))
+        .iter()
+        .zip(encoded)
+        .map(|((place, Line { prompt, expected }), encoded)| {
+            Ok(encoded.with_context(|| format!("{place} {prompt:?}"))?.expecting(expected))
         })
         .collect()
 }

@@ -57,8 +57,8 @@ pub fn prompts(
     let texts: Vec<&str> =
         if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
     let mut ids = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
-        let prompt = match subject.prompt_as(text, encoding) {
+    for (i, prompt) in subject.prompts_as(&texts, encoding).into_iter().enumerate() {
+        let prompt = match prompt {
             Err(TokenizerError::Missing(_)) if own.is_empty() => {
                 // Spread over the vocabulary by a prime.
                 let vocab = subject.checkpoint().config().architecture.vocab_size;

@@ -2,18 +2,35 @@
 //!
 //! The `tokenizers` crate reads `tokenizer.json`; the chat template and the special tokens' names come from the
 //! files beside it.
+//!
+//! # In this process or apart
+//!
+//! A tokenizer and a template are data and a program that a stranger may have written, and the libraries that read and run
+//! them panic, overflow the stack, hang or take all memory on some. [`Tokenizer::from_files`] reads them **in this process**:
+//! for models that are trusted, such as the one inside the program. [`Tokenizer::apart`] has them read **in a child with
+//! limits** ([`Apart`]), where the worst that they can do is an error that names the file; the program `headroom` reads every
+//! model so but the one inside. Both give the same ids and texts.
 
+mod apart;
+mod config;
+mod engine;
 mod template;
 
 use std::{collections::BTreeSet, fmt};
 
-use serde_json::Value;
-
-pub use template::TemplateError;
-use template::{Message, Template};
+pub use self::{
+    apart::{Apart, serve_if_asked},
+    template::TemplateError,
+};
+use self::{
+    config::TokenizerConfig,
+    engine::{Engine, Text},
+    template::{Chat, TemplateSource},
+};
+use crate::{checkpoint::Bytes, child::ChildError};
 
 /// Why there is no tokenizer, or no tokens.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
     /// A file of the tokenizer is missing.
@@ -28,6 +45,20 @@ pub enum TokenizerError {
         file: &'static str,
         /// What is wrong.
         message: String,
+    },
+    /// What a file of the model has done ended the child that reads it.
+    #[error(
+        "{file}: {doing} it ended the process that does so: {error}; the file is broken or hostile: fetch it again from a source \
+         that you trust{}",
+        instead(.file)
+    )]
+    Child {
+        /// The file.
+        file: &'static str,
+        /// What was done with it: `reading`, `rendering`.
+        doing: &'static str,
+        /// What ended the child.
+        error: ChildError,
     },
     /// The chat template gave no text.
     #[error(transparent)]
@@ -58,116 +89,183 @@ pub enum TokenizerError {
     },
 }
 
+fn instead(file: &str) -> &'static str {
+    if file == "tokenizer.json" {
+        ", or take it out of the folder and give prompts with --prompt-ids"
+    } else {
+        ", or give the prompt as it is with --raw"
+    }
+}
+
 /// The files that a tokenizer is made of.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TokenizerFiles<'a> {
+#[derive(Clone, Debug, Default)]
+pub struct TokenizerFiles {
     /// `tokenizer.json`.
-    pub tokenizer: Option<&'a [u8]>,
+    pub tokenizer: Option<Bytes>,
     /// `tokenizer_config.json`.
-    pub config: Option<&'a [u8]>,
+    pub config: Option<Bytes>,
     /// `chat_template.jinja`.
-    pub template: Option<&'a [u8]>,
+    pub template: Option<Bytes>,
 }
 
 /// A model's tokenizer and chat template.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    template: Result<Template, TemplateError>,
+    place: Place,
+    size: usize,
+    template: Option<TemplateSource>,
     bos: Option<String>,
     eos: Option<u32>,
 }
 
+/// Where a tokenizer works.
+enum Place {
+    Here(Box<Engine>),
+    Apart(Apart),
+}
+
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tokenizer({} tokens)", self.inner.get_vocab_size(true))
+        write!(f, "Tokenizer({} tokens)", self.size)
     }
 }
 
 impl Tokenizer {
-    /// Reads the files of a checkpoint. A chat template that is missing or fails is an error only when it is
-    /// used.
+    /// Reads the files of a checkpoint in this process, where encoding, decoding and rendering happen, too: for a model that
+    /// is trusted. A chat template that is missing or fails is an error only when it is used.
     ///
     /// # Errors
     /// [`TokenizerError::Missing`] without `tokenizer.json`, [`TokenizerError::File`].
-    pub fn from_files(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
+    ///
+    /// # Panics
+    /// Where a library does on what these files hold. It may also take all memory, or never return.
+    pub fn from_files(files: TokenizerFiles) -> Result<Self, TokenizerError> {
+        Self::read(files, |json, eos| {
+            let loaded = Engine::load(&json, eos);
+            let (engine, loaded) =
+                loaded.map_err(|message| TokenizerError::File { file: "tokenizer.json", message })?;
+            Ok((Place::Here(Box::new(engine)), loaded))
+        })
+    }
+
+    /// Has the files of a checkpoint read by a child, which then encodes, decodes and renders. Nothing that they hold makes
+    /// this process panic, hang, or take much memory.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Missing`] without `tokenizer.json`, [`TokenizerError::File`], [`TokenizerError::Child`].
+    pub fn apart(mut child: Apart, files: TokenizerFiles) -> Result<Self, TokenizerError> {
+        Self::read(files, |json, eos| {
+            let loaded = child.load(json, eos)?;
+            Ok((Place::Apart(child), loaded))
+        })
+    }
+
+    fn read(
+        TokenizerFiles { tokenizer, config, template }: TokenizerFiles,
+        load: impl FnOnce(Bytes, Option<&str>) -> Result<(Place, engine::Loaded), TokenizerError>,
+    ) -> Result<Self, TokenizerError> {
         let file = |file, message: &dyn fmt::Display| TokenizerError::File { file, message: message.to_string() };
-        let json = files.tokenizer.ok_or(TokenizerError::Missing("tokenizer.json"))?;
-        // Not `from_bytes`, whose reader of JSON would be compiled into this crate once more.
-        let json = std::str::from_utf8(json).map_err(|error| file("tokenizer.json", &error))?;
-        let mut inner: tokenizers::Tokenizer = json.parse().map_err(|error| file("tokenizer.json", &error))?;
-        // Left over from training in some files. transformers drops both; obeyed, they would cut or fill prompts.
-        inner.with_truncation(None).map_err(|error| file("tokenizer.json", &error))?;
-        inner.with_padding(None);
-        let config: Value = match files.config {
-            Some(bytes) => serde_json::from_slice(bytes).map_err(|error| file("tokenizer_config.json", &error))?,
-            None => Value::Null,
+        let json = tokenizer.ok_or(TokenizerError::Missing("tokenizer.json"))?;
+        let TokenizerConfig { tokens, template: within } = match config {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| file("tokenizer_config.json", &error))?,
+            None => TokenizerConfig::default(),
         };
-        let tokens = special_tokens(&config);
-        let token = |name: &str| tokens.iter().find(|(key, _)| key == name).map(|(_, token)| token.clone());
-        let (bos, eos) = (token("bos_token"), token("eos_token"));
-        let source = match files.template {
+        let (place, loaded) = load(json, tokens.get("eos_token").map(String::as_str))?;
+        let source = match template {
             Some(bytes) => {
-                let text = std::str::from_utf8(bytes).map_err(|error| file("chat_template.jinja", &error))?;
-                Some(text.to_owned())
+                let text = std::str::from_utf8(&bytes).map_err(|error| file("chat_template.jinja", &error))?;
+                Some(("chat_template.jinja", text.to_owned()))
             }
-            None => template_in(&config),
+            None => within.map(|text| ("tokenizer_config.json", text)),
         };
-        let template = source.ok_or(TemplateError::None).and_then(|source| Template::new(source, tokens));
-        let eos = eos.and_then(|eos| inner.token_to_id(&eos));
-        Ok(Self { inner, template, bos, eos })
+        let bos = tokens.get("bos_token").cloned();
+        let template = source.map(|(file, text)| TemplateSource { file, text, tokens });
+        Ok(Self { place, size: loaded.size, template, bos, eos: loaded.eos })
     }
 
     /// Ids of a chat of an optional system message and one message of a user, with the start of an answer.
     ///
     /// # Errors
-    /// [`TokenizerError::Template`], [`TokenizerError::Encode`].
+    /// [`TokenizerError::Template`], [`TokenizerError::Encode`], [`TokenizerError::Child`].
     pub fn encode_chat(&self, system: Option<&str>, user: &str) -> Result<Vec<u32>, TokenizerError> {
-        let system = system.map(|content| Message { role: "system", content });
-        let messages: Vec<Message<'_>> = system.into_iter().chain([Message { role: "user", content: user }]).collect();
-        let template = match &self.template {
-            Ok(template) => template,
-            Err(TemplateError::None) => return Err(TemplateError::None.into()),
-            Err(TemplateError::Raised(message)) => return Err(TemplateError::Raised(message.clone()).into()),
-            Err(TemplateError::Invalid { line, message }) => {
-                return Err(TemplateError::Invalid { line: *line, message: message.clone() }.into());
-            }
+        self.encode_chats(system, &[user]).swap_remove(0)
+    }
+
+    /// [`encode_chat`](Self::encode_chat) of each of `users`, in their order. Many at once are cheaper: a template is compiled
+    /// once, and a child asked once.
+    pub fn encode_chats(&self, system: Option<&str>, users: &[&str]) -> Vec<Result<Vec<u32>, TokenizerError>> {
+        let Some(source) = &self.template else {
+            return users.iter().map(|_| Err(TemplateError::None.into())).collect();
         };
-        self.encode(&template.render(&messages)?, false)
+        let chats: Vec<Chat> = users.iter().map(|user| Chat::new(system, user)).collect();
+        let rendered = match &self.place {
+            Place::Here(_) => Ok(template::render(source, &chats)),
+            Place::Apart(child) => child.render(source, chats),
+        };
+        let rendered = match rendered {
+            Ok(rendered) => rendered,
+            Err(error) => return users.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let texts = rendered.iter().flatten().map(|text| Text { text: text.clone(), special: false }).collect();
+        let mut ids = self.encode_all(texts).into_iter();
+        let each = |rendered| match rendered {
+            Ok(_) => ids.next().expect("ids for each text that was rendered"),
+            Err(error) => Err(TokenizerError::from(error)),
+        };
+        rendered.into_iter().map(each).collect()
     }
 
     /// Ids of a text as it is. Special tokens (a bos, say) are added where the tokenizer does so, unless the text
     /// starts with the bos: mlx-lm's rule.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`].
+    /// [`TokenizerError::Encode`], [`TokenizerError::Child`].
     pub fn encode_raw(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let special = self.bos.as_ref().is_none_or(|bos| !text.starts_with(bos));
-        self.encode(text, special)
+        self.encode_raws(&[text]).swap_remove(0)
+    }
+
+    /// [`encode_raw`](Self::encode_raw) of each of `texts`, in their order.
+    pub fn encode_raws(&self, texts: &[&str]) -> Vec<Result<Vec<u32>, TokenizerError>> {
+        let special = |text: &str| self.bos.as_ref().is_none_or(|bos| !text.starts_with(bos));
+        let texts = texts.iter().map(|&text| Text { special: special(text), text: text.to_owned() }).collect();
+        self.encode_all(texts)
     }
 
     /// The token that a text is by itself, without special tokens around it.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`]; [`TokenizerError::NotOne`], where it is none or several.
+    /// [`TokenizerError::Encode`], [`TokenizerError::Child`]; [`TokenizerError::NotOne`], where it is none or several.
     pub fn token(&self, text: &str) -> Result<u32, TokenizerError> {
-        match self.encode(text, false)?[..] {
+        match self.encode_all(vec![Text { text: text.to_owned(), special: false }]).swap_remove(0)?[..] {
             [token] => Ok(token),
             ref tokens => Err(TokenizerError::NotOne { text: text.to_owned(), tokens: tokens.to_vec() }),
         }
     }
 
-    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self.inner.encode_fast(text, special).map_err(|e| TokenizerError::Encode(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+    fn encode_all(&self, texts: Vec<Text>) -> Vec<Result<Vec<u32>, TokenizerError>> {
+        let count = texts.len();
+        let answers = match &self.place {
+            Place::Here(engine) => Ok(texts.iter().map(|text| engine.encode(text)).collect()),
+            // Where every rendering failed there is nothing to ask.
+            Place::Apart(_) if texts.is_empty() => Ok(Vec::new()),
+            Place::Apart(child) => child.encode(texts),
+        };
+        match answers {
+            Ok(answers) => answers.into_iter().map(|ids| ids.map_err(TokenizerError::Encode)).collect(),
+            Err(error) => vec![Err(error); count],
+        }
     }
 
     /// The text of `tokens`, special tokens kept, without clean-up. Tokens that the tokenizer does not know (a
     /// model's vocabulary may be larger) leave nothing.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`].
+    /// [`TokenizerError::Encode`], [`TokenizerError::Child`].
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(tokens, false).map_err(|error| TokenizerError::Encode(error.to_string()))
+        let text = match &self.place {
+            Place::Here(engine) => engine.decode(tokens),
+            Place::Apart(child) => child.decode(vec![tokens.to_vec()])?.swap_remove(0),
+        };
+        text.map_err(TokenizerError::Encode)
     }
 
     /// The tokens that end an answer: those that the checkpoint's configuration names and the tokenizer's own, as
@@ -189,28 +287,5 @@ pub fn check_ids(ids: &[u32], vocab_size: usize) -> Result<(), TokenizerError> {
     match ids.iter().position(|&id| id as usize >= vocab_size) {
         Some(position) => Err(TokenizerError::Id { id: ids[position], position, vocab_size }),
         None => Ok(()),
-    }
-}
-
-/// Keys of `tokenizer_config.json` whose value is a token: a text, or an object with `content`.
-fn special_tokens(config: &Value) -> Vec<(String, String)> {
-    let Some(map) = config.as_object() else { return Vec::new() };
-    map.iter()
-        .filter(|(key, _)| key.ends_with("_token"))
-        .filter_map(|(key, value)| {
-            let token = value.as_str().or_else(|| value.get("content")?.as_str())?;
-            Some((key.clone(), token.to_owned()))
-        })
-        .collect()
-}
-
-fn template_in(config: &Value) -> Option<String> {
-    match config.get("chat_template")? {
-        Value::String(source) => Some(source.clone()),
-        Value::Array(named) => {
-            let default = named.iter().find(|template| template["name"] == "default")?;
-            default["template"].as_str().map(str::to_owned)
-        }
-        _ => None,
     }
 }

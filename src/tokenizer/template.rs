@@ -4,16 +4,28 @@
 //! blocks trimmed and left-stripped. It lies in `chat_template.jinja`, which wins, or under `chat_template` in
 //! `tokenizer_config.json`: a text, or a list of named ones of which `default` is taken.
 
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
 use minijinja::{Environment, Error, ErrorKind, State, Value, syntax::SyntaxConfig};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// Steps that a template may take; one that is larger than any in use takes some thousand. Beyond lies a
 /// template that would not end.
 const FUEL: u64 = 5_000_000;
 
+/// Bytes that a template may render, apart from [`TIMES`] those of the messages. The longest in use writes some ten thousand.
+const LONGEST: usize = 1 << 20;
+/// How often a template may say what it was told.
+const TIMES: usize = 4;
+/// Longest text of an error, in characters.
+const LONGEST_ERROR: usize = 500;
+
 /// Why a chat template gave no text.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplateError {
     /// The checkpoint has none.
@@ -32,6 +44,12 @@ pub enum TemplateError {
     /// It called `raise_exception`.
     #[error("the chat template refuses these messages: {0}")]
     Raised(String),
+    /// It writes more than belongs before any message.
+    #[error("the chat template renders more than {limit} bytes of these messages")]
+    Long {
+        /// Bytes allowed.
+        limit: usize,
+    },
 }
 
 /// Text that a template raised, so that it is told from an error in the template.
@@ -46,24 +64,54 @@ impl std::fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// One message of a chat.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
-    pub(super) role: &'a str,
-    pub(super) content: &'a str,
+/// A chat template, and what it may name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TemplateSource {
+    /// The file that it lies in.
+    #[serde(skip)]
+    pub(super) file: &'static str,
+    /// The template.
+    pub(super) text: String,
+    /// Special tokens, by their keys in `tokenizer_config.json`.
+    pub(super) tokens: BTreeMap<String, String>,
 }
 
-/// A compiled template and the special tokens that it may name.
-#[derive(Debug)]
-pub(super) struct Template {
+/// An optional system message and one message of a user.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Chat {
+    messages: Vec<(String, String)>,
+}
+
+impl Chat {
+    pub(super) fn new(system: Option<&str>, user: &str) -> Self {
+        let system = system.map(|content| ("system".to_owned(), content.to_owned()));
+        Self { messages: system.into_iter().chain([("user".to_owned(), user.to_owned())]).collect() }
+    }
+
+    /// Bytes of all messages.
+    pub(super) fn len(&self) -> usize {
+        self.messages.iter().map(|(_, content)| content.len()).sum()
+    }
+}
+
+/// The text of each of `chats`, with the start of an answer.
+pub(super) fn render(source: &TemplateSource, chats: &[Chat]) -> Vec<Result<String, TemplateError>> {
+    match Template::new(source) {
+        Ok(template) => chats.iter().map(|chat| template.render(chat)).collect(),
+        Err(error) => vec![Err(error); chats.len()],
+    }
+}
+
+/// A compiled template.
+struct Template<'s> {
     environment: Environment<'static>,
-    tokens: Vec<(String, String)>,
+    tokens: &'s BTreeMap<String, String>,
 }
 
 const NAME: &str = "chat_template";
 
-impl Template {
-    pub(super) fn new(source: String, tokens: Vec<(String, String)>) -> Result<Self, TemplateError> {
+impl<'s> Template<'s> {
+    fn new(source: &'s TemplateSource) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| explain(&error))?);
@@ -78,21 +126,51 @@ impl Template {
                 .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
         });
         environment.add_filter("tojson", to_json);
-        environment.add_template_owned(NAME, without_generation_tags(&source)).map_err(|error| explain(&error))?;
-        Ok(Self { environment, tokens })
+        environment.add_template_owned(NAME, without_generation_tags(&source.text)).map_err(|error| explain(&error))?;
+        Ok(Self { environment, tokens: &source.tokens })
     }
 
-    /// The text of `messages` with the start of an answer.
-    pub(super) fn render(&self, messages: &[Message<'_>]) -> Result<String, TemplateError> {
-        let mut context: std::collections::BTreeMap<&str, Value> =
+    fn render(&self, chat: &Chat) -> Result<String, TemplateError> {
+        let mut context: BTreeMap<&str, Value> =
             self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
-        let message = |message: &Message<'_>| Value::from_pairs([("role", message.role), ("content", message.content)]);
-        context.insert("messages", Value::from(messages.iter().map(message).collect::<Vec<_>>()));
+        let message = |(role, content): &(String, String)| {
+            Value::from_pairs([("role", role.as_str()), ("content", content.as_str())])
+        };
+        context.insert("messages", Value::from(chat.messages.iter().map(message).collect::<Vec<_>>()));
         context.insert("add_generation_prompt", Value::from(true));
         context.insert("tools", Value::from(()));
         context.insert("documents", Value::from(()));
         let template = self.environment.get_template(NAME).map_err(|error| explain(&error))?;
-        template.render(Value::from_pairs(context)).map_err(|error| explain(&error))
+        let mut out = Limited { text: Vec::new(), limit: LONGEST + TIMES * chat.len(), cut: false };
+        let rendered = template.render_captured_to(Value::from_pairs(context), &mut out).map(drop);
+        if out.cut {
+            return Err(TemplateError::Long { limit: out.limit });
+        }
+        rendered.map_err(|error| explain(&error))?;
+        let failed = |error: std::string::FromUtf8Error| TemplateError::Invalid { line: None, message: error.to_string() };
+        String::from_utf8(out.text).map_err(failed)
+    }
+}
+
+/// Text up to a limit.
+struct Limited {
+    text: Vec<u8>,
+    limit: usize,
+    /// Whether there was more.
+    cut: bool,
+}
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.text.len() + bytes.len() > self.limit {
+            self.cut = true;
+            return Err(io::Error::other("the text is too long"));
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -100,7 +178,7 @@ fn explain(error: &Error) -> TemplateError {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(raised) = cause.downcast_ref::<Raised>() {
-            return TemplateError::Raised(raised.0.clone());
+            return TemplateError::Raised(brief(&raised.0));
         }
         source = cause.source();
     }
@@ -108,7 +186,15 @@ fn explain(error: &Error) -> TemplateError {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     };
-    TemplateError::Invalid { line: error.line(), message }
+    TemplateError::Invalid { line: error.line(), message: brief(&message) }
+}
+
+/// A template can make its errors as long as it likes.
+fn brief(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_ERROR) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// transformers marks what the assistant says by `{% generation %}` blocks, which change no text.
@@ -158,13 +244,13 @@ struct Charged<'a, 'b, 'c> {
     text: Vec<u8>,
 }
 
-impl std::io::Write for Charged<'_, '_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.state.consume_fuel(bytes.len() as u64).map_err(std::io::Error::other)?;
+impl Write for Charged<'_, '_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.state.consume_fuel(bytes.len() as u64).map_err(io::Error::other)?;
         self.text.extend_from_slice(bytes);
         Ok(bytes.len())
     }
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -173,13 +259,13 @@ impl std::io::Write for Charged<'_, '_, '_> {
 struct Spaced;
 
 impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
         writer.write_all(b": ")
     }
 }
@@ -189,9 +275,9 @@ mod tests {
     use super::*;
 
     fn render(source: &str, content: &str) -> Result<String, TemplateError> {
-        let tokens = vec![("bos_token".to_owned(), "<s>".to_owned())];
-        let messages = [Message { role: "system", content: "Be brief." }, Message { role: "user", content }];
-        Template::new(source.to_owned(), tokens)?.render(&messages)
+        let tokens = [("bos_token".to_owned(), "<s>".to_owned())].into();
+        let source = TemplateSource { file: "chat_template.jinja", text: source.to_owned(), tokens };
+        super::render(&source, &[Chat::new(Some("Be brief."), content)]).swap_remove(0)
     }
 
     /// Each expected text is what transformers' own renderer (jinja2, trimmed and left-stripped blocks) gives.
@@ -251,6 +337,16 @@ mod tests {
         assert!(matches!(invalid, TemplateError::Invalid { line: Some(2), .. }), "{invalid}");
         let missing = render("{{ nothing.at_all }}", "x").expect_err("it asks for what is not there");
         assert!(matches!(missing, TemplateError::Invalid { line: Some(1), .. }), "{missing}");
+    }
+
+    #[test]
+    fn what_a_template_renders_is_bounded_by_what_it_is_told() {
+        let error = render("{% for i in range(20000) %}{{ 'x' * 100 }}{% endfor %}", "x").expect_err("two megabytes");
+        assert_eq!(error, TemplateError::Long { limit: LONGEST + TIMES * 10 });
+        let long = "x".repeat(LONGEST);
+        assert_eq!(render("{{ messages[1].content }}{{ messages[1].content }}", &long).expect("as told").len(), 2 << 20);
+        let error = render("{{ raise_exception('x' * 100000) }}", "x").expect_err("it raises").to_string();
+        assert!(error.chars().count() < 600, "{error}");
     }
 
     #[test]

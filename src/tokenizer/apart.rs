@@ -1,0 +1,180 @@
+//! Reading, encoding, decoding and rendering in a child, for files of strangers.
+//!
+//! The libraries that read `tokenizer.json` and run chat templates panic, overflow the stack, never end or take all memory
+//! on some inputs. In a child with limits any of that is an error ([`ChildError`](crate::child::ChildError)) that names the
+//! file. The limits are far above what honest models take: the largest tokenizers in use, of 33 MB, take some 400 MB and a
+//! second.
+
+use std::{
+    env, fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    TokenizerError,
+    engine::{Engine, Loaded, Text},
+    template::{self, Chat, TemplateError, TemplateSource},
+};
+use crate::{
+    checkpoint::Bytes,
+    child::{self, ChildError, Process, Program},
+};
+
+/// The argument by which a program knows that it is such a child.
+const SERVICE: &str = "serve-tokenizer";
+
+/// Memory that a child may take whatever it reads.
+const MEMORY: usize = 192 << 20;
+/// Bytes of memory for each byte of `tokenizer.json`.
+const MEMORY_A_BYTE: usize = 20;
+/// Processor time for one request, apart from what its length adds.
+const SECONDS: u64 = 3;
+/// Bytes of a request that take a second more.
+const BYTES_A_SECOND: u64 = 4 << 20;
+/// Waiting, as a multiple of the processor time: a machine can be busy.
+const PATIENCE: u32 = 20;
+/// Longest answer: texts and ids of a request that is itself bounded by what a user gives.
+const LONGEST_ANSWER: usize = 64 << 20;
+
+/// One request. All but the bytes of `tokenizer.json` is JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    memory: usize,
+    seconds: u64,
+    ask: Ask,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Ask {
+    /// The file follows in a frame of its own.
+    Load { eos: Option<String> },
+    Encode(Vec<Text>),
+    Decode(Vec<Vec<u32>>),
+    Render(TemplateSource, Vec<Chat>),
+}
+
+type Answers<T, E> = Vec<Result<T, E>>;
+
+/// Makes this process the child that reads tokenizers, where its arguments say that it is one, and never returns then.
+/// It is the first thing in the `main` of a program that is given as a [`Program`].
+pub fn serve_if_asked() {
+    if env::args_os().nth(1).is_none_or(|first| first != SERVICE) {
+        return;
+    }
+    let (mut engine, mut loading) = (None, None);
+    child::serve(move |frame| {
+        if let Some(eos) = loading.take() {
+            let loaded = Engine::load(&frame, Option::as_deref(&eos));
+            let answer = loaded.map(|(read, loaded)| {
+                engine = Some(read);
+                loaded
+            });
+            return json(&answer);
+        }
+        let Request { memory, seconds, ask } = serde_json::from_slice(&frame).ok()?;
+        child::allow(memory, Duration::from_secs(seconds));
+        let engine = || engine.as_ref().ok_or_else(|| "no tokenizer was read".to_owned());
+        match ask {
+            Ask::Load { eos } => {
+                loading = Some(eos);
+                None
+            }
+            Ask::Encode(texts) => json(&texts.iter().map(|text| engine()?.encode(text)).collect::<Answers<_, _>>()),
+            Ask::Decode(all) => json(&all.iter().map(|ids| engine()?.decode(ids)).collect::<Answers<_, _>>()),
+            Ask::Render(source, chats) => json(&template::render(&source, &chats)),
+        }
+    })
+}
+
+fn json(value: &impl Serialize) -> Option<Vec<u8>> {
+    serde_json::to_vec(value).ok()
+}
+
+/// A child that reads one model's tokenizer and runs its chat template. It ends when this is dropped, or when this process
+/// ends, however that ends.
+pub struct Apart {
+    process: Mutex<Process>,
+    /// What the child may take.
+    memory: usize,
+}
+
+impl fmt::Debug for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Apart")
+    }
+}
+
+impl Apart {
+    /// Starts `program` as a child. It is started before its files are there, so that it starts while a checkpoint is opened.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Child`], where it does not start.
+    pub fn start(program: &Program) -> Result<Self, TokenizerError> {
+        let process = Process::start(&mut program.command(SERVICE), LONGEST_ANSWER);
+        let process = process.map_err(|error| TokenizerError::Child { file: TOKENIZER, doing: "reading", error })?;
+        Ok(Self { process: Mutex::new(process), memory: MEMORY })
+    }
+
+    /// Has `tokenizer.json` read.
+    pub(super) fn load(&mut self, file: Bytes, eos: Option<&str>) -> Result<Loaded, TokenizerError> {
+        self.memory = MEMORY + MEMORY_A_BYTE * file.len();
+        let (ask, len) = (Ask::Load { eos: eos.map(str::to_owned) }, file.len());
+        let loaded: Result<Loaded, String> = self.ask(ask, len, Some(file)).map_err(of(TOKENIZER, "reading"))?;
+        loaded.map_err(|message| TokenizerError::File { file: TOKENIZER, message })
+    }
+
+    pub(super) fn encode(&self, texts: Vec<Text>) -> Result<Answers<Vec<u32>, String>, TokenizerError> {
+        let (len, count) = (texts.iter().map(|text| text.text.len()).sum(), texts.len());
+        let answers = self.ask(Ask::Encode(texts), len, None).and_then(|answers| all(answers, count));
+        answers.map_err(of(TOKENIZER, "encoding a text with"))
+    }
+
+    pub(super) fn decode(&self, tokens: Vec<Vec<u32>>) -> Result<Answers<String, String>, TokenizerError> {
+        let (len, count) = (tokens.iter().map(Vec::len).sum(), tokens.len());
+        let answers = self.ask(Ask::Decode(tokens), len, None).and_then(|answers| all(answers, count));
+        answers.map_err(of(TOKENIZER, "decoding tokens with"))
+    }
+
+    pub(super) fn render(
+        &self,
+        source: &TemplateSource,
+        chats: Vec<Chat>,
+    ) -> Result<Answers<String, TemplateError>, TokenizerError> {
+        let (len, count) = (chats.iter().map(Chat::len).sum(), chats.len());
+        let answers = self.ask(Ask::Render(source.clone(), chats), len, None).and_then(|answers| all(answers, count));
+        answers.map_err(of(source.file, "rendering"))
+    }
+
+    /// Sends a request whose subject has `len` bytes, and the file after it if there is one.
+    fn ask<T: for<'a> Deserialize<'a>>(&self, ask: Ask, len: usize, file: Option<Bytes>) -> Result<T, ChildError> {
+        let seconds = SECONDS + len as u64 / BYTES_A_SECOND;
+        let request = json(&Request { memory: self.memory, seconds, ask });
+        let request = request.ok_or_else(|| ChildError::Protocol("a request cannot be written".to_owned()))?;
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = Duration::from_secs(seconds);
+        process.is_allowed(self.memory, limit);
+        process.send(request);
+        if let Some(file) = file {
+            process.send(file);
+        }
+        let answer = process.receive(limit * PATIENCE)?;
+        serde_json::from_slice(&answer).map_err(|error| ChildError::Protocol(error.to_string()))
+    }
+}
+
+const TOKENIZER: &str = "tokenizer.json";
+
+fn of(file: &'static str, doing: &'static str) -> impl Fn(ChildError) -> TokenizerError {
+    move |error| TokenizerError::Child { file, doing, error }
+}
+
+/// Checks that each of `count` questions has an answer.
+fn all<T, E>(answers: Answers<T, E>, count: usize) -> Result<Answers<T, E>, ChildError> {
+    if answers.len() == count {
+        return Ok(answers);
+    }
+    Err(ChildError::Protocol(format!("{} answers to {count} questions", answers.len())))
+}

@@ -1,0 +1,66 @@
+//! What a model's own files decide: its tokens. This is where the `tokenizers` crate is called, in this process or in a
+//! child, and neither knows which.
+
+use std::fmt::Display;
+
+use serde::{Deserialize, Serialize};
+
+/// A tokenizer that was read.
+pub(super) struct Engine {
+    inner: tokenizers::Tokenizer,
+}
+
+/// What is known of a tokenizer once it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Loaded {
+    /// Tokens that it knows.
+    pub(super) size: usize,
+    /// The id of the token that was asked for.
+    pub(super) eos: Option<u32>,
+}
+
+/// A text to be encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Text {
+    pub(super) text: String,
+    /// Whether special tokens are added where the tokenizer does so.
+    pub(super) special: bool,
+}
+
+impl Engine {
+    /// Reads `tokenizer.json`, and looks up the token `eos`.
+    pub(super) fn load(json: &[u8], eos: Option<&str>) -> Result<(Self, Loaded), String> {
+        // Not `from_bytes`, whose reader of JSON would be compiled into this crate once more.
+        let json = std::str::from_utf8(json).map_err(brief)?;
+        let mut inner: tokenizers::Tokenizer = json.parse().map_err(brief)?;
+        // Left over from training in some files. transformers drops both; obeyed, they would cut or fill prompts.
+        inner.with_truncation(None).map_err(brief)?;
+        inner.with_padding(None);
+        let eos = eos.and_then(|eos| inner.token_to_id(eos));
+        let loaded = Loaded { size: inner.get_vocab_size(true), eos };
+        Ok((Self { inner }, loaded))
+    }
+
+    /// The ids of a text.
+    pub(super) fn encode(&self, Text { text, special }: &Text) -> Result<Vec<u32>, String> {
+        let encoding = self.inner.encode_fast(text.as_str(), *special).map_err(brief)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of ids, special tokens kept.
+    pub(super) fn decode(&self, tokens: &[u32]) -> Result<String, String> {
+        self.inner.decode(tokens, false).map_err(brief)
+    }
+}
+
+/// An error of a library as it may stand in a message: some repeat all that they were given.
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
+fn brief(error: impl Display) -> String {
+    const LONGEST: usize = 500;
+    let mut text = error.to_string();
+    if let Some((end, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
