@@ -131,7 +131,7 @@ pub use scales::{ScaleCensus, scale_census};
 pub use suite::Suite;
 pub use toward::{Toward, toward};
 
-use crate::{kernels::Rounding, model::BodyError, search::RunError, subject::Subject};
+use crate::{kernels::Rounding, model::BodyError, quant::Format, search::RunError, subject::Subject};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +142,9 @@ pub enum CertificateError {
         "there is no certificate of a head that is also the embedding: an edit of it changes every hidden state, and a logit is no longer linear in a code; use --tied separate, which edits a copy used as the head only"
     )]
     Tied,
+    /// The derivation of the claims does not cover codes that are floats yet.
+    #[error("there are no certificates for the format {0} yet; affine formats of any width have them")]
+    Format(Format),
     /// Nothing bounds the rounding of another backend's kernels.
     #[error("certificates rest on the rounding bound of the CPU's kernels; use --backend cpu, not {0}")]
     Backend(&'static str),
@@ -160,6 +163,10 @@ pub enum CertificateError {
 fn rounding(subject: &Subject) -> Result<Rounding, CertificateError> {
     if subject.shared() {
         return Err(CertificateError::Tied);
+    }
+    let format = subject.head().layout().format();
+    if format.codes().are_floats() {
+        return Err(CertificateError::Format(format));
     }
     let backend = subject.backend();
     backend.rounding().ok_or(CertificateError::Backend(backend.name()))

@@ -1,10 +1,7 @@
 //! From tensors to a model: every tensor that the architecture asks for, by the name that its family gives it, with exactly the
 //! shape that it must have, and no other.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 use super::{
     architecture::{Attention, Layer, Mlp},
@@ -97,11 +94,23 @@ pub enum WeightsError {
         /// The module.
         module: String,
     },
-    /// The configuration has an exception for something that the model does not have.
-    #[error("`quantization` in config.json names `{module}`, which is no matrix of this model")]
-    UnknownModule {
+    /// The configuration does not name a module, and its tensors are not those of a format.
+    #[error(
+        "`{module}` has {words} packed words and {groups} scales of type {scales} for each {cols} columns, which is no format \
+         that MLX writes (bits are 32 times words by columns, group_size is columns by scales); \
+         name its format in `quantization` in config.json if it has one"
+    )]
+    NoFormat {
         /// The module.
         module: String,
+        /// Packed words of a row.
+        words: u64,
+        /// Scales of a row.
+        groups: u64,
+        /// Type of the scales.
+        scales: String,
+        /// Columns of a row.
+        cols: usize,
     },
     /// The head has no codes to disturb.
     #[error(
@@ -118,8 +127,7 @@ pub enum WeightsError {
 pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>) -> Result<ModelWeights, WeightsError> {
     let (architecture, names) = (&config.architecture, &config.family.tensors);
     let (hidden, vocab, tied) = (architecture.hidden_size, architecture.vocab_size, architecture.tied);
-    let overrides = config.quantization.overrides.keys().map(String::as_str).collect();
-    let mut parts = Parts { names, hidden, tied, quantization: &config.quantization, tensors, overrides };
+    let mut parts = Parts { names, hidden, tied, quantization: &config.quantization, tensors };
     parts.drop_what_mlx_lm_drops();
 
     let embed_tokens = parts.matrix(names.embed_tokens, vocab, hidden)?;
@@ -144,14 +152,13 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
     Ok(ModelWeights { embed_tokens, layers, norm, lm_head })
 }
 
-/// The tensors, and the exceptions of the configuration, that nothing has asked for yet.
+/// The tensors that nothing has asked for yet.
 struct Parts<'a> {
     names: &'static TensorNames,
     hidden: usize,
     tied: bool,
     quantization: &'a Quantization,
     tensors: BTreeMap<String, StoredTensor>,
-    overrides: BTreeSet<&'a str>,
 }
 
 impl Parts<'_> {
@@ -208,14 +215,20 @@ impl Parts<'_> {
     /// As in mlx-lm, a matrix is quantized where it has scales. What the configuration says of it by
     /// name must agree.
     fn matrix(&mut self, module: &str, rows: usize, cols: usize) -> Result<Weights, WeightsError> {
-        self.overrides.remove(module);
         let has_scales = self.tensors.contains_key(&format!("{module}.scales"));
         match (self.quantization.overrides.get(module), has_scales) {
             (Some(Override::Dense), true) => Err(WeightsError::UnexpectedScales { module: module.to_owned() }),
             (Some(Override::Format(_) | Override::Quantized), false) => {
                 Err(WeightsError::NoScales { module: module.to_owned() })
             }
-            (_, true) => self.quantized(module, rows, cols).map(Weights::Quantized),
+            (entry, true) => {
+                let format = match entry {
+                    Some(Override::Format(format)) => *format,
+                    Some(Override::Quantized | Override::Dense) => self.quantization.format,
+                    None => self.format_of_tensors(module, rows, cols)?,
+                };
+                self.quantized(module, rows, cols, format).map(Weights::Quantized)
+            }
             (_, false) => {
                 let (float_type, data) = self.floats(&format!("{module}.weight"), &[rows, cols], None)?;
                 let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
@@ -224,26 +237,67 @@ impl Parts<'_> {
         }
     }
 
-    fn quantized(&mut self, module: &str, rows: usize, cols: usize) -> Result<Quantized, WeightsError> {
-        let format = self.quantization.format_of(module);
+    /// The format that a module's tensors show, as mlx-lm infers it where the configuration does not name the module.
+    fn format_of_tensors(&self, module: &str, rows: usize, cols: usize) -> Result<Format, WeightsError> {
+        let columns = |part: &str| match self.tensors.get(&format!("{module}.{part}")) {
+            Some(StoredTensor { shape, dtype, .. }) if shape.len() == 2 && shape[0] == rows as u64 => {
+                Some((shape[1], *dtype))
+            }
+            _ => None,
+        };
+        let (Some((words, _)), Some((groups, scales))) = (columns("weight"), columns("scales")) else {
+            // Not matrices of so many rows: whoever takes them says what is wrong with which.
+            return Ok(self.quantization.format);
+        };
+        let quotient = |a: u64, b: u64| (b > 0 && a.is_multiple_of(b)).then_some(a.checked_div(b)).flatten();
+        let bits = words.checked_mul(32).and_then(|bits| quotient(bits, cols as u64));
+        let found = match (bits, quotient(cols as u64, groups), scales == Dtype::U8) {
+            (Some(bits), Some(group_size), false) => Format::affine(bits as usize, group_size as usize).ok(),
+            (Some(bits), Some(group_size), true) => [Format::MXFP4, Format::MXFP8, Format::NVFP4]
+                .into_iter()
+                .find(|format| (format.width().bits() as u64, format.group_size() as u64) == (bits, group_size)),
+            _ => None,
+        };
+        found.ok_or_else(|| {
+            let (module, scales) = (module.to_owned(), scales.to_string());
+            WeightsError::NoFormat { module, words, groups, scales, cols }
+        })
+    }
+
+    fn quantized(&mut self, module: &str, rows: usize, cols: usize, format: Format) -> Result<Quantized, WeightsError> {
         let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
         // The scale type decides nothing about whether the layout is possible, but is part of it.
         let shaped = |scale_type| Layout::new(rows, cols, format, scale_type).map_err(failed);
-        let layout = shaped(FloatType::F32)?;
+        let layout = shaped(format.scale_types()[0])?;
         let groups = [rows, layout.groups_per_row()];
-        let (scale_type, scales) = self.floats(&format!("{module}.scales"), &groups, Some(format))?;
-        let (bias_type, biases) = self.floats(&format!("{module}.biases"), &groups, Some(format))?;
-        if scale_type != bias_type {
-            let (scales, biases) = (format!("{scale_type:?}"), format!("{bias_type:?}"));
-            return Err(WeightsError::ScaleTypes { module: module.to_owned(), scales, biases });
-        }
+        let scales = format!("{module}.scales");
+        let (scale_type, scales, biases) = if format.has_biases() {
+            let (scale_type, scales) = self.floats(&scales, &groups, Some(format))?;
+            let (bias_type, biases) = self.floats(&format!("{module}.biases"), &groups, Some(format))?;
+            if scale_type != bias_type {
+                let (scales, biases) = (format!("{scale_type:?}"), format!("{bias_type:?}"));
+                return Err(WeightsError::ScaleTypes { module: module.to_owned(), scales, biases });
+            }
+            (scale_type, scales, Some(biases))
+        } else {
+            let stored = self.take(&scales, &groups, Some(format))?;
+            if stored.dtype != Dtype::U8 {
+                let (tensor, found) = (scales, stored.dtype.to_string());
+                return Err(WeightsError::ElementType {
+                    tensor,
+                    found,
+                    wanted: "U8, as scales of codes that are floats",
+                });
+            }
+            (layout.scale_type(), stored.bytes, None)
+        };
         let name = format!("{module}.weight");
         let weight = self.take(&name, &[rows, layout.words_per_row()], Some(format))?;
         if weight.dtype != Dtype::U32 {
             let found = weight.dtype.to_string();
             return Err(WeightsError::ElementType { tensor: name, found, wanted: "U32, as packed words" });
         }
-        Quantized::new(shaped(scale_type)?, weight.bytes, scales, Some(biases)).map_err(failed)
+        Quantized::new(shaped(scale_type)?, weight.bytes, scales, biases).map_err(failed)
     }
 
     /// A tensor of one dimension, widened.
@@ -290,10 +344,7 @@ impl Parts<'_> {
                 WeightsError::Unknown { tensor, file }
             });
         }
-        match self.overrides.first() {
-            Some(module) => Err(WeightsError::UnknownModule { module: shortened(module) }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -304,7 +355,8 @@ impl fmt::Display for Stored<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(format) => {
-                write!(f, ", with {} bits in groups of {}", format.width().bits(), format.group_size())
+                write!(f, ", with {} bits in groups of {}", format.width().bits(), format.group_size())?;
+                if format.has_biases() { Ok(()) } else { write!(f, " ({format})") }
             }
             None => Ok(()),
         }

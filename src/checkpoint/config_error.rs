@@ -1,6 +1,7 @@
 //! The rules of `config.json` and `generation_config.json`, as the errors of breaking them.
 
 use super::{family, json::JsonError};
+use crate::quant::Format;
 
 /// A rule that `config.json` or `generation_config.json` breaks.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -91,16 +92,8 @@ pub enum ConfigError {
          which writes a `quantization` key"
     )]
     OtherQuantizer(String),
-    /// A code width that MLX has and headroom does not support yet.
-    #[error("`{key}` is {bits}: MLX's codes of 2, 3, 5 and 6 bits are not supported yet; quantize to 4 or 8 bits")]
-    BitsNotYet {
-        /// Path of the key.
-        key: String,
-        /// Width of a code.
-        bits: u64,
-    },
     /// A code width that MLX does not have.
-    #[error("`{key}` is {bits}, which is not a width of codes that MLX has; quantize to 4 or 8 bits")]
+    #[error("`{key}` is {bits}, which is not a width of codes that MLX has; quantize to 2, 3, 4, 5, 6 or 8 bits")]
     Bits {
         /// Path of the key.
         key: String,
@@ -115,13 +108,25 @@ pub enum ConfigError {
         /// Columns of a group.
         group_size: u64,
     },
-    /// A quantization mode other than affine.
-    #[error("`{key}` is `{mode}`, but only the mode `affine` is supported; quantize with `--q-mode affine`")]
+    /// A quantization mode that MLX does not have.
+    #[error("`{key}` is `{mode}`, which is no mode of MLX that headroom knows: affine, mxfp4, mxfp8 or nvfp4")]
     Mode {
         /// Path of the key.
         key: String,
         /// The mode.
         mode: String,
+    },
+    /// A mode has one width of codes and one size of groups, and the configuration states another.
+    #[error("`{key}` is {found}, but MLX's mode {format} has {wanted}")]
+    OfMode {
+        /// Path of the key.
+        key: String,
+        /// The number given.
+        found: u64,
+        /// The format that the mode is.
+        format: Format,
+        /// Its number.
+        wanted: usize,
     },
     /// An end-of-sequence token that the model cannot produce.
     #[error("eos_token_id {id} lies outside the vocabulary of {vocab_size} tokens")]

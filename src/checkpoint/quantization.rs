@@ -20,8 +20,9 @@ pub enum Override {
 
 /// The `quantization` key.
 ///
-/// The format of a module that is not named is the model's. (Recent versions of mlx-lm infer it from
-/// the shapes there; a checkpoint where that gives another format is refused here as mis-shaped.)
+/// As in mlx-lm, the format of a module that is not named is the one that its tensors show; the model's own is that of a
+/// module named with `true`. An entry for a module that the model does not have (one of a vision tower, say) and a key that
+/// says nothing of a format are ignored there and here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quantization {
@@ -32,14 +33,6 @@ pub struct Quantization {
 }
 
 impl Quantization {
-    /// The format in which `module` is stored, if it is stored quantized.
-    pub fn format_of(&self, module: &str) -> Format {
-        match self.overrides.get(module) {
-            Some(Override::Format(format)) => *format,
-            _ => self.format,
-        }
-    }
-
     pub(super) fn parse(config: &Keys<'_>) -> Result<Self, ConfigError> {
         let Some(keys) = config.object("quantization")? else {
             return Err(match config.object("quantization_config")? {
@@ -49,19 +42,19 @@ impl Quantization {
                 }
             });
         };
-        check_mode(&keys)?;
-        let bits = keys.integer("bits")?.ok_or_else(|| keys.missing("bits"))?;
-        let group_size = keys.integer("group_size")?.ok_or_else(|| keys.missing("group_size"))?;
-        let format = affine(&keys, bits, group_size)?;
-
+        for key in ["bits", "group_size"] {
+            if keys.get(key).is_none() && matches!(keys.text("mode")?, None | Some("affine")) {
+                return Err(keys.missing(key));
+            }
+        }
+        let format = format(&keys)?;
         let mut overrides = BTreeMap::new();
         for (module, value) in keys.map {
             let entry = match value {
-                _ if matches!(module.as_str(), "bits" | "group_size" | "mode") => continue,
                 Value::Bool(true) => Override::Quantized,
                 Value::Bool(false) => Override::Dense,
-                Value::Object(map) => Override::Format(own_format(&Keys::new(map, &keys.path(module)))?),
-                _ => return Err(keys.invalid(module, "true, false or an object, by the name of a module")),
+                Value::Object(map) => Override::Format(self::format(&Keys::new(map, &keys.path(module)))?),
+                _ => continue,
             };
             overrides.insert(module.clone(), entry);
         }
@@ -69,29 +62,31 @@ impl Quantization {
     }
 }
 
-/// MLX fills in what an exception leaves out from its affine defaults, 4 bits in groups of 64, and
-/// not from the format of the model.
-fn own_format(keys: &Keys<'_>) -> Result<Format, ConfigError> {
-    check_mode(keys)?;
-    if let Some(unknown) = keys.map.keys().find(|key| !matches!(key.as_str(), "bits" | "group_size" | "mode")) {
-        return Err(keys.invalid(unknown, "one of bits, group_size and mode"));
+/// The format of an object with `mode`, `bits` and `group_size`. MLX fills in what it leaves out from the defaults of the mode
+/// (affine: 4 bits in groups of 64), and not from the format of the model.
+fn format(keys: &Keys<'_>) -> Result<Format, ConfigError> {
+    let (bits, group_size) = (keys.integer("bits")?, keys.integer("group_size")?);
+    let mode = match keys.text("mode")? {
+        None | Some("affine") => return affine(keys, bits.unwrap_or(4), group_size.unwrap_or(64)),
+        Some(mode) => mode,
+    };
+    let Some(format) = Format::of_mode(mode) else {
+        return Err(ConfigError::Mode { key: keys.path("mode"), mode: shortened(mode) });
+    };
+    for (key, found, wanted) in [("bits", bits, format.width().bits()), ("group_size", group_size, format.group_size())]
+    {
+        if let Some(found) = found.filter(|&found| found != wanted as u64) {
+            return Err(ConfigError::OfMode { key: keys.path(key), found, format, wanted });
+        }
     }
-    affine(keys, keys.integer("bits")?.unwrap_or(4), keys.integer("group_size")?.unwrap_or(64))
+    Ok(format)
 }
 
-fn check_mode(keys: &Keys<'_>) -> Result<(), ConfigError> {
-    match keys.text("mode")? {
-        None | Some("affine") => Ok(()),
-        Some(mode) => Err(ConfigError::Mode { key: keys.path("mode"), mode: shortened(mode) }),
-    }
-}
-
-/// The format of these keys.
+/// The format of MLX's mode `affine` of these keys.
 fn affine(keys: &Keys<'_>, bits: u64, group_size: u64) -> Result<Format, ConfigError> {
     // A number that is too large for this machine is none that MLX has.
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Format::affine(size(bits), size(group_size)).map_err(|error| match error {
-        FormatError::BitsNotYet(_) => ConfigError::BitsNotYet { key: keys.path("bits"), bits },
         FormatError::GroupSize(_) => ConfigError::GroupSize { key: keys.path("group_size"), group_size },
         FormatError::Bits(_) | FormatError::Name(_) => ConfigError::Bits { key: keys.path("bits"), bits },
     })

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     checkpoint::{Architecture, architecture::Layer, config::Override},
-    quant::{self, Codes},
+    quant,
     report::terminal::plain,
     subject::Subject,
 };
@@ -49,9 +49,7 @@ fn bytes(subject: &Subject) -> (u64, u64) {
 
 fn quantization(subject: &Subject) -> Value {
     let quantization = &subject.checkpoint().config().quantization;
-    let format = |format: &quant::Format| match format.codes() {
-        Codes::Affine(width) => json!({"group_size": format.group_size(), "bits": width.bits(), "mode": "affine"}),
-    };
+    let format = |format: &quant::Format| json!({"group_size": format.group_size(), "bits": format.width().bits(), "mode": format.mode()});
     let mut object = format(&quantization.format);
     for (module, exception) in &quantization.overrides {
         object[module] = match exception {

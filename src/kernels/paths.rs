@@ -36,8 +36,14 @@ impl Paths {
     pub const SCREEN_PASSED_OVER: Self = Self(1 << 10);
     /// Bounds left so many rows that all logits were computed.
     pub const SCREEN_GIVEN_UP: Self = Self(1 << 11);
+    /// Rows are decoded as the specification says, and multiplied by a panel.
+    pub const SPECIFIED: Self = Self(1 << 12);
+    /// Shifted words are copied before they are decoded.
+    pub const COPIED: Self = Self(1 << 13);
+    /// A row has a code that is NaN.
+    pub const NAN_CODES: Self = Self(1 << 14);
 
-    const NAMES: [(Self, &str); 12] = [
+    const NAMES: [(Self, &str); 15] = [
         (Self::REGISTERS, "registers"),
         (Self::EIGHT_ROWS, "eight rows"),
         (Self::PANEL, "panel"),
@@ -50,6 +56,9 @@ impl Paths {
         (Self::SCREEN_OF_SEVERAL, "screen, several states"),
         (Self::SCREEN_PASSED_OVER, "screen, rows passed over"),
         (Self::SCREEN_GIVEN_UP, "screen, given up"),
+        (Self::SPECIFIED, "specified"),
+        (Self::COPIED, "copied"),
+        (Self::NAN_CODES, "NaN codes"),
     ];
 
     /// Whether all of `others` are among them.

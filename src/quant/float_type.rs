@@ -1,6 +1,6 @@
 //! The types of the floats that checkpoints store.
 
-/// Element type of `scales` and `biases`, and of unquantized tensors.
+/// Element type of `scales` and `biases`, and of unquantized tensors. Only scales are of the types of 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FloatType {
     /// IEEE 754 binary16.
@@ -9,6 +9,12 @@ pub enum FloatType {
     Bf16,
     /// IEEE 754 binary32.
     F32,
+    /// A power of two by its exponent: byte `e` is 2^(e - 127), but 255 is infinite, as MLX reads it (OCP's Microscaling
+    /// Formats give it to NaN).
+    E8m0,
+    /// A sign, four bits of exponent with a bias of 7, three of fraction; subnormal numbers, no infinity, and NaN where all
+    /// other bits are 1. The largest number is 448.
+    E4m3,
 }
 
 impl FloatType {
@@ -18,7 +24,14 @@ impl FloatType {
         match self {
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
+            Self::E8m0 | Self::E4m3 => 1,
         }
+    }
+
+    /// Bits of one element.
+    #[inline]
+    pub const fn bits(self) -> usize {
+        8 * self.size()
     }
 
     /// Element `i` of little-endian `data`, widened exactly.
@@ -31,6 +44,41 @@ impl FloatType {
             Self::F16 => half::f16::from_le_bytes([data[2 * i], data[2 * i + 1]]).to_f32(),
             Self::Bf16 => half::bf16::from_le_bytes([data[2 * i], data[2 * i + 1]]).to_f32(),
             Self::F32 => f32::from_le_bytes([data[4 * i], data[4 * i + 1], data[4 * i + 2], data[4 * i + 3]]),
+            Self::E8m0 => e8m0(data[i]),
+            Self::E4m3 => e4m3(data[i]),
         }
+    }
+}
+
+/// [`FloatType::E8m0`], widened exactly: the byte is the exponent of a binary32, whose smallest normal number is 2^-126.
+#[inline(always)]
+pub(crate) const fn e8m0(byte: u8) -> f32 {
+    let half_of_the_smallest = 1 << 22;
+    f32::from_bits(if byte == 0 { half_of_the_smallest } else { (byte as u32) << 23 })
+}
+
+/// [`FloatType::E4m3`], widened exactly, without a branch or a table: the bits are moved into place and the exponent's bias
+/// corrected by an exact product, in which a subnormal number becomes a normal one.
+#[inline(always)]
+pub(crate) fn e4m3(byte: u8) -> f32 {
+    let magnitude = u32::from(byte & 0x7f);
+    // 2^120: the difference of the exponents' biases, 127 - 7.
+    let scaled = f32::from_bits(magnitude << 20) * f32::from_bits((127 + 120) << 23);
+    let finite = if magnitude == 0x7f { 0x7fc0_0000 } else { scaled.to_bits() };
+    f32::from_bits(finite | u32::from(byte & 0x80) << 24)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_of_two_is_its_exponent() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for byte in 0..255 {
+            let expected = 2_f64.powi(byte - 127);
+            assert_eq!(f64::from(FloatType::E8m0.get(&bytes, byte as usize)), expected, "{byte}");
+        }
+        assert_eq!(FloatType::E8m0.get(&bytes, 255), f32::INFINITY);
     }
 }

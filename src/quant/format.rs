@@ -7,7 +7,7 @@
 
 use std::{fmt, ops::Range, str::FromStr};
 
-use super::float_type::FloatType;
+use super::float_type::{self, FloatType};
 
 /// Bits of a packed word.
 const WORD: usize = 32;
@@ -148,6 +148,43 @@ pub enum Codes {
     /// An unsigned integer of this width, which is multiplied by its group's scale and added to its group's bias: MLX's
     /// mode `affine`.
     Affine(Width),
+    /// A float of a sign, two bits of exponent and one of fraction: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, -0
+    /// included. There is no infinity and no NaN.
+    E2m1,
+    /// A float of 8 bits, [`FloatType::E4m3`].
+    E4m3,
+}
+
+impl Codes {
+    /// Width of a code.
+    #[inline]
+    pub const fn width(self) -> Width {
+        match self {
+            Self::Affine(width) => width,
+            Self::E2m1 => Width(4),
+            Self::E4m3 => Width(8),
+        }
+    }
+
+    /// Whether a code is a float, so that its weight is `scale * value`, and not an integer, whose weight is
+    /// `scale * value + bias`.
+    #[inline]
+    pub const fn are_floats(self) -> bool {
+        matches!(self, Self::E2m1 | Self::E4m3)
+    }
+
+    /// What `code` stands for, exactly; of it the low bits count.
+    #[inline]
+    pub fn value(self, code: u32) -> f32 {
+        match self {
+            Self::Affine(width) => (code & width.mask()) as f32,
+            Self::E2m1 => {
+                let magnitude = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][(code & 7) as usize];
+                if code & 8 == 0 { magnitude } else { -magnitude }
+            }
+            Self::E4m3 => float_type::e4m3(code as u8),
+        }
+    }
 }
 
 /// How the weights of a matrix are stored. The type of its scales is chosen with the matrix, among
@@ -161,53 +198,74 @@ pub enum Codes {
 /// let format: Format = "affine-4-g64".parse()?;
 /// assert_eq!(format, Format::affine(4, 64)?);
 /// assert_eq!(format.to_string(), "affine-4-g64");
+/// assert_eq!("mxfp4".parse(), Ok(Format::MXFP4));
 /// # Ok::<_, lm_headroom::quant::FormatError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Format {
     codes: Codes,
     group_size: usize,
-    biases: bool,
 }
 
-/// Why there is no such format, or none that can be read.
+/// Why there is no such format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// MLX's affine mode has codes of 2, 3, 4, 5, 6 and 8 bits.
-    #[error("{0} bits are not a width of codes that MLX has; quantize to 4 or 8 bits")]
+    #[error("{0} bits are not a width of codes that MLX has (2, 3, 4, 5, 6 or 8)")]
     Bits(usize),
-    /// A width that MLX has, and that kernels here do not multiply yet.
-    #[error("MLX's codes of {0} bits are not supported yet; quantize to 4 or 8 bits")]
-    BitsNotYet(usize),
     /// MLX's affine mode has groups of 32, 64 and 128 columns.
     #[error("group_size {0} is not one that MLX has (32, 64 or 128)")]
     GroupSize(usize),
     /// A text that is not the name of a format.
-    #[error("{0:?} is not the name of a format; one is affine-BITS-gGROUP, such as affine-4-g64")]
+    #[error(
+        "{0:?} is not the name of a format; one is affine-BITS-gGROUP, such as affine-4-g64, mxfp4, mxfp8 or nvfp4"
+    )]
     Name(String),
 }
 
 impl Format {
+    /// MLX's mode `mxfp4`: floats of 4 bits in groups of 32, whose scales are powers of two.
+    pub const MXFP4: Self = Self { codes: Codes::E2m1, group_size: 32 };
+    /// MLX's mode `mxfp8`: floats of 8 bits in groups of 32, whose scales are powers of two.
+    pub const MXFP8: Self = Self { codes: Codes::E4m3, group_size: 32 };
+    /// MLX's mode `nvfp4`: floats of 4 bits in groups of 16, whose scales are floats of 8 bits.
+    pub const NVFP4: Self = Self { codes: Codes::E2m1, group_size: 16 };
+    /// The formats whose codes are floats, which have a name without numbers of its own: MLX's mode.
+    const FLOATS: [(&str, Self); 3] = [("mxfp4", Self::MXFP4), ("mxfp8", Self::MXFP8), ("nvfp4", Self::NVFP4)];
+    /// Widths of the codes of MLX's mode `affine`.
+    pub const AFFINE_BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
+    /// Group sizes of MLX's mode `affine`.
+    pub const AFFINE_GROUPS: [usize; 3] = [32, 64, 128];
+
     /// MLX's mode `affine`: codes of `bits` bits, and one scale and one bias for every `group_size` columns.
     ///
     /// # Errors
-    /// [`FormatError::Bits`], [`FormatError::BitsNotYet`], then [`FormatError::GroupSize`].
+    /// [`FormatError::Bits`], then [`FormatError::GroupSize`].
     pub const fn affine(bits: usize, group_size: usize) -> Result<Self, FormatError> {
         let width = match (bits, Width::new(bits)) {
-            (4 | 8, Some(width)) => width,
-            (2 | 3 | 5 | 6, _) => return Err(FormatError::BitsNotYet(bits)),
+            (2 | 3 | 4 | 5 | 6 | 8, Some(width)) => width,
             _ => return Err(FormatError::Bits(bits)),
         };
         match group_size {
-            32 | 64 | 128 => Ok(Self { codes: Codes::Affine(width), group_size, biases: true }),
+            32 | 64 | 128 => Ok(Self { codes: Codes::Affine(width), group_size }),
             _ => Err(FormatError::GroupSize(group_size)),
         }
     }
 
-    /// The same format without biases, as those are whose codes are floats.
-    #[cfg(test)]
-    pub(crate) const fn without_biases(self) -> Self {
-        Self { biases: false, ..self }
+    /// The format of one of MLX's modes other than `affine`: `mxfp4`, `mxfp8` or `nvfp4`.
+    pub fn of_mode(mode: &str) -> Option<Self> {
+        Self::FLOATS.into_iter().find(|&(name, _)| name == mode).map(|(_, format)| format)
+    }
+
+    /// All formats that MLX writes.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let affine = |bits| Self::AFFINE_GROUPS.map(|group_size| Self::affine(bits, group_size).expect("MLX has it"));
+        Self::AFFINE_BITS.into_iter().flat_map(affine).chain(Self::FLOATS.map(|(_, format)| format))
+    }
+
+    /// MLX's name of what codes stand for: `affine`, or the format's own name.
+    pub fn mode(self) -> &'static str {
+        Self::FLOATS.into_iter().find(|&(_, format)| format == self).map_or("affine", |(name, _)| name)
     }
 
     /// What a code stands for.
@@ -218,30 +276,30 @@ impl Format {
     /// Width of a code, and so where each lies.
     #[inline]
     pub const fn width(self) -> Width {
-        match self.codes {
-            Codes::Affine(width) => width,
-        }
+        self.codes.width()
     }
     /// Columns that share one scale, and one bias where there are any.
     #[inline]
     pub const fn group_size(self) -> usize {
         self.group_size
     }
-    /// Whether each group has a bias.
+    /// Whether each group has a bias: where codes are integers.
     #[inline]
     pub const fn has_biases(self) -> bool {
-        self.biases
+        !self.codes.are_floats()
     }
-    /// Types that scales and biases can have.
+    /// Types that scales, and biases where there are any, can have.
     pub const fn scale_types(self) -> &'static [FloatType] {
-        match self.codes {
-            Codes::Affine(_) => &[FloatType::F16, FloatType::Bf16, FloatType::F32],
+        match (self.codes, self.group_size) {
+            (Codes::Affine(_), _) => &[FloatType::F16, FloatType::Bf16, FloatType::F32],
+            (Codes::E2m1, 16) => &[FloatType::E4m3],
+            (Codes::E2m1 | Codes::E4m3, _) => &[FloatType::E8m0],
         }
     }
     /// The arrays that a matrix consists of.
     pub const fn tensors(self) -> &'static [Tensor] {
         const ALL: &[Tensor; 3] = &[Tensor::Weight, Tensor::Scales, Tensor::Biases];
-        if self.biases { ALL } else { ALL.split_at(2).0 }
+        if self.has_biases() { ALL } else { ALL.split_at(2).0 }
     }
 }
 
@@ -249,6 +307,7 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.codes {
             Codes::Affine(width) => write!(f, "affine-{}-g{}", width.bits(), self.group_size),
+            Codes::E2m1 | Codes::E4m3 => f.pad(self.mode()),
         }
     }
 }
@@ -257,6 +316,9 @@ impl FromStr for Format {
     type Err = FormatError;
 
     fn from_str(name: &str) -> Result<Self, FormatError> {
+        if let Some(format) = Self::of_mode(name) {
+            return Ok(format);
+        }
         let wrong = || FormatError::Name(name.to_owned());
         let (bits, group_size) =
             name.strip_prefix("affine-").and_then(|rest| rest.split_once("-g")).ok_or_else(wrong)?;
@@ -365,13 +427,21 @@ mod tests {
 
     #[test]
     fn a_format_is_printed_as_its_name_and_parsed_from_it() {
-        for bits in [4, 8] {
+        for bits in [2, 3, 4, 5, 6, 8] {
             for group_size in [32, 64, 128] {
                 let format = Format::affine(bits, group_size).expect("a format");
                 assert_eq!(format.to_string(), format!("affine-{bits}-g{group_size}"));
-                assert_eq!(format.to_string().parse(), Ok(format));
+                assert_eq!((format.mode(), Format::of_mode("affine")), ("affine", None));
             }
         }
+        assert_eq!([Format::MXFP4, Format::MXFP8, Format::NVFP4].map(|f| f.to_string()), ["mxfp4", "mxfp8", "nvfp4"]);
+        let mut names = std::collections::BTreeSet::new();
+        for format in Format::all() {
+            assert_eq!(format.to_string().parse(), Ok(format));
+            assert!(names.insert(format.to_string()), "{format}");
+            assert_eq!(format.mode() == "affine", format.has_biases());
+        }
+        assert_eq!(names.len(), 21);
         for name in ["", "affine", "affine-4", "affine-4-64", "affine-+4-g64", "affine-04-g64", "Affine-4-g64", "mxfp5"]
         {
             assert_eq!(name.parse::<Format>(), Err(FormatError::Name(name.to_owned())));
@@ -379,23 +449,48 @@ mod tests {
     }
 
     #[test]
-    fn what_mlx_has_not_and_what_is_not_read_yet_are_two_errors() {
-        for bits in [2, 3, 5, 6] {
-            assert_eq!(Format::affine(bits, 64), Err(FormatError::BitsNotYet(bits)));
-        }
+    fn what_mlx_does_not_have_is_an_error() {
         for bits in [0, 1, 7, 9, 16, 1 << 40] {
             assert_eq!(Format::affine(bits, 7), Err(FormatError::Bits(bits)), "before the group size");
         }
         for group_size in [0, 16, 33, 256] {
             assert_eq!(Format::affine(4, group_size), Err(FormatError::GroupSize(group_size)));
         }
-        assert_eq!("affine-3-g64".parse::<Format>(), Err(FormatError::BitsNotYet(3)));
+        assert_eq!("affine-7-g64".parse::<Format>(), Err(FormatError::Bits(7)));
     }
 
     #[test]
-    fn a_format_without_biases_consists_of_two_tensors() {
+    fn a_format_whose_codes_are_floats_consists_of_two_tensors() {
         let format = Format::affine(4, 64).expect("a format");
         assert_eq!(format.tensors(), [Tensor::Weight, Tensor::Scales, Tensor::Biases]);
-        assert_eq!(format.without_biases().tensors(), [Tensor::Weight, Tensor::Scales]);
+        assert_eq!(Format::MXFP4.tensors(), [Tensor::Weight, Tensor::Scales]);
+        assert_eq!(Format::MXFP8.scale_types(), [FloatType::E8m0]);
+        assert_eq!(Format::NVFP4.scale_types(), [FloatType::E4m3]);
+    }
+
+    /// A float of `exponent` and `fraction` bits with a sign, from its bits, as IEEE 754 would read it if it had neither
+    /// infinities nor NaN.
+    fn float(code: u32, exponent: u32, fraction: u32) -> f64 {
+        let (bias, e) = ((1 << (exponent - 1)) - 1, code >> fraction & ((1 << exponent) - 1));
+        let f = f64::from(code & ((1 << fraction) - 1)) / f64::from(1 << fraction);
+        let magnitude = if e == 0 { f * 2_f64.powi(1 - bias) } else { (1.0 + f) * 2_f64.powi(e as i32 - bias) };
+        if code >> (exponent + fraction) & 1 == 1 { -magnitude } else { magnitude }
+    }
+
+    #[test]
+    fn a_code_that_is_a_float_has_the_value_of_its_fields() {
+        for code in 0..16 {
+            assert_eq!(f64::from(Codes::E2m1.value(code)).to_bits(), float(code, 2, 1).to_bits(), "{code}");
+            assert_eq!(Codes::E2m1.value(code).to_bits(), Codes::E2m1.value(code | 0xf0).to_bits(), "low bits count");
+        }
+        for code in 0..256 {
+            let value = Codes::E4m3.value(code);
+            match code & 0x7f {
+                0x7f => assert!(value.is_nan(), "{code}"),
+                _ => assert_eq!(f64::from(value).to_bits(), float(code, 4, 3).to_bits(), "{code}"),
+            }
+        }
+        assert_eq!([0x7e, 0xfe, 0x01].map(|code| Codes::E4m3.value(code)), [448.0, -448.0, 1.0 / 512.0]);
+        assert_eq!(Codes::Affine(Width(5)).value(0xff), 31.0);
     }
 }

@@ -153,7 +153,7 @@ impl Layout {
     pub const fn element_bits(&self, tensor: Tensor) -> usize {
         match tensor {
             Tensor::Weight => self.bits(),
-            Tensor::Scales | Tensor::Biases => 8 * self.scale_type.size(),
+            Tensor::Scales | Tensor::Biases => self.scale_type.bits(),
         }
     }
     /// The same layout with another number of rows.

@@ -240,11 +240,11 @@ mod tests {
     #[test]
     fn a_matrix_has_biases_exactly_where_its_format_does() {
         let with = layout();
-        let without = Layout::new(2, 64, with.format().without_biases(), FloatType::F16).expect("a layout");
-        let new = |layout: Layout, biases| Matrix::new(layout, vec![0; 64], vec![0; 8], biases);
-        assert_eq!(new(with, None), Err(MatrixError::NoBiases(with.format())));
-        assert_eq!(new(without, Some(vec![0; 8])), Err(MatrixError::UnexpectedBiases(without.format())));
-        let matrix = new(without, None).expect("a matrix");
+        let without = Layout::new(2, 64, Format::MXFP4, FloatType::E8m0).expect("a layout");
+        let new = |layout: Layout, scales, biases| Matrix::new(layout, vec![0; 64], vec![0; scales], biases);
+        assert_eq!(new(with, 8, None), Err(MatrixError::NoBiases(with.format())));
+        assert_eq!(new(without, 4, Some(vec![0; 4])), Err(MatrixError::UnexpectedBiases(without.format())));
+        let matrix = new(without, 4, None).expect("a matrix");
         assert_eq!(matrix, MatrixBuf::zeros(without));
         assert_eq!(matrix.parts().map(|(tensor, _)| tensor.name()).collect::<Vec<_>>(), ["weight", "scales"]);
         assert_eq!((without.columns(Tensor::Biases), without.row_bytes(Tensor::Biases)), (0, 0));

@@ -1,7 +1,8 @@
 //! Quantized matrices as MLX stores them, and the arithmetic of one weight.
 //!
 //! `w[r, c] = scales[r, c / group_size] * code[r, c] + biases[r, c / group_size]`, where `code` is
-//! the 4-bit (or 8-bit) integer at row `r`, column `c`. Each *code* is scaled, never the packed
+//! the integer of a few bits at row `r`, column `c`; where codes are floats of a few bits,
+//! `w[r, c] = scales[r, c / group_size] * value(code[r, c])`. Each *code* is scaled, never the packed
 //! word: the notebook that this project started from writes `packed_uint32 * scale + bias`, which
 //! is not what MLX computes.
 //!
@@ -12,7 +13,7 @@
 use std::ops::Deref;
 
 mod dense;
-mod float_type;
+pub(crate) mod float_type;
 mod format;
 mod layout;
 mod matrix;

@@ -31,7 +31,7 @@ use crate::{
         config::Override,
         family::{self, Family},
     },
-    quant::{FloatType, Format},
+    quant::{Codes, FloatType, Format},
     random::SplitMix64,
 };
 
@@ -148,7 +148,12 @@ impl Fixture {
         let mut quantization = json!({"group_size": self.group_size, "bits": self.bits, "mode": "affine"});
         for (module, entry) in &self.overrides {
             quantization[module] = match entry {
-                Override::Format(own) => json!({"group_size": own.group_size(), "bits": own.width().bits()}),
+                Override::Format(own) if own.has_biases() => {
+                    json!({"group_size": own.group_size(), "bits": own.width().bits()})
+                }
+                Override::Format(own) => {
+                    json!({"group_size": own.group_size(), "bits": own.width().bits(), "mode": own.mode()})
+                }
                 Override::Quantized => json!(true),
                 Override::Dense => json!(false),
             };
@@ -220,10 +225,13 @@ impl Fixture {
     /// # Panics
     /// If there is no format of so many bits in groups of such a size.
     pub fn codes(&self, module: &str) -> Option<Vec<u32>> {
-        let mask = self.format(module)?.width().mask();
+        let format = self.format(module)?;
+        let mask = format.width().mask();
         let Module { rows, cols, .. } = self.modules().into_iter().find(|candidate| candidate.name == module)?;
         let mut random = self.random(&format!("{module}.weight"));
-        Some((0..rows * cols).map(|_| random.next_u64() as u32 & mask).collect())
+        let is_nan = |code: u32| format.codes().value(code).is_nan();
+        let code = |code: u32| if is_nan(code) { code ^ 1 } else { code };
+        Some((0..rows * cols).map(|_| code(random.next_u64() as u32 & mask)).collect())
     }
 
     /// Every tensor of the checkpoint, by name.
@@ -253,18 +261,27 @@ impl Fixture {
 
             assert!(cols.is_multiple_of(group_size), "{name}: {cols} columns in groups of {group_size}");
             let groups = cols / group_size;
-            let top = width.mask() as f32;
+            let top = match format.codes() {
+                Codes::Affine(_) => width.mask() as f32,
+                // Uniform codes that are floats give weights of about a third of the largest.
+                Codes::E2m1 => 12.0,
+                Codes::E4m3 => 600.0,
+            };
             let mut random = self.random(&format!("{name}.scales"));
+            let signed = format.scale_types() != [FloatType::E8m0];
             let scales: Vec<f32> = (0..rows * groups)
                 .map(|_| {
-                    let sign = if random.next_u64().is_multiple_of(8) { -1.0 } else { 1.0 };
+                    let sign = if random.next_u64().is_multiple_of(8) && signed { -1.0 } else { 1.0 };
                     sign * (0.5 + random.unit()) * 3.4 * deviation / top
                 })
                 .collect();
             let biases: Vec<f32> = scales.iter().map(|scale| -scale * top * (0.4 + 0.2 * random.unit())).collect();
+            let scale_type = if format.has_biases() { self.scale_type } else { format.scale_types()[0] };
             for (part, values) in [("scales", scales), ("biases", biases)] {
-                let tensor = float_tensor(self.scale_type, vec![rows, groups], values.into_iter());
-                tensors.insert(format!("{name}.{part}"), tensor);
+                if part == "scales" || format.has_biases() {
+                    let tensor = float_tensor(scale_type, vec![rows, groups], values.into_iter());
+                    tensors.insert(format!("{name}.{part}"), tensor);
+                }
             }
         }
         let names = &self.family.tensors;
@@ -369,6 +386,7 @@ fn float_tensor(float_type: FloatType, shape: Vec<usize>, values: impl Iterator<
         FloatType::F16 => Dtype::F16,
         FloatType::Bf16 => Dtype::BF16,
         FloatType::F32 => Dtype::F32,
+        FloatType::E8m0 | FloatType::E4m3 => Dtype::U8,
     };
     FixtureTensor { dtype, shape, data: values.flat_map(|value| encode(float_type, value)).collect() }
 }

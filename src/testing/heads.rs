@@ -16,7 +16,7 @@ use crate::{
     checkpoint::{Bytes, Quantized},
     edit::{Change, Edit},
     head::Head,
-    quant::{FloatType, Format, Layout, Matrix, MatrixBuf, MatrixRef, Tensor},
+    quant::{Codes, FloatType, Format, Layout, Matrix, MatrixBuf, MatrixRef, Tensor},
     team::Team,
 };
 
@@ -42,7 +42,20 @@ pub fn encode(float_type: FloatType, value: f32) -> Vec<u8> {
         FloatType::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
         FloatType::Bf16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
         FloatType::F32 => value.to_le_bytes().to_vec(),
+        FloatType::E8m0 | FloatType::E4m3 => vec![nearest(float_type, value)],
     }
+}
+
+/// The byte whose number is the finite one nearest to `value`, of those of its sign where the type has signs; of two as near the
+/// lower byte.
+fn nearest(float_type: FloatType, value: f32) -> u8 {
+    let distance = |byte: &u8| {
+        let number = float_type.get(&[*byte], 0);
+        let away = (f64::from(number) - f64::from(value)).abs();
+        let other_sign = float_type == FloatType::E4m3 && number.is_sign_negative() != value.is_sign_negative();
+        if number.is_finite() && !other_sign { away } else { f64::INFINITY }
+    };
+    (0..=255).min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("there are bytes")
 }
 
 impl MatrixBuf {
@@ -102,6 +115,9 @@ struct Stored {
     cols: usize,
     bits: usize,
     group_size: usize,
+    /// MLX's mode; `affine` is not written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
     scale_type: String,
     weight: Vec<String>,
     scales: Vec<String>,
@@ -109,8 +125,13 @@ struct Stored {
     biases: Option<Vec<String>>,
 }
 
-const SCALE_TYPES: [(&str, FloatType); 3] =
-    [("float16", FloatType::F16), ("bfloat16", FloatType::Bf16), ("float32", FloatType::F32)];
+const SCALE_TYPES: [(&str, FloatType); 5] = [
+    ("float16", FloatType::F16),
+    ("bfloat16", FloatType::Bf16),
+    ("float32", FloatType::F32),
+    ("e8m0", FloatType::E8m0),
+    ("e4m3", FloatType::E4m3),
+];
 
 impl Serialize for MatrixBuf {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -121,6 +142,7 @@ impl Serialize for MatrixBuf {
             cols: layout.cols(),
             bits: layout.bits(),
             group_size: layout.group_size(),
+            mode: layout.format().codes().are_floats().then(|| layout.format().mode().to_owned()),
             scale_type: name.to_owned(),
             weight: rows(self.weight()),
             scales: rows(self.scales()),
@@ -136,7 +158,15 @@ impl<'de> Deserialize<'de> for MatrixBuf {
         let known = SCALE_TYPES.iter().find(|(name, _)| *name == stored.scale_type);
         let (_, scale_type) =
             known.ok_or_else(|| D::Error::custom(format!("no scale_type {:?}", stored.scale_type)))?;
-        let format = Format::affine(stored.bits, stored.group_size).map_err(D::Error::custom)?;
+        let format = match &stored.mode {
+            None => Format::affine(stored.bits, stored.group_size).map_err(D::Error::custom)?,
+            Some(mode) => {
+                Format::of_mode(mode).ok_or_else(|| D::Error::custom(format!("{mode:?} is no mode of floats")))?
+            }
+        };
+        if (format.width().bits(), format.group_size()) != (stored.bits, stored.group_size) {
+            return Err(D::Error::custom(format!("{format} has other bits or groups")));
+        }
         let layout = Layout::new(stored.weight.len(), stored.cols, format, *scale_type).map_err(D::Error::custom)?;
         let part = |rows: Vec<String>| -> Result<Vec<u8>, D::Error> {
             let rows: Result<Vec<_>, _> = rows.iter().map(|row| unhex(row)).collect();
@@ -191,6 +221,20 @@ impl PlainRow {
             self.words[word] = self.words[word] & !(1 << at) | (code >> bit & 1) << at;
         }
     }
+}
+
+/// The number that a sign, `exponent` and `fraction` bits are, as IEEE 754 has it for other widths, but without infinities; of
+/// eight bits the largest magnitude is NaN.
+fn small_float(bits: u32, exponent: u32, fraction: u32) -> f32 {
+    let bias = (1 << (exponent - 1)) - 1;
+    let (e, f) = (bits >> fraction & ((1 << exponent) - 1), bits & ((1 << fraction) - 1));
+    let part = f as f32 / (1 << fraction) as f32;
+    let magnitude = match e {
+        0 => part * 2_f32.powi(1 - bias),
+        _ if exponent + fraction == 7 && bits & 0x7f == 0x7f => f32::NAN,
+        _ => (1.0 + part) * 2_f32.powi(e as i32 - bias),
+    };
+    if bits >> (exponent + fraction) & 1 == 1 { -magnitude } else { magnitude }
 }
 
 /// Rows of a matrix, taken apart.
@@ -250,10 +294,11 @@ impl Plain {
         self.rows.keys().copied()
     }
 
-    /// `scales * code + biases` of each column of a row, rounded to `f32` once.
+    /// The weight of each column of a row, rounded to `f32` once: `scales * code + biases`, or `scales * value` where codes
+    /// are floats.
     ///
     /// # Panics
-    /// If that row was not taken, or the format has no biases.
+    /// If that row was not taken.
     pub fn weights(&self, row: usize) -> Vec<f32> {
         let row = &self.rows[&row];
         let (bits, scale_type) = (self.layout.bits(), self.layout.scale_type());
@@ -261,10 +306,18 @@ impl Plain {
             FloatType::F16 => half::f16::from_bits(bits as u16).to_f32(),
             FloatType::Bf16 => half::bf16::from_bits(bits as u16).to_f32(),
             FloatType::F32 => f32::from_bits(bits),
+            FloatType::E8m0 if bits == 255 => f32::INFINITY,
+            FloatType::E8m0 => 2_f64.powi(bits as i32 - 127) as f32,
+            FloatType::E4m3 => small_float(bits, 4, 3),
         };
         let weight = |column: usize| {
             let group = column / self.layout.group_size();
-            float(row.scales[group]).mul_add(row.code(bits, column) as f32, float(row.biases[group]))
+            let (scale, code) = (float(row.scales[group]), row.code(bits, column));
+            match self.layout.format().codes() {
+                Codes::Affine(_) => scale.mul_add(code as f32, float(row.biases[group])),
+                Codes::E2m1 => (f64::from(scale) * f64::from(small_float(code, 2, 1))) as f32,
+                Codes::E4m3 => (f64::from(scale) * f64::from(small_float(code, 4, 3))) as f32,
+            }
         };
         (0..self.layout.cols()).map(weight).collect()
     }
@@ -338,6 +391,9 @@ mod tests {
         let good = serde_json::to_value(head()).expect("JSON");
         for (key, value) in [
             ("bits", serde_json::json!(3)),
+            ("bits", serde_json::json!(7)),
+            ("mode", serde_json::json!("mxfp4")),
+            ("mode", serde_json::json!("fp4")),
             ("group_size", serde_json::json!(7)),
             ("scale_type", serde_json::json!("float8")),
             ("weight", serde_json::json!(["00"])),

@@ -345,12 +345,8 @@ fn another_quantizer_is_refused_by_name() {
 }
 
 #[test]
-fn widths_of_codes_that_mlx_has_are_not_supported_yet_and_others_never() {
+fn widths_of_codes_that_mlx_does_not_have_are_refused() {
     let quantized = |bits: Value| json!({"group_size": 32, "bits": bits});
-    for bits in [2, 3, 5, 6] {
-        let error = refused_with("quantization", quantized(json!(bits)), &["quantization.bits", "not supported yet"]);
-        assert_eq!(error, ConfigError::BitsNotYet { key: "quantization.bits".to_owned(), bits });
-    }
     for bits in [0, 1, 7, 16, 1 << 40] {
         let error = refused_with("quantization", quantized(json!(bits)), &["quantization.bits"]);
         assert_eq!(error, ConfigError::Bits { key: "quantization.bits".to_owned(), bits });
@@ -370,8 +366,13 @@ fn group_sizes_that_mlx_does_not_have_are_refused() {
 }
 
 #[test]
-fn modes_other_than_affine_are_refused_by_name() {
-    for mode in ["mxfp4", "nvfp4", "mxfp8"] {
+fn a_mode_has_one_width_and_one_group_size_and_unknown_ones_are_refused_by_name() {
+    for (mode, bits, group_size) in [("mxfp4", 8, 32), ("mxfp4", 4, 64), ("nvfp4", 4, 32), ("mxfp8", 4, 32)] {
+        let quantization = json!({"group_size": group_size, "bits": bits, "mode": mode});
+        let error = refused_with("quantization", quantization, &["quantization.", mode]);
+        assert!(matches!(error, ConfigError::OfMode { .. }), "{error}");
+    }
+    for mode in ["mxfp6", "float", ""] {
         let quantization = json!({"group_size": 32, "bits": 4, "mode": mode});
         let error = refused_with("quantization", quantization, &["quantization.mode", mode]);
         assert_eq!(error, ConfigError::Mode { key: "quantization.mode".to_owned(), mode: mode.to_owned() });
@@ -384,11 +385,10 @@ fn modes_other_than_affine_are_refused_by_name() {
 #[test]
 fn an_exception_is_checked_like_the_scheme_of_the_model() {
     let with = |value: Value| json!({"group_size": 32, "bits": 4, "lm_head": value});
-    refused_with("quantization", with(json!({"bits": 6, "group_size": 32})), &["quantization.lm_head.bits"]);
+    refused_with("quantization", with(json!({"bits": 7, "group_size": 32})), &["quantization.lm_head.bits"]);
     refused_with("quantization", with(json!({"bits": 4, "group_size": 7})), &["quantization.lm_head.group_size"]);
-    refused_with("quantization", with(json!({"mode": "mxfp4"})), &["quantization.lm_head.mode"]);
-    refused_with("quantization", with(json!({"width": 4})), &["quantization.lm_head.width"]);
-    refused_with("quantization", with(json!(8)), &["quantization.lm_head"]);
+    refused_with("quantization", with(json!({"mode": "mxfp5"})), &["quantization.lm_head.mode"]);
+    refused_with("quantization", with(json!({"mode": "mxfp4", "bits": 8})), &["quantization.lm_head.bits"]);
 }
 
 #[test]
@@ -400,7 +400,10 @@ fn an_exception_that_leaves_something_out_has_the_defaults_of_mlx() {
         json!({
             "model_type": "llama", "vocab_size": 8, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
             "num_attention_heads": 2, "rms_norm_eps": 1e-5,
-            "quantization": {"group_size": 32, "bits": 8, "a": {}, "b": false, "c": true}
+            "quantization": {
+                "group_size": 32, "bits": 8, "a": {}, "b": false, "c": true, "d": {"mode": "nvfp4"},
+                "e": {"group_size": 128, "bits": 3, "quant_method": "mlx"}, "linear_class": "quantized_linear", "f": 8
+            }
         })
         .to_string()
         .as_bytes(),
@@ -412,6 +415,9 @@ fn an_exception_that_leaves_something_out_has_the_defaults_of_mlx() {
     assert_eq!(quantization.overrides["a"], Override::Format(Format::affine(4, 64).expect("a format")));
     assert_eq!(quantization.overrides["b"], Override::Dense);
     assert_eq!(quantization.overrides["c"], Override::Quantized);
+    assert_eq!(quantization.overrides["d"], Override::Format(Format::NVFP4));
+    assert_eq!(quantization.overrides["e"], Override::Format(Format::affine(3, 128).expect("a format")));
+    assert_eq!(quantization.overrides.len(), 5, "what is no entry of a module says nothing");
 }
 
 #[test]

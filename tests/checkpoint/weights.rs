@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lm_headroom::{
-    checkpoint::{CheckpointError, WeightsError, config::Override},
-    quant::{FloatType, MatrixError},
+    checkpoint::{CheckpointError, Weights, WeightsError, config::Override},
+    quant::{FloatType, Format, MatrixError},
     testing::fixture::{Fixture, FixtureTensor, files_of},
 };
 use safetensors::Dtype;
@@ -165,11 +165,10 @@ fn an_exception_and_the_tensors_agree() {
 }
 
 #[test]
-fn an_exception_for_nothing_is_refused() {
-    for module in ["model.layers.2.mlp.down_proj", "lm_heads", "model.norm"] {
-        for entry in [json!(false), json!({"bits": 8, "group_size": 32})] {
-            let error = refused_weights(with_config(|config| config["quantization"][module] = entry), &[module]);
-            assert_eq!(error, WeightsError::UnknownModule { module: module.to_owned() });
+fn an_exception_for_what_the_model_does_not_have_is_ignored_as_in_mlx_lm() {
+    for module in ["model.layers.2.mlp.down_proj", "vision_tower.blocks.0", "model.norm"] {
+        for entry in [json!(false), json!({"bits": 8, "group_size": 32}), json!({"mode": "mxfp8"})] {
+            opened(with_config(|config| config["quantization"][module] = entry));
         }
     }
 }
@@ -186,18 +185,73 @@ fn scales_and_biases_have_one_type() {
 
 #[test]
 fn a_width_that_is_no_multiple_of_the_group_is_refused() {
-    let files = with_config(|config| config["quantization"]["group_size"] = json!(128));
+    let files =
+        with_config(|config| config["quantization"]["model.embed_tokens"] = json!({"group_size": 128, "bits": 4}));
     let error = refused_weights(files, &["model.embed_tokens", "128"]);
     assert!(matches!(error, WeightsError::Matrix { error: MatrixError::Shape { cols: 64, .. }, .. }));
 }
 
 #[test]
-fn another_scheme_than_the_tensors_have_is_refused() {
-    for (key, value) in [("bits", 8), ("group_size", 64)] {
-        let error =
-            refused_weights(with_config(|config| config["quantization"][key] = json!(value)), &["model.embed_tokens"]);
+fn another_format_than_the_tensors_have_is_refused_where_the_module_is_named() {
+    for entry in [json!({"bits": 8, "group_size": 32}), json!({"bits": 4, "group_size": 64})] {
+        let files = with_config(|config| config["quantization"]["lm_head"] = entry.clone());
+        let error = refused_weights(files, &["lm_head."]);
         assert!(matches!(error, WeightsError::Shape { format: Some(_), .. }), "{error}");
     }
+    // The same shapes, but scales of another type.
+    let files = with_config(|config| config["quantization"]["lm_head"] = json!({"mode": "mxfp4"}));
+    let error = refused_weights(files, &["lm_head.scales", "U8"]);
+    assert!(matches!(error, WeightsError::ElementType { .. }), "{error}");
+}
+
+#[test]
+fn the_format_of_a_module_that_is_not_named_is_that_of_its_tensors() {
+    let names = ["lm_head", "model.embed_tokens", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"];
+    for format in Format::all().filter(|format| 64 % format.group_size() == 0) {
+        let overrides = names.map(|name| (name.to_owned(), Override::Format(format))).into();
+        let fixture = Fixture { overrides, ..Fixture::default() };
+        let bare = Fixture::default().config();
+        for config in [fixture.config(), bare] {
+            let checkpoint = opened(files_of(&config, &fixture.tensors(), 1));
+            let weights = checkpoint.weights();
+            let found = [&weights.embed_tokens, &weights.layers[1].mlp.up_proj.weights].map(|weights| match weights {
+                Weights::Quantized(matrix) => matrix.layout().format(),
+                Weights::Dense(_) => panic!("it is quantized"),
+            });
+            assert_eq!((found, weights.head().layout().format()), ([format; 2], format));
+        }
+    }
+}
+
+#[test]
+fn tensors_of_no_format_are_refused_with_what_they_say() {
+    let fixture = Fixture::default();
+    let module = "model.layers.0.mlp.down_proj";
+    let files = |change: &dyn Fn(&mut BTreeMap<String, FixtureTensor>)| with_tensors(&fixture, change);
+    let seven_bits = files(&|tensors| {
+        let weight = tensors.get_mut(&format!("{module}.weight")).expect("it is there");
+        (weight.shape, weight.data) = (vec![64, 28], vec![0; 64 * 28 * 4]);
+    });
+    let groups_of_16 = files(&|tensors| {
+        for part in ["scales", "biases"] {
+            let part = tensors.get_mut(&format!("{module}.{part}")).expect("it is there");
+            (part.shape, part.data) = (vec![64, 8], vec![0; 64 * 8 * 2]);
+        }
+    });
+    for files in [seven_bits, groups_of_16] {
+        let error = refused_weights(files, &[module, "no format that MLX writes", "config.json"]);
+        assert!(matches!(error, WeightsError::NoFormat { cols: 128, .. }), "{error}");
+    }
+    // Biases of a format that has none are a tensor that nothing asks for.
+    let float = Fixture { overrides: [("lm_head".to_owned(), Override::Format(Format::MXFP4))].into(), ..fixture };
+    let error = refused_weights(
+        with_tensors(&float, |tensors| {
+            let scales = tensors["lm_head.scales"].clone();
+            tensors.insert("lm_head.biases".to_owned(), scales);
+        }),
+        &["lm_head.biases"],
+    );
+    assert!(matches!(error, WeightsError::Unknown { .. }), "{error}");
 }
 
 #[test]

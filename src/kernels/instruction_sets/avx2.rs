@@ -135,6 +135,11 @@ unsafe impl Lanes for Ymm {
                     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
                 }
                 FloatType::F32 => _mm256_loadu_ps(from.cast()),
+                FloatType::E8m0 | FloatType::E4m3 => {
+                    let mut lanes = [0.0; Self::WIDTH];
+                    widen_into(float_type, std::slice::from_raw_parts(from, Self::WIDTH), &mut lanes);
+                    _mm256_loadu_ps(lanes.as_ptr())
+                }
             })
         }
     }

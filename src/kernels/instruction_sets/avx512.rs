@@ -155,6 +155,11 @@ unsafe impl Lanes for Zmm {
                     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
                 }
                 FloatType::F32 => _mm512_loadu_ps(from.cast()),
+                FloatType::E8m0 | FloatType::E4m3 => {
+                    let mut lanes = [0.0; LANES];
+                    widen_into(float_type, std::slice::from_raw_parts(from, LANES), &mut lanes);
+                    _mm512_loadu_ps(lanes.as_ptr())
+                }
             })
         }
     }

@@ -14,5 +14,6 @@ pub(crate) mod line;
 pub(crate) mod panel;
 pub(crate) mod quantized;
 pub(crate) mod scales;
+pub(crate) mod specified;
 pub(crate) mod stream;
 pub(crate) mod widen;

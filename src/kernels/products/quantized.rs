@@ -2,14 +2,18 @@
 
 use super::{
     block::{Block, Parts, Scratch, TILE_ROWS, grow_lines},
-    codes::{Affine4, Affine8, Codes, Decode},
+    codes::{self, Affine4, Affine8, Decode},
     direct::{ALONE_ROWS, tile_from_registers},
     lanes::LANES,
     panel::{PANEL_COLS, Panel},
     scales::{prefetch_scales, widen_scales},
+    specified::specified,
     stream::LEAST_ROW_BYTES,
 };
-use crate::{kernels::paths::Paths, quant::MatrixRef};
+use crate::{
+    kernels::paths::Paths,
+    quant::{Codes, MatrixRef},
+};
 
 /// The product of a block of quantized rows, shifted by `shift`, and the block's vectors.
 ///
@@ -28,10 +32,14 @@ where
 {
     // SAFETY: as for this function; the codes are as wide as the layout says.
     unsafe {
-        match matrix.layout().bits() {
-            4 => block_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
-            8 => block_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
-            bits => unreachable!("no format has codes of {bits} bits yet"),
+        match matrix.layout().format().codes() {
+            Codes::Affine(width) if width.bits() == 4 => {
+                block_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch)
+            }
+            Codes::Affine(width) if width.bits() == 8 => {
+                block_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch)
+            }
+            _ => specified::<L>(matrix, shift, block, scratch),
         }
     }
 }
@@ -41,7 +49,7 @@ where
 /// # Safety
 /// As [`quantized`], and the matrix has such codes.
 #[inline(always)]
-unsafe fn block_of_codes<C: Codes, L: Panel + Decode<C>, const SHIFTED: bool>(
+unsafe fn block_of_codes<C: codes::Codes, L: Panel + Decode<C>, const SHIFTED: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,

@@ -48,7 +48,9 @@ pub(crate) fn several_are_faster() -> bool {
 
 /// Whether one vector can be multiplied here by the rows of such a matrix, if a block has so many of them.
 pub(crate) fn suits(layout: &Layout, rows: usize) -> bool {
-    rows >= BLOCK_ROWS
+    layout.format().has_biases()
+        && matches!(layout.bits(), 4 | 8)
+        && rows >= BLOCK_ROWS
         && rows.is_multiple_of(TILE_ROWS)
         && layout.weight_row_bytes() >= LEAST_ROW_BYTES
         && layout.cols().is_multiple_of(STEP)
@@ -96,7 +98,7 @@ where
         match matrix.layout().bits() {
             4 => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
             8 => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
-            bits => unreachable!("no format has codes of {bits} bits yet"),
+            bits => unreachable!("codes of {bits} bits do not suit streams"),
         }
     }
     Paths::STREAM

@@ -1,6 +1,6 @@
 //! 16-bit floats to `f32`, exactly, in plain Rust.
 
-use crate::quant::FloatType;
+use crate::quant::{FloatType, float_type};
 
 /// IEEE binary16 to binary32, exactly, without a branch or a table: the bits are moved into place and
 /// the exponent's bias corrected by an exact product; infinities and NaN are set apart. Written out so
@@ -31,6 +31,16 @@ pub(crate) fn widen_into(float_type: FloatType, from: &[u8], to: &mut [f32]) {
         FloatType::F32 => {
             for (to, from) in to.iter_mut().zip(from.chunks_exact(4)) {
                 *to = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+            }
+        }
+        FloatType::E8m0 => {
+            for (to, &from) in to.iter_mut().zip(from) {
+                *to = float_type::e8m0(from);
+            }
+        }
+        FloatType::E4m3 => {
+            for (to, &from) in to.iter_mut().zip(from) {
+                *to = float_type::e4m3(from);
             }
         }
     }

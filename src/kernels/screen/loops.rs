@@ -14,13 +14,14 @@ use crate::{
         paths::Paths,
         products::codes::{Affine4, Affine8, Codes},
     },
-    quant::MatrixRef,
+    quant::{Format, MatrixRef},
 };
 
 impl Screen {
-    /// Whether it has loops for codes of so many bits.
-    pub(super) fn takes(self, bits: usize) -> bool {
-        self == Self::Vnni || bits == 4
+    /// Whether it has loops for matrices of this format: for integers of 4 bits, and with `vpdpbusd` of 8 bits. All logits of
+    /// others are computed.
+    pub(super) fn takes(self, format: Format) -> bool {
+        format.has_biases() && (format.width().bits() == 4 || self == Self::Vnni && format.width().bits() == 8)
     }
 
     /// Between what the logits of `rows`, at most [`ROWS`], lie for each of the probes of their matrix, and the paths that were
@@ -42,7 +43,7 @@ impl Screen {
                 (Self::Maddubs, _) => avx2(rows, next, probes, buffers, streams, to),
                 (Self::Vnni, 4) => vnni::<Affine4>(rows, next, probes, buffers, streams, to),
                 (Self::Vnni, 8) => vnni::<Affine8>(rows, next, probes, buffers, streams, to),
-                (Self::Vnni, bits) => unreachable!("no format has codes of {bits} bits yet"),
+                (Self::Vnni, bits) => unreachable!("codes of {bits} bits are not screened"),
             }
         }
     }

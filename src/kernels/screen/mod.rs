@@ -78,7 +78,7 @@ pub(super) fn tops(
     queries: &[(u32, &[f32])],
 ) -> Option<(Vec<Option<Top>>, Paths)> {
     let layout = matrix.layout();
-    let screen = kernel.screen.filter(|screen| screen.takes(layout.bits()))?;
+    let screen = kernel.screen.filter(|screen| screen.takes(layout.format()))?;
     if queries.is_empty() {
         return Some((Vec::new(), Paths::NONE));
     }
@@ -191,7 +191,7 @@ mod tests {
                 let x = hidden(layout.cols(), &mut random, size);
                 let mut w = vec![0.0; layout.cols()];
                 for (kernel, of) in Kernel::available().into_iter().flat_map(|kernel| [(kernel, 1), (kernel, 2)]) {
-                    if let Some(screen) = kernel.screen.filter(|screen| screen.takes(layout.bits())) {
+                    if let Some(screen) = kernel.screen.filter(|screen| screen.takes(layout.format())) {
                         let probe = |index| Probe::new(kernel, screen, &matrix, Turn { index, of }, shift, &x);
                         let probes: Vec<Probe> = (0..of).map(probe).collect();
                         let ranges = |rows: std::ops::Range<usize>| {

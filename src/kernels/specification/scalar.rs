@@ -13,7 +13,8 @@
 //! ```
 //!
 //! with one weight `w[c] = fma(scale, code, bias)`: the exact product of the widened scale and the
-//! code, plus the widened bias, rounded to `f32` once. `fma` is IEEE 754's fused multiply-add. A
+//! code, plus the widened bias, rounded to `f32` once. Where codes are floats there is no bias, and
+//! `w[c] = scale * value(code)`, rounded once as well. `fma` is IEEE 754's fused multiply-add. A
 //! column count that is no multiple of 16 is filled up with zeros in `w` and `x`.
 //!
 //! Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON. Since nothing here is left to
@@ -30,10 +31,12 @@ pub const LANES: usize = 16;
 /// If `row` is out of range or `out` is shorter than a row.
 pub fn dequantize_row(matrix: &MatrixRef<'_>, shift: u32, row: usize, out: &mut [f32]) {
     let layout = matrix.layout();
+    let codes = layout.format().codes();
     for (c, out) in out[..layout.cols()].iter_mut().enumerate() {
         let group = c / layout.group_size();
         let code = layout.width().code(c, |word| matrix.word(row, word).wrapping_sub(shift));
-        *out = matrix.scale(row, group).mul_add(code as f32, matrix.bias(row, group));
+        let (scale, value) = (matrix.scale(row, group), codes.value(code));
+        *out = if codes.are_floats() { scale * value } else { scale.mul_add(value, matrix.bias(row, group)) };
     }
 }
 

@@ -80,6 +80,8 @@ fn special(float_type: FloatType, which: usize) -> Vec<u8> {
         FloatType::F16 => (0x7c00, 0x8000),
         FloatType::Bf16 => (0x7f80, 0x8000),
         FloatType::F32 => (0x7f80_0000, 0x8000_0000),
+        FloatType::E8m0 => return vec![[0, 1, 246, 247, 248, 253, 254, 255, 255, 128][which]],
+        FloatType::E4m3 => return vec![[0, 0x80, 1, 0x81, 0x7e, 0xfe, 0x7f, 0xff, 8, 7][which]],
     };
     let positive = [0, 1, infinity - 1, infinity, infinity + 1][which / 2];
     let bits = if which.is_multiple_of(2) { positive } else { positive | sign };
