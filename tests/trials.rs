@@ -277,6 +277,10 @@ fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
         let mut told = Vec::new();
         let all = trials.run(&mut projection, &plans, |event| {
             told.push(match event {
+                Event::Reading { done, of } => {
+                    assert!(done == of, "few positions are one part: {done} of {of}");
+                    "read".to_owned()
+                }
                 Event::Wave { step, of, trials } => {
                     assert_eq!((of, trials), (3, 10 + if first { 5 } else { 0 }));
                     format!("wave {step}")
@@ -290,10 +294,11 @@ fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
             Ok::<_, BodyError>(())
         });
         all.expect("trials");
+        let read = first.then(|| "read".to_owned());
         let waves = (1..=3).map(|step| format!("wave {step}"));
         let clean = vec!["clean".to_owned(); if first { 5 } else { 0 }];
         let each = (0..5).flat_map(|prompt| (0..2).map(move |edit| format!("{prompt} {edit}")));
-        assert_eq!(told, waves.chain(clean).chain(each).collect::<Vec<_>>());
+        assert_eq!(told, read.into_iter().chain(waves).chain(clean).chain(each).collect::<Vec<_>>());
     }
     let answers = trials.answers(&mut projection).expect("answers");
     assert_eq!(answers.len(), 5);
@@ -312,6 +317,10 @@ struct Watched<'a> {
 }
 
 impl Body for Watched<'_> {
+    fn cuts_freely(&self) -> bool {
+        self.body.cuts_freely()
+    }
+
     fn hidden_size(&self) -> usize {
         self.body.hidden_size()
     }

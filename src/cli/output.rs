@@ -309,6 +309,10 @@ impl Sink {
         interrupt::check()?;
         match progress {
             Progress::Begins(run) => self.begin(run),
+            Progress::Reading { done, of } => {
+                self.status.reading(done, of);
+                Ok(())
+            }
             Progress::Calibrating { step, of } => {
                 self.status.calibrating(step, of);
                 Ok(())
@@ -379,6 +383,15 @@ impl Status {
         Self { started: now, done: 0, of: None, bar: None, terminal: io::stderr().is_terminal(), line: now }
     }
 
+    fn reading(&mut self, done: usize, of: usize) {
+        self.show("reading the prompt", done as u64, of as u64, "tokens");
+        if done >= of {
+            // What trials take is not known from what reading took.
+            self.end();
+            (self.started, self.line) = (Instant::now(), Instant::now());
+        }
+    }
+
     fn calibrating(&mut self, step: usize, of: usize) {
         let what = "calibrating on the clean model's own answers (once for a model; --threshold NATS does without)";
         self.show(what, step as u64, of as u64, "tokens");
@@ -407,9 +420,15 @@ impl Status {
             self.line = Instant::now();
             let seconds = self.started.elapsed().as_secs_f64();
             let rate = done as f64 / seconds;
-            let left = of.saturating_sub(done) as f64 / rate.max(1e-9);
             let what = if what.is_empty() { String::new() } else { format!("{what}: ") };
-            message(&format!("{what}{done} of {of} {unit}, {rate:.1} a second, about {left:.0} s left"));
+            // Before anything is done, nobody knows how long it takes.
+            let pace = if done == 0 {
+                String::new()
+            } else {
+                let left = of.saturating_sub(done) as f64 / rate;
+                format!(", {rate:.1} a second, about {left:.0} s left")
+            };
+            message(&format!("{what}{done} of {of} {unit}{pace}"));
         }
     }
 

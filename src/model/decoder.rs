@@ -286,6 +286,10 @@ impl Body for Decoder {
         Ok(Extension { slots, hidden })
     }
 
+    fn cuts_freely(&self) -> bool {
+        true
+    }
+
     fn release(&mut self, slot: Slot) {
         self.cache.release(slot);
     }

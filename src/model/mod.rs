@@ -106,6 +106,10 @@ pub trait Body {
     /// May panic on a slot that was released, or on a step that names itself or a later one as parent.
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError>;
 
+    /// Whether a prompt may be cut into calls as its caller likes, without a change in any bit: then whoever runs a long one
+    /// can tell how far it is, and stop between two calls.
+    fn cuts_freely(&self) -> bool;
+
     /// Releases a position. No position that follows it may be extended afterwards.
     fn release(&mut self, slot: Slot);
 }
@@ -121,6 +125,10 @@ impl<B: Body + ?Sized> Body for Box<B> {
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
         (**self).extend(steps)
+    }
+
+    fn cuts_freely(&self) -> bool {
+        (**self).cuts_freely()
     }
 
     fn release(&mut self, slot: Slot) {

@@ -204,6 +204,13 @@ impl Beginning<'_> {
 pub enum Progress<'a> {
     /// What is to be run is known, and nothing is run yet.
     Begins(Beginning<'a>),
+    /// Prompts go through the body: positions done, of those that are new.
+    Reading {
+        /// Positions done.
+        done: usize,
+        /// Positions of all prompts that are new.
+        of: usize,
+    },
     /// The clean model's own answers are drawn, of which the threshold is taken: tokens done, and at most.
     Calibrating {
         /// Waves done.

@@ -261,6 +261,7 @@ impl<'a> Session<'a> {
             let (new, started) = (batch.queue.iter().filter(|(_, plan)| plan.is_some()).count(), Instant::now());
             self.run_batch(batch, |event| {
                 match event {
+                    Done::Reading { done, of } => progress(Progress::Reading { done, of })?,
                     Done::Wave { step, of, trials } => progress(Progress::Wave { step, of, trials })?,
                     Done::Record { record, resumed } => {
                         progress(Progress::Record { record: &record, resumed })?;
@@ -333,6 +334,7 @@ impl<'a> Session<'a> {
                     count = trials;
                     done(Done::Wave { step, of, trials })
                 }
+                Event::Reading { done: read, of } => done(Done::Reading { done: read, of }),
                 Event::Clean(answer) => {
                     clean.push(clean_answer(subject, &answer)?);
                     Ok(())
@@ -423,6 +425,7 @@ struct Batch<'j> {
 }
 
 enum Done {
+    Reading { done: usize, of: usize },
     Wave { step: usize, of: usize, trials: usize },
     Record { record: Box<Record>, resumed: bool },
 }

@@ -21,7 +21,10 @@ mod sample;
 mod sparse;
 mod trie;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use crate::{
     edit::Plan,
@@ -42,6 +45,14 @@ use trie::{Node, NodeId, Trie};
 const LOGIT_BYTES: usize = 16 << 20;
 /// Bytes that the prefixes of trials may hold, beyond those of prompts and clean answers, which stay.
 const TRIE_BYTES: usize = 1 << 30;
+/// What a part of a prompt is to take: whoever watches can stop a run after each.
+const READING: Duration = Duration::from_millis(300);
+/// Positions of the first part of a prompt, until it is known how long a part takes.
+const FIRST_PART: usize = 64;
+/// Positions of a part at least: what is read of the weights is to serve some of them.
+const SMALLEST_PART: usize = 8;
+/// Positions of a part at most: more of them go through the layers no faster.
+const LARGEST_PART: usize = 256;
 
 /// Whether the edited matrix is also the embedding.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +105,13 @@ pub struct Trial {
 /// What a run tells while it goes on.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// A part of the prompts that are new has gone through the body.
+    Reading {
+        /// Positions done.
+        done: usize,
+        /// Positions of all prompts that are new.
+        of: usize,
+    },
     /// All trials of a part have advanced by a token.
     Wave {
         /// Waves done.
@@ -265,7 +283,7 @@ impl<'a, B: Body> Trials<'a, B> {
         let mut running: Vec<Running> = (0..self.task.prompts.len()).flat_map(edited).collect();
         let mut roots = HashMap::new();
         if let Tying::Shared(_) = self.task.tying {
-            self.start(plans, &mut running, &mut roots)?;
+            self.start(plans, &mut running, &mut roots, |_| Ok::<_, BodyError>(()))?;
         }
         let measured = self.diverge(head, plans, &running, &roots);
         self.trie.sweep(&mut self.body);
@@ -280,7 +298,7 @@ impl<'a, B: Body> Trials<'a, B> {
     pub fn answers(&mut self, head: &mut impl Projection) -> Result<Vec<Trajectory>, BodyError> {
         let prompts = 0..self.task.prompts.len();
         let mut running: Vec<Running> = prompts.map(|prompt| Running::new(prompt, None, self.root)).collect();
-        self.start(&[], &mut running, &mut HashMap::new())?;
+        self.start(&[], &mut running, &mut HashMap::new(), |_| Ok::<_, BodyError>(()))?;
         while self.wave(head, &[], &mut running)? {}
         self.trie.sweep(&mut self.body);
         Ok(running.into_iter().map(|run| run.trajectory).collect())
@@ -301,7 +319,7 @@ impl<'a, B: Body> Trials<'a, B> {
         let mut running: Vec<Running> =
             clean.chain(edited).map(|(prompt, edit)| Running::new(prompt, edit, root)).collect();
         let mut roots = HashMap::new();
-        self.start(plans, &mut running, &mut roots)?;
+        self.start(plans, &mut running, &mut roots, &mut *event)?;
         let mut step = 0;
         while self.wave(head, plans, &mut running)? {
             step += 1;
@@ -351,13 +369,14 @@ impl<'a, B: Body> Trials<'a, B> {
         }
     }
 
-    /// Puts every trial at the end of its prompt.
-    fn start(
+    /// Puts every trial at the end of its prompt. `event` is told what has been read so far, where the body lets prompts be cut.
+    fn start<E: From<BodyError>>(
         &mut self,
         plans: &[Plan],
         running: &mut [Running],
         roots: &mut HashMap<usize, NodeId>,
-    ) -> Result<(), BodyError> {
+        mut event: impl FnMut(Event) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut pending = Pending::default();
         for run in running.iter_mut() {
             let (root, edit) = match (self.task.tying, run.edit) {
@@ -367,7 +386,7 @@ impl<'a, B: Body> Trials<'a, B> {
             run.start = self.walk(root, self.task.prompts[run.prompt], false, edit, &mut pending);
             run.path = vec![run.start];
         }
-        self.compute(plans, pending)?;
+        self.read(plans, pending, &mut event)?;
         let ends: Vec<NodeId> = running.iter().filter(|run| run.edit.is_none()).map(|run| run.start).collect();
         ends.into_iter().for_each(|end| self.pin(end));
         Ok(())
@@ -404,6 +423,30 @@ impl<'a, B: Body> Trials<'a, B> {
         self.trie.children.insert((parent, token), id);
         pending.nodes.push((id, edit, hidden));
         id
+    }
+
+    /// Sends new prefixes through the body in parts of which each takes about [`READING`], and tells how many are done after each;
+    /// all at once where the body must have a prompt in one call.
+    fn read<E: From<BodyError>>(
+        &mut self,
+        plans: &[Plan],
+        mut pending: Pending,
+        event: &mut impl FnMut(Event) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !self.body.cuts_freely() {
+            return Ok(self.compute(plans, pending)?);
+        }
+        let (of, mut done, mut part) = (pending.nodes.len(), 0, FIRST_PART);
+        while done < of {
+            let rest = pending.nodes.split_off(part.min(pending.nodes.len()));
+            let nodes = std::mem::replace(&mut pending.nodes, rest);
+            done += nodes.len();
+            let started = Instant::now();
+            self.compute(plans, Pending { nodes })?;
+            part = if started.elapsed() > READING { part / 2 } else { part * 2 }.clamp(SMALLEST_PART, LARGEST_PART);
+            event(Event::Reading { done, of })?;
+        }
+        Ok(())
     }
 
     /// Sends new prefixes through the body.

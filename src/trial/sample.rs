@@ -46,7 +46,7 @@ impl<B: Body> Trials<'_, B> {
             let mut running: Vec<Running> =
                 part.iter().map(|draw| Running::new(draw.prompt, None, self.root)).collect();
             let mut generators: Vec<SplitMix64> = part.iter().map(|draw| SplitMix64(draw.seed)).collect();
-            self.start(&[], &mut running, &mut HashMap::new())?;
+            self.start(&[], &mut running, &mut HashMap::new(), |_| wave(waves))?;
             while self.draw(head, &mut running, &mut generators, temperature)? {
                 waves += 1;
                 wave(waves)?;

@@ -288,6 +288,10 @@ struct MlxBody {
 }
 
 impl Body for MlxBody {
+    fn cuts_freely(&self) -> bool {
+        false
+    }
+
     fn hidden_size(&self) -> usize {
         self.mlx.checkpoint.config().architecture.hidden_size
     }
