@@ -274,11 +274,16 @@ fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
     let mut trials = Trials::new(body, Kernel::best(), &team, task);
     let plans = plans(&checkpoint, &["shift:1", "flip:weight[3,7].3"]);
     for first in [true, false] {
-        let mut told = Vec::new();
+        let (mut told, mut read) = (Vec::new(), 0);
         let all = trials.run(&mut projection, &plans, |event| {
             told.push(match event {
                 Event::Reading { done, of } => {
-                    assert!(done == of, "few positions are one part: {done} of {of}");
+                    // How many parts there are depends on how long each takes.
+                    assert!(done > read && done <= of && done - read <= 256, "{done} of {of} after {read}");
+                    read = done;
+                    if done < of {
+                        return Ok(());
+                    }
                     "read".to_owned()
                 }
                 Event::Wave { step, of, trials } => {
