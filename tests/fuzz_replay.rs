@@ -19,6 +19,7 @@ use lm_headroom::testing::{
         journal::Torn,
         kernel::Products,
         perturb::Perturbations,
+        results::Stored,
         shift::Shifts,
         text::Text,
     },
@@ -77,13 +78,18 @@ fn certificate() {
 }
 
 #[test]
+fn results() {
+    replayed::<Stored>("results");
+}
+
+#[test]
 fn every_target_of_the_fuzz_crate_is_replayed_here() {
     let targets = fs::read_dir(folder("fuzz_targets", "")).expect("targets");
     let mut names: Vec<String> = targets
         .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["certificate", "checkpoint", "edit_text", "journal", "kernels", "perturb", "shift"]);
+    assert_eq!(names, ["certificate", "checkpoint", "edit_text", "journal", "kernels", "perturb", "results", "shift"]);
 }
 
 fn write(target: &str, seeds: &[Vec<u8>]) {
@@ -125,6 +131,7 @@ fn seeds_are_written() {
     write("kernels", &drawn::<Products>());
     write("journal", &drawn::<Torn>());
     write("certificate", &drawn::<Certified>());
+    write("results", &drawn::<Stored>());
 
     let mut damaged = drawn::<Damaged>();
     for (base, files) in valid().iter().enumerate() {

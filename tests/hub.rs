@@ -605,6 +605,149 @@ fn a_server_without_tls_asked_for_it_is_a_network_error() {
     assert!(matches!(&error, HubError::Network { .. }), "{error}");
 }
 
+// What a server may not do
+
+/// Requests for the contents of a file.
+fn asked(hub: &Hub, file: &str) -> usize {
+    hub.server.seen().iter().filter(|seen| seen.is_of(file) && seen.range.as_deref() != Some("bytes=0-0")).count()
+}
+
+#[test]
+fn no_redirect_of_any_kind_carries_the_token_to_another_port() {
+    for status in [301, 302, 303, 307, 308] {
+        let hub = Hub::with(Fault::Elsewhere { status });
+        let settings = HubSettings { token: Some("hf_mine".to_owned()), ..hub.settings() };
+        // The content server answers as the hub does, without the gate.
+        drop(model(ID).pull(&settings, &mut ()));
+        let seen = hub.server.seen();
+        assert!(seen.iter().any(|seen| seen.cdn && seen.path.starts_with("/api/")), "{status}: the listing is followed");
+        for seen in seen {
+            let expected = (!seen.cdn).then_some("Bearer hf_mine");
+            assert_eq!(seen.authorization.as_deref(), expected, "{status} {}", seen.path);
+        }
+    }
+}
+
+#[test]
+fn a_redirect_that_could_be_read_in_two_ways_is_refused() {
+    for base in ["http://127.0.0.1\\@127.0.0.1", "//127.0.0.1", "ftp://127.0.0.1", "http://127.0.0.1 x", "x"] {
+        let hub = Hub::with(Fault::Base(base));
+        let error = hub.pull().unwrap_err();
+        assert!(matches!(&error, HubError::Answer { .. }), "{base}: {error}");
+        assert_eq!(hub.server.seen().len(), 1, "{base}");
+    }
+}
+
+#[test]
+fn a_password_in_the_endpoint_is_not_shown() {
+    let hub = Hub::start(repo());
+    let at = |endpoint: String| HubSettings { endpoint, retries: 0, ..hub.settings() };
+    let own = hub.server.endpoint().replace("http://", "http://me:topsecret@");
+    for (settings, id) in [
+        (at(own.clone()), "some-org/nothing"),
+        (at("http://me:topsecret@127.0.0.1:9".to_owned()), ID),
+        (at("http://me:topsecret@no such host".to_owned()), ID),
+        (at("nonsense://me:topsecret@x".to_owned()), ID),
+        (HubSettings { token: Some("hf_wrong".to_owned()), ..at(own) }, "some-org/nothing"),
+    ] {
+        let error = model(id).pull(&settings, &mut ()).unwrap_err();
+        for text in [error.to_string(), format!("{error:?}"), format!("{settings:?}")] {
+            assert!(!text.contains("topsecret"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_gives_nothing_new_is_given_up() {
+    let file = SHARDS[0];
+    // Every body is cut at the same place of the file, since it knows no ranges; is too long; or unpacks to nothing.
+    for faults in [
+        &[Fault::NoRanges, Fault::CutAll { file, after: 1000 }][..],
+        &[Fault::Longer { file }],
+        &[Fault::Compressed { file }],
+        &[Fault::CutAll { file, after: 0 }],
+        &[Fault::Spoilt { file, times: 1000 }],
+    ] {
+        let hub = Hub::start(repo());
+        faults.iter().for_each(|fault| hub.server.fault(fault.clone()));
+        let error = hub.pull().unwrap_err();
+        assert!(matches!(&error, HubError::Network { .. } | HubError::Contents { .. }), "{faults:?}: {error}");
+        let asked = asked(&hub, file);
+        assert!((5..=6).contains(&asked), "{faults:?}: asked {asked} times");
+        assert!(!hub.root().join("blobs").join(etag_of(&files()[file])).exists(), "{faults:?}");
+    }
+    // A byte at a time is something each time, and is ended all the same.
+    let hub = Hub::with(Fault::CutAll { file: "config.json", after: 1 });
+    hub.pull().unwrap_err();
+    assert_eq!(asked(&hub, "config.json"), 101);
+}
+
+#[test]
+fn what_came_is_held_against_the_announced_sha_256() {
+    let hub = Hub::with(Fault::Spoilt { file: SHARDS[1], times: 1 });
+    let error = hub.pull_once().unwrap_err();
+    assert!(matches!(&error, HubError::Contents { .. }), "{error}");
+    assert_says(&error, &[SHARDS[1], "SHA-256", &etag_of(&files()[SHARDS[1]])]);
+    assert!(!hub.part_of(SHARDS[1]).exists(), "it is not gone on with");
+    assert_holds_all(&hub.pull_once().unwrap(), &files());
+    // Where there are attempts left, the next one is sound.
+    let hub = Hub::with(Fault::Spoilt { file: SHARDS[1], times: 2 });
+    assert_holds_all(&hub.pull().unwrap(), &files());
+}
+
+#[test]
+fn a_small_file_that_is_large_is_not_fetched() {
+    for (file, bytes, refused) in [
+        ("config.json", (16 << 20) + 1, true),
+        ("chat_template.jinja", u64::MAX, true),
+        ("tokenizer.json", (256 << 20) + 1, true),
+        (INDEX, (64 << 20) + 1, true),
+        (SHARDS[0], 1 << 50, false),
+    ] {
+        let hub = Hub::with(Fault::Huge { file, bytes });
+        let error = hub.pull_once().unwrap_err();
+        assert_eq!(matches!(&error, HubError::TooLarge { .. }), refused, "{file}: {error}");
+        if refused {
+            assert_says(&error, &[file, &bytes.to_string()]);
+            assert_eq!(asked(&hub, file), 0);
+        }
+    }
+}
+
+#[test]
+fn a_hub_that_asks_to_wait_is_waited_for_once() {
+    #[derive(Default)]
+    struct Waits(Vec<Duration>);
+    impl Progress for Waits {
+        fn start(&mut self, _: &str, _: u64, _: u64) {}
+        fn advance(&mut self, _: u64) {}
+        fn finish(&mut self) {}
+        fn wait(&mut self, pause: Duration) {
+            self.0.push(pause);
+        }
+    }
+    for file in ["api", "config.json", SHARDS[0]] {
+        let hub = Hub::with(Fault::Wait { file, times: 1, retry_after: "1" });
+        let (mut waits, since) = (Waits::default(), Instant::now());
+        let snapshot = model(ID).pull(&hub.settings(), &mut waits).unwrap();
+        assert_holds_all(&snapshot, &files());
+        assert_eq!(waits.0, [Duration::from_secs(1)], "{file}");
+        assert!(since.elapsed() >= Duration::from_secs(1), "{file}");
+    }
+    // Twice is once too often for the description, and an hour is too long for anything.
+    for fault in [
+        Fault::Wait { file: "api", times: 2, retry_after: "0" },
+        Fault::Wait { file: "api", times: 1, retry_after: "3600" },
+        Fault::Wait { file: "config.json", times: 1000, retry_after: "0" },
+        Fault::Wait { file: "config.json", times: 1000, retry_after: "3600" },
+    ] {
+        let hub = Hub::with(fault.clone());
+        let error = hub.pull().unwrap_err();
+        assert!(matches!(&error, HubError::Status { status: 429, .. }), "{fault:?}: {error}");
+        assert_says(&error, &["as it asks"]);
+    }
+}
+
 // Hostile or broken answers
 
 #[test]

@@ -15,6 +15,7 @@ use lm_headroom::testing::{
         measure::Measurement,
         packing::Packing,
         perturb::Perturbations,
+        results::Stored,
         shift::Shifts,
         text::Texts,
         trie::Waves,
@@ -107,6 +108,11 @@ fn law_8_what_is_printed_parses_and_what_does_not_parse_is_pointed_at() {
 #[test]
 fn law_9_any_bytes_as_a_checkpoint_are_an_error_or_a_model() {
     holds::<Damaged>(2000);
+}
+
+#[test]
+fn law_9_any_results_are_shown_or_refused() {
+    holds::<Stored>(512);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{
     protection::{Protection, Union},
     scales::{ScaleCensus, scale_census},
     silence::silence_eos,
+    single_bits::SingleBits,
     toward::toward,
 };
 use crate::{
@@ -136,6 +137,7 @@ impl<'a> Certifier<'a> {
             answer.silence_eos = Some(silence_eos(&ground, &mut trials, &mut head, watch)?);
         }
         lap(&mut times.running);
+        answer.single_bits = SingleBits::of(&answer);
         answer.ms = times;
         Ok(answer)
     }
@@ -196,6 +198,7 @@ impl<'a> Certifier<'a> {
             tokens: clean.tokens.clone(),
             eos: clean.eos,
             finish: clean.finish,
+            single_bits: SingleBits::default(),
             least_flips: weakest,
             executed_at_least: least.iter().flatten().map(|least| least.executed_at_least).min(),
             witness: None,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     protection::{Protection, RowCount, Union, WordCount},
     scales::ScaleCensus,
+    single_bits::SingleBits,
 };
 use crate::trial::Finish;
 
@@ -23,6 +24,9 @@ pub struct Answer {
     pub eos: Option<u32>,
     /// Why it ended.
     pub finish: Finish,
+    /// Single bits of all tensors side by side; a file of an older version does not have it, and [`SingleBits::of`] gives it.
+    #[serde(default)]
+    pub single_bits: SingleBits,
     /// No fewer flips of code bits change a token of it, in real arithmetic; `None` where no flips do.
     pub least_flips: Option<usize>,
     /// The same for the executed program: no fewer change a token there.
@@ -43,7 +47,7 @@ pub struct Answer {
     pub executed: ExecutedCensus,
     /// Code bits of the head.
     pub total_bits: usize,
-    /// `critical_bits / total_bits`: the chance that one random flip changes the answer, exactly.
+    /// `critical_bits / total_bits`: the chance that one random flip of a code bit changes the answer, exactly.
     pub vulnerability: f64,
     /// Critical bits by their place in the code, the least significant first.
     pub by_bit_position: Vec<usize>,

@@ -114,6 +114,7 @@ mod position;
 mod protection;
 mod scales;
 mod silence;
+mod single_bits;
 mod suite;
 mod toward;
 
@@ -128,6 +129,7 @@ pub use least_flips::{LeastFlips, all_least_flips, least_flips};
 pub use position::{Flip, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, Union, WordCount};
 pub use scales::{ScaleCensus, scale_census};
+pub use single_bits::{BitCount, SingleBits};
 pub use suite::Suite;
 pub use toward::{Toward, toward};
 

@@ -206,6 +206,10 @@ impl hub::Progress for Download {
         self.bar = Some(bar);
     }
 
+    fn wait(&mut self, pause: Duration) {
+        message(&format!("the hub asks to wait for {} s", pause.as_secs()));
+    }
+
     fn advance(&mut self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.inc(bytes);

@@ -20,7 +20,7 @@ use std::{
 use serde_json::json;
 
 /// More than any test needs.
-const MOST_REQUESTS: usize = 300;
+const MOST_REQUESTS: usize = 1000;
 
 /// Contents of a repository at one commit.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -45,6 +45,23 @@ pub(crate) enum Fault {
     Cut { file: &'static str, after: usize },
     /// So many times the contents of this file are answered with a status.
     Status { file: &'static str, status: u16, times: usize },
+    /// So many bytes of this file are sent at most, whenever it is asked for.
+    CutAll { file: &'static str, after: usize },
+    /// This file is followed by more bytes than it has.
+    Longer { file: &'static str },
+    /// The contents of this file are said to be compressed, and are.
+    Compressed { file: &'static str },
+    /// A byte of this file is another one, so many times.
+    Spoilt { file: &'static str, times: usize },
+    /// This file is said to have so many bytes.
+    Huge { file: &'static str, bytes: u64 },
+    /// So many times a request for this file, or for the description where that is "api", is answered with 429 and asked to
+    /// wait.
+    Wait { file: &'static str, times: usize, retry_after: &'static str },
+    /// Everything at the endpoint is redirected to the same path at another port with this status.
+    Elsewhere { status: u16 },
+    /// Everything at the endpoint is redirected to this address before the path.
+    Base(&'static str),
     /// `Range` is not honoured.
     NoRanges,
     /// Nothing is ever answered about the contents of this file.
@@ -196,6 +213,28 @@ impl State {
     fn answer(&self, seen: &Seen) -> Option<Reply> {
         let faults = self.faults.lock().unwrap().clone();
         let path = seen.path.split('?').next().unwrap();
+        for fault in &faults {
+            match fault {
+                Fault::Elsewhere { status } if !seen.cdn => {
+                    return Some(Reply::status(*status).header("Location", &format!("http://{}{}", self.cdn, seen.path)));
+                }
+                Fault::Base(base) if !seen.cdn => {
+                    return Some(Reply::status(302).header("Location", &format!("{base}{}", seen.path)));
+                }
+                _ => {}
+            }
+        }
+        for fault in self.faults.lock().unwrap().iter_mut() {
+            match fault {
+                Fault::Wait { file, times, retry_after }
+                    if *times > 0 && (seen.is_of(file) || (*file == "api" && path.starts_with("/api/"))) =>
+                {
+                    *times -= 1;
+                    return Some(Reply::status(429).header("Retry-After", retry_after));
+                }
+                _ => {}
+            }
+        }
         let repos = self.repos.lock().unwrap().clone();
         if let Some(rest) = path.strip_prefix("/api/models/") {
             let (id, revision) = rest.split_once("/revision/").unwrap_or((rest, "main"));
@@ -281,7 +320,12 @@ impl State {
                 return Some(Reply::status(416).header("Content-Range", &format!("bytes */{}", contents.len())));
             }
             reply.status = 206;
-            reply = reply.header("Content-Range", &format!("bytes {start}-{}/{}", end - 1, contents.len()));
+            let huge = self.faults.lock().unwrap().iter().find_map(|fault| match fault {
+                Fault::Huge { file: of, bytes } if *of == file => Some(*bytes),
+                _ => None,
+            });
+            let size = huge.unwrap_or(contents.len() as u64);
+            reply = reply.header("Content-Range", &format!("bytes {start}-{}/{size}", end - 1));
         }
         reply.body = contents[start..end].to_vec();
         if probe {
@@ -292,6 +336,17 @@ impl State {
         for (i, fault) in faults.iter_mut().enumerate() {
             match fault {
                 Fault::Silent { file: of } if *of == file => return None,
+                Fault::CutAll { file: of, after } if *of == file && *after < reply.body.len() => reply.cut = Some(*after),
+                Fault::Longer { file: of } if *of == file => reply.body.extend([0; 100]),
+                Fault::Compressed { file: of } if *of == file => {
+                    // A stored block of gzip with nothing in it: whoever unpacks it unasked gets nothing.
+                    reply.body = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x01\0\0\xff\xff\0\0\0\0\0\0\0\0".to_vec();
+                    reply = reply.header("Content-Encoding", "gzip");
+                }
+                Fault::Spoilt { file: of, times } if *of == file && *times > 0 => {
+                    *times -= 1;
+                    reply.body[0] ^= 1;
+                }
                 Fault::Status { file: of, status, times } if *of == file && *times > 0 => {
                     *times -= 1;
                     return Some(Reply::status(*status));
@@ -318,9 +373,10 @@ impl Repo {
     }
 }
 
-/// The blob's name, as long as the hub's are: 64 digits.
+/// The blob's name, as the hub names large files: their SHA-256.
 pub(crate) fn etag_of(contents: &[u8]) -> String {
-    blake3::hash(contents).to_hex().to_string()
+    let digest = ring::digest::digest(&ring::digest::SHA256, contents);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(PartialEq)]

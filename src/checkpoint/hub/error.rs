@@ -1,6 +1,6 @@
 //! What can go wrong between a model's name and its files.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use super::super::tensors::TensorError;
 
@@ -119,7 +119,10 @@ pub enum HubError {
         error: Box<TensorError>,
     },
     /// The hub answers with another status.
-    #[error("{url} is answered with status {status}{message}; try again later")]
+    #[error(
+        "{url} is answered with status {status}{message}; try again {}",
+        .retry_after.map_or("later".to_owned(), |pause| format!("in {} s, as it asks", pause.as_secs()))
+    )]
     Status {
         /// What was asked for.
         url: String,
@@ -127,6 +130,28 @@ pub enum HubError {
         status: u16,
         /// What the hub says besides: empty, or `: ` and a text.
         message: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// A small file of a model that is large.
+    #[error("{file} has {size} bytes at the hub, and no such file of a model has more than {most}; nothing of it was fetched")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its bytes.
+        size: u64,
+        /// Bytes that are fetched of it at most.
+        most: u64,
+    },
+    /// The contents that came are others than those that were announced.
+    #[error("{file} came with the SHA-256 {found}, and {announced} was announced; it was thrown away, try again")]
+    Contents {
+        /// The file.
+        file: String,
+        /// Its digest, as it came.
+        found: String,
+        /// Its digest, as the hub announced it.
+        announced: String,
     },
     /// The answer is not one of a hub.
     #[error("{url}: {what}; is HF_ENDPOINT the address of a hub?")]

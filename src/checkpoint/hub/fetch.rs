@@ -1,6 +1,6 @@
 //! A model from the hub into the cache.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, thread};
 
 use super::{
     super::{
@@ -12,7 +12,7 @@ use super::{
     cache::ModelCache,
     client::Client,
     store::disk,
-    transfer::Transfer,
+    transfer::{Transfer, asked_for},
 };
 
 /// Has `cache` hold `model` as the hub has it now; only what it lacks is fetched.
@@ -23,7 +23,14 @@ pub(super) fn fetch(
     progress: &mut dyn Progress,
 ) -> Result<Snapshot, HubError> {
     let client = Client::new(settings, model)?;
-    let info = client.info()?;
+    let info = client.info().or_else(|error| match asked_for(&error) {
+        Some(pause) => {
+            progress.wait(pause);
+            thread::sleep(pause);
+            client.info()
+        }
+        None => Err(error),
+    })?;
     let listed: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
     if let Some(name) = listed.iter().find(|name| leads_out(name)) {
         return Err(HubError::FileName { id: model.id().to_owned(), name: shortened(name) });

@@ -25,8 +25,15 @@
 //!
 //! `transfer` does these things, under the same names (`<etag>.part`, `<etag>.lock`), so that it goes on
 //! where hf-hub left off and the other way round. Of the environment hf-hub knows `HF_HOME` and
-//! `HF_ENDPOINT`; [`HubSettings`] knows the rest. Contents are not held against the SHA-256 that some
-//! ETags are; `Checkpoint::open` checks headers, and lengths by them.
+//! `HF_ENDPOINT`; [`HubSettings`] knows the rest.
+//!
+//! # What a server can do
+//! The token goes to the endpoint's scheme, host and port and to nothing else, whatever redirects say. A file whose ETag is
+//! a SHA-256, as that of all weights is, is held against it. Files that are read as a whole are fetched up to a limit (16 MiB;
+//! 64 MiB of an index, 256 MiB of a `tokenizer.json`). A download is given up after [`HubSettings::retries`] attempts in a
+//! row beyond the first that keep nothing new, after a hundred that keep less than 64 KiB, and an attempt breaks off where
+//! fewer than 1,024 bytes a second come. With the settings of the program nothing is asked for longer than ten minutes
+//! without a new byte. `Retry-After` is waited for once, up to five minutes.
 
 mod cache;
 #[cfg(feature = "hub")]
@@ -40,8 +47,9 @@ mod settings;
 mod store;
 #[cfg(feature = "hub")]
 mod transfer;
+mod url;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use cache::ModelCache;
 
@@ -104,6 +112,8 @@ pub trait Progress {
     fn advance(&mut self, bytes: u64);
     /// The file is complete.
     fn finish(&mut self);
+    /// The hub asks to wait so long before the next request, which is done once.
+    fn wait(&mut self, _pause: Duration) {}
 }
 
 impl Progress for () {

@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, fmt, fs, path::PathBuf, time::Duration};
 
-use super::HubError;
+use super::{HubError, url::shown};
 
 /// The public hub.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -18,12 +18,13 @@ pub struct HubSettings {
     pub token: Option<String>,
     /// Whether the network is forbidden.
     pub offline: bool,
-    /// How many attempts in a row may fail without a byte more of a file before its download is given
+    /// How many attempts in a row may fail without keeping a byte more of a file before its download is given
     /// up. With 0 the first failure is final.
     pub retries: u32,
     /// Pause before the next attempt; doubled after each that brought nothing.
     pub pause: Duration,
-    /// How long to wait for a connection, for an answer, and for the next bytes of one.
+    /// How long to wait for a connection, for an answer, and for the next bytes of one; and the span in which 1,024 bytes
+    /// for each of its seconds must come.
     pub timeout: Duration,
 }
 
@@ -113,7 +114,7 @@ impl fmt::Debug for HubSettings {
         let Self { cache, endpoint, token, offline, retries, pause, timeout } = self;
         f.debug_struct("HubSettings")
             .field("cache", cache)
-            .field("endpoint", endpoint)
+            .field("endpoint", &shown(endpoint))
             .field("token", &token.as_ref().map(|_| "(hidden)"))
             .field("offline", offline)
             .field("retries", retries)

@@ -24,7 +24,7 @@ use super::{
     terminal::{grouped, percent, plain, records::tags},
 };
 use crate::{
-    certificate::Certificates,
+    certificate::{Certificates, SingleBits},
     coherence::Verdict,
     edit,
     record::{
@@ -142,6 +142,8 @@ struct Proven<'a> {
     of: &'a Certified<'a>,
     suite_figures: Vec<Figure>,
     answer_figures: Vec<Vec<Figure>>,
+    /// Single bits of all tensors, by answer.
+    single_bits: Vec<SingleBits>,
     /// Medians of random edits beside a collapse.
     random: Vec<Count>,
 }
@@ -233,6 +235,7 @@ fn proven<'a>(of: &'a Certified<'_>) -> Result<Proven<'a>, DrawError> {
             None => Vec::new(),
         },
         answer_figures: answers.iter().map(answer_figures).collect::<Result<_, _>>()?,
+        single_bits: answers.iter().map(SingleBits::of).collect(),
         random: collapse.as_ref().map_or(Vec::new(), |collapse| stack(&collapse.random.medians)),
     })
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Look, plain};
 use crate::{
-    certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, Suite, TowardReport},
+    certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, SingleBits, Suite, TowardReport},
     coherence::Verdict,
 };
 
@@ -22,6 +22,12 @@ pub(crate) fn answer(answer: &Answer, look: Look) -> String {
         _ = writeln!(out, "{}{}", look.bold(&format!("{:<NAME$}", plain(name))), plain(text));
     };
 
+    let single = SingleBits::of(answer);
+    for (i, (tensor, bits)) in single.tensors().enumerate() {
+        let count = vulnerability(bits.critical, bits.total, "change the answer");
+        line(if i == 0 { "single bits" } else { "" }, &format!("{tensor}: {count}"));
+    }
+    line("", &single.finding);
     line("least flips", &least_flips(answer));
     if let (Some(witness), Some(run), Some(position)) = (&answer.witness, &answer.witness_run, answer.witness_position)
     {
@@ -33,7 +39,7 @@ pub(crate) fn answer(answer: &Answer, look: Look) -> String {
         let did = if run.changed { "run, it says" } else { "RUN, IT CHANGES NOTHING:" };
         line("", &format!("{did} {:?}", run.text));
     }
-    line("single flips", &vulnerability(answer.critical_bits, answer.total_bits, "change the answer"));
+    line("code bits", &by_bit(&answer.by_bit_position));
     if answer.undecided_bits > 0 {
         let executed = answer.executed;
         line(
@@ -46,15 +52,18 @@ pub(crate) fn answer(answer: &Answer, look: Look) -> String {
             ),
         );
     }
-    line("", &by_bit(&answer.by_bit_position));
     let rows: Vec<String> =
         answer.rows.iter().take(4).map(|row| format!("{} {:?} {}", row.row, row.text, grouped(row.critical))).collect();
     if !rows.is_empty() {
         line("", &format!("most in rows {}", rows.join(", ")));
     }
     line("protection", &protection(&answer.protection));
-    line("scales", &scales(&answer.scales));
-    line("biases", &scales(&answer.biases));
+    for (tensor, census) in [("scales", &answer.scales), ("biases", &answer.biases)] {
+        let apart = apart(census);
+        if !apart.is_empty() {
+            line(tensor, &apart);
+        }
+    }
     if let Some(within) = &answer.within {
         line(&format!("one {}", within.unit), &confined(within));
     }
@@ -107,7 +116,8 @@ pub(crate) fn suite(suite: &Suite, look: Look) -> String {
     let mut line = |name: &str, text: &str| {
         _ = writeln!(out, "{}{}", look.bold(&format!("{:<NAME$}", plain(name))), plain(text));
     };
-    line("single flips", &vulnerability(suite.critical_bits, suite.total_bits, "change at least one answer"));
+    let count = vulnerability(suite.critical_bits, suite.total_bits, "code bits change at least one answer");
+    line("single flips", &count);
     line("", &by_bit(&suite.by_bit_position));
     line("protection", &protection(&suite.protection));
     let words: Vec<String> =
@@ -178,14 +188,14 @@ fn protection(curve: &[Protection]) -> String {
     if points.is_empty() { "nothing to protect".to_owned() } else { format!("words, share: {}", points.join(" | ")) }
 }
 
-fn scales(census: &ScaleCensus) -> String {
-    let mut text = vulnerability(census.critical_bits, census.total_bits, "bits change it, one at a time");
-    for (count, what) in [(census.nonfinite_bits, "not finite"), (census.undecided_bits, "undecided when executed")] {
-        if count > 0 {
-            _ = write!(text, ", {} {what}", grouped(count));
-        }
-    }
-    text
+/// What is counted apart of the single bits of scales or of biases.
+fn apart(census: &ScaleCensus) -> String {
+    let counts = [
+        (census.nonfinite_bits, "of them make the value infinite or not a number"),
+        (census.undecided_bits, "more or fewer when executed: within the kernel's rounding"),
+    ];
+    let said = counts.into_iter().filter(|&(count, _)| count > 0).map(|(count, what)| format!("{} {what}", grouped(count)));
+    said.collect::<Vec<_>>().join("; ")
 }
 
 fn confined(confined: &Confined) -> String {

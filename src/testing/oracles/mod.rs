@@ -14,7 +14,7 @@
 //! | 6 | trials in waves = alone = prefill | [`trie`] |
 //! | 7 | least flips: fewer change nothing, the witness does | [`certificate`] |
 //! | 8 | text: printed parses, refused is pointed at | [`text`] |
-//! | 9 | any bytes as a checkpoint | [`checkpoint`] |
+//! | 9 | any bytes as a checkpoint, or as stored results | [`checkpoint`], `results` (with the feature `report`) |
 //! | 10 | a journal cut at any byte | [`journal`] |
 
 pub mod certificate;
@@ -26,6 +26,8 @@ pub mod logits;
 pub mod measure;
 pub mod packing;
 pub mod perturb;
+#[cfg(feature = "report")]
+pub mod results;
 pub mod shift;
 pub mod text;
 pub mod trie;
