@@ -23,6 +23,14 @@ pub enum WeightsError {
         /// The tensor.
         tensor: String,
     },
+    /// A head that is not there, where the configuration does not tie it to the embedding.
+    #[error(
+        "tensor `{tensor}` is missing; if the head is the embedding, `tie_word_embeddings` must be true in config.json"
+    )]
+    NoHead {
+        /// The tensor.
+        tensor: String,
+    },
     /// A tensor that the model has no use for.
     #[error("tensor `{tensor}` in {file} is unknown: it belongs to no part of the model that config.json states")]
     Unknown {
@@ -143,7 +151,12 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
         }
         None
     } else {
-        match parts.matrix(names.lm_head, vocab, hidden)? {
+        let none = !parts.has_any_of(names.lm_head);
+        let head = parts.matrix(names.lm_head, vocab, hidden).map_err(|error| match error {
+            WeightsError::Missing { tensor } if none => WeightsError::NoHead { tensor },
+            other => other,
+        })?;
+        match head {
             Weights::Quantized(head) => Some(head),
             Weights::Dense(_) => return Err(not_quantized()),
         }
@@ -162,6 +175,11 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Whether there is any tensor of a module.
+    fn has_any_of(&self, module: &str) -> bool {
+        self.tensors.keys().any(|name| name.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
+    }
+
     /// Some tensors are computed, and a tied model's checkpoint may carry its head once more.
     fn drop_what_mlx_lm_drops(&mut self) {
         self.tensors.retain(|name, _| !self.names.dropped.iter().any(|end| name.ends_with(end)));

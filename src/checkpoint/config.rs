@@ -30,6 +30,8 @@ pub struct Config {
     /// Tokens that end an answer, in the order given, each below `vocab_size`. Empty where neither
     /// file names one. mlx-lm also ends at the tokenizer's own eos token, which is not in here.
     pub eos_token_ids: Vec<u32>,
+    /// Ids of `eos_token_id` beyond the vocabulary, which no answer can end with.
+    pub unused_eos: Vec<u64>,
 }
 
 impl Config {
@@ -51,10 +53,11 @@ impl Config {
             max_position_embeddings: keys.size("max_position_embeddings")?,
             quantization: Quantization::parse(&keys)?,
             eos_token_ids: Vec::new(),
+            unused_eos: Vec::new(),
             architecture,
         };
         if let Some(value) = keys.get("eos_token_id") {
-            config.eos_token_ids = eos(&keys, value, config.architecture.vocab_size)?;
+            (config.eos_token_ids, config.unused_eos) = eos(&keys, value, config.architecture.vocab_size)?;
         }
         Ok(config)
     }
@@ -63,15 +66,15 @@ impl Config {
     /// `config.json` unless it is absent, `null`, `0` or an empty list.
     ///
     /// # Errors
-    /// [`ConfigError::Json`], [`ConfigError::Invalid`], [`ConfigError::EosToken`]. mlx-lm ignores a
+    /// [`ConfigError::Json`], [`ConfigError::Invalid`]. mlx-lm ignores a
     /// file that is not JSON; here that is an error, for it is most likely cut short.
     pub fn apply_generation_config(&mut self, generation_config_json: &[u8]) -> Result<(), ConfigError> {
         let map = parse_object(generation_config_json)?;
         let keys = Keys::new(&map, "");
         if let Some(value) = keys.get("eos_token_id").filter(|value| value.as_u64() != Some(0)) {
-            let ids = eos(&keys, value, self.architecture.vocab_size)?;
-            if !ids.is_empty() {
-                self.eos_token_ids = ids;
+            let (ids, unused) = eos(&keys, value, self.architecture.vocab_size)?;
+            if !ids.is_empty() || !unused.is_empty() {
+                (self.eos_token_ids, self.unused_eos) = (ids, unused);
             }
         }
         Ok(())
@@ -218,21 +221,21 @@ fn check_layer_types(keys: &Keys<'_>, layers: usize) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// One id or a list of them; a repeated one counts once.
-fn eos(keys: &Keys<'_>, value: &Value, vocab_size: usize) -> Result<Vec<u32>, ConfigError> {
+/// One id or a list of them, those beyond the vocabulary apart; a repeated one counts once.
+fn eos(keys: &Keys<'_>, value: &Value, vocab_size: usize) -> Result<(Vec<u32>, Vec<u64>), ConfigError> {
     let values = match value {
         Value::Array(values) => values.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let mut ids = Vec::new();
+    let (mut ids, mut unused) = (Vec::new(), Vec::new());
     for value in values {
         let wanted = "a token id or a list of token ids";
         let id = value.as_u64().ok_or_else(|| keys.invalid("eos_token_id", wanted))?;
-        let inside = u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size);
-        let inside = inside.ok_or(ConfigError::EosToken { id, vocab_size })?;
-        if !ids.contains(&inside) {
-            ids.push(inside);
+        match u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size) {
+            Some(inside) if !ids.contains(&inside) => ids.push(inside),
+            None if !unused.contains(&id) => unused.push(id),
+            _ => {}
         }
     }
-    Ok(ids)
+    Ok((ids, unused))
 }

@@ -128,12 +128,4 @@ pub enum ConfigError {
         /// Its number.
         wanted: usize,
     },
-    /// An end-of-sequence token that the model cannot produce.
-    #[error("eos_token_id {id} lies outside the vocabulary of {vocab_size} tokens")]
-    EosToken {
-        /// The token.
-        id: u64,
-        /// Size of the vocabulary.
-        vocab_size: usize,
-    },
 }

@@ -72,7 +72,14 @@ impl Place {
                 let path = path.join(name);
                 match open(&path) {
                     Ok(file) => Ok(Some(file)),
-                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    Err(error) if error.kind() == ErrorKind::NotFound => match fs::read_link(&path) {
+                        // Somebody meant a file to be here.
+                        Ok(to) => {
+                            let what = format!("it is a link to {}, where there is nothing", to.display());
+                            Err(CheckpointError::Io { path, error: io::Error::new(ErrorKind::NotFound, what) })
+                        }
+                        Err(_) => Ok(None),
+                    },
                     Err(error) => Err(CheckpointError::Io { path, error }),
                 }
             }

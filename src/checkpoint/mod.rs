@@ -25,8 +25,10 @@ pub mod family;
 mod folder;
 mod header;
 pub mod hub;
+mod index;
 mod json;
 mod keys;
+mod mistaken;
 mod quantization;
 pub mod tensors;
 pub mod weights;
@@ -47,13 +49,15 @@ pub use self::{
     digest::head_digest,
     family::Family,
     header::HeaderError,
+    index::IndexError,
     json::JsonError,
+    mistaken::Mistaken,
     tensors::TensorError,
     weights::{AttentionWeights, Dense, LayerWeights, Linear, MlpWeights, ModelWeights, Quantized, Vector, Weights},
 };
 use self::{
     folder::{Place, StoredFile},
-    tensors::{INDEX, Index},
+    index::INDEX,
 };
 
 const CONFIG: &str = "config.json";
@@ -114,12 +118,28 @@ pub enum CheckpointError {
         /// The rule.
         error: ConfigError,
     },
-    /// The safetensors files or their index break a rule.
+    /// Something else has the name of a file of the checkpoint.
+    #[error("{file} {what}")]
+    Mistaken {
+        /// The file.
+        file: String,
+        /// What it is.
+        what: Mistaken,
+    },
+    /// The safetensors files break a rule.
     #[error(transparent)]
     Tensors(#[from] TensorError),
     /// The tensors are not those of the model that the configuration states.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The same, and the index names a file that is not there, which may be why.
+    #[error("{error}; {index}: fetch the checkpoint again if that file belongs to it")]
+    Incomplete {
+        /// What the model lacks.
+        error: WeightsError,
+        /// What the index says.
+        index: IndexError,
+    },
 }
 
 /// Where a checkpoint came from, for messages.
@@ -163,6 +183,7 @@ pub struct Checkpoint {
     tensors: Vec<TensorInfo>,
     /// Every file that the model consists of, by name.
     files: BTreeMap<String, StoredFile>,
+    notes: Vec<String>,
     digest: OnceLock<blake3::Hash>,
 }
 
@@ -171,8 +192,8 @@ impl Checkpoint {
     /// its safetensors files may be cut short or rewritten in place: a read beyond the new end kills
     /// the process.
     ///
-    /// With an index (`model.safetensors.index.json`) the model consists of the files that it names;
-    /// without, of every `model*.safetensors`.
+    /// The model consists of every `model*.safetensors`, as in mlx-lm. What an index (`model.safetensors.index.json`) says
+    /// otherwise is among the [`notes`](Self::notes).
     ///
     /// # Errors
     /// Any [`CheckpointError`].
@@ -190,35 +211,62 @@ impl Checkpoint {
 
     fn load(place: &Place, source: Source) -> Result<Self, CheckpointError> {
         let mut files = BTreeMap::new();
-        let Some(config_json) = place.get(CONFIG)? else {
+        let get = |name: &str| {
+            let found = place.get(name)?;
+            match found.as_ref().and_then(|file| Mistaken::of(&file.bytes)) {
+                Some(what) => Err(CheckpointError::Mistaken { file: name.to_owned(), what }),
+                None => Ok(found),
+            }
+        };
+        let Some(config_json) = get(CONFIG)? else {
             return Err(CheckpointError::NoConfig { folder: source });
         };
         let broken = |file| move |error| CheckpointError::Config { file, error };
         let mut config = Config::parse(&config_json.bytes).map_err(broken(CONFIG))?;
         files.insert(CONFIG.to_owned(), config_json);
         for name in OPTIONAL {
-            files.extend(place.get(name)?.map(|file| (name.to_owned(), file)));
+            files.extend(get(name)?.map(|file| (name.to_owned(), file)));
         }
         if let Some(file) = files.get(GENERATION_CONFIG) {
             config.apply_generation_config(&file.bytes).map_err(broken(GENERATION_CONFIG))?;
         }
 
-        let index = files.get(INDEX).map(|file| Index::parse(&file.bytes)).transpose()?;
-        let names: BTreeSet<&str> = tensors::shard_names(index.as_ref(), place.names());
+        let names: BTreeSet<&str> = tensors::shard_names(place.names());
         if names.is_empty() {
             return Err(CheckpointError::NoWeights { folder: source });
         }
         let mut shards = BTreeMap::new();
         for name in names {
-            let shard = place.get(name)?.ok_or_else(|| TensorError::MissingShard { file: name.to_owned() })?;
-            shards.insert(name.to_owned(), shard);
+            // One that is gone since the folder was listed is none of it.
+            shards.extend(get(name)?.map(|shard| (name.to_owned(), shard)));
         }
-        let stored = tensors::read(&shards, index.as_ref())?;
+        let stored = tensors::read(&shards)?;
+        let index = files.get(INDEX).and_then(|file| index::check(&file.bytes, &stored).err());
         files.extend(shards);
 
         let tensors = stored.iter().map(|(name, tensor)| tensor.info(name)).collect();
-        let weights = assemble::assemble(&config, stored)?;
-        Ok(Self { source, config, weights, tensors, files, digest: OnceLock::new() })
+        let weights = match (assemble::assemble(&config, stored), &index) {
+            // A matrix without its scales is taken for one that is not quantized, so a missing file has many faces.
+            (Err(error), Some(index @ IndexError::NoFile { .. })) => {
+                return Err(CheckpointError::Incomplete { error, index: index.clone() });
+            }
+            (assembled, _) => assembled?,
+        };
+        let mut notes = Vec::new();
+        if let Some(index) = index {
+            notes.push(format!("{index}; as in mlx-lm, the files decide"));
+        }
+        if !config.unused_eos.is_empty() {
+            let (ids, rows) = (&config.unused_eos, config.architecture.vocab_size);
+            notes.push(format!("eos_token_id names {ids:?}, beyond the {rows} tokens of the model: left out"));
+        }
+        Ok(Self { source, config, weights, tensors, files, notes, digest: OnceLock::new() })
+    }
+
+    /// What is not as it should be and hinders nothing, for people: an index that says otherwise than the files, an eos
+    /// token that the model does not have.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What the checkpoint says about itself.

@@ -30,8 +30,8 @@ use crate::{
   headroom certify --model ./smollm2 --within word
   headroom verify --model ./smollm2
 
-Exit codes: 0 done; 1 a bound given by --at-least or --kl did not hold, or a restoration failed;
-2 usage, input or I/O; 3 nothing was checked; 130 interrupted."
+Exit codes: 0 done; 1 a bound given by --at-least or --kl did not hold or could not be looked at
+for every trial, or a restoration failed; 2 usage, input or I/O; 3 nothing was checked; 130 interrupted."
 )]
 pub(super) struct Cli {
     /// The command; `ladder` if none is given.
@@ -110,13 +110,14 @@ pub(super) struct ModelArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct PromptArgs {
     /// Prompt to answer; the flag may be repeated [default: "What is 2+2?"]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Vec<String>,
-    /// File of prompts: one prompt on each line, or .jsonl with {"prompt": "...", "expected": ["..."]}
+    /// File of prompts, or - for standard input: one prompt on each line; in .jsonl or .ndjson one {"prompt": "...",
+    /// "expected": ["..."]} on each line; in .json a list of them. On standard input JSON is seen by its first character
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// System message that precedes each prompt
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw", allow_hyphen_values = true)]
     pub system: Option<String>,
     /// Encode prompts as they are, without the chat template
     #[arg(long)]
@@ -413,11 +414,11 @@ pub(super) struct MergeArgs {
     /// Journals of all parts of one run
     #[arg(required = true, value_name = "RUN")]
     pub journals: Vec<PathBuf>,
-    /// Format of the results on stdout
-    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
-    pub format: Format,
-    /// File that also gets the records, one JSON object on each line. What headroom wrote there before is kept as
-    /// FILE.old, or as FILE.old.1, FILE.old.2, ... if there is one already
+    /// Format of the results on stdout [default: jsonl; with --out, where stdout has a summary, text]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// File that gets the records in place of stdout, one JSON object on each line. What headroom wrote there before is kept
+    /// as FILE.old, or as FILE.old.1, FILE.old.2, ... if there is one already
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
@@ -441,7 +442,7 @@ pub(super) struct CertifyArgs {
     #[arg(long)]
     pub silence_eos: bool,
     /// Also find the fewest flips that make this the first token: an id, or text:4 for the token of the text 4
-    #[arg(long, value_name = "TOKEN")]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub toward: Option<String>,
     /// Also search for at most this many flips that leave most answers DEAD or GONE, and run as many random ones
     #[arg(long, value_name = "FLIPS", num_args = 0..=1, default_missing_value = "16", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -533,6 +534,11 @@ pub(super) struct ReportArgs {
 
 /// Options of `pull`.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "A download goes on where an earlier one stopped. It is given up after five attempts in a row that keep \
+nothing new, or a hundred that keep less than 64 KiB; an attempt ends where fewer than 1,024 bytes a second come. \
+Configuration, tokenizer and template have limits of their size. A file whose SHA-256 the hub announces is held against it."
+)]
 pub(super) struct PullArgs {
     /// Hub id of the model, with an optional @revision
     #[arg(value_name = "ORG/NAME[@REVISION]")]

@@ -9,6 +9,7 @@ mod compare;
 mod inspect;
 mod interrupt;
 mod output;
+mod prompts_file;
 mod replay;
 mod report;
 mod resolve;

@@ -49,7 +49,7 @@ fn is_journal(path: &Path, bytes: &[u8]) -> bool {
 
 fn steps(path: &Path, max_tokens: usize) -> Result<Vec<Step>> {
     let place = || path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = journal::stored(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !is_journal(path, &bytes) {
         let recipe = Recipe::parse(&bytes).with_context(place)?;
         let edits = recipe.edits().with_context(place)?;

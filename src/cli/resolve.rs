@@ -1,14 +1,14 @@
 //! From what was typed to a model and prompts.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
-use serde::Deserialize;
+use anyhow::{Context, Result, bail};
 
 use super::{
     args::{Backend, Dtype, ModelArgs, PromptArgs, RunArgs, Tied},
     interrupt,
-    output::{Download, Sink},
+    output::{Download, Sink, message},
+    prompts_file::{Line, prompts_of},
 };
 use crate::{
     checkpoint::hub::ModelName,
@@ -80,6 +80,7 @@ pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     let child = located.folder.as_ref().map(|_| Apart::start(&Program::this()?).map_err(anyhow::Error::from)).transpose()?;
     let checkpoint =
         subject::open(located.folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
+    checkpoint.notes().iter().for_each(|note| message(note));
     let team = Arc::new(match args.threads {
         Some(threads) => Team::new(usize::from(threads)),
         None => Team::of_this_machine(),
@@ -102,15 +103,6 @@ fn kernel(name: Option<&str>) -> Result<Kernel> {
         names.extend(available.iter().map(ToString::to_string).filter(|name| name.contains('+')));
         format!("--kernel: there is no kernel {name:?} on this machine; there is {}", names.join(", "))
     })
-}
-
-/// One line of a prompts file in JSON.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    prompt: String,
-    #[serde(default)]
-    expected: Vec<String>,
 }
 
 /// How a prompt's text becomes ids.
@@ -154,33 +146,6 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
             Ok(encoded.with_context(|| format!("{place} {prompt:?}"))?.expecting(expected))
         })
         .collect()
-}
-
-/// The prompts of a file, each with the place to name in a message.
-fn prompts_of(file: &Path) -> Result<Vec<(String, Line)>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| {
-            let place = format!("{}, line {}:", file.display(), i + 1);
-            let parsed = if json {
-                serde_json::from_str(line)
-                    .map_err(|error| anyhow!("{place} not a prompt in JSON: {}", in_line(&error)))?
-            } else {
-                Line { prompt: line.to_owned(), expected: Vec::new() }
-            };
-            Ok((place, parsed))
-        })
-        .collect()
-}
-
-/// An error in a line of JSON by its column: the parser's own line number, always 1, would be taken for the file's.
-fn in_line(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).map_or(text.clone(), |what| format!("{what} at column {}", error.column()))
 }
 
 /// How answers are judged: by a threshold that was given, or one calibrated on this model.

@@ -1,8 +1,12 @@
 //! The commands that work on stored runs, without a model.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, bail};
+use serde::Serialize;
 
 use super::{
     args::{Format, MergeArgs, RelabelArgs},
@@ -11,12 +15,13 @@ use super::{
     output::{self, message},
 };
 use crate::{
+    coherence::Verdict,
     record::{
-        Record,
+        Record, SCHEMA,
         journal::{self, Finished},
         merge,
         output::{Inputs, Kind, Output},
-        summary,
+        summary::{self, Summary},
     },
     report::terminal::records as text,
 };
@@ -40,13 +45,47 @@ fn place(out: Option<&Path>, force: bool, runs: &[&Path]) -> Result<Option<Outpu
     out.map(|out| output::claim(out, Kind::Records, force)).transpose()
 }
 
-/// Records onto stdout in the form asked for, and into a file.
-fn show(command: &'static str, records: &[Record], format: Format, out: Option<Output>) -> Result<()> {
+/// Records as a journal has them.
+fn lines(records: &[Record]) -> Result<Vec<u8>> {
     let mut lines = Vec::new();
     for record in records {
         serde_json::to_writer(&mut lines, record)?;
         lines.push(b'\n');
     }
+    Ok(lines)
+}
+
+/// What was joined, where the records themselves are in a file.
+fn summary_of(records: &[Record], missing: Option<usize>, format: Format) -> Result<()> {
+    #[derive(Serialize)]
+    struct Joined {
+        command: &'static str,
+        schema: u32,
+        trials: usize,
+        missing: Option<usize>,
+        verdicts: BTreeMap<Verdict, usize>,
+        summary: Vec<Summary>,
+    }
+    let mut verdicts = BTreeMap::new();
+    records.iter().for_each(|record| *verdicts.entry(record.verdict).or_default() += 1);
+    let summary = summary::summaries(records);
+    match format {
+        Format::Json | Format::Jsonl => {
+            output::json(&Joined { command: "merge", schema: SCHEMA, trials: records.len(), missing, verdicts, summary })
+        }
+        Format::Text => {
+            let look = output::look();
+            let counts = verdicts.iter().map(|(&verdict, count)| format!("{} {count}", look.verdict(verdict, 0)));
+            let counts = counts.collect::<Vec<_>>().join(", ");
+            let summaries = text::summaries(&summary, look);
+            output::text(&format!("{} trials: {counts}\n{summaries}", records.len()))
+        }
+    }
+}
+
+/// Records onto stdout in the form asked for, and into a file.
+fn show(command: &'static str, records: &[Record], format: Format, out: Option<Output>) -> Result<()> {
+    let lines = lines(records)?;
     if let Some(out) = out {
         output::write(out, &lines)?;
     }
@@ -101,7 +140,13 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
     if merged.records.is_empty() {
         bail!("the journals hold no trial");
     }
-    show("merge", &merged.records, args.format, out)?;
+    match out {
+        Some(place) => {
+            output::write(place, &lines(&merged.records)?)?;
+            output::or_unread(summary_of(&merged.records, merged.missing, args.format.unwrap_or(Format::Text)))?;
+        }
+        None => show("merge", &merged.records, args.format.unwrap_or(Format::Jsonl), None)?,
+    }
     match merged.missing {
         Some(0) => {}
         Some(missing) => message(&format!("{missing} trials of the run are in none of the journals")),

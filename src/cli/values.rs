@@ -207,6 +207,8 @@ impl Values {
         if read as u64 > FILE_BYTES {
             return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 64 MiB")));
         }
+        // The mark of UTF-8 that some editors begin a file with.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         for (number, line) in text.lines().enumerate() {
             let place = format!("{}, line {}: ", path.display(), number + 1);
             let line = line.split('#').next().unwrap_or_default();

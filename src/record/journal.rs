@@ -11,7 +11,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -170,8 +171,37 @@ pub struct Finished {
 /// # Errors
 /// [`JournalError::Io`], [`JournalError::Line`], [`JournalError::Schema`], [`JournalError::End`].
 pub fn read(path: &Path) -> Result<Finished, JournalError> {
-    let bytes = fs::read(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+    let bytes = stored(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
     parse(&bytes, path)
+}
+
+/// Bytes that are read of what is no regular file, and may never end.
+const MOST_OF_A_STREAM: u64 = 256 << 20;
+/// Bytes that tell whether a file can hold results at all.
+const TELLING: u64 = 64 << 10;
+
+/// The bytes of stored results, without the mark of UTF-8 that some programs begin a file with. Of a file whose first bytes
+/// show that it holds no JSON no more is read than those, which say what is wrong.
+///
+/// # Errors
+/// What the system says; a stream that gives more than 256 MiB.
+pub(crate) fn stored(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let regular = file.metadata()?.is_file();
+    let mut bytes = Vec::new();
+    (&mut file).take(TELLING).read_to_end(&mut bytes)?;
+    if let Some(rest) = bytes.strip_prefix(b"\xef\xbb\xbf") {
+        bytes = rest.to_vec();
+    }
+    if bytes.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
+        return Ok(bytes);
+    }
+    let most = if regular { u64::MAX } else { MOST_OF_A_STREAM };
+    file.take(most).read_to_end(&mut bytes)?;
+    if !regular && bytes.len() as u64 >= MOST_OF_A_STREAM {
+        return Err(io::Error::other("it gives more than 256 MiB and is no file; write it into one first"));
+    }
+    Ok(bytes)
 }
 
 /// As [`read`], of bytes that `path` is named for.

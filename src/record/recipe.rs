@@ -82,7 +82,7 @@ impl Recipe {
     /// # Errors
     /// [`RecipeError`].
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
-        Self::parse(&std::fs::read(path)?)
+        Self::parse(&super::journal::stored(path)?)
     }
 
     /// The text of the file, one entry a line.

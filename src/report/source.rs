@@ -1,7 +1,7 @@
 //! The sources of a report: journals, and objects as `--format json` prints them.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -81,7 +81,7 @@ impl Source {
     /// # Errors
     /// [`SourceError`], for everything else that is not as it should be.
     pub fn read(path: &Path) -> Result<Self, SourceError> {
-        let bytes = fs::read(path).map_err(|source| SourceError::Io { path: path.to_owned(), source })?;
+        let bytes = journal::stored(path).map_err(|source| SourceError::Io { path: path.to_owned(), source })?;
         Self::parse(&bytes, path)
     }
 

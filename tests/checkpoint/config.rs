@@ -446,16 +446,25 @@ fn eos_tokens_of_the_generation_config_win_unless_they_are_none() {
 }
 
 #[test]
-fn eos_tokens_outside_the_vocabulary_are_refused() {
-    assert_eq!(
-        refused_with("eos_token_id", json!(96), &["eos_token_id 96"]),
-        ConfigError::EosToken { id: 96, vocab_size: 96 }
-    );
-    refused_with("eos_token_id", json!([1, 1u64 << 40]), &["eos_token_id"]);
+fn eos_tokens_outside_the_vocabulary_are_left_out_with_a_note() {
+    for (value, expected, unused) in [
+        (json!(96), vec![], vec![96]),
+        (json!([2, 49200]), vec![2], vec![49200]),
+        (json!([1, 1u64 << 40, 1, 1u64 << 40]), vec![1], vec![1 << 40]),
+    ] {
+        let checkpoint = opened(with_config(|config| config["eos_token_id"] = value));
+        assert_eq!((&checkpoint.config().eos_token_ids, &checkpoint.config().unused_eos), (&expected, &unused));
+        let [note] = checkpoint.notes() else { panic!("{:?}", checkpoint.notes()) };
+        assert!(note.contains(&unused[0].to_string()) && note.contains("left out"), "{note}");
+    }
     refused_with("eos_token_id", json!(["</s>"]), &["eos_token_id"]);
     refused_with("eos_token_id", json!(-1), &["eos_token_id"]);
-    let files = with_file(Fixture::default().files(), "generation_config.json", r#"{"eos_token_id": 1000}"#);
-    refused(files, &["generation_config.json", "1000"]);
+    let files = with_config(|config| config["eos_token_id"] = json!([2, 49200]));
+    let overridden = opened(with_file(files, "generation_config.json", r#"{"eos_token_id": [1, 1000]}"#));
+    assert_eq!((&overridden.config().eos_token_ids, &overridden.config().unused_eos), (&vec![1], &vec![1000]));
+    let files = with_config(|config| config["eos_token_id"] = json!([2, 49200]));
+    let sound = opened(with_file(files, "generation_config.json", r#"{"eos_token_id": 4}"#));
+    assert_eq!((&sound.config().eos_token_ids, sound.notes().len()), (&vec![4], 0));
 }
 
 #[test]

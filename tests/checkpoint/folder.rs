@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use lm_headroom::{
-    checkpoint::{Checkpoint, CheckpointError, Source, TensorError},
+    checkpoint::{Checkpoint, CheckpointError, Mistaken, Source, TensorError, WeightsError},
     testing::fixture::{Fixture, safetensors_file},
 };
 use serde_json::json;
@@ -158,89 +158,113 @@ fn shards_without_an_index_are_all_read() {
 }
 
 #[test]
-fn the_index_decides_which_files_make_up_the_model() {
-    let stray = safetensors_file(&Fixture { seed: 1, ..Fixture::default() }.tensors());
-    let checkpoint = opened(with_file(sharded().files(), "model.safetensors", stray));
-    assert!(checkpoint.tensors().iter().all(|tensor| SHARDS.contains(&tensor.file.as_str())));
-    assert!(checkpoint.file("model.safetensors").is_none());
-}
-
-#[test]
-fn two_shards_without_an_index_may_not_hold_the_same_tensor() {
-    let mut files = sharded().files();
-    files.remove(INDEX);
+fn two_shards_may_not_hold_the_same_tensor() {
+    let files = sharded().files();
     let again = files[SHARDS[0]].to_vec();
     let files = with_file(files, "model-extra.safetensors", again);
     let error = tensor_error(files, &[SHARDS[0], "model-extra.safetensors"]);
     assert!(matches!(error, TensorError::InTwoShards { .. }));
 }
 
+/// What a checkpoint that opens says of its index.
+#[track_caller]
+fn note(files: Files) -> String {
+    let checkpoint = opened(files);
+    let [note] = checkpoint.notes() else { panic!("one note: {:?}", checkpoint.notes()) };
+    assert!(note.contains(INDEX) && note.ends_with("the files decide"), "{note}");
+    note.clone()
+}
+
 #[test]
-fn an_index_that_names_a_path_is_refused_before_it_is_touched() {
+fn the_files_are_the_model_whatever_an_index_says() {
+    assert!(opened(sharded().files()).notes().is_empty());
+    // Left over from the model that was converted.
+    let mut files = Fixture::default().files();
+    files.insert(INDEX.to_owned(), sharded().files()[INDEX].clone());
+    assert!(note(files).contains(SHARDS[0]));
+    // Written by a tool that lists some of the tensors only.
+    let files = sharded().files();
+    let index: serde_json::Value = serde_json::from_slice(&files[INDEX]).unwrap();
+    let mut some = index.clone();
+    some["weight_map"].as_object_mut().unwrap().retain(|name, _| name.ends_with(".weight"));
+    assert!(note(with_file(files, INDEX, some.to_string())).contains("does not list"));
+    let right = index["weight_map"]["lm_head.weight"].as_str().unwrap();
+    let wrong = SHARDS.into_iter().find(|&shard| shard != right).unwrap();
+    for (files, mentions) in [
+        (reindexed("lm_head.weight", Some(wrong)), &["lm_head.weight", right, wrong][..]),
+        (reindexed("lm_head.weight", None), &["lm_head.weight", right]),
+        (reindexed("nothing.weight", Some(right)), &["nothing.weight", "no file holds"]),
+        (reindexed("lm_head.weight", Some("model-00003.safetensors")), &["model-00003.safetensors", "not there"]),
+    ] {
+        let note = note(files);
+        assert!(mentions.iter().all(|mention| note.contains(mention)), "{note}");
+    }
+    for text in ["{}", r#"{"weight_map": {}}"#, r#"{"weight_map": []}"#, r#"{"weight_map": {"a": 3}}"#, "", "{"] {
+        note(with_file(sharded().files(), INDEX, text));
+    }
+}
+
+#[test]
+fn no_file_is_looked_for_that_an_index_alone_names() {
     let outside = tempfile::tempdir().unwrap();
     write(&sharded().files(), outside.path());
     let inside = outside.path().join("inside");
     fs::create_dir(&inside).unwrap();
     let absolute = outside.path().join(SHARDS[0]).to_str().unwrap().to_owned();
     let elsewhere = format!("../{}", SHARDS[0]);
-    let names = [
-        &absolute,
-        &elsewhere,
-        "../elsewhere",
-        "..",
-        ".",
-        "",
-        "/",
-        "sub/model.safetensors",
-        "./model.safetensors",
-        "model.safetensors/",
-        "..\\elsewhere",
-        "C:model.safetensors",
-        "a\0b",
-        "a\u{1b}b",
-    ];
-    for name in names {
+    for name in [&absolute, &elsewhere, "..", "", "/", "sub/model.safetensors", "..\\elsewhere", "a\0b", "a\u{1b}b"] {
         let files = reindexed("lm_head.weight", Some(name));
-        let error = tensor_error(files.clone(), &["lm_head.weight"]);
-        assert!(matches!(error, TensorError::IndexPath { .. }), "{name:?}: {error}");
         write(&files, &inside);
-        let error = Checkpoint::open(&inside).unwrap_err();
-        assert!(matches!(error, CheckpointError::Tensors(TensorError::IndexPath { .. })), "{name:?}: {error}");
+        let checkpoint = Checkpoint::open(&inside).unwrap();
+        assert!(checkpoint.tensors().iter().all(|tensor| SHARDS.contains(&tensor.file.as_str())), "{name:?}");
+        assert!(!checkpoint.notes()[0].contains(char::is_control), "{name:?}");
     }
 }
 
 #[test]
-fn an_index_that_names_a_file_which_is_not_there_is_refused() {
-    let error =
-        tensor_error(reindexed("lm_head.weight", Some("model-00003.safetensors")), &["model-00003.safetensors"]);
-    assert_eq!(error, TensorError::MissingShard { file: "model-00003.safetensors".to_owned() });
+fn a_shard_that_is_missing_is_named_by_its_index() {
+    for gone in SHARDS {
+        let mut files = sharded().files();
+        files.remove(gone);
+        let error = refused(files, &[gone, "not there", "fetch the checkpoint again"]);
+        assert!(matches!(error, CheckpointError::Incomplete { .. }), "{error}");
+    }
 }
 
 #[test]
-fn an_index_and_its_files_agree_on_every_tensor() {
-    let files = sharded().files();
-    let index: serde_json::Value = serde_json::from_slice(&files[INDEX]).unwrap();
-    let right = index["weight_map"]["lm_head.weight"].as_str().unwrap();
-    let wrong = SHARDS.into_iter().find(|&shard| shard != right).unwrap();
+fn a_pointer_of_git_lfs_and_a_web_page_are_named() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", INDEX] {
+        let error = refused(with_file(Fixture::default().files(), name, pointer), &[name, "Git LFS pointer", "git lfs pull"]);
+        assert!(matches!(error, CheckpointError::Mistaken { what: Mistaken::LfsPointer, .. }), "{error}");
+        for page in ["<!DOCTYPE html>\n<html>", "\u{feff}\n <HTML lang=en>", "<?xml version=\"1.0\"?><Error>"] {
+            let error = refused(with_file(Fixture::default().files(), name, page), &[name, "web page"]);
+            assert!(matches!(error, CheckpointError::Mistaken { what: Mistaken::WebPage, .. }), "{error}");
+        }
+    }
+}
 
-    let error = tensor_error(reindexed("lm_head.weight", Some(wrong)), &["lm_head.weight", right, wrong]);
-    assert!(matches!(error, TensorError::Elsewhere { .. }));
-    let error = tensor_error(reindexed("lm_head.weight", None), &["lm_head.weight", right]);
-    assert!(matches!(error, TensorError::Unlisted { .. }));
-    let error = tensor_error(reindexed("nothing.weight", Some(right)), &["nothing.weight", right]);
-    assert!(matches!(error, TensorError::NotInShard { .. }));
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_not_taken_for_a_file_that_is_not_meant_to_be() {
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", INDEX] {
+        let folder = tempfile::tempdir().unwrap();
+        write(&Fixture::default().files(), folder.path());
+        let _ = fs::remove_file(folder.path().join(name));
+        std::os::unix::fs::symlink("../../blobs/gone", folder.path().join(name)).unwrap();
+        let error = Checkpoint::open(folder.path()).unwrap_err();
+        assert!(matches!(&error, CheckpointError::Io { path, .. } if path.ends_with(name)), "{error}");
+        assert!(error.to_string().contains("a link to ../../blobs/gone"), "{error}");
+    }
 }
 
 #[test]
-fn an_index_without_a_weight_map_is_refused() {
-    for text in ["{}", r#"{"weight_map": {}}"#, r#"{"weight_map": []}"#, r#"{"weight_map": {"a": 3}}"#] {
-        let error = tensor_error(with_file(sharded().files(), INDEX, text), &[INDEX]);
-        assert!(matches!(error, TensorError::IndexMap { .. }), "{text}");
-    }
-    for text in ["", "{", r#"{"weight_map": {"a": "b", "a": "c"}}"#] {
-        let error = tensor_error(with_file(sharded().files(), INDEX, text), &[INDEX]);
-        assert!(matches!(error, TensorError::IndexJson(_)), "{text}");
-    }
+fn a_head_that_is_missing_says_which_key_ties_it() {
+    let mut tensors = Fixture::default().tensors();
+    tensors.retain(|name, _| !name.starts_with("lm_head."));
+    let files = with_file(Fixture::default().files(), "model.safetensors", safetensors_file(&tensors));
+    let error = refused(files, &["lm_head.weight", "`tie_word_embeddings` must be true"]);
+    assert!(matches!(error, CheckpointError::Weights(WeightsError::NoHead { .. })), "{error}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use lm_headroom::{
 };
 use serde_json::{Value, json};
 
-use super::{Files, bad_input::refused, file, folder, path};
+use super::{Files, bad_input::refused, file, folder, path, run};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -131,8 +131,7 @@ fn overlapping_and_repeated_tensors_are_named() {
         }),
         &["`lm_head.scales` twice", WEIGHTS],
     );
-    let mut files = Fixture { shards: 2, ..Fixture::default() }.files();
-    files.remove(INDEX);
+    let files = Fixture { shards: 2, ..Fixture::default() }.files();
     let second = files["model-00002-of-00002.safetensors"].to_vec();
     refused_files(&with(files, "model-00003.safetensors", second), &["both", "model-00003.safetensors", "tensor `"]);
 }
@@ -161,16 +160,17 @@ fn missing_unknown_and_mis_shaped_tensors_are_named() {
 }
 
 #[test]
-fn an_index_reaches_no_file_outside_the_folder() {
-    for elsewhere in ["../elsewhere", "/etc/passwd", "a/b.safetensors", "..", ""] {
-        let files = with_index(|index| index["weight_map"]["lm_head.scales"] = json!(elsewhere));
-        refused_files(&files, &[INDEX, "lm_head.scales", elsewhere]);
+fn what_an_index_says_otherwise_than_the_files_is_told_and_decides_nothing() {
+    for elsewhere in ["../elsewhere", "/etc/passwd", "model-00009-of-00002.safetensors", "", "\u{1b}[2J\n"] {
+        let folder = folder(&with_index(|index| index["weight_map"]["lm_head.scales"] = json!(elsewhere)));
+        let args = ["probe", "clean", "--prompt-ids", "1", "--max-tokens", "1", "--threshold", "9", "--model", path(&folder)];
+        let run = run(&args).exits(0);
+        assert!(run.stderr.starts_with("headroom: model.safetensors.index.json names "), "{}", run.stderr);
+        assert!(run.stderr.ends_with("the files decide\n") && run.stderr.lines().count() == 1, "{}", run.stderr);
     }
-    let files = with_index(|index| index["weight_map"]["lm_head.scales"] = json!("model-00009-of-00002.safetensors"));
-    refused_files(&files, &[INDEX, "model-00009-of-00002.safetensors", "not there"]);
-    // What a file says does not reach the terminal as it is.
-    let files = with_index(|index| index["weight_map"]["lm_head.scales"] = json!("\u{1b}[2J\n"));
-    refused_files(&files, &[INDEX, "lm_head.scales"]);
+    let folder = folder(&with_config(|config| config["eos_token_id"] = json!([2, 49200])));
+    let run = run(&["inspect", "--model", path(&folder)]).exits(0);
+    assert!(run.stderr.contains("[49200]") && run.stderr.contains("left out"), "{}", run.stderr);
 }
 
 #[test]

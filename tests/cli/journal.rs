@@ -102,9 +102,15 @@ fn shards_are_disjoint_and_merge_to_the_whole_run() {
     }
     let merged = file(&place, "merged.jsonl");
     let order = [shards[2].as_str(), &shards[0], &shards[1]];
-    let run = run(&[&["merge"], &order[..], &["--out", &merged]].concat()).exits(0);
+    let run = run(&[&["merge"], &order[..]].concat()).exits(0);
     assert_eq!((count, run.stderr.as_str()), (4, ""));
+    // With an output the records are in it, and stdout has what they add up to.
+    let to_file = super::run(&[&["merge"], &order[..], &["--out", &merged]].concat()).exits(0);
     assert_eq!(run.stdout, fs::read_to_string(&merged).expect("a file"));
+    assert!(to_file.stdout.starts_with("4 trials: HEALTHY ") && !to_file.stdout.contains('{'), "{}", to_file.stdout);
+    let json = super::run(&[&["merge"], &order[..], &["--out", &merged, "--format", "json"]].concat()).exits(0).json();
+    assert_eq!((&json["command"], &json["trials"], &json["missing"]), (&"merge".into(), &4.into(), &0.into()));
+    assert!(json["records"].is_null() && json["summary"].as_array().expect("a list").len() == 4, "{json}");
     let in_order: Vec<Object> = records(&run.stdout).iter().map(|record| without(record, &[])).collect();
     assert_eq!(in_order, sorted(&whole.stdout));
     // Counted from 0, shards are disjoint, too.

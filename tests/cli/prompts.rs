@@ -1,8 +1,10 @@
 //! What can be asked, in all its forms.
 
+use std::{io::Write, process::Stdio};
+
 use serde_json::{Value, json};
 
-use super::{Object, file, folder, path, records_of, run, speaking, unsigned};
+use super::{Object, bad_input::refused, file, finished, folder, path, program, records_of, run, speaking, unsigned};
 use lm_headroom::testing::fixture::Fixture;
 
 fn texts<'a>(records: &'a [Object], key: &str) -> Vec<&'a str> {
@@ -107,4 +109,84 @@ fn a_checkpoint_with_a_tokenizer_is_asked_with_text() {
     assert_eq!(unsigned(&record["prompt_ids"]), b"s:au:!#".map(id));
     let raw = &clean(&["--model", path(&folder), "--prompt", "!# ", "--raw"])[0];
     assert_eq!(unsigned(&raw["prompt_ids"]), [0, 2, 94]);
+}
+
+#[test]
+fn the_mark_of_utf_8_belongs_to_no_prompt() {
+    for (name, contents) in [
+        ("p.txt", "\u{feff}What is 2+2?\n"),
+        ("p.jsonl", "\u{feff}{\"prompt\": \"What is 2+2?\"}\n"),
+        ("p.ndjson", "\u{feff}{\"prompt\": \"What is 2+2?\"}\n"),
+        ("p.json", "\u{feff}[{\"prompt\": \"What is 2+2?\"}]"),
+        ("p.JSON", "[\"What is 2+2?\"]"),
+    ] {
+        let (_folder, file) = file(name, contents);
+        let marked = &records_of(&["probe", "shift:0", "--max-tokens", "2", "--prompts", &file])[0];
+        let plain = &records_of(&["probe", "shift:0", "--max-tokens", "2"])[0];
+        assert_eq!(super::without(marked, &[]), super::without(plain, &[]), "{name}");
+    }
+    let (_folder, values) = file("v.txt", "\u{feff}1,2\n");
+    let args = ["sweep", "--family", "shift", "--max-tokens", "1", "--values", &format!("@{values}")];
+    assert_eq!(records_of(&args).len(), 2);
+    let (_folder, recipe) = file("r.json", "\u{feff}{\"schema\":1,\"recipe\":[{\"edit\":\"shift:1\"}]}");
+    assert_eq!(records_of(&["replay", &recipe, "--max-tokens", "1"]).len(), 1);
+}
+
+#[test]
+fn a_list_in_json_is_read_as_one_and_other_kinds_of_files_are_refused_by_name() {
+    let list = r#"["Hello!", {"prompt": "What is 2+2?", "expected": ["is 4."]},
+        {"prompt": "two\nlines"}]"#;
+    let (_folder, stored) = file("p.json", list);
+    let records = records_of(&["probe", "clean", "--prompts", &stored]);
+    assert_eq!(texts(&records, "prompt"), ["Hello!", "What is 2+2?", "two\nlines"]);
+    assert_eq!(records[1]["expected"], "right");
+    for (contents, mentions) in [
+        ("{\"prompt\": \"x\"}", &["not a list of prompts"][..]),
+        ("What is 2+2?", &["not a list of prompts", "line 1"]),
+        ("[\"x\", {\"prompts\": \"x\"}]", &["entry 2", "`prompts`"]),
+        ("[\"x\", 3]", &["entry 2"]),
+        ("[]", &["no prompt"]),
+    ] {
+        let (_folder, broken) = file("p.json", contents);
+        refused(&["--prompts", &broken], &[&[broken.as_str()], mentions].concat());
+    }
+    for kind in ["csv", "YAML", "tsv", "parquet", "gz"] {
+        let (_folder, other) = file(&format!("p.{kind}"), "What is 2+2?\n");
+        refused(&["--prompts", &other], &[&other, &kind.to_lowercase(), ".jsonl"]);
+    }
+    let (_folder, wide) = file("p.txt", b"\xff\xfeW\0h\0a\0t\0");
+    refused(&["--prompts", &wide], &[&wide, "UTF-16", "UTF-8"]);
+}
+
+#[test]
+fn prompts_come_from_standard_input() {
+    let given = |text: &str| {
+        let args = ["probe", "clean", "--max-tokens", "2", "--format", "jsonl", "--prompts", "-"];
+        let mut child =
+            program(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+        finished(&args, child.wait_with_output().expect("it ends"))
+    };
+    for text in [
+        "Hello!\nWhat is 2+2?\n",
+        "\u{feff}Hello!\r\n\r\nWhat is 2+2?",
+        "{\"prompt\": \"Hello!\"}\n{\"prompt\": \"What is 2+2?\"}\n",
+        "[\"Hello!\", {\"prompt\": \"What is 2+2?\"}]",
+    ] {
+        let records = given(text).exits(0).records();
+        assert_eq!(texts(&records, "prompt"), ["Hello!", "What is 2+2?"], "{text}");
+    }
+    assert!(given("").exits(2).stderr.contains("holds no prompt"));
+    assert!(given("{\"prompt\": 3}\n").exits(2).stderr.contains("standard input, line 1"));
+}
+
+#[test]
+fn a_prompt_may_begin_with_a_hyphen() {
+    for prompt in ["-5 plus 3 is?", "-", "--help me", "\u{2d}-"] {
+        let records = clean(&["--prompt", prompt]);
+        assert_eq!(texts(&records, "prompt"), [prompt]);
+    }
+    let with_system = clean(&["--system", "- be brief", "--prompt", "-1?"]);
+    assert_eq!(texts(&with_system, "prompt"), ["-1?"]);
+    assert_ne!(with_system[0]["prompt_ids"], clean(&["--prompt", "-1?"])[0]["prompt_ids"]);
 }

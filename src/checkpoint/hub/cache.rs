@@ -14,10 +14,7 @@ use std::{
 };
 
 use super::{
-    super::{
-        CONFIG,
-        tensors::{INDEX, Index, shard_names},
-    },
+    super::{CONFIG, tensors::shard_names},
     name::{HubModel, is_commit},
 };
 
@@ -54,25 +51,17 @@ impl ModelCache {
         if !folder.join(CONFIG).is_file() {
             return Err(CONFIG.to_owned());
         }
-        let index = match fs::read(folder.join(INDEX)) {
-            Ok(bytes) => Some(Index::parse(&bytes).map_err(|error| format!("a sound index ({error})"))?),
-            Err(_) => None,
-        };
         let listing = names(&folder).map_err(|error| format!("a readable snapshot ({error})"))?;
-        let shards = shard_names(index.as_ref(), listing.iter().map(String::as_str));
+        let shards = shard_names(listing.iter().map(String::as_str));
         if shards.is_empty() {
             return Err("model.safetensors".to_owned());
         }
-        match shards.iter().find(|shard| !folder.join(shard).is_file()) {
-            Some(shard) => Err((*shard).to_owned()),
-            // Without the index nothing but the names tells how many files there should be.
-            None if index.is_none()
-                && shards.iter().any(|shard| siblings(shard).is_some_and(|n| n != shards.len())) =>
-            {
-                Err(format!("{INDEX} or some of the files beside {}", shards.first().expect("not empty")))
-            }
-            None => Ok(commit),
+        if let Some(shard) = shards.iter().find(|shard| !folder.join(shard).is_file()) {
+            return Err((*shard).to_owned());
         }
+        // Nothing but the names tells how many files there should be.
+        let missing = shards.iter().find_map(|shard| siblings(shard)?.find(|name| !shards.contains(name.as_str())));
+        missing.map_or(Ok(commit), Err)
     }
 }
 
@@ -85,7 +74,11 @@ fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// How many files there are, as `model-00001-of-00004.safetensors` says.
-fn siblings(shard: &str) -> Option<usize> {
-    shard.strip_suffix(".safetensors")?.rsplit_once("-of-")?.1.parse().ok()
+/// The names of all files that belong together, as `model-00001-of-00004.safetensors` says of four.
+fn siblings(shard: &str) -> Option<impl Iterator<Item = String>> {
+    let (start, end) = shard.rsplit_once("-of-")?;
+    let (stem, number) = start.rsplit_once('-')?;
+    let (count, width): (u64, usize) = (end.strip_suffix(".safetensors")?.parse().ok()?, number.len());
+    let (stem, end) = (stem.to_owned(), end.to_owned());
+    Some((1..=count).map(move |number| format!("{stem}-{number:0width$}-of-{end}")))
 }

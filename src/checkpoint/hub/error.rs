@@ -2,8 +2,6 @@
 
 use std::{error::Error, io, path::PathBuf, time::Duration};
 
-use super::super::tensors::TensorError;
-
 /// Why a model could not be obtained from the hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -109,14 +107,6 @@ pub enum HubError {
         id: String,
         /// The name, shortened.
         name: String,
-    },
-    /// The index of the safetensors files breaks a rule.
-    #[error("{id}: {error}")]
-    Index {
-        /// `org/name`.
-        id: String,
-        /// The rule.
-        error: Box<TensorError>,
     },
     /// The hub answers with another status.
     #[error(

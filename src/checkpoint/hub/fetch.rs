@@ -1,17 +1,16 @@
 //! A model from the hub into the cache.
 
-use std::{collections::BTreeSet, fs, thread};
+use std::{collections::BTreeSet, thread};
 
 use super::{
     super::{
         CONFIG, OPTIONAL,
         json::shortened,
-        tensors::{INDEX, Index, shard_names},
+        tensors::shard_names,
     },
     HubError, HubModel, HubSettings, Progress, SPECIAL_TOKENS, Snapshot,
     cache::ModelCache,
     client::Client,
-    store::disk,
     transfer::{Transfer, asked_for},
 };
 
@@ -53,20 +52,10 @@ pub(super) fn fetch(
     for file in [CONFIG, SPECIAL_TOKENS].into_iter().chain(OPTIONAL).filter(|file| listed.contains(file)) {
         fetch(file)?;
     }
-    let index = if listed.contains(INDEX) {
-        let path = folder.join(INDEX);
-        let bytes = fs::read(&path).map_err(disk(&path))?;
-        Some(Index::parse(&bytes).map_err(|error| HubError::Index { id: model.id().to_owned(), error: error.into() })?)
-    } else {
-        None
-    };
-    let plain = listed.iter().copied().filter(|name| !name.contains(['/', '\\', ':']));
-    let shards = shard_names(index.as_ref(), plain);
+    // Whatever an index says: the files are the model.
+    let shards = shard_names(listed.iter().copied().filter(|name| !name.contains(['/', '\\', ':'])));
     if shards.is_empty() {
         return Err(lacking("model*.safetensors"));
-    }
-    if let Some(shard) = shards.iter().find(|shard| !listed.contains(*shard)) {
-        return Err(lacking(shard));
     }
     for shard in shards {
         fetch(shard)?;

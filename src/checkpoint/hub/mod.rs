@@ -7,8 +7,8 @@
 //! Either way the commit is known, for the record of a run. Whatever asks the hub is compiled with the feature `hub`
 //! alone: without it a model comes from the cache, and one that is not there is [`HubError::WithoutClient`].
 //!
-//! A pull fetches what a checkpoint is read from: the configuration, the tokenizer, the chat template, and
-//! the weights that the index names, or every `model*.safetensors` where there is no index. Weights come
+//! A pull fetches what a checkpoint is read from: the configuration, the tokenizer, the chat template, and every
+//! `model*.safetensors`. Weights come
 //! last and the name of the revision after them, so that an interrupted pull is never taken for a model.
 //!
 //! # What hf-hub does, and what it does not

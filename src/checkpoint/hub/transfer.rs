@@ -11,7 +11,7 @@ use std::{
 use ring::digest;
 
 use super::{
-    super::tensors::INDEX,
+    super::index::INDEX,
     HubError, HubSettings, Progress,
     cache::ModelCache,
     client::{Answer, Client, Location, network},

@@ -147,7 +147,8 @@ pub fn any_files(files: Files, reached: &mut Reached) -> LawResult {
             reached.one(match error {
                 CheckpointError::Config { .. } => "config",
                 CheckpointError::Tensors(_) => "tensors",
-                CheckpointError::Weights(_) => "weights",
+                CheckpointError::Weights(_) | CheckpointError::Incomplete { .. } => "weights",
+                CheckpointError::Mistaken { .. } => "mistaken",
                 CheckpointError::NoConfig { .. } | CheckpointError::NoWeights { .. } => "incomplete",
                 other => {
                     claim!(LAW, false, "files in memory have no errors of the file system", "{other}");
