@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Trials that are run together at first. No result depends on it.
-const FIRST_BATCH: usize = 64;
+const FIRST_BATCH: usize = 16;
 /// Trials that are run together at most: enough to fill the kernels' tiles.
 const LARGEST_BATCH: usize = 512;
 /// Trials that are run together at least, however long they take, so that they share what is read of the model.
