@@ -8,11 +8,11 @@ use crate::{
         digest::head_digest,
         hub::{HubError, ModelName, ModelNameError},
     },
+    child::Program,
     kernels::Kernel,
     model::{AnyBody, Backend, Cpu, Projection},
     quant::MatrixRef,
     team::Team,
-    child::Program,
     tokenizer::{Apart, Tokenizer, TokenizerError, TokenizerFiles, check_ids},
     trial::{Task, Trials, Tying},
 };

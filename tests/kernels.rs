@@ -6,9 +6,9 @@
 use lm_headroom::{
     checkpoint::Checkpoint,
     edit::Plan,
-    kernels::{Activations, Kernel, Pass, Product, multiply},
+    kernels::{Activations, Kernel, Pass, Paths, Product, multiply},
     model::{CpuProjection, Decoder},
-    quant::{FloatType, Layout, MatrixRef, WeightsRef},
+    quant::{FloatType, Format, Layout, MatrixBuf, MatrixRef, Tensor, WeightsRef},
     random::SplitMix64,
     team::Team,
     testing::{
@@ -105,6 +105,66 @@ impl Drawn {
         let (weight, scales, biases) =
             (&self.weight[self.skip..], &self.scales[self.skip..], &self.biases[self.skip..]);
         MatrixRef::new(self.layout, weight, scales, Some(biases)).expect("a matrix")
+    }
+}
+
+/// A head of such a layout whose numbers are ordinary, but for one row of scales that are as large as can be, and in a format with
+/// codes that are NaN for two rows that have some.
+fn head_of(layout: Layout, seed: u64) -> MatrixBuf {
+    let (mut head, mut random) = (MatrixBuf::random(layout, seed), SplitMix64(seed));
+    let (scale_type, last) = (layout.scale_type(), layout.rows() - 1);
+    for tensor in [Tensor::Scales, Tensor::Biases] {
+        let row_bytes = layout.row_bytes(tensor);
+        let Some(part) = head.part_mut(tensor) else { continue };
+        for number in part.chunks_exact_mut(scale_type.size()) {
+            number.copy_from_slice(&encode(scale_type, (random.unit() - 0.3) * 0.2));
+        }
+        if scale_type == FloatType::E8m0 {
+            part[last * row_bytes..].fill(248);
+        }
+    }
+    if layout.format() == Format::MXFP8 {
+        let row_bytes = layout.weight_row_bytes();
+        let (rows, weight) = (layout.rows(), head.part_mut(Tensor::Weight).expect("every format has codes"));
+        for code in weight.iter_mut().filter(|code| **code & 0x7f == 0x7f) {
+            *code ^= 0x10;
+        }
+        weight[rows / 2 * row_bytes + 5] = 0x7f;
+        weight[row_bytes - 1] = 0xff;
+    }
+    head
+}
+
+#[test]
+fn every_format_gives_the_bits_of_the_specification_on_every_path() {
+    let kernels = kernels();
+    for format in Format::all() {
+        let group = format.group_size();
+        for &scale_type in format.scale_types() {
+            let mut reached = Reached::default();
+            // So few columns that rows are short and whole groups; parts of a panel that are not as long as each other; streams.
+            let long = (8 * 1024_usize / format.width().bits()).next_multiple_of(128);
+            for (rows, cols, vectors) in
+                [(13, 3 * group, 1), (37, 5 * group, 7), (6, 11 * 128, 1), (9, 11 * 128, 13), (70, long, 1)]
+            {
+                let layout = Layout::new(rows, cols, format, scale_type).expect("a layout");
+                let x = oracle::vectors(vectors * cols, 7);
+                let head = head_of(layout, 11);
+                let shifts = if rows == 70 { &[0, 0x9abc_def1][..] } else { &[0, 1, 0x9abc_def1][..] };
+                oracle::products(&head, shifts, &x, true, &mut reached).unwrap_or_else(|wrong| panic!("{wrong}"));
+            }
+            let common = format.has_biases() && matches!(format.width().bits(), 4 | 8);
+            let floats_of_8_bits = format == Format::MXFP8;
+            for kernel in kernels.iter().filter(|kernel| **kernel != Kernel::SCALAR) {
+                let mut paths = vec!["registers", "panel", "panel in parts"];
+                paths.extend(kernel.paths().contains(Paths::STREAM).then_some("stream"));
+                paths.extend((!common).then_some("copied"));
+                paths.extend(floats_of_8_bits.then_some(["NaN codes", "specified"]).into_iter().flatten());
+                let classes: Vec<String> = paths.iter().map(|path| format!("{path} by {}", kernel.name())).collect();
+                let classes: Vec<&str> = classes.iter().map(String::as_str).collect();
+                reached.require(&classes).unwrap_or_else(|missing| panic!("{format} {scale_type:?}: {missing}"));
+            }
+        }
     }
 }
 

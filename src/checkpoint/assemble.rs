@@ -135,7 +135,8 @@ pub enum WeightsError {
 pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>) -> Result<ModelWeights, WeightsError> {
     let (architecture, names) = (&config.architecture, &config.family.tensors);
     let (hidden, vocab, tied) = (architecture.hidden_size, architecture.vocab_size, architecture.tied);
-    let mut parts = Parts { names, hidden, tied, quantization: &config.quantization, tensors };
+    let mut parts =
+        Parts { names, hidden, tied, quantization: &config.quantization, tensors, formats: BTreeMap::new() };
     parts.drop_what_mlx_lm_drops();
 
     let embed_tokens = parts.matrix(names.embed_tokens, vocab, hidden)?;
@@ -161,8 +162,9 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
             Weights::Dense(_) => return Err(not_quantized()),
         }
     };
+    let formats = std::mem::take(&mut parts.formats);
     parts.finish()?;
-    Ok(ModelWeights { embed_tokens, layers, norm, lm_head })
+    Ok(ModelWeights { embed_tokens, layers, norm, lm_head, formats })
 }
 
 /// The tensors that nothing has asked for yet.
@@ -172,6 +174,8 @@ struct Parts<'a> {
     tied: bool,
     quantization: &'a Quantization,
     tensors: BTreeMap<String, StoredTensor>,
+    /// Of the matrices so far.
+    formats: BTreeMap<String, String>,
 }
 
 impl Parts<'_> {
@@ -245,10 +249,12 @@ impl Parts<'_> {
                     Some(Override::Quantized | Override::Dense) => self.quantization.format,
                     None => self.format_of_tensors(module, rows, cols)?,
                 };
+                self.formats.insert(module.to_owned(), format.to_string());
                 self.quantized(module, rows, cols, format).map(Weights::Quantized)
             }
             (_, false) => {
                 let (float_type, data) = self.floats(&format!("{module}.weight"), &[rows, cols], None)?;
+                self.formats.insert(module.to_owned(), float_type.name().to_owned());
                 let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
                 Dense::new(rows, cols, float_type, data).map(Weights::Dense).map_err(failed)
             }

@@ -50,6 +50,7 @@ impl StoredTensor {
     pub(super) fn info(&self, name: &str) -> TensorInfo {
         let dtype = match self.dtype {
             Dtype::U32 => "uint32".to_owned(),
+            Dtype::U8 => "uint8".to_owned(),
             Dtype::F16 => "float16".to_owned(),
             Dtype::BF16 => "bfloat16".to_owned(),
             Dtype::F32 => "float32".to_owned(),

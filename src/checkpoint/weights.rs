@@ -1,5 +1,7 @@
 //! The weights of a model, as views into the files that hold them.
 
+use std::collections::BTreeMap;
+
 use super::bytes::Bytes;
 use crate::quant::FloatType;
 use crate::quant::{self, Matrix};
@@ -81,6 +83,9 @@ pub struct ModelWeights {
     pub norm: Vector,
     /// `[vocab_size, hidden_size]`; `None` where the embedding is also the head.
     pub lm_head: Option<Quantized>,
+    /// How each matrix is stored, by the name of its module: the name of a format or of a type, such as `affine-4-g64`, `mxfp4` or
+    /// `bfloat16`.
+    pub formats: BTreeMap<String, String>,
 }
 
 impl ModelWeights {

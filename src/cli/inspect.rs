@@ -1,6 +1,6 @@
 //! `inspect`: what the checkpoint holds, without reading its weights.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ fn bytes(subject: &Subject) -> (u64, u64) {
     let head = head.parts().map(|(_, part)| part.len() as u64).sum();
     let size = |dtype: &str| match dtype {
         "uint32" | "float32" => 4,
+        "uint8" => 1,
         _ => 2,
     };
     let all: u64 =
@@ -59,6 +60,21 @@ fn quantization(subject: &Subject) -> Value {
         };
     }
     object
+}
+
+/// Formats of matrices, the most frequent first: each with the module where only one has it, and else with how many do.
+fn formats(of_modules: &BTreeMap<String, String>) -> String {
+    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (module, format) in of_modules {
+        modules.entry(format).or_default().push(module);
+    }
+    let mut modules: Vec<(&str, Vec<&str>)> = modules.into_iter().collect();
+    modules.sort_by_key(|(_, modules)| std::cmp::Reverse(modules.len()));
+    let text = |(format, modules): &(&str, Vec<&str>)| match modules[..] {
+        [module] => format!("{format} ({})", plain(module)),
+        _ => format!("{format} ({} matrices)", modules.len()),
+    };
+    modules.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 fn object(subject: &Subject, digests: bool) -> Value {
@@ -82,7 +98,9 @@ fn object(subject: &Subject, digests: bool) -> Value {
         "eos_token_ids": subject.eos(),
         "tied": architecture.tied,
         "head": checkpoint.head_name(),
+        "head_format": subject.head().layout().format().to_string(),
         "quantization": quantization(subject),
+        "formats": checkpoint.weights().formats,
         "first_words": first_words(subject),
         "tensors": tensors,
         "memory": {"tensor_bytes": tensor_bytes, "head_bytes": head_bytes},
@@ -126,6 +144,7 @@ fn text(subject: &Subject, digests: bool) -> String {
     );
     _ = writeln!(out, "{} tensors, {:.1} MiB; the head {:.1} MiB", checkpoint.tensors().len(), mib(all), mib(head));
     _ = writeln!(out, "quantization {}", quantization(subject));
+    _ = writeln!(out, "formats {}", formats(&checkpoint.weights().formats));
     _ = writeln!(out, "head {}, first packed words {:?}", checkpoint.head_name(), first_words(subject));
     if digests {
         _ = writeln!(out, "model digest {}", checkpoint.model_digest());

@@ -77,7 +77,8 @@ pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     interrupt::catch();
     let located = ModelName::parse(&args.model)?.locate(&mut Download::default())?;
     // Only the model inside is trusted with this process. A child for any other starts while the checkpoint is opened.
-    let child = located.folder.as_ref().map(|_| Apart::start(&Program::this()?).map_err(anyhow::Error::from)).transpose()?;
+    let child =
+        located.folder.as_ref().map(|_| Apart::start(&Program::this()?).map_err(anyhow::Error::from)).transpose()?;
     let checkpoint =
         subject::open(located.folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
     checkpoint.notes().iter().for_each(|note| message(note));
@@ -177,15 +178,14 @@ pub(super) fn introduction(subject: &Subject) -> String {
         (true, true) => ", shared with the embedding",
     };
     format!(
-        "{}{revision}: {}, {} layers, hidden {}\nlm_head {} x {}, {} bits, group_size {}{tied}; {}, {} threads\n",
+        "{}{revision}: {}, {} layers, hidden {}\nlm_head {} x {}, {}{tied}; {}, {} threads\n",
         plain(subject.name()),
         config.family.model_type,
         config.architecture.layers.len(),
         config.architecture.hidden_size,
         layout.rows(),
         layout.cols(),
-        layout.bits(),
-        layout.group_size(),
+        layout.described(),
         subject.backend().kernel(),
         subject.team().threads(),
     )

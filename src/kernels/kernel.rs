@@ -123,6 +123,7 @@ impl Kernel {
             InstructionSet::Neon => Paths::EIGHT_ROWS,
         };
         paths = paths | Paths::REGISTERS | Paths::PANEL | Paths::PANEL_IN_PARTS | Paths::DENSE;
+        paths = paths | Paths::COPIED | Paths::NAN_CODES | Paths::SPECIFIED;
         if self.streams {
             paths = paths | Paths::STREAM;
         }

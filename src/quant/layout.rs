@@ -156,6 +156,12 @@ impl Layout {
             Tensor::Scales | Tensor::Biases => self.scale_type.bits(),
         }
     }
+    /// The format for people: `4 bits, group_size 64`, and its name where codes are floats.
+    pub fn described(&self) -> String {
+        let format = self.format;
+        let name = if format.has_biases() { String::new() } else { format!(", {format}") };
+        format!("{} bits, group_size {}{name}", self.bits(), self.group_size())
+    }
     /// The same layout with another number of rows.
     pub const fn with_rows(self, rows: usize) -> Self {
         Self { rows, ..self }

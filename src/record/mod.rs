@@ -75,6 +75,9 @@ pub struct ModelFacts {
     pub bits: usize,
     /// Columns of a group of the head.
     pub group_size: usize,
+    /// Name of the head's format, such as `affine-6-g64` or `mxfp4`. Older records do not have it: theirs are affine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
     /// Whether embedding and head are one matrix in the checkpoint.
     pub tied: bool,
 }

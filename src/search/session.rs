@@ -482,6 +482,7 @@ fn facts(
             vocab_size: layout.rows(),
             bits: layout.bits(),
             group_size: layout.group_size(),
+            format: Some(layout.format().to_string()),
             tied: subject.checkpoint().weights().lm_head.is_none(),
         },
         machine: machine(),

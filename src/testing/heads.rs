@@ -125,25 +125,19 @@ struct Stored {
     biases: Option<Vec<String>>,
 }
 
-const SCALE_TYPES: [(&str, FloatType); 5] = [
-    ("float16", FloatType::F16),
-    ("bfloat16", FloatType::Bf16),
-    ("float32", FloatType::F32),
-    ("e8m0", FloatType::E8m0),
-    ("e4m3", FloatType::E4m3),
-];
+/// All types that scales have.
+const SCALE_TYPES: [FloatType; 5] = [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::E8m0, FloatType::E4m3];
 
 impl Serialize for MatrixBuf {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let layout = self.layout();
         let rows = |part: &Vec<u8>| part.chunks(part.len() / layout.rows()).map(hex).collect();
-        let name = SCALE_TYPES.iter().find(|(_, known)| *known == layout.scale_type()).expect("all are listed").0;
         let stored = Stored {
             cols: layout.cols(),
             bits: layout.bits(),
             group_size: layout.group_size(),
             mode: layout.format().codes().are_floats().then(|| layout.format().mode().to_owned()),
-            scale_type: name.to_owned(),
+            scale_type: layout.scale_type().name().to_owned(),
             weight: rows(self.weight()),
             scales: rows(self.scales()),
             biases: self.biases().map(rows),
@@ -155,9 +149,8 @@ impl Serialize for MatrixBuf {
 impl<'de> Deserialize<'de> for MatrixBuf {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::deserialize(deserializer)?;
-        let known = SCALE_TYPES.iter().find(|(name, _)| *name == stored.scale_type);
-        let (_, scale_type) =
-            known.ok_or_else(|| D::Error::custom(format!("no scale_type {:?}", stored.scale_type)))?;
+        let known = SCALE_TYPES.iter().find(|known| known.name() == stored.scale_type);
+        let scale_type = known.ok_or_else(|| D::Error::custom(format!("no scale_type {:?}", stored.scale_type)))?;
         let format = match &stored.mode {
             None => Format::affine(stored.bits, stored.group_size).map_err(D::Error::custom)?,
             Some(mode) => {

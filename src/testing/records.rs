@@ -56,6 +56,7 @@ pub(crate) fn record() -> Record {
                 vocab_size: 96,
                 bits: 4,
                 group_size: 32,
+                format: Some("affine-4-g32".to_owned()),
                 tied: false,
             },
             machine: String::new(),

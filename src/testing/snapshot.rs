@@ -51,13 +51,7 @@ pub fn sheet(subject: &Subject, prompts: &[Prompt], max_tokens: usize) -> Result
     line(format!("revision  {}", subject.revision().unwrap_or("-")));
     line(format!("digest    {}", first.model_digest));
     line(format!("head      {}", first.head_digest));
-    line(format!(
-        "          {} x {}, {} bits, group_size {}",
-        layout.rows(),
-        layout.cols(),
-        layout.bits(),
-        layout.group_size()
-    ));
+    line(format!("          {} x {}, {}", layout.rows(), layout.cols(), layout.described()));
     line(format!("suite     {} prompts, {} shifts", prompts.len(), seed::SHIFTS.len()));
     line(format!("settings  max_tokens {max_tokens}, threshold {:.4}", first.threshold));
     for (record, i) in run.records.iter().zip(0..) {

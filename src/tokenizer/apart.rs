@@ -50,7 +50,9 @@ struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
     /// The file follows in a frame of its own.
-    Load { eos: Option<String> },
+    Load {
+        eos: Option<String>,
+    },
     Encode(Vec<Text>),
     Decode(Vec<Vec<u32>>),
     Render(TemplateSource, Vec<Chat>),

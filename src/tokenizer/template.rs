@@ -147,7 +147,8 @@ impl<'s> Template<'s> {
             return Err(TemplateError::Long { limit: out.limit });
         }
         rendered.map_err(|error| explain(&error))?;
-        let failed = |error: std::string::FromUtf8Error| TemplateError::Invalid { line: None, message: error.to_string() };
+        let failed =
+            |error: std::string::FromUtf8Error| TemplateError::Invalid { line: None, message: error.to_string() };
         String::from_utf8(out.text).map_err(failed)
     }
 }
@@ -344,7 +345,10 @@ mod tests {
         let error = render("{% for i in range(20000) %}{{ 'x' * 100 }}{% endfor %}", "x").expect_err("two megabytes");
         assert_eq!(error, TemplateError::Long { limit: LONGEST + TIMES * 10 });
         let long = "x".repeat(LONGEST);
-        assert_eq!(render("{{ messages[1].content }}{{ messages[1].content }}", &long).expect("as told").len(), 2 << 20);
+        assert_eq!(
+            render("{{ messages[1].content }}{{ messages[1].content }}", &long).expect("as told").len(),
+            2 << 20
+        );
         let error = render("{{ raise_exception('x' * 100000) }}", "x").expect_err("it raises").to_string();
         assert!(error.chars().count() < 600, "{error}");
     }

@@ -17,7 +17,9 @@ const HOSTILE: &str =
 fn plain(run: &Run) {
     for text in [&run.stdout, &run.stderr] {
         let hidden = |c: char| {
-            c != '\n' && (c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+            c != '\n'
+                && (c.is_control()
+                    || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
         };
         assert!(!text.contains(hidden), "`{}` wrote {text:?}", run.args.escape_debug());
         let forged = text.lines().filter(|line| line.starts_with("headroom: error: forged")).count();
@@ -154,7 +156,18 @@ fn hostile_records() -> Vec<Value> {
         .into_iter()
         .map(|record| {
             let mut record = Value::Object(record);
-            for key in ["model", "revision", "model_digest", "head_digest", "backend", "kernel", "prompt", "text", "edit", "family"] {
+            for key in [
+                "model",
+                "revision",
+                "model_digest",
+                "head_digest",
+                "backend",
+                "kernel",
+                "prompt",
+                "text",
+                "edit",
+                "family",
+            ] {
                 record[key] = HOSTILE.into();
             }
             record["shift"] = Value::Null;
@@ -241,7 +254,9 @@ fn hostile(value: &mut Value) {
     match value {
         Value::String(text) => *text = HOSTILE.to_owned(),
         Value::Array(list) => list.iter_mut().for_each(hostile),
-        Value::Object(object) => object.iter_mut().filter(|(key, _)| *key != "finish").for_each(|(_, value)| hostile(value)),
+        Value::Object(object) => {
+            object.iter_mut().filter(|(key, _)| *key != "finish").for_each(|(_, value)| hostile(value))
+        }
         _ => {}
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct Reference {
     finish: String,
     first_words: Vec<u32>,
     top5: Vec<Vec<(u32, f64)>>,
+    /// Steps at which a logit was not a number.
+    #[serde(default)]
+    pub(crate) nan_steps: usize,
 }
 
 pub(crate) const G64: &str = include_str!("../fixtures/reference/smollm2-g64.jsonl");

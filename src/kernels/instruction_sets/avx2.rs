@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use crate::{
     kernels::products::{
         block::{Block, Parts, TILE_ROWS},
-        codes::{Affine4, Affine8, Codes, Decode},
+        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, Mxfp4, Mxfp8, Nvfp4},
         lanes::Lanes,
         line::Line,
         panel::{self, Panel},
@@ -145,6 +145,197 @@ unsafe impl Lanes for Ymm {
     }
 }
 
+/// For codes of `BITS` bits, in each lane: where two bytes that hold the code of its column are, in 8 bytes of the first or of the
+/// last eight columns, and by how many bits the code is shifted there. Lanes are the even columns, or the odd ones.
+const fn places<const BITS: usize>(odd: usize) -> ([i8; 32], [i32; 8]) {
+    let (mut bytes, mut by, mut lane) = ([-1; 32], [0; 8], 0);
+    while lane < 8 {
+        // The last eight of a line's bytes begin at bit `16 BITS - 64`; of 3 bits there are six, of which the last four are taken.
+        let begins = if lane < 4 { 0 } else { 8 * (2 * BITS - if BITS > 3 { 8 } else { 4 }) };
+        let first = (2 * lane + odd) * BITS - begins;
+        bytes[4 * lane] = (first / 8) as i8;
+        if first % 8 + BITS > 8 {
+            bytes[4 * lane + 1] = (first / 8 + 1) as i8;
+        }
+        by[lane] = (first % 8) as i32;
+        lane += 1;
+    }
+    (bytes, by)
+}
+
+/// Eight codes of `BITS` bits, 3, 5 or 6, of even columns where `lane` is 0, and else of odd ones.
+///
+/// # Safety
+/// AVX2 was detected; `words` is valid for `2 * BITS` bytes.
+#[inline(always)]
+unsafe fn spread<const BITS: usize>(words: *const u8, lane: usize) -> __m256i {
+    // SAFETY: as for this function.
+    unsafe {
+        let (first, last) = if BITS > 3 {
+            let last = words.add(2 * BITS - 8).cast::<i64>();
+            (_mm256_set1_epi64x(words.cast::<i64>().read_unaligned()), _mm256_set1_epi64x(last.read_unaligned()))
+        } else {
+            let last = words.add(2 * BITS - 4).cast::<i32>();
+            (_mm256_set1_epi32(words.cast::<i32>().read_unaligned()), _mm256_set1_epi32(last.read_unaligned()))
+        };
+        let both = _mm256_blend_epi32::<0xf0>(first, last);
+        let (bytes, by) = if lane == 0 { const { &places::<BITS>(0) } } else { const { &places::<BITS>(1) } };
+        let bytes = _mm256_shuffle_epi8(both, _mm256_loadu_si256(bytes.as_ptr().cast()));
+        let codes = _mm256_srlv_epi32(bytes, _mm256_loadu_si256(by.as_ptr().cast()));
+        _mm256_and_si256(codes, _mm256_set1_epi32((1 << BITS) - 1))
+    }
+}
+
+/// The weights of integers, `fma(scale, code, bias)`.
+///
+/// # Safety
+/// AVX2 and FMA were detected.
+#[inline(always)]
+unsafe fn integers(codes: __m256i, (scale, bias): (__m256, __m256)) -> Ymm {
+    // SAFETY: detected by the caller's promise.
+    unsafe { Ymm(_mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(codes), bias)) }
+}
+
+/// A scale and a bias in all lanes.
+///
+/// # Safety
+/// AVX2 was detected.
+#[inline(always)]
+unsafe fn splats(scale: f32, bias: f32) -> (__m256, __m256) {
+    // SAFETY: detected by the caller's promise.
+    unsafe { (_mm256_set1_ps(scale), _mm256_set1_ps(bias)) }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine2> for Ymm {
+    type Group = (__m256, __m256);
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> (__m256, __m256) {
+        // SAFETY: detected by the caller's promise.
+        unsafe { splats(scale, bias) }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
+        words: *const u8,
+        lane: usize,
+        _shift: __m256i,
+        group: (__m256, __m256),
+    ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let by = if lane == 0 {
+                _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28)
+            } else {
+                _mm256_setr_epi32(2, 6, 10, 14, 18, 22, 26, 30)
+            };
+            let word = _mm256_set1_epi32(words.cast::<i32>().read_unaligned());
+            integers(_mm256_and_si256(_mm256_srlv_epi32(word, by), _mm256_set1_epi32(3)), group)
+        }
+    }
+}
+
+/// Integers whose codes cross bytes.
+macro_rules! crossing {
+    ($($codes:ty: $bits:literal),*) => {$(
+        // SAFETY: as for `Lanes`.
+        unsafe impl Decode<$codes> for Ymm {
+            type Group = (__m256, __m256);
+
+            #[inline(always)]
+            unsafe fn group(scale: f32, bias: f32) -> (__m256, __m256) {
+                // SAFETY: detected by the caller's promise.
+                unsafe { splats(scale, bias) }
+            }
+            #[inline(always)]
+            unsafe fn decode<const SHIFTED: bool>(
+                words: *const u8,
+                lane: usize,
+                _shift: __m256i,
+                group: (__m256, __m256),
+            ) -> Self {
+                // SAFETY: detected and valid by the caller's promise.
+                unsafe { integers(spread::<$bits>(words, lane), group) }
+            }
+        }
+    )*};
+}
+crossing!(Affine3: 3, Affine5: 5, Affine6: 6);
+
+/// Floats of 4 bits, of which the low three pick a magnitude and the highest is the sign.
+macro_rules! floats_of_4_bits {
+    ($($codes:ty),*) => {$(
+        // SAFETY: as for `Lanes`.
+        unsafe impl Decode<$codes> for Ymm {
+            /// The scale times each magnitude.
+            type Group = __m256;
+
+            #[inline(always)]
+            unsafe fn group(scale: f32, _bias: f32) -> __m256 {
+                // SAFETY: detected by the caller's promise.
+                unsafe { _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_setr_ps(0., 0.5, 1., 1.5, 2., 3., 4., 6.)) }
+            }
+            #[inline(always)]
+            unsafe fn decode<const SHIFTED: bool>(
+                words: *const u8,
+                lane: usize,
+                _shift: __m256i,
+                group: __m256,
+            ) -> Self {
+                // SAFETY: detected and valid by the caller's promise.
+                unsafe {
+                    let bytes = bytes_of_pairs(_mm256_set1_epi64x(words.cast::<i64>().read_unaligned()));
+                    let (codes, signs) = if lane == 0 {
+                        (bytes, _mm256_slli_epi32::<28>(bytes))
+                    } else {
+                        (_mm256_srli_epi32::<4>(bytes), _mm256_slli_epi32::<24>(bytes))
+                    };
+                    let signs = _mm256_and_si256(signs, _mm256_set1_epi32(i32::MIN));
+                    Self(_mm256_xor_ps(_mm256_permutevar8x32_ps(group, codes), _mm256_castsi256_ps(signs)))
+                }
+            }
+        }
+    )*};
+}
+floats_of_4_bits!(Mxfp4, Nvfp4);
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Mxfp8> for Ymm {
+    /// The scale times 2^8; see `exceptions.rs`.
+    type Group = f32;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, _bias: f32) -> f32 {
+        scale * 256.0
+    }
+    /// Sign, exponent and fraction are moved to where binary16 has them.
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, lane: usize, _shift: __m256i, scale: f32) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let bytes = _mm_loadu_si128(words.cast());
+            let upper = if lane == 0 { _mm_slli_epi16::<8>(bytes) } else { bytes };
+            let halves = _mm_and_si128(_mm_srai_epi16::<1>(upper), _mm_set1_epi16(0xbf80_u16.cast_signed()));
+            Self(_mm256_mul_ps(_mm256_set1_ps(scale), _mm256_cvtph_ps(halves)))
+        }
+    }
+}
+
+/// The eight bytes of two words in every lane pair, one to a lane.
+///
+/// # Safety
+/// AVX2 was detected.
+#[inline(always)]
+unsafe fn bytes_of_pairs(words: __m256i) -> __m256i {
+    // SAFETY: detected by the caller's promise.
+    unsafe {
+        // Not as a conversion, which the compiler would make of each half of the codes by itself.
+        let low = _mm_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1);
+        let high = _mm_setr_epi8(4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1);
+        _mm256_shuffle_epi8(words, _mm256_setr_m128i(low, high))
+    }
+}
+
 // SAFETY: as for `Lanes`.
 unsafe impl Decode<Affine4> for Ymm {
     type Group = (__m256, __m256);
@@ -167,10 +358,7 @@ unsafe impl Decode<Affine4> for Ymm {
             if SHIFTED {
                 words = _mm256_sub_epi32(words, shift);
             }
-            // Not as a conversion, which the compiler would make of each half of the codes by itself.
-            let low = _mm_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1);
-            let high = _mm_setr_epi8(4, -1, -1, -1, 5, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1);
-            let bytes = _mm256_shuffle_epi8(words, _mm256_setr_m128i(low, high));
+            let bytes = bytes_of_pairs(words);
             let codes =
                 if lane == 0 { _mm256_and_si256(bytes, _mm256_set1_epi32(15)) } else { _mm256_srli_epi32::<4>(bytes) };
             Self(_mm256_fmadd_ps(group.0, _mm256_cvtepi32_ps(codes), group.1))

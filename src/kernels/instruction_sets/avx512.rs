@@ -12,7 +12,7 @@ use super::avx2;
 use crate::{
     kernels::products::{
         block::{Block, Parts, TILE_ROWS},
-        codes::{Affine4, Affine8, Codes, Decode},
+        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, Mxfp4, Mxfp8, Nvfp4},
         lanes::{LANES, Lanes},
         line::Line,
         panel::{self, Panel},
@@ -165,6 +165,217 @@ unsafe impl Lanes for Zmm {
     }
 }
 
+/// The sixteen integers of 4 bits.
+const SIXTEEN: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+/// Those of 5 bits from 16 on.
+const FROM_16: [f32; LANES] = [16., 17., 18., 19., 20., 21., 22., 23., 24., 25., 26., 27., 28., 29., 30., 31.];
+
+/// What the low four bits of an index pick: a weight for each of `values`.
+///
+/// # Safety
+/// AVX-512 was detected.
+#[inline(always)]
+unsafe fn table(values: [f32; LANES], scale: f32, bias: f32) -> __m512 {
+    // SAFETY: detected by the caller's promise; an array has sixteen floats.
+    unsafe { _mm512_fmadd_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(values.as_ptr()), _mm512_set1_ps(bias)) }
+}
+
+/// The weights that sixteen codes of four bits, in two words, pick from a table.
+///
+/// # Safety
+/// AVX-512 was detected; `words` is valid for two words.
+#[inline(always)]
+unsafe fn picked<const SHIFTED: bool>(words: *const u8, shift: __m512i, table: __m512) -> Zmm {
+    // SAFETY: as for this function.
+    unsafe {
+        let mut pair = _mm512_set1_epi64(words.cast::<i64>().read_unaligned());
+        if SHIFTED {
+            pair = _mm512_sub_epi32(pair, shift);
+        }
+        let by = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
+        Zmm(_mm512_permutexvar_ps(_mm512_srlv_epi32(pair, by), table))
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine2> for Zmm {
+    type Group = __m512;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> __m512 {
+        // SAFETY: detected by the caller's promise.
+        unsafe { table([0., 1., 2., 3., 0., 1., 2., 3., 0., 1., 2., 3., 0., 1., 2., 3.], scale, bias) }
+    }
+    /// One word has all sixteen codes; what stands above a code picks the same weight.
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, _shift: __m512i, group: __m512) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let word = _mm512_set1_epi32(words.cast::<i32>().read_unaligned());
+            let by = _mm512_setr_epi32(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+            Self(_mm512_permutexvar_ps(_mm512_srlv_epi32(word, by), group))
+        }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine3> for Zmm {
+    type Group = __m512;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> __m512 {
+        // SAFETY: detected by the caller's promise.
+        unsafe { table([0., 1., 2., 3., 4., 5., 6., 7., 0., 1., 2., 3., 4., 5., 6., 7.], scale, bias) }
+    }
+    /// Eight codes are three bytes: those of even lanes are in the first four of the six bytes, those of odd lanes in the last four.
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, _shift: __m512i, group: __m512) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let first = _mm512_set1_epi32(words.cast::<i32>().read_unaligned());
+            let both = _mm512_mask_set1_epi32(first, 0xaaaa, words.add(2).cast::<i32>().read_unaligned());
+            let by = _mm512_setr_epi32(0, 8, 3, 11, 6, 14, 9, 17, 12, 20, 15, 23, 18, 26, 21, 29);
+            Self(_mm512_permutexvar_ps(_mm512_srlv_epi32(both, by), group))
+        }
+    }
+}
+
+/// Sixteen codes of `BITS` bits, 5 or 6, in the low bits of their lanes, with others above them. Eight codes fit 64 bits: column
+/// `j` is shifted down to the lower half of element `j`, which is lane `2 j`, column `8 + j` is rotated to the upper half.
+///
+/// # Safety
+/// AVX-512 was detected; `words` is valid for `2 * BITS` bytes.
+#[inline(always)]
+unsafe fn halves<const BITS: i64>(words: *const u8) -> __m512i {
+    // SAFETY: as for this function.
+    unsafe {
+        let low = _mm512_set1_epi64(words.cast::<i64>().read_unaligned());
+        let high = _mm512_set1_epi64(words.add(2 * BITS as usize - 8).cast::<i64>().read_unaligned());
+        // The last eight bytes begin at bit `16 BITS - 64`, where column 8 is at bit `8 BITS`.
+        let first = 8 * BITS - (16 * BITS - 64) - 32;
+        let j = _mm512_setr_epi64(0, BITS, 2 * BITS, 3 * BITS, 4 * BITS, 5 * BITS, 6 * BITS, 7 * BITS);
+        let (low, high) =
+            (_mm512_srlv_epi64(low, j), _mm512_rorv_epi64(high, _mm512_add_epi64(j, _mm512_set1_epi64(first))));
+        _mm512_mask_blend_epi32(0xaaaa, low, high)
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine5> for Zmm {
+    /// The weights of codes below 16, and of the others.
+    type Group = (__m512, __m512);
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> (__m512, __m512) {
+        // SAFETY: detected by the caller's promise.
+        unsafe { (table(SIXTEEN, scale, bias), table(FROM_16, scale, bias)) }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
+        words: *const u8,
+        _lane: usize,
+        _shift: __m512i,
+        (low, high): (__m512, __m512),
+    ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe { Self(_mm512_permutex2var_ps(low, halves::<5>(words), high)) }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Affine6> for Zmm {
+    /// As they are: a broadcast from memory costs nothing beside the conversion of codes.
+    type Group = (f32, f32);
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, bias: f32) -> (f32, f32) {
+        (scale, bias)
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
+        words: *const u8,
+        _lane: usize,
+        _shift: __m512i,
+        (scale, bias): (f32, f32),
+    ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let codes = _mm512_and_si512(halves::<6>(words), _mm512_set1_epi32(63));
+            Self(_mm512_fmadd_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(codes), _mm512_set1_ps(bias)))
+        }
+    }
+}
+
+/// The weights of all floats of 4 bits.
+///
+/// # Safety
+/// AVX-512 was detected.
+#[inline(always)]
+unsafe fn floats(scale: f32) -> __m512 {
+    // SAFETY: detected by the caller's promise.
+    unsafe {
+        let values = _mm512_setr_ps(0., 0.5, 1., 1.5, 2., 3., 4., 6., -0., -0.5, -1., -1.5, -2., -3., -4., -6.);
+        _mm512_mul_ps(_mm512_set1_ps(scale), values)
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Mxfp4> for Zmm {
+    type Group = __m512;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, _bias: f32) -> __m512 {
+        // SAFETY: detected by the caller's promise.
+        unsafe { floats(scale) }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, shift: __m512i, group: __m512) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe { picked::<SHIFTED>(words, shift, group) }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Nvfp4> for Zmm {
+    type Group = __m512;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, _bias: f32) -> __m512 {
+        // SAFETY: detected by the caller's promise.
+        unsafe { floats(scale) }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, shift: __m512i, group: __m512) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe { picked::<SHIFTED>(words, shift, group) }
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Mxfp8> for Zmm {
+    /// The scale times 2^8; see `exceptions.rs`.
+    type Group = __m512;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, _bias: f32) -> __m512 {
+        // SAFETY: detected by the caller's promise.
+        unsafe { _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_set1_ps(256.0)) }
+    }
+    /// Sign, exponent and fraction are moved to where binary16 has them.
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, _shift: __m512i, scale: __m512) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let low = _mm_setr_epi8(-1, 0, -1, 8, -1, 1, -1, 9, -1, 2, -1, 10, -1, 3, -1, 11);
+            let high = _mm_setr_epi8(-1, 4, -1, 12, -1, 5, -1, 13, -1, 6, -1, 14, -1, 7, -1, 15);
+            let twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(words.cast()));
+            let upper = _mm256_shuffle_epi8(twice, _mm256_setr_m128i(low, high));
+            let halves = _mm256_and_si256(_mm256_srai_epi16::<1>(upper), _mm256_set1_epi16(0xbf80_u16.cast_signed()));
+            Self(_mm512_mul_ps(scale, _mm512_cvtph_ps(halves)))
+        }
+    }
+}
+
 // SAFETY: as for `Lanes`.
 unsafe impl Decode<Affine4> for Zmm {
     type Group = __m512;
@@ -172,22 +383,12 @@ unsafe impl Decode<Affine4> for Zmm {
     #[inline(always)]
     unsafe fn group(scale: f32, bias: f32) -> __m512 {
         // SAFETY: detected by the caller's promise.
-        unsafe {
-            let codes = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
-            _mm512_fmadd_ps(_mm512_set1_ps(scale), codes, _mm512_set1_ps(bias))
-        }
+        unsafe { table(SIXTEEN, scale, bias) }
     }
     #[inline(always)]
     unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, shift: __m512i, group: __m512) -> Self {
         // SAFETY: detected and valid by the caller's promise.
-        unsafe {
-            let mut pair = _mm512_set1_epi64(words.cast::<i64>().read_unaligned());
-            if SHIFTED {
-                pair = _mm512_sub_epi32(pair, shift);
-            }
-            let by = _mm512_setr_epi32(0, 0, 4, 4, 8, 8, 12, 12, 16, 16, 20, 20, 24, 24, 28, 28);
-            Self(_mm512_permutexvar_ps(_mm512_srlv_epi32(pair, by), group))
-        }
+        unsafe { picked::<SHIFTED>(words, shift, group) }
     }
 }
 

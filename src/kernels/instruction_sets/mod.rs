@@ -68,15 +68,28 @@ macro_rules! entry_points {
             block: crate::kernels::products::block::Block,
             scratch: &mut crate::kernels::products::block::Scratch,
         ) -> crate::kernels::paths::Paths {
-            use crate::kernels::products::quantized::quantized;
+            use crate::kernels::products::{codes::common, quantized::quantized};
             // SAFETY: as for this function.
             unsafe {
-                if shift == 0 {
-                    quantized::<$lanes, false>(matrix, shift, block, scratch)
-                } else {
-                    quantized::<$lanes, true>(matrix, shift, block, scratch)
+                match (common(matrix.layout()), shift == 0) {
+                    (true, true) => quantized::<$lanes, false>(matrix, shift, block, scratch),
+                    (true, false) => quantized::<$lanes, true>(matrix, shift, block, scratch),
+                    (false, _) => uncommon(matrix, shift, block, scratch),
                 }
             }
+        }
+
+        /// # Safety
+        /// As [`uncommon`](crate::kernels::products::quantized::uncommon), with this file's features detected.
+        #[target_feature(enable = $features)]
+        unsafe fn uncommon(
+            matrix: &crate::quant::MatrixRef<'_>,
+            shift: u32,
+            block: crate::kernels::products::block::Block,
+            scratch: &mut crate::kernels::products::block::Scratch,
+        ) -> crate::kernels::paths::Paths {
+            // SAFETY: as for this function.
+            unsafe { crate::kernels::products::quantized::uncommon::<$lanes>(matrix, shift, block, scratch) }
         }
 
         /// # Safety

@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use crate::{
     kernels::products::{
         block::{Block, Parts, TILE_ROWS},
-        codes::{Affine4, Affine8, Codes, Decode},
+        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, Mxfp4, Mxfp8, Nvfp4},
         lanes::{LANES, Lanes},
         line::Line,
         panel::{self, Panel},
@@ -98,6 +98,160 @@ unsafe impl Lanes for Quads {
             let bytes = std::slice::from_raw_parts(from, LANES * float_type.size());
             widen_into(float_type, bytes, &mut lanes);
             Self::load(lanes.as_ptr())
+        }
+    }
+}
+
+/// For codes of `BITS` bits: where two bytes that hold the code of each column are in the bytes of sixteen, and by how many bits, as
+/// a negative number, the code is shifted there.
+const fn places<const BITS: usize>() -> ([u8; 4 * LANES], [i32; LANES]) {
+    let (mut bytes, mut by, mut column) = ([255; 4 * LANES], [0; LANES], 0);
+    while column < LANES {
+        let first = column * BITS;
+        bytes[4 * column] = (first / 8) as u8;
+        if first % 8 + BITS > 8 {
+            bytes[4 * column + 1] = (first / 8 + 1) as u8;
+        }
+        by[column] = -((first % 8) as i32);
+        column += 1;
+    }
+    (bytes, by)
+}
+
+/// Integers that do not fill bytes, or halves of them.
+macro_rules! spread {
+    ($($codes:ty: $bits:literal),*) => {$(
+        // SAFETY: as for `Lanes`.
+        unsafe impl Decode<$codes> for Quads {
+            type Group = (float32x4_t, float32x4_t);
+
+            #[inline(always)]
+            unsafe fn group(scale: f32, bias: f32) -> (float32x4_t, float32x4_t) {
+                // SAFETY: detected by the caller's promise.
+                unsafe { (vdupq_n_f32(scale), vdupq_n_f32(bias)) }
+            }
+            #[inline(always)]
+            unsafe fn decode<const SHIFTED: bool>(
+                words: *const u8,
+                _lane: usize,
+                _shift: uint32x4_t,
+                group: (float32x4_t, float32x4_t),
+            ) -> Self {
+                // SAFETY: detected and valid by the caller's promise; of the sixteen bytes of a copy those are read that a line has.
+                unsafe {
+                    let (bytes, by) = const { &places::<$bits>() };
+                    let mut line = [0_u8; 16];
+                    std::ptr::copy_nonoverlapping(words, line.as_mut_ptr(), 2 * $bits);
+                    let line = vld1q_u8(line.as_ptr());
+                    let mut weights = [vdupq_n_f32(0.0); 4];
+                    for i in 0..4 {
+                        let four = vreinterpretq_u32_u8(vqtbl1q_u8(line, vld1q_u8(bytes.as_ptr().add(16 * i))));
+                        let codes = vshlq_u32(four, vld1q_s32(by.as_ptr().add(4 * i)));
+                        let codes = vandq_u32(codes, vdupq_n_u32((1 << $bits) - 1));
+                        weights[i] = vfmaq_f32(group.1, group.0, vcvtq_f32_u32(codes));
+                    }
+                    Self(weights)
+                }
+            }
+        }
+    )*};
+}
+spread!(Affine2: 2, Affine3: 3, Affine5: 5, Affine6: 6);
+
+/// The lower of the upper two bytes of each float of 4 bits as a binary32, then the upper ones; the others are 0.
+const FLOATS: [[u8; 16]; 2] = [
+    [0x00, 0x00, 0x80, 0xc0, 0x00, 0x40, 0x80, 0xc0, 0x00, 0x00, 0x80, 0xc0, 0x00, 0x40, 0x80, 0xc0],
+    [0x00, 0x3f, 0x3f, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x80, 0xbf, 0xbf, 0xbf, 0xc0, 0xc0, 0xc0, 0xc0],
+];
+
+/// Floats of 4 bits, whose upper bytes are looked up.
+macro_rules! floats_of_4_bits {
+    ($($codes:ty),*) => {$(
+        // SAFETY: as for `Lanes`.
+        unsafe impl Decode<$codes> for Quads {
+            type Group = float32x4_t;
+
+            #[inline(always)]
+            unsafe fn group(scale: f32, _bias: f32) -> float32x4_t {
+                // SAFETY: detected by the caller's promise.
+                unsafe { vdupq_n_f32(scale) }
+            }
+            #[inline(always)]
+            unsafe fn decode<const SHIFTED: bool>(
+                words: *const u8,
+                _lane: usize,
+                _shift: uint32x4_t,
+                group: float32x4_t,
+            ) -> Self {
+                // SAFETY: detected and valid by the caller's promise.
+                unsafe {
+                    let table = uint8x16x2_t(vld1q_u8(FLOATS[0].as_ptr()), vld1q_u8(FLOATS[1].as_ptr()));
+                    let mut weights = [vdupq_n_f32(0.0); 4];
+                    for i in 0..4 {
+                        // Code c asks for byte c of the first sixteen and of the second, and twice for one that is not there.
+                        let at = vmlaq_u32(vdupq_n_u32(0x1000_ffff), quad(words, i), vdupq_n_u32(0x0101_0000));
+                        let values = vreinterpretq_f32_u8(vqtbl2q_u8(table, vreinterpretq_u8_u32(at)));
+                        weights[i] = vmulq_f32(group, values);
+                    }
+                    Self(weights)
+                }
+            }
+        }
+    )*};
+}
+floats_of_4_bits!(Mxfp4, Nvfp4);
+
+/// The codes of 4 bits of four columns, from `4 * i` on.
+///
+/// # Safety
+/// NEON was detected; `words` is valid for two words.
+#[inline(always)]
+unsafe fn quad(words: *const u8, i: usize) -> uint32x4_t {
+    const BY: [[i32; 4]; 2] = [[0, -4, -8, -12], [-16, -20, -24, -28]];
+    // SAFETY: as for this function.
+    unsafe {
+        let word = vdupq_n_u32(words.add(4 * (i / 2)).cast::<u32>().read_unaligned());
+        vandq_u32(vshlq_u32(word, vld1q_s32(BY[i % 2].as_ptr())), vdupq_n_u32(15))
+    }
+}
+
+// SAFETY: as for `Lanes`.
+unsafe impl Decode<Mxfp8> for Quads {
+    type Group = float32x4_t;
+
+    #[inline(always)]
+    unsafe fn group(scale: f32, _bias: f32) -> float32x4_t {
+        // SAFETY: detected by the caller's promise.
+        unsafe { vdupq_n_f32(scale) }
+    }
+    /// Exponent and fraction are moved to where binary32 has them, and 2^120 is the difference of the exponents' biases: a product
+    /// that is exact, for subnormal numbers too. NaN is a number here; see `exceptions.rs`.
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
+        words: *const u8,
+        _lane: usize,
+        _shift: uint32x4_t,
+        group: float32x4_t,
+    ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let bytes = vld1q_u8(words);
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_u8(vget_high_u8(bytes)));
+            let quads = [
+                vmovl_u16(vget_low_u16(low)),
+                vmovl_u16(vget_high_u16(low)),
+                vmovl_u16(vget_low_u16(high)),
+                vmovl_u16(vget_high_u16(high)),
+            ];
+            let mut weights = [vdupq_n_f32(0.0); 4];
+            for i in 0..4 {
+                let magnitude = vshlq_n_u32::<20>(vandq_u32(quads[i], vdupq_n_u32(0x7f)));
+                let sign = vshlq_n_u32::<24>(vandq_u32(quads[i], vdupq_n_u32(0x80)));
+                let value = vmulq_f32(vreinterpretq_f32_u32(magnitude), vdupq_n_f32(f32::from_bits((127 + 120) << 23)));
+                let value = vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(value), sign));
+                weights[i] = vmulq_f32(group, value);
+            }
+            Self(weights)
         }
     }
 }

@@ -65,6 +65,10 @@ pub(crate) struct Scratch {
     pub(crate) panel: Vec<Line>,
     /// `[vectors, TILE_ROWS]`: the lanes of the columns before the panel's.
     pub(crate) sums: Vec<Line>,
+    /// The weights of a row, in the order of its columns.
+    row: Vec<f32>,
+    /// Packed words of some rows, minus a shift.
+    pub(crate) words: Vec<u8>,
 }
 
 impl Scratch {
@@ -76,8 +80,8 @@ impl Scratch {
 
     /// A buffer of `cols` floats.
     pub(crate) fn row(&mut self, cols: usize) -> &mut [f32] {
-        grow(&mut self.scales, cols);
-        &mut self.scales
+        grow(&mut self.row, cols);
+        &mut self.row
     }
 }
 

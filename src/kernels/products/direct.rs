@@ -16,36 +16,54 @@ pub(super) const ALONE_ROWS: usize = 2 * TILE_ROWS;
 /// Bytes by which reading ahead of the next rows is ahead of them.
 pub(crate) const AHEAD: usize = 4096;
 
-/// [`direct`] for as many rows and vectors as there are: `ALONE_ROWS`, `TILE_ROWS` or one of those, at most 5 of these.
+/// [`direct`] for as many rows and vectors as there are: `ALONE_ROWS`, `TILE_ROWS` or one of those, at most 5 of these; of codes
+/// that are not common at most one, and none where rows are kept for a panel. `words` are those of the tile's rows.
 ///
 /// # Safety
 /// As [`direct`].
 #[inline(always)]
 pub(super) unsafe fn tile_from_registers<C: Codes, L: Decode<C>, const SHIFTED: bool, const KEEP: bool>(
     matrix: &MatrixRef<'_>,
+    words: *const u8,
     shift: u32,
     tile: Block,
     part: Range<usize>,
     parts: Parts,
     scratch: &mut Scratch,
 ) {
-    let rows = Rows { matrix, shift, tile, part, parts };
+    let rows = Rows { matrix, words, shift, tile, part, parts };
     // SAFETY: as for this function.
     unsafe {
+        if !C::COMMON && KEEP {
+            if tile.rows < TILE_ROWS {
+                direct::<C, L, SHIFTED, KEEP, 1, 1, 0>(&rows, 0, 0, scratch);
+            } else if L::WIDTH == LANES {
+                direct::<C, L, SHIFTED, KEEP, 1, TILE_ROWS, 0>(&rows, 0, 0, scratch);
+            } else {
+                for row in (0..TILE_ROWS).step_by(2) {
+                    direct::<C, L, SHIFTED, KEEP, 2, 2, 0>(&rows, row, 0, scratch);
+                }
+            }
+            return;
+        }
         if tile.rows < TILE_ROWS {
             for vector in 0..tile.count {
                 direct::<C, L, SHIFTED, KEEP, 1, 1, 1>(&rows, 0, vector, scratch);
             }
+        } else if L::WIDTH == LANES && (tile.count == 1 || !C::COMMON) {
+            if tile.rows == ALONE_ROWS {
+                direct::<C, L, SHIFTED, KEEP, 1, ALONE_ROWS, 1>(&rows, 0, 0, scratch);
+            } else {
+                direct::<C, L, SHIFTED, KEEP, 1, TILE_ROWS, 1>(&rows, 0, 0, scratch);
+            }
         } else if L::WIDTH == LANES {
             match tile.count {
-                1 if tile.rows == ALONE_ROWS => direct::<C, L, SHIFTED, KEEP, 1, ALONE_ROWS, 1>(&rows, 0, 0, scratch),
-                1 => direct::<C, L, SHIFTED, KEEP, 1, TILE_ROWS, 1>(&rows, 0, 0, scratch),
                 2 => direct::<C, L, SHIFTED, KEEP, 1, TILE_ROWS, 2>(&rows, 0, 0, scratch),
                 3 => direct::<C, L, SHIFTED, KEEP, 1, TILE_ROWS, 3>(&rows, 0, 0, scratch),
                 4 => direct::<C, L, SHIFTED, KEEP, 1, TILE_ROWS, 4>(&rows, 0, 0, scratch),
                 _ => direct::<C, L, SHIFTED, KEEP, 1, TILE_ROWS, 5>(&rows, 0, 0, scratch),
             }
-        } else if tile.count == 1 {
+        } else if tile.count == 1 || !C::COMMON {
             // All sixteen lanes at a time, and as many rows as registers are left for.
             for row in (0..TILE_ROWS).step_by(2) {
                 direct::<C, L, SHIFTED, KEEP, 2, 2, 1>(&rows, row, 0, scratch);
@@ -69,6 +87,8 @@ pub(super) unsafe fn tile_from_registers<C: Codes, L: Decode<C>, const SHIFTED: 
 /// Some groups of a tile's rows.
 struct Rows<'a> {
     matrix: &'a MatrixRef<'a>,
+    /// Of the tile's first row, in the matrix or in a copy.
+    words: *const u8,
     shift: u32,
     tile: Block,
     part: Range<usize>,
@@ -97,12 +117,12 @@ unsafe fn direct<
     vector: usize,
     scratch: &mut Scratch,
 ) {
-    let &Rows { matrix, shift, tile, ref part, parts } = rows;
+    let &Rows { matrix, words, shift, tile, ref part, parts } = rows;
     let layout = matrix.layout();
     let (groups, per_group) = (layout.groups_per_row(), layout.group_size() / LANES);
     // Bytes of all rows in a turn of the inner loop. Where these are whole lines, as many are asked for in each turn, whose number the
     // compiler knows; among the stores of a panel that is no faster.
-    let turn = R * 2 * C::LINE_BYTES;
+    let turn = R * C::TURN * C::LINE_BYTES;
     let lines_each_turn = !KEEP && turn.is_multiple_of(64);
     let first_row = tile.first_row + row;
     let scale_row = first_row - scratch.first_row;
@@ -117,7 +137,7 @@ unsafe fn direct<
         // Made anew here: one that is kept takes a register from the tiles, where sums need them all.
         let shift = L::shift(std::hint::black_box(shift));
         for lane in (0..LANES).step_by(H * L::WIDTH) {
-            let start = matrix.weight().as_ptr().add(first_row * row_bytes + part.start * group_bytes);
+            let start = words.add(row * row_bytes + part.start * group_bytes);
             let mut words = [start; R];
             for (r, words) in words.iter_mut().enumerate() {
                 *words = words.add(r * row_bytes);
@@ -142,12 +162,11 @@ unsafe fn direct<
                     let at = r * groups + g;
                     group[r] = L::group(*scales.get_unchecked(at), *biases.get_unchecked(at));
                 }
-                // A group is 32, 64 or 128 columns: two steps at a time always come out even.
-                for _ in 0..per_group / 2 {
+                for _ in 0..per_group / C::TURN {
                     if lane == 0 && lines_each_turn {
                         ahead = prefetch::<L>(ahead, turn);
                     }
-                    for _ in 0..2 {
+                    for _ in 0..C::TURN {
                         for h in 0..H {
                             let mut w = [L::zero(); R];
                             for r in 0..R {

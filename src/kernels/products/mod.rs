@@ -7,8 +7,10 @@
 
 pub(crate) mod block;
 pub(crate) mod codes;
+pub(crate) mod copies;
 pub(crate) mod dense;
 pub(crate) mod direct;
+pub(crate) mod exceptions;
 pub(crate) mod lanes;
 pub(crate) mod line;
 pub(crate) mod panel;

@@ -2,61 +2,86 @@
 
 use super::{
     block::{Block, Parts, Scratch, TILE_ROWS, grow_lines},
-    codes::{self, Affine4, Affine8, Decode},
+    codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, DecodeAll, Mxfp4, Mxfp8, Nvfp4},
+    copies::copy_shifted,
     direct::{ALONE_ROWS, tile_from_registers},
+    exceptions,
     lanes::LANES,
     panel::{PANEL_COLS, Panel},
     scales::{prefetch_scales, widen_scales},
-    specified::specified,
     stream::LEAST_ROW_BYTES,
 };
 use crate::{
     kernels::paths::Paths,
-    quant::{Codes, MatrixRef},
+    quant::{Codes as Kind, MatrixRef},
 };
 
-/// The product of a block of quantized rows, shifted by `shift`, and the block's vectors.
+/// The product of a block of quantized rows whose codes are common, shifted by `shift`, and the block's vectors.
 ///
 /// # Safety
 /// The instruction set of `L` was detected; `block`'s pointers are valid for its vectors (of
 /// `cols` lanes in `L`'s order) and outputs; its rows lie in `matrix`.
 #[inline(always)]
-pub(crate) unsafe fn quantized<L, const SHIFTED: bool>(
-    matrix: &MatrixRef<'_>,
-    shift: u32,
-    block: Block,
-    scratch: &mut Scratch,
-) -> Paths
-where
-    L: Panel + Decode<Affine4> + Decode<Affine8>,
-{
-    // SAFETY: as for this function; the codes are as wide as the layout says.
-    unsafe {
-        match matrix.layout().format().codes() {
-            Codes::Affine(width) if width.bits() == 4 => {
-                block_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch)
-            }
-            Codes::Affine(width) if width.bits() == 8 => {
-                block_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch)
-            }
-            _ => specified::<L>(matrix, shift, block, scratch),
-        }
-    }
-}
-
-/// [`quantized`] where codes are known to be `C`.
-///
-/// # Safety
-/// As [`quantized`], and the matrix has such codes.
-#[inline(always)]
-unsafe fn block_of_codes<C: codes::Codes, L: Panel + Decode<C>, const SHIFTED: bool>(
+pub(crate) unsafe fn quantized<L: Panel + DecodeAll, const SHIFTED: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
     scratch: &mut Scratch,
 ) -> Paths {
-    let mut paths = Paths::REGISTERS;
-    let from_registers = L::from_registers::<SHIFTED>(block.count);
+    // SAFETY: as for this function; the codes are as wide as the layout says.
+    unsafe {
+        match matrix.layout().bits() {
+            4 => block_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
+            _ => block_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+        }
+    }
+}
+
+/// [`quantized`] where codes are not common.
+///
+/// # Safety
+/// As [`quantized`].
+#[inline(always)]
+pub(crate) unsafe fn uncommon<L: Panel + DecodeAll>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    scratch: &mut Scratch,
+) -> Paths {
+    // SAFETY: as for this function; the codes are what the layout says.
+    unsafe {
+        match (matrix.layout().format().codes(), matrix.layout().bits()) {
+            (Kind::Affine(_), 2) => block_of_codes::<Affine2, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 3) => block_of_codes::<Affine3, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 5) => block_of_codes::<Affine5, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 6) => block_of_codes::<Affine6, L, false>(matrix, shift, block, scratch),
+            (Kind::E2m1, _) if matrix.layout().group_size() == Nvfp4::GROUP => {
+                block_of_codes::<Nvfp4, L, false>(matrix, shift, block, scratch)
+            }
+            (Kind::E2m1, _) => block_of_codes::<Mxfp4, L, false>(matrix, shift, block, scratch),
+            (Kind::E4m3, _) => block_of_codes::<Mxfp8, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), bits) => unreachable!("{bits} bits are common, or no format has them"),
+        }
+    }
+}
+
+/// The product of a block of rows where codes are known to be `C`.
+///
+/// # Safety
+/// As [`quantized`], and the matrix has such codes.
+#[inline(always)]
+unsafe fn block_of_codes<C: Codes, L: Panel + Decode<C>, const SHIFTED: bool>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    scratch: &mut Scratch,
+) -> Paths {
+    let from_registers = match block.count {
+        count if C::COMMON => L::from_registers::<SHIFTED>(count),
+        1 => 1,
+        _ => 0,
+    };
+    let mut paths = if from_registers > 0 { Paths::REGISTERS } else { Paths::NONE };
     let (groups, group_size) = (matrix.layout().groups_per_row(), matrix.layout().group_size());
     let kept = block.count > from_registers;
     // Parts of a row that are as long as each other, but for the last.
@@ -89,9 +114,16 @@ unsafe fn block_of_codes<C: codes::Codes, L: Panel + Decode<C>, const SHIFTED: b
             // The next block's, some with each tile: all at once they keep words waiting.
             prefetch_scales::<L>(matrix, tile.first_row + block.rows..tile.first_row + block.rows + rows);
             let first_vectors = Block { count: from_registers, ..tile };
+            let row_bytes = matrix.layout().weight_row_bytes();
+            let mut words = matrix.weight().as_ptr().add(tile.first_row * row_bytes);
+            if !C::COMMON && shift != 0 {
+                words = copy_shifted::<L>(words, rows * row_bytes, shift, &mut scratch.words);
+                paths = paths | Paths::COPIED;
+            }
             if !kept {
                 tile_from_registers::<C, L, SHIFTED, false>(
                     matrix,
+                    words,
                     shift,
                     first_vectors,
                     0..groups,
@@ -104,6 +136,7 @@ unsafe fn block_of_codes<C: codes::Codes, L: Panel + Decode<C>, const SHIFTED: b
                     let parts = Parts { sums, first: first == 0, last: part.end == groups };
                     tile_from_registers::<C, L, SHIFTED, true>(
                         matrix,
+                        words,
                         shift,
                         first_vectors,
                         part.clone(),
@@ -120,6 +153,9 @@ unsafe fn block_of_codes<C: codes::Codes, L: Panel + Decode<C>, const SHIFTED: b
                     let panel = scratch.panel.as_ptr().cast();
                     L::tiles(panel, part.len() * group_size, others, parts);
                 }
+            }
+            if C::EXCEPTIONS {
+                paths = paths | exceptions::replace::<L>(matrix, shift, tile, scratch);
             }
             row += rows;
         }

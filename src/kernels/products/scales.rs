@@ -22,11 +22,9 @@ pub(crate) unsafe fn widen_scales<L: Lanes>(
 ) {
     let (layout, bytes) = (matrix.layout(), matrix.layout().scale_row_bytes());
     let to = at..at + rows.len() * layout.groups_per_row();
-    let parts = [
-        (matrix.scales(), &mut scratch.scales),
-        (matrix.biases().expect("an affine format has biases"), &mut scratch.biases),
-    ];
+    let parts = [(Some(matrix.scales()), &mut scratch.scales), (matrix.biases(), &mut scratch.biases)];
     for (from, widened) in parts {
+        let Some(from) = from else { continue };
         let (from, to) = (&from[rows.start * bytes..rows.end * bytes], &mut widened[to.clone()]);
         // SAFETY: detected by the caller's promise; valid since both are as long as the layout says for these rows.
         unsafe { widen_numbers::<L>(layout.scale_type(), from, to) };
@@ -39,7 +37,7 @@ pub(crate) unsafe fn widen_scales<L: Lanes>(
 pub(crate) fn prefetch_scales<L: Lanes>(matrix: &MatrixRef<'_>, rows: Range<usize>) {
     let bytes = matrix.layout().scale_row_bytes();
     let first = (rows.start * bytes).next_multiple_of(64);
-    for from in [matrix.scales(), matrix.biases().expect("an affine format has biases")] {
+    for from in [Some(matrix.scales()), matrix.biases()].into_iter().flatten() {
         prefetch::<L>(from.as_ptr().wrapping_add(first), (rows.end * bytes).saturating_sub(first));
     }
 }

@@ -12,14 +12,17 @@ use std::{hint::black_box, ptr};
 
 use super::{
     block::{BLOCK_ROWS, Block, Scratch, TILE_ROWS},
-    codes::{Affine4, Affine8, Codes, Decode},
+    codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, DecodeAll, Mxfp4, Mxfp8, Nvfp4},
+    copies::subtract_all,
+    exceptions,
     lanes::{LANES, Lanes, sum_lines},
     line::Line,
+    panel::Panel,
     scales::{prefetch_scales, widen_scales},
 };
 use crate::{
     kernels::paths::Paths,
-    quant::{Layout, MatrixRef},
+    quant::{Codes as Kind, Layout, MatrixRef},
 };
 
 /// Rows of a block, at most.
@@ -48,9 +51,7 @@ pub(crate) fn several_are_faster() -> bool {
 
 /// Whether one vector can be multiplied here by the rows of such a matrix, if a block has so many of them.
 pub(crate) fn suits(layout: &Layout, rows: usize) -> bool {
-    layout.format().has_biases()
-        && matches!(layout.bits(), 4 | 8)
-        && rows >= BLOCK_ROWS
+    rows >= BLOCK_ROWS
         && rows.is_multiple_of(TILE_ROWS)
         && layout.weight_row_bytes() >= LEAST_ROW_BYTES
         && layout.cols().is_multiple_of(STEP)
@@ -84,24 +85,29 @@ pub(crate) unsafe trait Stream: Lanes {
 /// # Safety
 /// As [`quantized`](super::quantized::quantized); [`suits`] holds for the block, and it has one vector.
 #[inline(always)]
-pub(crate) unsafe fn streamed<L, const SHIFTED: bool>(
+pub(crate) unsafe fn streamed<L: Stream + Panel + DecodeAll, const SHIFTED: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
     scratch: &mut Scratch,
-) -> Paths
-where
-    L: Stream + Decode<Affine4> + Decode<Affine8>,
-{
-    // SAFETY: as for this function; the codes are as wide as the layout says.
+) -> Paths {
+    let (codes, bits) = (matrix.layout().format().codes(), matrix.layout().bits());
+    // SAFETY: as for this function; the codes are what the layout says.
     unsafe {
-        match matrix.layout().bits() {
-            4 => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
-            8 => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
-            bits => unreachable!("codes of {bits} bits do not suit streams"),
+        match (codes, bits) {
+            (Kind::Affine(_), 2) => stream_of_codes::<Affine2, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 3) => stream_of_codes::<Affine3, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 4) => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 5) => stream_of_codes::<Affine5, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 6) => stream_of_codes::<Affine6, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::Affine(_), _) => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::E2m1, _) if matrix.layout().group_size() == Nvfp4::GROUP => {
+                stream_of_codes::<Nvfp4, L, SHIFTED>(matrix, shift, block, scratch)
+            }
+            (Kind::E2m1, _) => stream_of_codes::<Mxfp4, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::E4m3, _) => stream_of_codes::<Mxfp8, L, SHIFTED>(matrix, shift, block, scratch),
         }
     }
-    Paths::STREAM
 }
 
 /// [`streamed`] where codes are known to be `C`.
@@ -109,12 +115,13 @@ where
 /// # Safety
 /// As [`streamed`], and the matrix has such codes.
 #[inline(always)]
-unsafe fn stream_of_codes<C: Codes, L: Stream + Decode<C>, const SHIFTED: bool>(
+unsafe fn stream_of_codes<C: Codes, L: Stream + Panel + Decode<C>, const SHIFTED: bool>(
     matrix: &MatrixRef<'_>,
     shift: u32,
     block: Block,
     scratch: &mut Scratch,
-) {
+) -> Paths {
+    let mut paths = Paths::STREAM;
     let layout = matrix.layout();
     let (row_bytes, groups) = (layout.weight_row_bytes(), layout.groups_per_row());
     let apart = block.rows / TILE_ROWS;
@@ -133,18 +140,28 @@ unsafe fn stream_of_codes<C: Codes, L: Stream + Decode<C>, const SHIFTED: bool>(
             let (scales, biases) = (&scratch.scales[..], &scratch.biases[..]);
             let tile = Tile { groups, shift, words, scales, biases, x: block.vector(0) };
             let mut lines = [Line([0.0; LANES]); TILE_ROWS];
-            match layout.group_size() {
-                32 => L::sums::<C, SHIFTED, 32>(&tile, &mut lines),
-                64 => L::sums::<C, SHIFTED, 64>(&tile, &mut lines),
-                _ => L::sums::<C, SHIFTED, 128>(&tile, &mut lines),
+            // Compiled for the sizes that codes have.
+            if C::GROUP == 16 {
+                L::sums::<C, SHIFTED, 16>(&tile, &mut lines);
+            } else if C::GROUP == 32 || layout.group_size() == 32 {
+                L::sums::<C, SHIFTED, 32>(&tile, &mut lines);
+            } else if layout.group_size() == 64 {
+                L::sums::<C, SHIFTED, 64>(&tile, &mut lines);
+            } else {
+                L::sums::<C, SHIFTED, 128>(&tile, &mut lines);
             }
             let mut y = [0.0; TILE_ROWS];
             sum_lines::<L>(lines.each_ref().map(|line| line.0.as_ptr()), y.as_mut_ptr());
             for r in 0..TILE_ROWS {
                 block.put(first + r * apart, 0, y[r]);
+                if C::EXCEPTIONS {
+                    let row = Block { first_row: block.first_row + first + r * apart, rows: 1, ..block };
+                    paths = paths | exceptions::replace::<L>(matrix, shift, row, scratch);
+                }
             }
         }
     }
+    paths
 }
 
 /// Rows from four places, and the vector.
@@ -186,7 +203,7 @@ impl Tile<'_> {
         let mut copies = [Shifted([0; STEP]); R];
         // SAFETY: detected by the caller's promise; valid since a step is whole groups, and a row whole steps.
         unsafe {
-            let (shift, unshifted) = (L::shift(self.shift), L::shift(0));
+            let unshifted = L::shift(0);
             let (mut words, mut x) = ([ptr::null(); R], self.x);
             words.copy_from_slice(&self.words[row..row + R]);
             let mut acc = [[L::zero(); H]; R];
@@ -199,10 +216,7 @@ impl Tile<'_> {
                         L::prefetch(words[r].wrapping_add(AHEAD + line));
                     }
                     if SHIFTED {
-                        let copy = copies[r].0.as_mut_ptr();
-                        for line in (0..step_bytes).step_by(64) {
-                            L::subtract(words[r].add(line), shift, copy.add(line));
-                        }
+                        subtract_all::<L>(words[r], step_bytes, self.shift, copies[r].0.as_mut_ptr());
                     }
                     words[r] = words[r].add(step_bytes);
                 }

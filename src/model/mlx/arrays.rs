@@ -9,7 +9,7 @@ use super::{Named, failed};
 use crate::{
     checkpoint::{self, Weights},
     model::BodyError,
-    quant::{Codes, FloatType, MatrixRef},
+    quant::{FloatType, MatrixRef},
 };
 
 /// MLX's name for an element type of the checkpoint.
@@ -18,6 +18,8 @@ pub(super) const fn dtype(float_type: FloatType) -> Dtype {
         FloatType::F16 => Dtype::Float16,
         FloatType::Bf16 => Dtype::Bfloat16,
         FloatType::F32 => Dtype::Float32,
+        // MLX has no such types either: it keeps their bytes.
+        FloatType::E8m0 | FloatType::E4m3 => Dtype::Uint8,
     }
 }
 
@@ -89,10 +91,13 @@ impl Packed {
     /// A copy of `matrix`.
     pub(super) fn of(matrix: &MatrixRef<'_>) -> Result<Self, BodyError> {
         let (layout, rows) = (matrix.layout(), matrix.layout().rows());
-        let Codes::Affine(width) = layout.format().codes();
+        let Some(biases) = matrix.biases() else {
+            let mode = layout.format();
+            let message = format!("mlx-rs multiplies in MLX's mode affine only, not in {mode}; use --backend cpu");
+            return Err(failed("quantized_matmul", &message));
+        };
         let float = dtype(layout.scale_type());
-        let [group_size, bits] = shape([layout.group_size(), width.bits()])?;
-        let biases = matrix.biases().expect("an affine format has biases");
+        let [group_size, bits] = shape([layout.group_size(), layout.bits()])?;
         Ok(Self {
             weight: from_bytes(matrix.weight(), rows, Dtype::Uint32)?,
             scales: from_bytes(matrix.scales(), rows, float)?,
@@ -186,7 +191,11 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{checkpoint::Checkpoint, testing::fixture::Fixture};
+    use crate::{
+        checkpoint::Checkpoint,
+        quant::{Format, Layout, MatrixBuf},
+        testing::fixture::Fixture,
+    };
 
     #[test]
     fn what_mlx_refuses_is_an_error_with_the_operation_s_name() {
@@ -199,6 +208,15 @@ mod tests {
         };
         // MLX's own words, and not the place in somebody's sources.
         assert!(message.contains("63") && !message.contains(".rs"), "{message}");
+    }
+
+    #[test]
+    fn a_format_that_mlx_rs_does_not_multiply_is_refused_by_name() {
+        for format in [Format::MXFP4, Format::MXFP8, Format::NVFP4] {
+            let layout = Layout::new(8, 64, format, format.scale_types()[0]).expect("a layout");
+            let error = Packed::of(&MatrixBuf::zeros(layout).view()).expect_err("codes that are floats");
+            assert!(error.to_string().contains(&format.to_string()), "{error}");
+        }
     }
 
     #[test]

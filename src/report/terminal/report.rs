@@ -16,9 +16,12 @@ pub fn report(report: &Report<'_>, look: Look) -> String {
         _ = writeln!(out, "{}{}", look.bold(&plain(model.name)), plain(&revision));
         if let Some(facts) = model.facts {
             let tied = if facts.tied { ", tied to the embedding" } else { "" };
+            // Bits and groups say which an affine format is.
+            let format = facts.format.as_deref().filter(|format| !format.starts_with("affine"));
+            let format = format.map_or(String::new(), |format| format!(", {}", plain(format)));
             _ = writeln!(
                 out,
-                "{}, {} layers; lm_head {} x {}, {} bits, group_size {}{tied}",
+                "{}, {} layers; lm_head {} x {}, {} bits, group_size {}{format}{tied}",
                 plain(&facts.model_type),
                 facts.num_hidden_layers,
                 facts.vocab_size,

@@ -174,7 +174,8 @@ fn used(checkpoint: &Checkpoint) -> LawResult {
         "a head of {rows} x {cols}, {} layers, {config:?}",
         checkpoint.weights().layers.len()
     );
-    let _ = (head.code(rows - 1, cols - 1), head.scale(rows - 1, groups - 1), head.bias(rows - 1, groups - 1));
+    let _ = (head.code(rows - 1, cols - 1), head.scale(rows - 1, groups - 1));
+    let _ = head.biases().map(|_| head.bias(rows - 1, groups - 1));
     let _ = checkpoint.model_digest();
     Ok(())
 }

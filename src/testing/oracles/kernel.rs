@@ -94,7 +94,9 @@ impl Case for Products {
         let x = vectors(self.columns * self.vectors, self.seed);
         dense(shape, self.head.layout().scale_type(), &x, self.seed, reached)?;
         rest(self.columns, self.seed, reached)?;
-        rivals(self.head.layout(), self.shifts[0], self.seed, reached)?;
+        if self.head.layout().format().has_biases() {
+            rivals(self.head.layout(), self.shifts[0], self.seed, reached)?;
+        }
         // A few spans of them, the last one not whole.
         logits::statistics(9 * self.columns, self.seed, reached)
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Case, LawResult, Reached, claim};
 use crate::{
+    kernels::scalar,
     quant::{MatrixBuf, Width},
     testing::{
         heads::Plain,
@@ -40,8 +41,15 @@ impl<'a> Arbitrary<'a> for Packing {
 
 impl Case for Packing {
     const NAME: &'static str = "packing";
-    const CLASSES: &'static [&'static str] =
-        &["words", "codes of a word", "codes of two words", "a code replaced", "rows"];
+    const CLASSES: &'static [&'static str] = &[
+        "words",
+        "codes of a word",
+        "codes of two words",
+        "a code replaced",
+        "rows",
+        "rows of integers",
+        "rows of floats",
+    ];
     const ENTROPY: usize = 256;
 
     fn check(&self, reached: &mut Reached) -> LawResult {
@@ -160,19 +168,17 @@ pub fn matrix(head: &MatrixBuf, reached: &mut Reached) -> LawResult {
             "a matrix of any layout holds the codes that were packed, row by row",
             "row {row} of {layout:?}"
         );
-        let weight = |column: usize| {
-            let group = column / layout.group_size();
-            view.scale(row, group).mul_add(codes[column] as f32, view.bias(row, group))
-        };
-        let weights: Vec<f32> = (0..layout.cols()).map(weight).collect();
+        let mut weights = vec![0.0; layout.cols()];
+        scalar::dequantize_row(&view, 0, row, &mut weights);
         let difference = crate::testing::comparators::same_bits(&weights, &plain.weights(row)).err();
         claim!(
             LAW,
             difference.is_none(),
-            "a weight is its group's scale times its code plus its group's bias",
+            "a weight is its group's scale times what its code stands for, plus its group's bias where there is one",
             "row {row}, column {difference:?}"
         );
         reached.one("rows");
+        reached.one(if layout.format().has_biases() { "rows of integers" } else { "rows of floats" });
     }
     Ok(())
 }

@@ -55,9 +55,9 @@ pub fn change(u: &mut Unstructured<'_>, layout: &Layout) -> Result<Change> {
         return Ok(Change::Shift(shift(u)?));
     }
     if kind == 8 {
-        // The smallest tensor is one scale of 16 bits.
+        // The smallest tensor is one scale of 8 bits.
         let amount = match one_in(u, 2)? {
-            false => Amount::Flips(u.int_in_range(0..=16)?),
+            false => Amount::Flips(u.int_in_range(0..=8)?),
             true => Amount::Rate(f64::from(u.int_in_range(0..=1000_u32)?) / 50_000.0),
         };
         return Ok(Change::Random(Random { tensor: choose(u, tensors)?, amount, seed: u.arbitrary()? }));

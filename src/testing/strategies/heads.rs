@@ -10,10 +10,21 @@ use crate::{
     testing::heads::encode,
 };
 
-/// Widths of codes that a head may have.
-pub const BITS: [usize; 2] = [4, 8];
-/// Group sizes that a head may have.
-pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
+/// A format: half of the times one with integers of 4 or 8 bits, for which kernels have the most paths, and else any that MLX
+/// writes.
+///
+/// # Errors
+/// As [`word`].
+///
+/// # Panics
+/// It never panics, since MLX has these widths and group sizes.
+pub fn format(u: &mut Unstructured<'_>) -> Result<Format> {
+    let (bits, group_size) = (choose(u, &[4, 8])?, choose(u, &Format::AFFINE_GROUPS)?);
+    if one_in(u, 2)? {
+        return choose(u, &Format::all().collect::<Vec<_>>());
+    }
+    Ok(Format::affine(bits, group_size).expect("MLX has it"))
+}
 
 /// Packed words at which borrowing and wrapping begin.
 pub const WORDS: [u32; 10] =
@@ -41,8 +52,8 @@ pub fn layout(u: &mut Unstructured<'_>) -> Result<Layout> {
         _ => u.int_in_range(25..=70)?,
     };
     let groups = if one_in(u, 2)? { u.int_in_range(2..=3)? } else { 1 };
-    let (bits, group_size) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?);
-    let format = Format::affine(bits, group_size).expect("a format");
+    let format = format(u)?;
+    let group_size = format.group_size();
     let scale_type = choose(u, format.scale_types())?;
     Ok(Layout::new(rows, groups * group_size, format, scale_type).expect("a layout"))
 }
@@ -60,8 +71,8 @@ const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
 /// # Panics
 /// It never panics, since the sizes are those of a layout.
 pub fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
-    let (bits, group_size) = (choose(u, &BITS)?, choose(u, &GROUP_SIZES)?);
-    let format = Format::affine(bits, group_size).expect("a format");
+    let format = format(u)?;
+    let group_size = format.group_size();
     let scale_type = choose(u, format.scale_types())?;
     let groups = (choose(u, &COLUMNS)? / group_size).saturating_add_signed(choose(u, &[0, 0, -1, 1])?);
     let rows = match u.int_in_range(0..=15_u8)? {
