@@ -63,6 +63,7 @@ pub(crate) fn compare(model: &Subject, references: &[Reference], bound: f64) {
         let edit = shifts.iter().position(|&shift| shift == reference.shift).expect("its shift");
         let trial = trials.iter().find(|trial| (trial.prompt, trial.edit) == (prompt, edit)).expect("its trial");
         let what = format!("{:?} under shift {}", reference.prompt, reference.shift);
+        assert_eq!(reference.nan_steps, 0, "{what}: mlx-lm goes on where a trial ends");
         assert_eq!(trial.trajectory.tokens, reference.tokens, "{what}");
         assert_eq!(trial.trajectory.finish == Finish::Stop, reference.finish == "stop", "{what}");
         let words: Vec<u32> = (0..5).map(|i| head.word(0, i).wrapping_sub(reference.shift as u32)).collect();
