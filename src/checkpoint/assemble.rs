@@ -360,7 +360,7 @@ impl Parts<'_> {
 
     fn finish(self) -> Result<(), WeightsError> {
         if let Some((name, StoredTensor { file, .. })) = self.tensors.into_iter().next() {
-            let tensor = shortened(&name);
+            let (tensor, file) = (shortened(&name), file.to_string());
             let of_head = name.strip_prefix(self.names.lm_head).is_some_and(|rest| rest.starts_with('.'));
             return Err(if self.tied && of_head {
                 WeightsError::HeadOfTied { tensor, file }

@@ -1,6 +1,6 @@
 //! The files of a checkpoint, from a folder or from memory.
 //!
-//! Small files are read; safetensors files are mapped. **A file that is cut short while it is mapped
+//! Small files are read, up to the limit of each; safetensors files are mapped. **A file that is cut short while it is mapped
 //! kills the process** with a bus error at the next access, in this as in every program that maps
 //! files; a file that is overwritten in place changes under the reader. Replace a checkpoint's files
 //! by renaming new ones over them, as downloaders do.
@@ -8,11 +8,11 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
-use super::{CheckpointError, bytes::Bytes};
+use super::{CheckpointError, LIMITS, bytes::Bytes};
 
 /// A file of the checkpoint.
 #[derive(Clone, Debug)]
@@ -70,8 +70,9 @@ impl Place {
             Self::Memory(files) => Ok(files.get(name).map(|bytes| StoredFile { bytes: bytes.clone(), disk: None })),
             Self::Folder { path, .. } => {
                 let path = path.join(name);
-                match open(&path) {
-                    Ok(file) => Ok(Some(file)),
+                match open(&path, LIMITS.into_iter().find(|&(limited, _)| limited == name)) {
+                    Ok(Ok(file)) => Ok(Some(file)),
+                    Ok(Err(TooLong { file, limit })) => Err(CheckpointError::TooLong { file, limit }),
                     Err(error) if error.kind() == ErrorKind::NotFound => match fs::read_link(&path) {
                         // Somebody meant a file to be here.
                         Ok(to) => {
@@ -87,19 +88,33 @@ impl Place {
     }
 }
 
-fn open(path: &Path) -> io::Result<StoredFile> {
+/// A file that is longer than its kind may be.
+struct TooLong {
+    file: &'static str,
+    limit: usize,
+}
+
+/// Reads a file that has a limit, up to there, and maps any other.
+fn open(path: &Path, limit: Option<(&'static str, usize)>) -> io::Result<Result<StoredFile, TooLong>> {
     // Asked before opening, since opening a named pipe would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
     }
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    let bytes = if path.extension().is_some_and(|extension| extension == "safetensors") {
-        map(&file, path)?
-    } else {
-        Bytes::new(fs::read(path)?)
+    let bytes = match limit {
+        None => map(&file, path)?,
+        Some((name, limit)) => {
+            let most = limit as u64;
+            // Not by its length alone, which a file that grows, or one that a system makes up, does not keep to.
+            let mut bytes = Vec::with_capacity(metadata.len().min(most) as usize);
+            if metadata.len() > most || (&file).take(most + 1).read_to_end(&mut bytes)? as u64 > most {
+                return Ok(Err(TooLong { file: name, limit }));
+            }
+            Bytes::new(bytes)
+        }
     };
-    Ok(StoredFile { bytes, disk: Some(OnDisk { path: path.to_owned(), metadata }) })
+    Ok(Ok(StoredFile { bytes, disk: Some(OnDisk { path: path.to_owned(), metadata }) }))
 }
 
 fn map(file: &File, path: &Path) -> io::Result<Bytes> {

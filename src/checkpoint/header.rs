@@ -9,7 +9,7 @@ use std::{fmt, ops::Range};
 use safetensors::Dtype;
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::json::shortened;
+use super::{json::shortened, tensors::MOST_TENSORS};
 
 /// Longest header that the format allows.
 const LONGEST: u64 = 100_000_000;
@@ -42,6 +42,9 @@ pub enum HeaderError {
     /// The header is not an object of JSON.
     #[error("has a header that cannot be read: {0}")]
     Json(String),
+    /// More tensors than any model has.
+    #[error("has a header of more than {MOST_TENSORS} tensors; no model has so many")]
+    Many,
     /// A tensor's entry in the header is not one.
     #[error("has a header that cannot be read at tensor `{tensor}`: {message}")]
     Entry {
@@ -177,6 +180,9 @@ fn parse(header: &[u8]) -> Result<Vec<(String, RawEntry)>, HeaderError> {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut entries = Entries::default();
     let read = json.deserialize_map(&mut entries).and_then(|()| json.end());
+    if entries.read.len() > MOST_TENSORS {
+        return Err(HeaderError::Many);
+    }
     if let Err(error) = read {
         let message = shortened(&error.to_string());
         return Err(match entries.reading {
@@ -257,6 +263,9 @@ impl<'de> Visitor<'de> for &mut Entries {
             self.reading = Some(name);
             let entry = map.next_value()?;
             self.read.extend(self.reading.take().map(|name| (name, entry)));
+            if self.read.len() > MOST_TENSORS {
+                return Err(A::Error::custom("too many tensors"));
+            }
         }
         Ok(())
     }

@@ -75,19 +75,19 @@ pub(super) fn check(index: &[u8], tensors: &BTreeMap<String, StoredTensor>) -> R
         let file = file.as_str().ok_or_else(|| IndexError::Map { key: shortened(tensor) })?;
         named.insert(tensor.as_str(), file);
     }
-    let there: BTreeSet<&str> = tensors.values().map(|tensor| tensor.file.as_str()).collect();
+    let there: BTreeSet<&str> = tensors.values().map(|tensor| &*tensor.file).collect();
     if let Some(file) = named.values().find(|&file| !there.contains(file)) {
         return Err(IndexError::NoFile { file: shortened(file) });
     }
     for (name, StoredTensor { file, .. }) in tensors {
         let tensor = || shortened(name);
         match named.remove(name.as_str()) {
-            Some(indexed) if indexed == file => {}
+            Some(indexed) if *indexed == **file => {}
             Some(indexed) => {
-                let (file, indexed) = (file.clone(), shortened(indexed));
+                let (file, indexed) = (file.to_string(), shortened(indexed));
                 return Err(IndexError::Elsewhere { tensor: tensor(), file, indexed });
             }
-            None => return Err(IndexError::Unlisted { tensor: tensor(), file: file.clone() }),
+            None => return Err(IndexError::Unlisted { tensor: tensor(), file: file.to_string() }),
         }
     }
     match named.keys().next() {

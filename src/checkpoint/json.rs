@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Value};
 
 /// Longest text that is parsed. The index of a 405B Llama has 0.3 MB.
-const LIMIT: usize = 2 << 20;
+pub(super) const LIMIT: usize = 2 << 20;
 
 /// Why a small JSON file of a checkpoint could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -37,7 +37,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 pub use self::{
@@ -65,6 +65,18 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 /// Files of the model that may be absent, apart from its safetensors files.
 const OPTIONAL: [&str; 6] =
     ["chat_template.jinja", "chat_template.json", GENERATION_CONFIG, INDEX, "tokenizer.json", "tokenizer_config.json"];
+
+/// Files that are read whole, with the bytes that each may have. The longest in use are far shorter: a template has some
+/// ten thousand bytes, a `tokenizer_config.json` at most two million, and the `tokenizer.json` of Gemma 33 million.
+const LIMITS: [(&str, usize); 7] = [
+    (CONFIG, json::LIMIT),
+    (GENERATION_CONFIG, json::LIMIT),
+    (INDEX, 64 << 20),
+    ("chat_template.jinja", 4 << 20),
+    ("chat_template.json", 4 << 20),
+    ("tokenizer_config.json", 16 << 20),
+    ("tokenizer.json", 64 << 20),
+];
 
 /// Whether a file of this name in a checkpoint's folder is, or would be, a part of the checkpoint.
 pub(crate) fn is_part(name: &str) -> bool {
@@ -94,6 +106,14 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What the system says.
         error: io::Error,
+    },
+    /// A file is longer than any of its kind. Nothing beyond the limit is read.
+    #[error("{file} has more than the {limit} bytes that such a file may have; fetch the checkpoint again")]
+    TooLong {
+        /// The file.
+        file: &'static str,
+        /// Bytes allowed.
+        limit: usize,
     },
     /// A folder without `config.json` is no checkpoint.
     #[error("{folder} holds no config.json, so it is not a checkpoint; give the folder that `mlx_lm.convert -q` wrote")]
@@ -171,7 +191,7 @@ pub struct TensorInfo {
     /// Its shape.
     pub shape: Vec<u64>,
     /// The file that holds it.
-    pub file: String,
+    pub file: Arc<str>,
 }
 
 /// An opened and checked checkpoint.

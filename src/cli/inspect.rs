@@ -84,7 +84,7 @@ fn object(subject: &Subject, digests: bool) -> Value {
     let tensors: Vec<Value> = checkpoint
         .tensors()
         .iter()
-        .map(|t| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape, "file": t.file}))
+        .map(|t| json!({"name": t.name, "dtype": t.dtype, "shape": t.shape, "file": &*t.file}))
         .collect();
     let (head_bytes, tensor_bytes) = bytes(subject);
     let mut object = json!({

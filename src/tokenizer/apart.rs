@@ -2,8 +2,8 @@
 //!
 //! The libraries that read `tokenizer.json` and run chat templates panic, overflow the stack, never end or take all memory
 //! on some inputs. In a child with limits any of that is an error ([`ChildError`](crate::child::ChildError)) that names the
-//! file. The limits are far above what honest models take: the largest tokenizers in use, of 33 MB, take some 400 MB and a
-//! second.
+//! file. The limits are far above what honest models take: a tokenizer takes some ten bytes of memory for each of its file,
+//! of which the largest in use have 33 million, and a second.
 
 use std::{
     env, fmt,
@@ -27,9 +27,9 @@ use crate::{
 const SERVICE: &str = "serve-tokenizer";
 
 /// Memory that a child may take whatever it reads.
-const MEMORY: usize = 192 << 20;
+const MEMORY: usize = 160 << 20;
 /// Bytes of memory for each byte of `tokenizer.json`.
-const MEMORY_A_BYTE: usize = 20;
+const MEMORY_A_BYTE: usize = 16;
 /// Processor time for one request, apart from what its length adds.
 const SECONDS: u64 = 3;
 /// Bytes of a request that take a second more.

@@ -66,6 +66,16 @@ pub enum TokenizerError {
     /// The tokenizer failed on a text.
     #[error("the tokenizer fails: {0}")]
     Encode(String),
+    /// A text that becomes far more tokens than it has bytes.
+    #[error("tokenizer.json makes {tokens} tokens of a text of {bytes} bytes, more than the {limit} that it may; give the prompt with --prompt-ids")]
+    Many {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens allowed.
+        limit: usize,
+    },
     /// A text that should be one token.
     #[error("{text:?} is not one token but {}: {tokens:?}; give an id, or a text that is one token (often with a space before it)", .tokens.len())]
     NotOne {
@@ -116,6 +126,11 @@ pub struct Tokenizer {
     bos: Option<String>,
     eos: Option<u32>,
 }
+
+/// Tokens that a tokenizer may add to any text.
+const SPECIAL: usize = 256;
+/// Tokens that it may make of a byte: a token is a byte at least, but one character can be normalized to many.
+const TOKENS_A_BYTE: usize = 16;
 
 /// Where a tokenizer works.
 enum Place {
@@ -242,7 +257,7 @@ impl Tokenizer {
     }
 
     fn encode_all(&self, texts: Vec<Text>) -> Vec<Result<Vec<u32>, TokenizerError>> {
-        let count = texts.len();
+        let limits: Vec<usize> = texts.iter().map(|text| SPECIAL + TOKENS_A_BYTE * text.text.len()).collect();
         let answers = match &self.place {
             Place::Here(engine) => Ok(texts.iter().map(|text| engine.encode(text)).collect()),
             // Where every rendering failed there is nothing to ask.
@@ -250,8 +265,8 @@ impl Tokenizer {
             Place::Apart(child) => child.encode(texts),
         };
         match answers {
-            Ok(answers) => answers.into_iter().map(|ids| ids.map_err(TokenizerError::Encode)).collect(),
-            Err(error) => vec![Err(error); count],
+            Ok(answers) => answers.into_iter().zip(limits).map(|(ids, limit)| within(ids, limit)).collect(),
+            Err(error) => vec![Err(error); limits.len()],
         }
     }
 
@@ -274,6 +289,16 @@ impl Tokenizer {
         let all: BTreeSet<u32> = configured.iter().copied().chain(self.eos).collect();
         all.into_iter().filter(|&id| (id as usize) < vocab_size).collect()
     }
+}
+
+/// Ids, unless there are too many of them.
+fn within(ids: Result<Vec<u32>, String>, limit: usize) -> Result<Vec<u32>, TokenizerError> {
+    let ids = ids.map_err(TokenizerError::Encode)?;
+    if ids.len() > limit {
+        let bytes = (limit - SPECIAL) / TOKENS_A_BYTE;
+        return Err(TokenizerError::Many { bytes, tokens: ids.len(), limit });
+    }
+    Ok(ids)
 }
 
 /// Checks the ids of a prompt against the rows of the embedding.
