@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use lm_headroom::{child::Counted, cli, tokenizer};
+use lm_headroom::{child::Counted, cli};
 
 /// It counts in children alone: what a stranger's files make them take.
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
 fn main() -> ExitCode {
-    tokenizer::serve_if_asked();
     ExitCode::from(cli::run())
 }

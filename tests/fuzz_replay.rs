@@ -10,18 +10,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lm_headroom::testing::{
-    fuzz::{decoded, replay},
-    oracles::{
-        Case, Reached,
-        certificate::Certified,
-        checkpoint::{Damaged, valid},
-        journal::Torn,
-        kernel::Products,
-        perturb::Perturbations,
-        results::Stored,
-        shift::Shifts,
-        text::Text,
+use lm_headroom::{
+    child::Program,
+    testing::{
+        fuzz::{decoded, replay},
+        oracles::{
+            Case, Reached,
+            certificate::Certified,
+            checkpoint::{Damaged, valid},
+            journal::Torn,
+            kernel::Products,
+            perturb::Perturbations,
+            results::Stored,
+            shift::Shifts,
+            text::Text,
+            tokenizer::{Templating, Tokenizing, children_are},
+        },
     },
 };
 
@@ -83,13 +87,39 @@ fn results() {
 }
 
 #[test]
+fn tokenizer() {
+    children_are(Program::at(env!("CARGO_BIN_EXE_headroom")));
+    replayed::<Tokenizing>("tokenizer");
+}
+
+#[test]
+fn template() {
+    children_are(Program::at(env!("CARGO_BIN_EXE_headroom")));
+    replayed::<Templating>("template");
+}
+
+#[test]
 fn every_target_of_the_fuzz_crate_is_replayed_here() {
     let targets = fs::read_dir(folder("fuzz_targets", "")).expect("targets");
     let mut names: Vec<String> = targets
         .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["certificate", "checkpoint", "edit_text", "journal", "kernels", "perturb", "results", "shift"]);
+    assert_eq!(
+        names,
+        [
+            "certificate",
+            "checkpoint",
+            "edit_text",
+            "journal",
+            "kernels",
+            "perturb",
+            "results",
+            "shift",
+            "template",
+            "tokenizer"
+        ]
+    );
 }
 
 fn write(target: &str, seeds: &[Vec<u8>]) {
@@ -131,6 +161,9 @@ fn seeds_are_written() {
     write("kernels", &drawn::<Products>());
     write("journal", &drawn::<Torn>());
     write("certificate", &drawn::<Certified>());
+    children_are(Program::at(env!("CARGO_BIN_EXE_headroom")));
+    write("tokenizer", &drawn::<Tokenizing>());
+    write("template", &drawn::<Templating>());
     write("results", &drawn::<Stored>());
 
     let mut damaged = drawn::<Damaged>();

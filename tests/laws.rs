@@ -3,26 +3,30 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
-use lm_headroom::testing::{
-    model::with_demo,
-    oracles::{
-        self, Case, Reached,
-        certificate::Certified,
-        checkpoint::Damaged,
-        guard::Guards,
-        journal::{Torn, length},
-        kernel::Products,
-        measure::Measurement,
-        packing::Packing,
-        perturb::Perturbations,
-        results::Stored,
-        shift::Shifts,
-        text::Texts,
-        trie::Waves,
+use lm_headroom::{
+    child::Program,
+    testing::{
+        model::with_demo,
+        oracles::{
+            self, Case, Reached,
+            certificate::Certified,
+            checkpoint::Damaged,
+            guard::Guards,
+            journal::{Torn, length},
+            kernel::Products,
+            measure::Measurement,
+            packing::Packing,
+            perturb::Perturbations,
+            results::Stored,
+            shift::Shifts,
+            text::Texts,
+            tokenizer::{Templating, Tokenizing, children_are},
+            trie::Waves,
+        },
+        property::property,
+        strategies::edits::SHIFTS,
+        strategies::heads::WORDS,
     },
-    property::property,
-    strategies::edits::SHIFTS,
-    strategies::heads::WORDS,
 };
 
 fn holds<C: Case>(cases: u32) {
@@ -113,6 +117,13 @@ fn law_9_any_bytes_as_a_checkpoint_are_an_error_or_a_model() {
 #[test]
 fn law_9_any_results_are_shown_or_refused() {
     holds::<Stored>(512);
+}
+
+#[test]
+fn law_9_any_tokenizer_and_any_template_end_nothing_but_the_child_that_reads_them() {
+    children_are(Program::at(env!("CARGO_BIN_EXE_headroom")));
+    holds::<Tokenizing>(400);
+    holds::<Templating>(400);
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod values;
 use clap::{CommandFactory, Parser};
 
 use self::args::{BoundArgs, Cli, Command};
-use crate::report::terminal::plain;
+use crate::{report::terminal::plain, tokenizer};
 
 /// Exit codes, a contract with scripts.
 mod exit_code {
@@ -36,8 +36,10 @@ mod exit_code {
     pub(super) const INTERRUPTED: u8 = 130;
 }
 
-/// Runs the program on this process's arguments and gives its exit code.
+/// Runs the program on this process's arguments and gives its exit code. Where the arguments say that this process is a child
+/// that reads a tokenizer, it does that, and never returns.
 pub fn run() -> u8 {
+    tokenizer::serve_if_asked();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ended(not_run(error), false),

@@ -7,7 +7,7 @@
 
 use std::{
     env, fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -96,9 +96,10 @@ fn json(value: &impl Serialize) -> Option<Vec<u8>> {
 }
 
 /// A child that reads one model's tokenizer and runs its chat template. It ends when this is dropped, or when this process
-/// ends, however that ends.
+/// ends, however that ends. Clones are of one child, which knows the tokenizer that it read last.
+#[derive(Clone)]
 pub struct Apart {
-    process: Mutex<Process>,
+    process: Arc<Mutex<Process>>,
     /// What the child may take.
     memory: usize,
 }
@@ -117,7 +118,7 @@ impl Apart {
     pub fn start(program: &Program) -> Result<Self, TokenizerError> {
         let process = Process::start(&mut program.command(SERVICE), LONGEST_ANSWER);
         let process = process.map_err(|error| TokenizerError::Child { file: TOKENIZER, doing: "reading", error })?;
-        Ok(Self { process: Mutex::new(process), memory: MEMORY })
+        Ok(Self { process: Arc::new(Mutex::new(process)), memory: MEMORY })
     }
 
     /// Has `tokenizer.json` read.

@@ -16,7 +16,11 @@ mod config;
 mod engine;
 mod template;
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Mutex, PoisonError},
+};
 
 pub use self::{
     apart::{Apart, serve_if_asked},
@@ -67,13 +71,27 @@ pub enum TokenizerError {
     #[error("the tokenizer fails: {0}")]
     Encode(String),
     /// A text that becomes far more tokens than it has bytes.
-    #[error("tokenizer.json makes {tokens} tokens of a text of {bytes} bytes, more than the {limit} that it may; give the prompt with --prompt-ids")]
+    #[error(
+        "tokenizer.json makes {tokens} tokens of a text of {bytes} bytes, more than the {limit} that it may; give the prompt with --prompt-ids"
+    )]
     Many {
         /// Bytes of the text.
         bytes: usize,
         /// Its tokens.
         tokens: usize,
         /// Tokens allowed.
+        limit: usize,
+    },
+    /// Tokens that become a far longer text than tokens are.
+    #[error(
+        "tokenizer.json makes a text of {bytes} bytes of {tokens} tokens, more than the {limit} that it may; fetch it again from a source that you trust"
+    )]
+    Long {
+        /// Tokens.
+        tokens: usize,
+        /// Bytes of their text.
+        bytes: usize,
+        /// Bytes allowed.
         limit: usize,
     },
     /// A text that should be one token.
@@ -132,11 +150,22 @@ const SPECIAL: usize = 256;
 /// Tokens that it may make of a byte: a token is a byte at least, but one character can be normalized to many.
 const TOKENS_A_BYTE: usize = 16;
 
+/// Bytes of text that a token may be: the longest in use have some hundred, of spaces or of dots.
+const BYTES_A_TOKEN: usize = 1024;
+
 /// Where a tokenizer works.
 enum Place {
     Here(Box<Engine>),
-    Apart(Apart),
+    Apart(Apart, Mutex<Decoded>),
 }
+
+/// Answers that a child has decoded: most trials of a campaign leave the clean one, and need not ask again.
+type Decoded = HashMap<Vec<u32>, String>;
+
+/// Answers that are remembered, at most.
+const MOST_DECODED: usize = 1024;
+/// Bytes of the longest of them.
+const LONGEST_DECODED: usize = 4096;
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,7 +199,7 @@ impl Tokenizer {
     pub fn apart(mut child: Apart, files: TokenizerFiles) -> Result<Self, TokenizerError> {
         Self::read(files, |json, eos| {
             let loaded = child.load(json, eos)?;
-            Ok((Place::Apart(child), loaded))
+            Ok((Place::Apart(child, Mutex::default()), loaded))
         })
     }
 
@@ -214,7 +243,7 @@ impl Tokenizer {
         let chats: Vec<Chat> = users.iter().map(|user| Chat::new(system, user)).collect();
         let rendered = match &self.place {
             Place::Here(_) => Ok(template::render(source, &chats)),
-            Place::Apart(child) => child.render(source, chats),
+            Place::Apart(child, _) => child.render(source, chats),
         };
         let rendered = match rendered {
             Ok(rendered) => rendered,
@@ -261,8 +290,8 @@ impl Tokenizer {
         let answers = match &self.place {
             Place::Here(engine) => Ok(texts.iter().map(|text| engine.encode(text)).collect()),
             // Where every rendering failed there is nothing to ask.
-            Place::Apart(_) if texts.is_empty() => Ok(Vec::new()),
-            Place::Apart(child) => child.encode(texts),
+            Place::Apart(..) if texts.is_empty() => Ok(Vec::new()),
+            Place::Apart(child, _) => child.encode(texts),
         };
         match answers {
             Ok(answers) => answers.into_iter().zip(limits).map(|(ids, limit)| within(ids, limit)).collect(),
@@ -274,13 +303,30 @@ impl Tokenizer {
     /// model's vocabulary may be larger) leave nothing.
     ///
     /// # Errors
-    /// [`TokenizerError::Encode`], [`TokenizerError::Child`].
+    /// [`TokenizerError::Encode`], [`TokenizerError::Child`], [`TokenizerError::Long`].
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
         let text = match &self.place {
             Place::Here(engine) => engine.decode(tokens),
-            Place::Apart(child) => child.decode(vec![tokens.to_vec()])?.swap_remove(0),
+            Place::Apart(child, decoded) => {
+                let mut decoded = decoded.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(text) = decoded.get(tokens) {
+                    return Ok(text.clone());
+                }
+                let text = child.decode(vec![tokens.to_vec()])?.swap_remove(0);
+                if decoded.len() == MOST_DECODED {
+                    decoded.clear();
+                }
+                let short = text.iter().filter(|text| text.len() <= LONGEST_DECODED);
+                decoded.extend(short.map(|text| (tokens.to_vec(), text.clone())));
+                text
+            }
         };
-        text.map_err(TokenizerError::Encode)
+        let text = text.map_err(TokenizerError::Encode)?;
+        let (bytes, limit) = (text.len(), BYTES_A_TOKEN * (tokens.len() + 4));
+        if bytes > limit {
+            return Err(TokenizerError::Long { tokens: tokens.len(), bytes, limit });
+        }
+        Ok(text)
     }
 
     /// The tokens that end an answer: those that the checkpoint's configuration names and the tokenizer's own, as

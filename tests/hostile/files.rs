@@ -27,7 +27,8 @@ fn no_file_is_read_beyond_its_limit() {
     }
     // With a command that has no use for the file.
     for name in ["tokenizer.json", "chat_template.jinja", "chat_template.json"] {
-        let input = Input::new(format!("{name}, and prompts as ids")).sparse(name, "", 2 * GIB).says(&[name, "may have"]);
+        let input =
+            Input::new(format!("{name}, and prompts as ids")).sparse(name, "", 2 * GIB).says(&[name, "may have"]);
         inputs.push(input.args(&["ladder", "--model", "{folder}", "--prompt-ids", "1", "--threshold", "9"]));
     }
     let input = Input::new("weights of 2 GiB of zeros").sparse("model.safetensors", "", 2 * GIB);
@@ -103,7 +104,9 @@ fn a_header_costs_a_small_multiple_of_its_length() {
             header(262_144, |i| format!("{i:0280x}.rotary_emb.inv_freq"))
         }),
         weights("of 98 MB with too many tensors", "262144", || header(1_500_000, |i| format!("{i:x}"))),
-        weights("of 99 MB of spaces", "is missing", || raw_safetensors(&format!("{{{}}}", " ".repeat(99_000_000)), &[])),
+        weights("of 99 MB of spaces", "is missing", || {
+            raw_safetensors(&format!("{{{}}}", " ".repeat(99_000_000)), &[])
+        }),
         weights("with a name of 99 MB", "model.safetensors", || {
             raw_safetensors(&format!(r#"{{"{}":0}}"#, "x".repeat(99_000_000)), &[])
         }),

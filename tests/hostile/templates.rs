@@ -96,7 +96,10 @@ fn templates_that_take_all_there_is_end_nothing_but_the_child() {
         ("a cycle of nothing", "{% for m in messages %}{{ loop.cycle() }}{% endfor %}".to_owned()),
         ("a text doubled forty times", format!("{grown}{{% set ns.x = ns.x ~ ns.x %}}{{% endfor %}}{{{{ ns.x }}}}")),
         ("replace", format!("{grown}{{% set ns.x = ns.x | replace('x', 'xx') %}}{{% endfor %}}{{{{ ns.x }}}}")),
-        ("the method replace", format!("{grown}{{% set ns.x = ns.x.replace('x', 'xx') %}}{{% endfor %}}{{{{ ns.x }}}}")),
+        (
+            "the method replace",
+            format!("{grown}{{% set ns.x = ns.x.replace('x', 'xx') %}}{{% endfor %}}{{{{ ns.x }}}}"),
+        ),
         ("join", format!("{grown}{{% set ns.x = [ns.x, ns.x, ns.x] | join(ns.x) %}}{{% endfor %}}{{{{ ns.x }}}}")),
         ("a product of a text", "{{ ('x' * 100000) * 100000 }}".to_owned()),
         ("a product of a list", "{{ ([1] * 100000) * 100000 }}".to_owned()),
@@ -109,14 +112,26 @@ fn templates_that_take_all_there_is_end_nothing_but_the_child() {
         ("slice", "{{ [1] | slice(99999999999, 'x') | list | length }}".to_owned()),
         ("a power", "{{ 10 ** 10 ** 10 }}".to_owned()),
         ("a division by nothing", "{{ 1 // 0 }}{{ 1 % 0 }}{{ 1 / 0 }}".to_owned()),
-        ("a shift of numbers", "{{ 170141183460469231731687303715884105727 + 170141183460469231731687303715884105727 }}".to_owned()),
-        ("the least number divided", "{{ (-9223372036854775807 - 1) // -1 }}{{ (-9223372036854775807 - 1) % -1 }}".to_owned()),
+        (
+            "a shift of numbers",
+            "{{ 170141183460469231731687303715884105727 + 170141183460469231731687303715884105727 }}".to_owned(),
+        ),
+        (
+            "the least number divided",
+            "{{ (-9223372036854775807 - 1) // -1 }}{{ (-9223372036854775807 - 1) % -1 }}".to_owned(),
+        ),
         ("a step of nothing", "{{ [1, 2][::0] }}".to_owned()),
         ("ends of the world", "{{ 'abc'[-9223372036854775808:9223372036854775807:-9223372036854775808] }}".to_owned()),
-        ("a loop without end", "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}".to_owned()),
+        (
+            "a loop without end",
+            "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}".to_owned(),
+        ),
         ("a loop within itself", "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned()),
         ("a macro within itself", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned()),
-        ("a macro that calls its caller", "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}".to_owned()),
+        (
+            "a macro that calls its caller",
+            "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}".to_owned(),
+        ),
         ("itself", "{% include 'chat_template' %}".to_owned()),
         ("itself, extended", "{% extends 'chat_template' %}".to_owned()),
         ("itself, imported", "{% import 'chat_template' as t %}{{ t }}".to_owned()),
@@ -124,14 +139,23 @@ fn templates_that_take_all_there_is_end_nothing_but_the_child() {
         ("two megabytes", "{% for i in range(20000) %}{{ 'x' * 100 }}{% endfor %}".to_owned()),
         ("a date without end", "{{ strftime_now('%Y' * 1000000) }}".to_owned()),
         ("a date of nothing that is one", "{{ strftime_now('%') }}{{ strftime_now('%Q%!%9999999999Y') }}".to_owned()),
-        ("a message with escape sequences", "{{ raise_exception('\u{1b}[2J\u{202e}\\r\\nheadroom: error: forged') }}".to_owned()),
+        (
+            "a message with escape sequences",
+            "{{ raise_exception('\u{1b}[2J\u{202e}\\r\\nheadroom: error: forged') }}".to_owned(),
+        ),
         ("a name with escape sequences", "{{ x['\u{1b}[2J'].y }}".to_owned()),
-        ("a split into a million", "{{ ('x ' * 99999).split(' ') | map('upper') | list | tojson | length }}".to_owned()),
+        (
+            "a split into a million",
+            "{{ ('x ' * 99999).split(' ') | map('upper') | list | tojson | length }}".to_owned(),
+        ),
         ("a million spaces", "{{ (' ' * 99999999).strip().split() }}".to_owned()),
         ("zeros", "{% raw %}\0\0\0{% endraw %}{{ '\0' * 2000000 }}".to_owned()),
     ];
     let input = |(what, template): (&str, String)| {
-        Input::new(format!("a template with {what}")).file("chat_template.jinja", template).says(&["template"]).may_run()
+        Input::new(format!("a template with {what}"))
+            .file("chat_template.jinja", template)
+            .says(&["template"])
+            .may_run()
     };
     let mut inputs: Vec<Input> = templates.map(input).into();
     // Those of which it is known what must be said.
@@ -141,7 +165,9 @@ fn templates_that_take_all_there_is_end_nothing_but_the_child() {
         ("{{ 'x' * 2000000 }}", "renders more than"),
         ("{{ raise_exception('no') }}", "refuses these messages: no"),
     ] {
-        inputs.push(Input::new(format!("the template {template}")).file("chat_template.jinja", template).says(&[mention]));
+        inputs.push(
+            Input::new(format!("the template {template}")).file("chat_template.jinja", template).says(&[mention]),
+        );
     }
     let input = Input::new("a template that is not UTF-8").file("chat_template.jinja", [0xff; 64]);
     inputs.push(input.says(&["chat_template.jinja"]));

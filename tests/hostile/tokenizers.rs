@@ -66,16 +66,16 @@ fn text_that_is_no_tokenizer_is_refused() {
         ("escape sequences", b"{\"version\":\"\\u001b[2J\\u202e\\r\\nheadroom: error: forged\"}".to_vec()),
         ("a key with escape sequences", b"{\"\\u001b[2J\\u202e\\r\\n\":1}".to_vec()),
     ];
-    let input = |(what, text): (&str, Vec<u8>)| Input::new(format!("{what} as a tokenizer")).file(FILE, text).says(&[FILE]);
+    let input =
+        |(what, text): (&str, Vec<u8>)| Input::new(format!("{what} as a tokenizer")).file(FILE, text).says(&[FILE]);
     let large: [(&str, fn() -> Vec<u8>); 4] = [
         ("a text", || format!("{{\"version\":\"{}\"}}", "x".repeat(30_000_000)).into_bytes()),
         ("a list", || format!("{{\"added_tokens\":[{}0]}}", "0,".repeat(5_000_000)).into_bytes()),
         ("lists", || format!("{{\"model\":[{}0]}}", "[],".repeat(3_000_000)).into_bytes()),
         ("spaces", || [" ".repeat(30_000_000).as_bytes(), b"{"].concat()),
     ];
-    let large = large.map(|(what, make)| {
-        Input::new(format!("megabytes of {what} as a tokenizer")).large(FILE, make).says(&[FILE])
-    });
+    let large = large
+        .map(|(what, make)| Input::new(format!("megabytes of {what} as a tokenizer")).large(FILE, make).says(&[FILE]));
     all_are_refused(texts.into_iter().map(input).chain(large).collect());
 }
 
@@ -114,19 +114,42 @@ fn normalizers_end_nothing_but_the_child() {
     }
     let empty = |content: &str| replace(&json!({"String": ""}), content);
     inputs.push(with("nothing replaced by something", "normalizer", &empty("xx")).says(&[FILE]).may_run());
-    inputs.push(with("nothing replaced by a megabyte", "normalizer", &empty(&"x".repeat(1 << 20))).says(&[FILE]).may_run());
+    inputs.push(
+        with("nothing replaced by a megabyte", "normalizer", &empty(&"x".repeat(1 << 20))).says(&[FILE]).may_run(),
+    );
     let prepends = vec![json!({"type": "Prepend", "prepend": "x".repeat(1000)}); 100_000];
     inputs.push(with("100,000 times prepended", "normalizer", &sequence("normalizers", &prepends)).says(&[FILE]));
     let slow = replace(&json!({"Regex": "(x+x+)+y|(.*)*$|([a-zA-Z?+ ]+)*="}), "z");
     inputs.push(with("a normalizer that backtracks", "normalizer", &slow).says(&[FILE]).may_run());
+    let long =
+        ["ladder", "--model", "{folder}", "--raw", "--shifts", "0", "--threshold", "9", "--prompt", &"x".repeat(60)];
+    let slow = replace(&json!({"Regex": "^(?:(?:x+)+)+y"}), "z");
+    inputs.push(
+        with("a normalizer that backtracks on a long text", "normalizer", &slow).args(&long).says(&[FILE]).may_run(),
+    );
+    let slow =
+        json!({"type": "Split", "pattern": {"Regex": "^(?:(?:x+)+)+y"}, "behavior": "Isolated", "invert": false});
+    inputs.push(
+        with("a split that backtracks on a long text", "pre_tokenizer", &slow).args(&long).says(&[FILE]).may_run(),
+    );
     let many = vec![json!({"type": "NFKD"}); 200_000];
     inputs.push(with("200,000 normalizers", "normalizer", &sequence("normalizers", &many)).says(&[FILE]).may_run());
     for depth in [30, 60, 120] {
         let nested = (0..depth).fold(json!({"type": "NFC"}), |inner, _| sequence("normalizers", &[inner]));
         inputs.push(with(format!("a normalizer {depth} deep"), "normalizer", &nested).says(&[FILE]).may_run());
     }
-    for pattern in ["(", "[", "a{99999}{99999}{99999}", "(?<n>a|b\\g<n>c)*", "\\p{No}\\p{Such}", "(?i)ß{1,99999}", "\\1\\2\\99", "(?<=a*)b"] {
-        let input = with(format!("the regular expression {pattern}"), "normalizer", &replace(&json!({"Regex": pattern}), ""));
+    for pattern in [
+        "(",
+        "[",
+        "a{99999}{99999}{99999}",
+        "(?<n>a|b\\g<n>c)*",
+        "\\p{No}\\p{Such}",
+        "(?i)ß{1,99999}",
+        "\\1\\2\\99",
+        "(?<=a*)b",
+    ] {
+        let input =
+            with(format!("the regular expression {pattern}"), "normalizer", &replace(&json!({"Regex": pattern}), ""));
         inputs.push(input.says(&[FILE]).may_run());
     }
     let deep = format!("{}a{}", "(".repeat(50_000), ")".repeat(50_000));
@@ -139,9 +162,7 @@ fn normalizers_end_nothing_but_the_child() {
 #[test]
 fn pre_tokenizers_and_post_processors_end_nothing_but_the_child() {
     let mut inputs = Vec::new();
-    let split = |pattern: &str, behavior: &str| {
-        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": false})
-    };
+    let split = |pattern: &str, behavior: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": false});
     for (what, pre) in [
         ("pieces of a fixed length of 0", json!({"type": "FixedLength", "length": 0})),
         ("pieces of a fixed length of 2^63", json!({"type": "FixedLength", "length": 9_223_372_036_854_775_807_u64})),
@@ -149,17 +170,21 @@ fn pre_tokenizers_and_post_processors_end_nothing_but_the_child() {
         ("a split that backtracks by looking behind", split("(?:(?:[^=]*)*)*(?=[^ ]{200})=", "Removed")),
         ("a split at nothing", split("", "MergedWithNext")),
         ("a split at every place", split("(?=.)|(?<=.)|$|^", "Isolated")),
-        ("a metaspace of nothing", json!({"type": "Metaspace", "replacement": "", "prepend_scheme": "always", "split": true})),
-        ("a metaspace of many", json!({"type": "Metaspace", "replacement": "\u{1f468}\u{200d}\u{1f469}", "prepend_scheme": "first", "split": true})),
+        (
+            "a metaspace of nothing",
+            json!({"type": "Metaspace", "replacement": "", "prepend_scheme": "always", "split": true}),
+        ),
+        (
+            "a metaspace of many",
+            json!({"type": "Metaspace", "replacement": "\u{1f468}\u{200d}\u{1f469}", "prepend_scheme": "first", "split": true}),
+        ),
         ("a delimiter of nothing", json!({"type": "CharDelimiterSplit", "delimiter": ""})),
         ("a behavior that does not exist", split("a", "Exploded")),
         ("100,000 pre-tokenizers", sequence("pretokenizers", &vec![split("\\s|(?=.)", "Isolated"); 100_000])),
     ] {
         inputs.push(with(what, "pre_tokenizer", &pre).says(&[FILE]).may_run());
     }
-    let template = |single: &[Value], special: &Value| {
-        json!({"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special})
-    };
+    let template = |single: &[Value], special: &Value| json!({"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special});
     let token = |id: &str| json!({"SpecialToken": {"id": id, "type_id": 0}});
     let of = |ids: &[u64], tokens: &[&str]| json!({"<s>": {"id": "<s>", "ids": ids, "tokens": tokens}});
     let text = json!({"Sequence": {"id": "A", "type_id": 0}});
@@ -167,14 +192,26 @@ fn pre_tokenizers_and_post_processors_end_nothing_but_the_child() {
         ("a special token that is not there", template(&[token("<s>"), text.clone()], &json!({}))),
         ("special tokens in a cycle", template(&[token("<s>"), token("<s>"), text.clone()], &of(&[1, 2], &["a"]))),
         ("special tokens with more ids than names", template(&[token("<s>"), text.clone()], &of(&[1, 2, 3], &[]))),
-        ("special tokens beyond the vocabulary", template(&[token("<s>"), text.clone()], &of(&[4_294_967_295], &["x"]))),
+        (
+            "special tokens beyond the vocabulary",
+            template(&[token("<s>"), text.clone()], &of(&[4_294_967_295], &["x"])),
+        ),
         ("the second text alone", template(&[json!({"Sequence": {"id": "B", "type_id": 0}})], &json!({}))),
         ("the text twice", template(&[text.clone(), text.clone(), token("<s>")], &of(&[1], &["x"]))),
         ("no text", template(&[], &json!({}))),
         ("the text 10,000 times", template(&vec![text; 10_000], &json!({}))),
-        ("a post-processor of BERT", json!({"type": "BertProcessing", "sep": ["no", 4_294_967_295_u64], "cls": ["no", 4_294_967_294_u64]})),
-        ("a post-processor of RoBERTa", json!({"type": "RobertaProcessing", "sep": ["", 4_294_967_295_u64], "cls": ["", 0], "trim_offsets": true, "add_prefix_space": true})),
-        ("a post-processor with an id of 2^64", json!({"type": "BertProcessing", "sep": ["no", 1e20], "cls": ["no", 0]})),
+        (
+            "a post-processor of BERT",
+            json!({"type": "BertProcessing", "sep": ["no", 4_294_967_295_u64], "cls": ["no", 4_294_967_294_u64]}),
+        ),
+        (
+            "a post-processor of RoBERTa",
+            json!({"type": "RobertaProcessing", "sep": ["", 4_294_967_295_u64], "cls": ["", 0], "trim_offsets": true, "add_prefix_space": true}),
+        ),
+        (
+            "a post-processor with an id of 2^64",
+            json!({"type": "BertProcessing", "sep": ["no", 1e20], "cls": ["no", 0]}),
+        ),
     ] {
         let input = with(format!("a post-processor with {what}"), "post_processor", &post).says(&["token"]).may_run();
         // Special tokens are added to raw text alone.
@@ -191,7 +228,10 @@ fn decoders_that_fire_during_a_run_end_nothing_but_the_child() {
         sequence("decoders", &vec![all; n])
     };
     for n in [5, 20] {
-        inputs.push(with(format!("a decoder that grows a hundred times, {n} times"), "decoder", &grow(n)).says(&[FILE, "decoding"]));
+        inputs.push(
+            with(format!("a decoder that grows a hundred times, {n} times"), "decoder", &grow(n))
+                .says(&[FILE, "decoding"]),
+        );
     }
     let strip = |start: u64, stop: u64, content: &str| json!({"type": "Strip", "content": content, "start": start, "stop": stop});
     for (what, decoder) in [
@@ -204,13 +244,29 @@ fn decoders_that_fire_during_a_run_end_nothing_but_the_child() {
         ("of CTC without a pad", json!({"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": true})),
         ("of WordPiece without a prefix", json!({"type": "WordPiece", "prefix": "", "cleanup": true})),
         ("of BPE without a suffix", json!({"type": "BPEDecoder", "suffix": ""})),
-        ("of a metaspace of nothing", json!({"type": "Metaspace", "replacement": "", "prepend_scheme": "always", "split": true})),
+        (
+            "of a metaspace of nothing",
+            json!({"type": "Metaspace", "replacement": "", "prepend_scheme": "always", "split": true}),
+        ),
         ("falls back to bytes", json!({"type": "ByteFallback"})),
         ("is 200,000 decoders", sequence("decoders", &vec![json!({"type": "Fuse"}); 200_000])),
         ("does not exist", json!({"type": "NoSuch"})),
     ] {
         inputs.push(with(format!("a decoder that {what}"), "decoder", &decoder).says(&[FILE]).may_run());
     }
+    // Fires on an answer, or on a prompt as ids, which is decoded, too.
+    let slow = replace(&json!({"Regex": "^(?:(?:[^=]+)+)+="}), "z");
+    let ids = vec!["64"; 60].join(",");
+    let run = |args: &[&str]| [&["ladder", "--model", "{folder}", "--threshold", "9", "--shifts", "0"], args].concat();
+    for (when, args) in
+        [("a long answer", run(&["--max-tokens", "60"])), ("a prompt as ids", run(&["--prompt-ids", &ids]))]
+    {
+        let input = with(format!("a decoder that backtracks on {when}"), "decoder", &slow).args(&args);
+        inputs.push(input.says(&[FILE]).may_run());
+    }
+    let input =
+        with("a decoder that grows on a prompt as ids", "decoder", &grow(20)).args(&run(&["--prompt-ids", &ids]));
+    inputs.push(input.says(&[FILE, "decoding"]));
     // What an answer's tokens are is known: the fixture's tokens are single bytes.
     let first = strip(2, 2, "!");
     inputs.push(with("a strip decoder on single letters", "decoder", &first).says(&[FILE]).may_run());
@@ -260,16 +316,43 @@ fn models_and_added_tokens_end_nothing_but_the_child() {
     let huge = "1".repeat(400);
     let models = [
         ("a unigram model without pieces", json!({"type": "Unigram", "unk_id": null, "vocab": []})),
-        ("a unigram model whose unknown piece is not there", json!({"type": "Unigram", "unk_id": 7, "vocab": [["a", -1.0]]})),
-        ("a unigram model without an unknown piece", json!({"type": "Unigram", "unk_id": null, "vocab": [["a", -1.0]]})),
+        (
+            "a unigram model whose unknown piece is not there",
+            json!({"type": "Unigram", "unk_id": 7, "vocab": [["a", -1.0]]}),
+        ),
+        (
+            "a unigram model without an unknown piece",
+            json!({"type": "Unigram", "unk_id": null, "vocab": [["a", -1.0]]}),
+        ),
         ("a unigram model of empty pieces", json!({"type": "Unigram", "unk_id": 0, "vocab": [["", 0.0], ["", 0.0]]})),
-        ("a unigram model with huge scores", json!({"type": "Unigram", "unk_id": 0, "vocab": [["a", 1e308], ["W", -1e308], ["h", 1e308]]})),
-        ("a unigram model with bytes", json!({"type": "Unigram", "unk_id": 0, "vocab": [["<0x00>", 0.0]], "byte_fallback": true})),
-        ("a WordPiece model without words", json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {}})),
-        ("a WordPiece model with endless words", json!({"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "", "max_input_chars_per_word": 18_446_744_073_709_551_615_u64, "vocab": {"a": 0}})),
-        ("a WordPiece model with a prefix of a megabyte", json!({"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "x".repeat(1 << 20), "max_input_chars_per_word": 100, "vocab": {"a": 0, "W": 1}})),
-        ("a WordLevel model without its unknown word", json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "<no such>"})),
-        ("a WordLevel model of ids that are far apart", json!({"type": "WordLevel", "vocab": {"a": 0, "<unk>": 4_294_967_295_u64}, "unk_token": "<unk>"})),
+        (
+            "a unigram model with huge scores",
+            json!({"type": "Unigram", "unk_id": 0, "vocab": [["a", 1e308], ["W", -1e308], ["h", 1e308]]}),
+        ),
+        (
+            "a unigram model with bytes",
+            json!({"type": "Unigram", "unk_id": 0, "vocab": [["<0x00>", 0.0]], "byte_fallback": true}),
+        ),
+        (
+            "a WordPiece model without words",
+            json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": {}}),
+        ),
+        (
+            "a WordPiece model with endless words",
+            json!({"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "", "max_input_chars_per_word": 18_446_744_073_709_551_615_u64, "vocab": {"a": 0}}),
+        ),
+        (
+            "a WordPiece model with a prefix of a megabyte",
+            json!({"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "x".repeat(1 << 20), "max_input_chars_per_word": 100, "vocab": {"a": 0, "W": 1}}),
+        ),
+        (
+            "a WordLevel model without its unknown word",
+            json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "<no such>"}),
+        ),
+        (
+            "a WordLevel model of ids that are far apart",
+            json!({"type": "WordLevel", "vocab": {"a": 0, "<unk>": 4_294_967_295_u64}, "unk_token": "<unk>"}),
+        ),
         ("a WordLevel model with a word of digits", json!({"type": "WordLevel", "vocab": {huge: 1}, "unk_token": "a"})),
     ];
     for (what, model) in models {
@@ -289,7 +372,13 @@ fn models_and_added_tokens_end_nothing_but_the_child() {
         ("an added token of escape sequences", json!([added(1, "\u{1b}[2J\u{202e}")])),
         ("an added token without flags", json!([{"id": 1, "content": "What"}])),
         ("an added token of a single word", json!([token(&|token| token["single_word"] = json!(true))])),
-        ("an added token with spaces", json!([token(&|token| { token["lstrip"] = json!(true); token["rstrip"] = json!(true); })])),
+        (
+            "an added token with spaces",
+            json!([token(&|token| {
+                token["lstrip"] = json!(true);
+                token["rstrip"] = json!(true);
+            })]),
+        ),
         ("an added token that is normalized", json!([token(&|token| token["normalized"] = json!(true))])),
         ("100,000 added tokens", (0..100_000).map(|id| added(id, &format!("<{id}>"))).collect()),
         ("100,000 added tokens that begin alike", (0..3000).map(|id| added(id, &"a".repeat(id as usize))).collect()),
@@ -297,8 +386,16 @@ fn models_and_added_tokens_end_nothing_but_the_child() {
         inputs.push(with(what, "added_tokens", &tokens).says(&["token"]).may_run());
     }
     for (what, key, value) in [
-        ("a truncation to nothing", "truncation", json!({"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 9})),
-        ("a padding to 2^62", "padding", json!({"strategy": {"Fixed": 1_u64 << 62}, "direction": "Right", "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"})),
+        (
+            "a truncation to nothing",
+            "truncation",
+            json!({"direction": "Right", "max_length": 0, "strategy": "LongestFirst", "stride": 9}),
+        ),
+        (
+            "a padding to 2^62",
+            "padding",
+            json!({"strategy": {"Fixed": 1_u64 << 62}, "direction": "Right", "pad_to_multiple_of": 0, "pad_id": 0, "pad_type_id": 0, "pad_token": "!"}),
+        ),
     ] {
         inputs.push(with(what, key, &value).says(&[FILE]).may_run());
     }

@@ -14,7 +14,7 @@
 //! | 6 | trials in waves = alone = prefill | [`trie`] |
 //! | 7 | least flips: fewer change nothing, the witness does | [`certificate`] |
 //! | 8 | text: printed parses, refused is pointed at | [`text`] |
-//! | 9 | any bytes as a checkpoint, or as stored results | [`checkpoint`], `results` (with the feature `report`) |
+//! | 9 | any bytes as a checkpoint, a tokenizer or a template, or as stored results | [`checkpoint`], [`tokenizer`], `results` (with the feature `report`) |
 //! | 10 | a journal cut at any byte | [`journal`] |
 
 pub mod certificate;
@@ -30,6 +30,7 @@ pub mod perturb;
 pub mod results;
 pub mod shift;
 pub mod text;
+pub mod tokenizer;
 pub mod trie;
 
 use std::{collections::BTreeMap, fmt};

@@ -13,6 +13,7 @@ pub mod damage;
 pub mod edits;
 pub mod heads;
 pub mod text;
+pub mod tokenizers;
 
 pub use arbitrary::{Result, Unstructured};
 
