@@ -257,7 +257,9 @@ fn decoders_that_fire_during_a_run_end_nothing_but_the_child() {
     // Fires on an answer, or on a prompt as ids, which is decoded, too.
     let slow = replace(&json!({"Regex": "^(?:(?:[^=]+)+)+="}), "z");
     let ids = vec!["64"; 60].join(",");
-    let run = |args: &[&str]| [&["ladder", "--model", "{folder}", "--threshold", "9", "--shifts", "0"], args].concat();
+    fn run<'a>(args: &[&'a str]) -> Vec<&'a str> {
+        [&["ladder", "--model", "{folder}", "--threshold", "9", "--shifts", "0"], args].concat()
+    }
     for (when, args) in
         [("a long answer", run(&["--max-tokens", "60"])), ("a prompt as ids", run(&["--prompt-ids", &ids]))]
     {
