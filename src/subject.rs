@@ -157,10 +157,10 @@ impl Subject {
             Some(child) => Some(Tokenizer::apart(child, files)?),
             None => Some(Tokenizer::from_files(files)?),
         };
-        let configured = &checkpoint.config().eos_token_ids;
+        let facts = checkpoint.facts();
         let eos = match &tokenizer {
-            Some(tokenizer) => tokenizer.eos(configured, checkpoint.config().architecture.vocab_size),
-            None => configured.clone(),
+            Some(tokenizer) => tokenizer.eos(&facts.eos_token_ids, facts.vocab_size),
+            None => facts.eos_token_ids.clone(),
         };
         let backend = Arc::new(Cpu::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team)));
         Ok(Self { name, revision, checkpoint, tokenizer, eos, shared: false, kernel, team, backend })
@@ -177,7 +177,7 @@ impl Subject {
     /// own.
     #[must_use]
     pub fn with_shared_embedding(mut self, shared: bool) -> Self {
-        self.shared = shared && self.checkpoint.weights().lm_head.is_none();
+        self.shared = shared && self.checkpoint.facts().tied;
         self
     }
 
@@ -198,7 +198,7 @@ impl Subject {
 
     /// The matrix that edits change.
     pub fn head(&self) -> &Quantized {
-        self.checkpoint.weights().head()
+        self.checkpoint.head()
     }
 
     /// Whether that matrix is the embedding, too, and edits reach both.
@@ -278,7 +278,7 @@ impl Subject {
             Some(tokenizer) if encoding.raw => tokenizer.encode_raws(texts),
             Some(tokenizer) => tokenizer.encode_chats(encoding.system.as_deref(), texts),
         };
-        let vocab_size = self.checkpoint.config().architecture.vocab_size;
+        let vocab_size = self.checkpoint.facts().vocab_size;
         let prompt = |(text, ids): (&&str, Result<Vec<u32>, TokenizerError>)| {
             let ids = ids?;
             check_ids(&ids, vocab_size)?;
@@ -292,7 +292,7 @@ impl Subject {
     /// # Errors
     /// [`TokenizerError::Empty`], [`TokenizerError::Id`].
     pub fn prompt_of_ids(&self, ids: Vec<u32>) -> Result<Prompt, TokenizerError> {
-        check_ids(&ids, self.checkpoint.config().architecture.vocab_size)?;
+        check_ids(&ids, self.checkpoint.facts().vocab_size)?;
         Ok(Prompt { text: self.decode(&ids)?, ids, expected: Vec::new() })
     }
 

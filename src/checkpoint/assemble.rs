@@ -167,6 +167,20 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
     Ok(ModelWeights { embed_tokens, layers, norm, lm_head, formats })
 }
 
+/// The matrix `module` out of `tensors`, whatever else they hold.
+pub(super) fn quantized(
+    tensors: BTreeMap<String, StoredTensor>,
+    module: &str,
+    rows: usize,
+    cols: usize,
+    format: Format,
+) -> Result<Quantized, WeightsError> {
+    let quantization = Quantization { format, overrides: BTreeMap::new() };
+    let names = &super::family::LLAMA.tensors;
+    let mut parts = Parts { names, hidden: cols, tied: false, quantization: &quantization, tensors };
+    parts.quantized(module, rows, cols, format)
+}
+
 /// The tensors that nothing has asked for yet.
 struct Parts<'a> {
     names: &'static TensorNames,

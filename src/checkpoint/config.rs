@@ -69,16 +69,23 @@ impl Config {
     /// [`ConfigError::Json`], [`ConfigError::Invalid`]. mlx-lm ignores a
     /// file that is not JSON; here that is an error, for it is most likely cut short.
     pub fn apply_generation_config(&mut self, generation_config_json: &[u8]) -> Result<(), ConfigError> {
-        let map = parse_object(generation_config_json)?;
-        let keys = Keys::new(&map, "");
-        if let Some(value) = keys.get("eos_token_id").filter(|value| value.as_u64() != Some(0)) {
-            let (ids, unused) = eos(&keys, value, self.architecture.vocab_size)?;
-            if !ids.is_empty() || !unused.is_empty() {
-                (self.eos_token_ids, self.unused_eos) = (ids, unused);
-            }
+        if let Some(ids) = generation_eos(generation_config_json, self.architecture.vocab_size)? {
+            (self.eos_token_ids, self.unused_eos) = ids;
         }
         Ok(())
     }
+}
+
+/// `eos_token_id` of `generation_config.json`, where it is to replace that of `config.json`; see [`eos`].
+pub(super) fn generation_eos(
+    generation_config_json: &[u8],
+    vocab_size: usize,
+) -> Result<Option<(Vec<u32>, Vec<u64>)>, ConfigError> {
+    let map = parse_object(generation_config_json)?;
+    let keys = Keys::new(&map, "");
+    let found = keys.get("eos_token_id").filter(|value| value.as_u64() != Some(0));
+    let ids = found.map(|value| eos(&keys, value, vocab_size)).transpose()?;
+    Ok(ids.filter(|(ids, unused)| !ids.is_empty() || !unused.is_empty()))
 }
 
 /// Reads what a model computes, by the rules of its family.
@@ -222,7 +229,7 @@ fn check_layer_types(keys: &Keys<'_>, layers: usize) -> Result<(), ConfigError> 
 }
 
 /// One id or a list of them, those beyond the vocabulary apart; a repeated one counts once.
-fn eos(keys: &Keys<'_>, value: &Value, vocab_size: usize) -> Result<(Vec<u32>, Vec<u64>), ConfigError> {
+pub(super) fn eos(keys: &Keys<'_>, value: &Value, vocab_size: usize) -> Result<(Vec<u32>, Vec<u64>), ConfigError> {
     let values = match value {
         Value::Array(values) => values.as_slice(),
         one => std::slice::from_ref(one),

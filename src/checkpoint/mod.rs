@@ -23,6 +23,7 @@ pub mod demo;
 pub mod digest;
 pub mod family;
 mod folder;
+mod head_alone;
 mod header;
 pub mod hub;
 mod index;
@@ -48,6 +49,7 @@ pub use self::{
     config_error::ConfigError,
     digest::head_digest,
     family::Family,
+    head_alone::{HeadError, HeadPlace},
     header::HeaderError,
     index::IndexError,
     json::JsonError,
@@ -58,6 +60,7 @@ pub use self::{
 use self::{
     folder::{Place, StoredFile},
     index::INDEX,
+    tensors::StoredTensor,
 };
 
 const CONFIG: &str = "config.json";
@@ -160,6 +163,9 @@ pub enum CheckpointError {
         /// What the index says.
         index: IndexError,
     },
+    /// The head is not where it was said to be.
+    #[error(transparent)]
+    Head(#[from] HeadError),
 }
 
 /// Where a checkpoint came from, for messages.
@@ -194,12 +200,33 @@ pub struct TensorInfo {
     pub file: Arc<str>,
 }
 
+/// What a checkpoint says about itself, whoever computes its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// `model_type` in `config.json`.
+    pub model_type: String,
+    /// Layers of the body.
+    pub layers: usize,
+    /// Columns of a hidden state.
+    pub hidden_size: usize,
+    /// Rows of the head.
+    pub vocab_size: usize,
+    /// Whether the head is also the embedding.
+    pub tied: bool,
+    /// Name of the matrix that is the head, such as `lm_head`; that of the embedding where it is tied.
+    pub head: String,
+    /// Tokens that end an answer; see [`Config::eos_token_ids`].
+    pub eos_token_ids: Vec<u32>,
+}
+
 /// An opened and checked checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
     source: Source,
-    config: Config,
-    weights: ModelWeights,
+    facts: Facts,
+    head: Quantized,
+    /// What it takes to compute the body; `None` where the checkpoint was opened for its head alone.
+    body: Option<(Config, ModelWeights)>,
     tensors: Vec<TensorInfo>,
     /// Every file that the model consists of, by name.
     files: BTreeMap<String, StoredFile>,
@@ -229,41 +256,31 @@ impl Checkpoint {
         Self::load(&Place::Memory(files), Source::Memory)
     }
 
+    /// Opens the checkpoint in `folder` for its head alone, of which whoever computes the body says where it lies. Of
+    /// `config.json` only `model_type` and `eos_token_id` are read, and no tensor but the head's need be known here.
+    ///
+    /// # Errors
+    /// Any [`CheckpointError`] but [`CheckpointError::Weights`].
+    pub fn open_head(folder: &Path, head: &HeadPlace) -> Result<Self, CheckpointError> {
+        Self::load_head(&Place::folder(folder)?, Source::Folder(folder.to_owned()), head)
+    }
+
+    /// As [`Checkpoint::open_head`], of files in memory.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_head`], but for those of the file system.
+    pub fn head_from_files(files: BTreeMap<String, Bytes>, head: &HeadPlace) -> Result<Self, CheckpointError> {
+        Self::load_head(&Place::Memory(files), Source::Memory, head)
+    }
+
     fn load(place: &Place, source: Source) -> Result<Self, CheckpointError> {
         let mut files = BTreeMap::new();
-        let get = |name: &str| {
-            let found = place.get(name)?;
-            match found.as_ref().and_then(|file| Mistaken::of(&file.bytes)) {
-                Some(what) => Err(CheckpointError::Mistaken { file: name.to_owned(), what }),
-                None => Ok(found),
-            }
-        };
-        let Some(config_json) = get(CONFIG)? else {
-            return Err(CheckpointError::NoConfig { folder: source });
-        };
-        let broken = |file| move |error| CheckpointError::Config { file, error };
-        let mut config = Config::parse(&config_json.bytes).map_err(broken(CONFIG))?;
-        files.insert(CONFIG.to_owned(), config_json);
-        for name in OPTIONAL {
-            files.extend(get(name)?.map(|file| (name.to_owned(), file)));
-        }
+        let config_json = small_files(place, &source, &mut files)?;
+        let mut config = Config::parse(&config_json).map_err(broken(CONFIG))?;
         if let Some(file) = files.get(GENERATION_CONFIG) {
             config.apply_generation_config(&file.bytes).map_err(broken(GENERATION_CONFIG))?;
         }
-
-        let names: BTreeSet<&str> = tensors::shard_names(place.names());
-        if names.is_empty() {
-            return Err(CheckpointError::NoWeights { folder: source });
-        }
-        let mut shards = BTreeMap::new();
-        for name in names {
-            // One that is gone since the folder was listed is none of it.
-            shards.extend(get(name)?.map(|shard| (name.to_owned(), shard)));
-        }
-        let stored = tensors::read(&shards)?;
-        let index = files.get(INDEX).and_then(|file| index::check(&file.bytes, &stored).err());
-        files.extend(shards);
-
+        let (stored, index) = stored_tensors(place, &source, &mut files)?;
         let tensors = stored.iter().map(|(name, tensor)| tensor.info(name)).collect();
         let weights = match (assemble::assemble(&config, stored), &index) {
             // A matrix without its scales is taken for one that is not quantized, so a missing file has many faces.
@@ -272,15 +289,46 @@ impl Checkpoint {
             }
             (assembled, _) => assembled?,
         };
-        let mut notes = Vec::new();
-        if let Some(index) = index {
-            notes.push(format!("{index}; as in mlx-lm, the files decide"));
+        let architecture = &config.architecture;
+        let notes = notes(index, &config.unused_eos, architecture.vocab_size);
+        let facts = Facts {
+            model_type: config.family.model_type.to_owned(),
+            layers: architecture.layers.len(),
+            hidden_size: architecture.hidden_size,
+            vocab_size: architecture.vocab_size,
+            tied: architecture.tied,
+            head: config.family.tensors.head(architecture.tied).to_owned(),
+            eos_token_ids: config.eos_token_ids.clone(),
+        };
+        let (head, body) = (weights.head().clone(), Some((config, weights)));
+        Ok(Self { source, facts, head, body, tensors, files, notes, digest: OnceLock::new() })
+    }
+
+    }
+
+    fn load_head(place: &Place, source: Source, wanted: &HeadPlace) -> Result<Self, CheckpointError> {
+        let mut files = BTreeMap::new();
+        let config_json = small_files(place, &source, &mut files)?;
+        let (stored, index) = stored_tensors(place, &source, &mut files)?;
+        let tensors = stored.iter().map(|(name, tensor)| tensor.info(name)).collect();
+        let (name, head) = head_alone::take(stored, wanted)?;
+        let (rows, cols) = (head.layout().rows(), head.layout().cols());
+        let (model_type, mut eos) = head_alone::read_config(&config_json, rows).map_err(broken(CONFIG))?;
+        if let Some(file) = files.get(GENERATION_CONFIG) {
+            let own = config::generation_eos(&file.bytes, rows).map_err(broken(GENERATION_CONFIG))?;
+            eos = own.unwrap_or(eos);
         }
-        if !config.unused_eos.is_empty() {
-            let (ids, rows) = (&config.unused_eos, config.architecture.vocab_size);
-            notes.push(format!("eos_token_id names {ids:?}, beyond the {rows} tokens of the model: left out"));
-        }
-        Ok(Self { source, config, weights, tensors, files, notes, digest: OnceLock::new() })
+        let notes = notes(index, &eos.1, rows);
+        let facts = Facts {
+            model_type,
+            layers: wanted.layers,
+            hidden_size: cols,
+            vocab_size: rows,
+            tied: wanted.tied,
+            head: name,
+            eos_token_ids: eos.0,
+        };
+        Ok(Self { source, facts, head, body: None, tensors, files, notes, digest: OnceLock::new() })
     }
 
     /// What is not as it should be and hinders nothing, for people: an index that says otherwise than the files, an eos
@@ -289,14 +337,39 @@ impl Checkpoint {
         &self.notes
     }
 
-    /// What the checkpoint says about itself.
+    /// What the checkpoint says about itself, whoever computes its body.
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The matrix that edits change.
+    pub const fn head(&self) -> &Quantized {
+        &self.head
+    }
+
+    /// Whether everything was read that it takes to compute the body here.
+    pub const fn has_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// All that the checkpoint says about itself.
+    ///
+    /// # Panics
+    /// If it was opened for its head alone.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.body().0
     }
 
     /// The weights, each with the shape that the configuration gives it.
+    ///
+    /// # Panics
+    /// If the checkpoint was opened for its head alone.
     pub fn weights(&self) -> &ModelWeights {
-        &self.weights
+        &self.body().1
+    }
+
+    fn body(&self) -> &(Config, ModelWeights) {
+        self.body.as_ref().expect("a checkpoint that was opened for its head alone is given to no native body")
     }
 
     /// Where the checkpoint came from.
@@ -321,11 +394,6 @@ impl Checkpoint {
         self.files.keys().map(String::as_str)
     }
 
-    /// Name of the matrix that is the head, such as `lm_head`; that of the embedding where it is tied.
-    pub fn head_name(&self) -> &'static str {
-        self.config.family.tensors.head(self.config.architecture.tied)
-    }
-
     /// BLAKE3 over the files that the model consists of: those that [`file`](Self::file) gives. In
     /// the order of their names, it takes of each the length of the name in bytes as a little-endian
     /// `u64`, the name, the length of the contents likewise, and the contents.
@@ -339,4 +407,66 @@ impl Checkpoint {
             digest::cached_digest(&self.files, cache.as_deref())
         })
     }
+}
+
+fn broken(file: &'static str) -> impl Fn(ConfigError) -> CheckpointError {
+    move |error| CheckpointError::Config { file, error }
+}
+
+/// A file, unless what stands there is something else that was taken for it.
+fn get(place: &Place, name: &str) -> Result<Option<StoredFile>, CheckpointError> {
+    let found = place.get(name)?;
+    match found.as_ref().and_then(|file| Mistaken::of(&file.bytes)) {
+        Some(what) => Err(CheckpointError::Mistaken { file: name.to_owned(), what }),
+        None => Ok(found),
+    }
+}
+
+/// Takes `config.json`, whose contents it gives, and the other small files that are there.
+fn small_files(
+    place: &Place,
+    source: &Source,
+    files: &mut BTreeMap<String, StoredFile>,
+) -> Result<Bytes, CheckpointError> {
+    let Some(config_json) = get(place, CONFIG)? else {
+        return Err(CheckpointError::NoConfig { folder: source.clone() });
+    };
+    let contents = config_json.bytes.clone();
+    files.insert(CONFIG.to_owned(), config_json);
+    for name in OPTIONAL {
+        files.extend(get(place, name)?.map(|file| (name.to_owned(), file)));
+    }
+    Ok(contents)
+}
+
+/// Takes the safetensors files, and gives the tensors that their headers state, and what the index says against them.
+fn stored_tensors(
+    place: &Place,
+    source: &Source,
+    files: &mut BTreeMap<String, StoredFile>,
+) -> Result<(BTreeMap<String, StoredTensor>, Option<IndexError>), CheckpointError> {
+    let names: BTreeSet<&str> = tensors::shard_names(place.names());
+    if names.is_empty() {
+        return Err(CheckpointError::NoWeights { folder: source.clone() });
+    }
+    let mut shards = BTreeMap::new();
+    for name in names {
+        // One that is gone since the folder was listed is none of it.
+        shards.extend(get(place, name)?.map(|shard| (name.to_owned(), shard)));
+    }
+    let stored = tensors::read(&shards)?;
+    let index = files.get(INDEX).and_then(|file| index::check(&file.bytes, &stored).err());
+    files.extend(shards);
+    Ok((stored, index))
+}
+
+fn notes(index: Option<IndexError>, unused_eos: &[u64], rows: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(index) = index {
+        notes.push(format!("{index}; as in mlx-lm, the files decide"));
+    }
+    if !unused_eos.is_empty() {
+        notes.push(format!("eos_token_id names {unused_eos:?}, beyond the {rows} tokens of the model: left out"));
+    }
+    notes
 }

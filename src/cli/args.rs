@@ -91,9 +91,15 @@ pub(super) struct ModelArgs {
     /// Backend that runs the model [default: mlx on macOS if it is built in, otherwise cpu]
     #[arg(long, value_enum)]
     pub backend: Option<Backend>,
-    /// Type of the activations that MLX computes [default: native]
+    /// Type of the activations that MLX computes, on the backends mlx and mlx-lm [default: native]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
+    /// Python that has mlx-lm, for the backend mlx-lm [default: that of HEADROOM_PYTHON, otherwise python3]
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
+    /// Let mlx-lm run Python code that lies in the model's folder, if the model asks for it
+    #[arg(long)]
+    pub trust_remote_code: bool,
     /// What an edit reaches if the embedding is also the head: a copy that is used as the head only, or both
     #[arg(long, value_enum, default_value_t)]
     pub tied: Tied,
@@ -555,6 +561,8 @@ pub(super) enum Backend {
     Cpu,
     /// Apple's MLX, if the program is built with it
     Mlx,
+    /// An installed mlx-lm computes the body, of whatever family, and this program's CPU kernels the head
+    MlxLm,
 }
 
 impl Backend {

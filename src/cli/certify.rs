@@ -40,10 +40,10 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
              use --backend cpu, and replay the witnesses on MLX: certify --out FILE, then replay FILE --backend mlx"
         );
     }
-    if args.model.dtype == Some(Dtype::Native) {
+    if args.model.dtype == Some(Dtype::Native) && args.model.backend != Some(Backend::MlxLm) {
         bail!("--dtype native is of the MLX backend, which certifies nothing; leave it out");
     }
-    let subject = resolve::on_cpu(&args.model)?;
+    let subject = resolve::head_on_cpu(&args.model)?;
     let toward = args.toward.as_deref().map(|token| self::token(&subject, token)).transpose()?;
     let prompts = resolve::prompts(&subject, &args.prompts)?;
     let certifier = Certifier::new(&subject)?;

@@ -21,7 +21,7 @@ const WORDS: usize = 10;
 
 pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
     // Nothing is run.
-    let subject = resolve::inspected(&args.model)?;
+    let subject = resolve::head_on_cpu(&args.model)?;
     match args.format {
         Format::Text => output::text(&text(&subject, args.digests))?,
         Format::Json | Format::Jsonl => output::json(&object(&subject, args.digests))?,
@@ -48,9 +48,13 @@ fn bytes(subject: &Subject) -> (u64, u64) {
     (head, all)
 }
 
+/// The model's format and its exceptions; that of the head, where the checkpoint was opened for its head alone.
 fn quantization(subject: &Subject) -> Value {
-    let quantization = &subject.checkpoint().config().quantization;
     let format = |format: &quant::Format| json!({"group_size": format.group_size(), "bits": format.width().bits(), "mode": format.mode()});
+    if !subject.checkpoint().has_body() {
+        return format(&subject.head().layout().format());
+    }
+    let quantization = &subject.checkpoint().config().quantization;
     let mut object = format(&quantization.format);
     for (module, exception) in &quantization.overrides {
         object[module] = match exception {
@@ -60,6 +64,15 @@ fn quantization(subject: &Subject) -> Value {
         };
     }
     object
+}
+
+/// The format of each matrix, by its module; of the head alone, where nothing else was read.
+fn of_modules(subject: &Subject) -> BTreeMap<String, String> {
+    let checkpoint = subject.checkpoint();
+    if checkpoint.has_body() {
+        return checkpoint.weights().formats.clone();
+    }
+    [(checkpoint.facts().head.clone(), subject.head().layout().format().to_string())].into()
 }
 
 /// Formats of matrices, the most frequent first: each with the module where only one has it, and else with how many do.
@@ -79,8 +92,7 @@ fn formats(of_modules: &BTreeMap<String, String>) -> String {
 
 fn object(subject: &Subject, digests: bool) -> Value {
     let checkpoint = subject.checkpoint();
-    let config = checkpoint.config();
-    let architecture = &config.architecture;
+    let facts = checkpoint.facts();
     let tensors: Vec<Value> = checkpoint
         .tensors()
         .iter()
@@ -91,16 +103,16 @@ fn object(subject: &Subject, digests: bool) -> Value {
         "command": "inspect",
         "model": subject.name(),
         "revision": subject.revision(),
-        "model_type": config.family.model_type,
-        "hidden_size": architecture.hidden_size,
-        "num_hidden_layers": architecture.layers.len(),
-        "vocab_size": architecture.vocab_size,
+        "model_type": facts.model_type,
+        "hidden_size": facts.hidden_size,
+        "num_hidden_layers": facts.layers,
+        "vocab_size": facts.vocab_size,
         "eos_token_ids": subject.eos(),
-        "tied": architecture.tied,
-        "head": checkpoint.head_name(),
+        "tied": facts.tied,
+        "head": facts.head,
         "head_format": subject.head().layout().format().to_string(),
         "quantization": quantization(subject),
-        "formats": checkpoint.weights().formats,
+        "formats": of_modules(subject),
         "first_words": first_words(subject),
         "tensors": tensors,
         "memory": {"tensor_bytes": tensor_bytes, "head_bytes": head_bytes},
@@ -128,24 +140,25 @@ fn of_layers(architecture: &Architecture, size: impl Fn(&Layer) -> usize) -> Str
 
 fn text(subject: &Subject, digests: bool) -> String {
     let checkpoint = subject.checkpoint();
-    let architecture = &checkpoint.config().architecture;
     let mut out = resolve::introduction(subject);
     let (head, all) = bytes(subject);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    _ = writeln!(
-        out,
-        "{} query heads, {} key heads, head_dim {}, intermediate {}, vocabulary {}, eos {:?}",
-        of_layers(architecture, |layer| layer.attention.heads),
-        of_layers(architecture, |layer| layer.attention.kv_heads),
-        of_layers(architecture, |layer| layer.attention.head_dim),
-        of_layers(architecture, |layer| layer.mlp.intermediate_size),
-        architecture.vocab_size,
-        subject.eos(),
-    );
+    if checkpoint.has_body() {
+        let architecture = &checkpoint.config().architecture;
+        _ = write!(
+            out,
+            "{} query heads, {} key heads, head_dim {}, intermediate {}, ",
+            of_layers(architecture, |layer| layer.attention.heads),
+            of_layers(architecture, |layer| layer.attention.kv_heads),
+            of_layers(architecture, |layer| layer.attention.head_dim),
+            of_layers(architecture, |layer| layer.mlp.intermediate_size),
+        );
+    }
+    _ = writeln!(out, "vocabulary {}, eos {:?}", checkpoint.facts().vocab_size, subject.eos());
     _ = writeln!(out, "{} tensors, {:.1} MiB; the head {:.1} MiB", checkpoint.tensors().len(), mib(all), mib(head));
     _ = writeln!(out, "quantization {}", quantization(subject));
-    _ = writeln!(out, "formats {}", formats(&checkpoint.weights().formats));
-    _ = writeln!(out, "head {}, first packed words {:?}", checkpoint.head_name(), first_words(subject));
+    _ = writeln!(out, "formats {}", formats(&of_modules(subject)));
+    _ = writeln!(out, "head {}, first packed words {:?}", checkpoint.facts().head, first_words(subject));
     if digests {
         _ = writeln!(out, "model digest {}", checkpoint.model_digest());
         _ = writeln!(out, "head digest  {}", subject.head_digest());

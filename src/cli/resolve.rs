@@ -11,9 +11,10 @@ use super::{
     prompts_file::{Line, prompts_of},
 };
 use crate::{
-    checkpoint::hub::ModelName,
+    checkpoint::{Checkpoint, hub::ModelName},
     child::Program,
     kernels::Kernel,
+    model::{Precision, mlx_lm},
     report::terminal::plain,
     search::{Settings, Threshold, calibrate},
     seed,
@@ -24,27 +25,47 @@ use crate::{
 
 /// Opens the model that was named, on the backend that is to run it.
 pub(super) fn subject(args: &ModelArgs) -> Result<Subject> {
-    let backend = args.backend.unwrap_or(Backend::usual());
-    check_backend(backend, args.dtype)?;
-    let subject = on_cpu(args)?;
-    match backend {
-        Backend::Cpu => Ok(subject),
-        Backend::Mlx => on_mlx(subject, args.dtype.unwrap_or(Dtype::Native)),
+    check_backend(args)?;
+    match backend(args) {
+        Backend::Cpu => on_cpu(args),
+        Backend::Mlx => on_mlx(on_cpu(args)?, precision(args)),
+        Backend::MlxLm => on_mlx_lm(args),
     }
 }
 
-/// Opens the model that was named, to inspect it; a backend that was asked for must exist all the same.
-pub(super) fn inspected(args: &ModelArgs) -> Result<Subject> {
-    check_backend(args.backend.unwrap_or(Backend::usual()), args.dtype)?;
-    on_cpu(args)
+/// Opens the model that was named, to inspect it or to certify its head: where mlx-lm computes the body, as it does, and else
+/// on the CPU, whose arithmetic a certificate rests on. A backend that was asked for must exist all the same.
+pub(super) fn head_on_cpu(args: &ModelArgs) -> Result<Subject> {
+    check_backend(args)?;
+    match backend(args) {
+        Backend::MlxLm => on_mlx_lm(args),
+        Backend::Cpu | Backend::Mlx => on_cpu(args),
+    }
 }
 
-/// Refuses, before anything is opened, a backend or a type that this build does not have.
-fn check_backend(backend: Backend, dtype: Option<Dtype>) -> Result<()> {
-    match (backend, dtype) {
+fn backend(args: &ModelArgs) -> Backend {
+    args.backend.unwrap_or(Backend::usual())
+}
+
+fn precision(args: &ModelArgs) -> Precision {
+    match args.dtype.unwrap_or(Dtype::Native) {
+        Dtype::Native => Precision::Native,
+        Dtype::Float32 => Precision::Float32,
+    }
+}
+
+/// Refuses, before anything is opened, a backend that this build does not have, and options of another backend.
+fn check_backend(args: &ModelArgs) -> Result<()> {
+    let backend = backend(args);
+    if backend != Backend::MlxLm && (args.python.is_some() || args.trust_remote_code) {
+        let option = if args.python.is_some() { "--python" } else { "--trust-remote-code" };
+        bail!("{option} is of the backend mlx-lm; leave it out, or add --backend mlx-lm");
+    }
+    match (backend, args.dtype) {
         (Backend::Mlx, _) if !cfg!(feature = "mlx") => bail!(
             "this program was built without the MLX backend; use --backend cpu, or build it with the feature `mlx` \
-             (cargo install lm-headroom --features mlx; on Linux see tools/mlx-linux in the repository)"
+             (cargo install lm-headroom --features mlx; on Linux see tools/mlx-linux in the repository), or use \
+             --backend mlx-lm, which needs a Python that has mlx-lm"
         ),
         (Backend::Cpu, Some(Dtype::Native)) => bail!(
             "--dtype native is of the MLX backend: --backend cpu computes in float32, whatever the checkpoint's types; \
@@ -55,43 +76,79 @@ fn check_backend(backend: Backend, dtype: Option<Dtype>) -> Result<()> {
 }
 
 #[cfg(feature = "mlx")]
-fn on_mlx(subject: Subject, dtype: Dtype) -> Result<Subject> {
-    use crate::model::{Mlx, Precision};
-    let precision = match dtype {
-        Dtype::Native => Precision::Native,
-        Dtype::Float32 => Precision::Float32,
-    };
-    let mlx = Mlx::load(Arc::clone(subject.checkpoint()), precision)?;
+fn on_mlx(subject: Subject, precision: Precision) -> Result<Subject> {
+    let mlx = crate::model::Mlx::load(Arc::clone(subject.checkpoint()), precision)?;
     Ok(subject.with_backend(Arc::new(mlx)))
 }
 
 #[cfg(not(feature = "mlx"))]
-fn on_mlx(subject: Subject, dtype: Dtype) -> Result<Subject> {
-    check_backend(Backend::Mlx, Some(dtype)).map(|()| subject)
+fn on_mlx(_: Subject, _: Precision) -> Result<Subject> {
+    unreachable!("`check_backend` refuses it")
 }
 
-/// Opens the model that was named on the CPU backend, whatever the default is. Commands that are about the bytes of a
-/// model, or rest on the arithmetic of the CPU kernels, need it.
-pub(super) fn on_cpu(args: &ModelArgs) -> Result<Subject> {
+/// Starts mlx-lm, before anything is looked for or loaded, and opens the model in it.
+fn on_mlx_lm(args: &ModelArgs) -> Result<Subject> {
+    let kernel = kernel(args.kernel.as_deref())?;
+    interrupt::catch();
+    let mut options = mlx_lm::Options {
+        precision: precision(args),
+        trust_remote_code: args.trust_remote_code,
+        ..mlx_lm::Options::default()
+    };
+    if let Some(python) = &args.python {
+        options.python = python.clone().into_os_string();
+    }
+    let python = mlx_lm::Python::start(options)?;
+    let located = ModelName::parse(&args.model)?.locate(&mut Download::default())?;
+    let team = team(args);
+    let (checkpoint, model) = python
+        .open(located.folder.as_deref(), kernel, Arc::clone(&team))
+        .with_context(|| format!("cannot open the model {:?}", args.model))?;
+    checkpoint.notes().iter().for_each(|note| message(note));
+    let child = apart(located.folder.is_some())?;
+    let subject = put_together(args, located.revision, checkpoint, kernel, team, child)?;
+    Ok(subject.with_backend(Arc::new(model)).with_shared_embedding(args.tied == Tied::Shared))
+}
+
+/// The child that reads the tokenizer of a stranger's model.
+fn apart(stranger: bool) -> Result<Option<Apart>> {
+    stranger.then(|| Apart::start(&Program::this()?).map_err(anyhow::Error::from)).transpose()
+}
+
+fn put_together(
+    args: &ModelArgs,
+    revision: Option<String>,
+    checkpoint: Arc<Checkpoint>,
+    kernel: Kernel,
+    team: Arc<Team>,
+    child: Option<Apart>,
+) -> Result<Subject> {
+    let name = args.model.clone();
+    let subject = match child {
+        Some(child) => Subject::new_apart(name, revision, checkpoint, kernel, team, child),
+        None => Subject::new(name, revision, checkpoint, kernel, team),
+    };
+    subject.with_context(|| format!("cannot use the tokenizer of {:?}", args.model))
+}
+
+fn team(args: &ModelArgs) -> Arc<Team> {
+    Arc::new(match args.threads {
+        Some(threads) => Team::new(usize::from(threads)),
+        None => Team::of_this_machine(),
+    })
+}
+
+/// Opens the model that was named on the CPU backend, whatever the default is.
+fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     let kernel = kernel(args.kernel.as_deref())?;
     interrupt::catch();
     let located = ModelName::parse(&args.model)?.locate(&mut Download::default())?;
     // Only the model inside is trusted with this process. A child for any other starts while the checkpoint is opened.
-    let child =
-        located.folder.as_ref().map(|_| Apart::start(&Program::this()?).map_err(anyhow::Error::from)).transpose()?;
+    let child = apart(located.folder.is_some())?;
     let checkpoint =
         subject::open(located.folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
     checkpoint.notes().iter().for_each(|note| message(note));
-    let team = Arc::new(match args.threads {
-        Some(threads) => Team::new(usize::from(threads)),
-        None => Team::of_this_machine(),
-    });
-    let name = args.model.clone();
-    let subject = match child {
-        Some(child) => Subject::new_apart(name, located.revision, checkpoint, kernel, team, child),
-        None => Subject::new(name, located.revision, checkpoint, kernel, team),
-    };
-    let subject = subject.with_context(|| format!("cannot use the tokenizer of {:?}", args.model))?;
+    let subject = put_together(args, located.revision, checkpoint, kernel, team(args), child)?;
     Ok(subject.with_shared_embedding(args.tied == Tied::Shared))
 }
 
@@ -170,9 +227,9 @@ pub(super) fn settings(subject: &Subject, args: &RunArgs, prompts: &[Prompt], si
 
 /// What stands above the results: the model, its head, and what runs it.
 pub(super) fn introduction(subject: &Subject) -> String {
-    let (config, layout) = (subject.checkpoint().config(), subject.head().layout());
+    let (model, layout) = (subject.checkpoint().facts(), subject.head().layout());
     let revision = subject.revision().map_or(String::new(), |revision| format!(" at {revision}"));
-    let tied = match (subject.checkpoint().weights().lm_head.is_none(), subject.shared()) {
+    let tied = match (model.tied, subject.shared()) {
         (false, _) => "",
         (true, false) => ", a copy of the tied embedding",
         (true, true) => ", shared with the embedding",
@@ -180,9 +237,9 @@ pub(super) fn introduction(subject: &Subject) -> String {
     format!(
         "{}{revision}: {}, {} layers, hidden {}\nlm_head {} x {}, {}{tied}; {}, {} threads\n",
         plain(subject.name()),
-        config.family.model_type,
-        config.architecture.layers.len(),
-        config.architecture.hidden_size,
+        plain(&model.model_type),
+        model.layers,
+        model.hidden_size,
         layout.rows(),
         layout.cols(),
         layout.described(),

@@ -16,9 +16,19 @@ use crate::{
 /// A body of whatever backend.
 pub type AnyBody = Box<dyn Body + Send>;
 
+/// The type in which MLX computes activations, through mlx-rs or through mlx-lm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// The type that follows from those of the checkpoint, such as float16, as in mlx-lm.
+    #[default]
+    Native,
+    /// float32. Scales, biases and norms are widened, which is exact.
+    Float32,
+}
+
 /// What computes a model's body and head. One call a wave goes through here, so that dispatch costs nothing.
 pub trait Backend: fmt::Debug + Send + Sync {
-    /// Its name in records: `cpu`, `mlx`.
+    /// Its name in records: `cpu`, `mlx`, `mlx-lm`.
     fn name(&self) -> &'static str;
 
     /// The name of what computes, for records: of an instruction set, or of an element type and a device.

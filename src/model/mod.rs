@@ -9,13 +9,15 @@ mod cache;
 pub mod decoder;
 #[cfg(feature = "mlx")]
 pub mod mlx;
+pub mod mlx_lm;
 pub(crate) mod projection;
 mod rope;
 
-pub use backend::{AnyBody, Backend, Cpu, HeldHead};
+pub use backend::{AnyBody, Backend, Cpu, HeldHead, Precision};
 pub use decoder::Decoder;
 #[cfg(feature = "mlx")]
-pub use mlx::{Mlx, Precision};
+pub use mlx::Mlx;
+pub use mlx_lm::{MlxLm, MlxLmError};
 pub use projection::{CpuProjection, Projection, Query};
 
 /// A position that a body has seen, with its keys and values.
@@ -79,6 +81,9 @@ pub enum BodyError {
         /// The message of the backend.
         message: String,
     },
+    /// mlx-lm does not compute the body.
+    #[error(transparent)]
+    MlxLm(#[from] mlx_lm::MlxLmError),
     /// A backend has nothing to compute on.
     #[error("MLX finds no device to compute on here ({message}); use --backend cpu")]
     NoDevice {

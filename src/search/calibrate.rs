@@ -61,7 +61,7 @@ pub fn prompts(
         let prompt = match prompt {
             Err(TokenizerError::Missing(_)) if own.is_empty() => {
                 // Spread over the vocabulary by a prime.
-                let vocab = subject.checkpoint().config().architecture.vocab_size;
+                let vocab = subject.checkpoint().facts().vocab_size;
                 vec![(i * 7919 % vocab) as u32]
             }
             other => other?.ids,

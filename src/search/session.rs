@@ -445,7 +445,7 @@ fn facts(
     spec: Spec,
     model_digest: &str,
 ) -> RunFacts {
-    let (config, layout) = (subject.checkpoint().config(), subject.head().layout());
+    let (model, layout) = (subject.checkpoint().facts(), subject.head().layout());
     let tied = if subject.shared() { Tied::Shared } else { Tied::Separate };
     let backend = subject.backend();
     let asked: Vec<_> = prompts.iter().map(|prompt| (&prompt.text, &prompt.ids, &prompt.expected)).collect();
@@ -476,14 +476,14 @@ fn facts(
         tied,
         calibration: calibration.cloned(),
         model: ModelFacts {
-            model_type: config.family.model_type.to_owned(),
-            num_hidden_layers: config.architecture.layers.len(),
+            model_type: model.model_type.clone(),
+            num_hidden_layers: model.layers,
             hidden_size: layout.cols(),
             vocab_size: layout.rows(),
             bits: layout.bits(),
             group_size: layout.group_size(),
             format: Some(layout.format().to_string()),
-            tied: subject.checkpoint().weights().lm_head.is_none(),
+            tied: model.tied,
         },
         machine: machine(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -166,7 +166,7 @@ fn the_head_of_a_tied_model_is_its_embedding() {
         let fixture = Fixture { tie_word_embeddings: tied, ..Fixture::default() };
         let checkpoint = opened(fixture.files());
         assert!(checkpoint.config().architecture.tied && checkpoint.weights().lm_head.is_none());
-        assert_eq!(checkpoint.head_name(), "model.embed_tokens");
+        assert_eq!(checkpoint.facts().head, "model.embed_tokens");
         let Weights::Quantized(embedding) = &checkpoint.weights().embed_tokens else { panic!("it is quantized") };
         let head = checkpoint.weights().head().view();
         assert_eq!(head.weight().as_ptr(), embedding.view().weight().as_ptr());

@@ -29,7 +29,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use blake3::Hash;
 use mlx_rs::{Array, Device, DeviceType, Dtype, transforms::eval};
 
-use super::{AnyBody, Backend, Body, BodyError, Extension, HeldHead, Parent, Projection, Query, Slot, Step};
+use super::{AnyBody, Backend, Body, BodyError, Extension, HeldHead, Parent, Precision, Projection, Query, Slot, Step};
 use crate::{checkpoint::Checkpoint, edit::Plan, kernels::Rounding, quant::MatrixRef};
 use arrays::{Packed, Widen, floats};
 use cache::Cache;
@@ -39,16 +39,6 @@ use owner::Owner;
 
 /// Positions of a prompt that go through the layers together, as in mlx-lm.
 const STRETCH: usize = 2048;
-
-/// The type in which activations are computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// The type that follows from those of the checkpoint, such as float16, as in mlx-lm.
-    #[default]
-    Native,
-    /// float32. Scales, biases and norms are widened, which is exact.
-    Float32,
-}
 
 /// An error of MLX, with the operation that it came from.
 fn failed(operation: &'static str, error: &dyn fmt::Display) -> BodyError {
