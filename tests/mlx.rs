@@ -73,14 +73,14 @@ fn hidden(model: &Subject, prompt: &[u32], tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut body = model.body();
     let step = |(i, &token): (usize, &u32)| {
         let parent = if i == 0 { Parent::Start } else { Parent::Step(i - 1) };
-        Step { token, parent, hidden: i + 1 == prompt.len(), embedding: None }
+        Step { token, parent, hidden: i + 1 == prompt.len(), embedding: None, row: None }
     };
     let steps: Vec<Step<'_>> = prompt.iter().enumerate().map(step).collect();
     let mut found = body.extend(&steps).expect("a prompt");
     let mut states = vec![found.hidden];
     for &token in tokens {
         let parent = Parent::Slot(*found.slots.last().expect("a position"));
-        found = body.extend(&[Step { token, parent, hidden: true, embedding: None }]).expect("a token");
+        found = body.extend(&[Step { token, parent, hidden: true, embedding: None, row: None }]).expect("a token");
         states.push(found.hidden);
     }
     states
@@ -338,7 +338,7 @@ fn a_prompt_that_another_one_begins_with_and_a_fork_are_found_again() {
     // One sequence after the other, forks in the middle of a stretch, slots used again: the tree of keys and values.
     let (mlx, cpu) = (demo(), on_cpu(demo().checkpoint(), "demo"));
     let (mut a, mut b) = (mlx.body(), cpu.body());
-    let step = |token, parent, hidden| Step { token, parent, hidden, embedding: None };
+    let step = |token, parent, hidden| Step { token, parent, hidden, embedding: None, row: None };
     let mut known: Vec<(lm_headroom::model::Slot, lm_headroom::model::Slot)> = Vec::new();
     let mut most = 0.0_f32;
     let mut both = |steps: [&[Step<'_>]; 2], known: &mut Vec<_>| {
@@ -388,7 +388,7 @@ fn a_native_run_is_one_in_float16_of_another_identity() {
 #[test]
 fn what_the_model_does_not_have_is_an_error_and_leaves_it_as_it_was() {
     let mut body = demo().body();
-    let step = Step { token: 99_999, parent: Parent::Start, hidden: true, embedding: None };
+    let step = Step { token: 99_999, parent: Parent::Start, hidden: true, embedding: None, row: None };
     assert!(matches!(body.extend(&[step]), Err(BodyError::Token { token: 99_999, .. })));
     let step = Step { token: 1, parent: Parent::Start, hidden: true, embedding: Some(&[1.0; 3]) };
     let error = body.extend(&[step]).expect_err("an embedding of another width");

@@ -165,7 +165,7 @@ fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
                 .enumerate()
                 .map(|(i, &token)| {
                     let parent = if i == 0 { last } else { Parent::Step(i - 1) };
-                    Step { token, parent, hidden: start + i + 1 == tokens.len(), embedding: None }
+                    Step { token, parent, hidden: start + i + 1 == tokens.len(), embedding: None, row: None }
                 })
                 .collect();
             let extension = body.extend(&steps).expect("a call");
@@ -444,7 +444,7 @@ fn answers_drawn_at_almost_no_temperature_are_the_chosen_ones_and_at_some_depend
                 let sum = logits.iter().map(|&z: &f32| f64::from(z).exp()).sum::<f64>().ln();
                 assert!((answer.surprise[step] - (sum - f64::from(logits[token as usize]))).abs() < 1e-9);
             }
-            let extension = body.extend(&[Step { token, parent, hidden: true, embedding: None }]).expect("a step");
+            let extension = body.extend(&[Step { token, parent, hidden: true, embedding: None, row: None }]).expect("a step");
             parent = Parent::Slot(extension.slots[0]);
             let query = Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits };
             CpuProjection::new(head, Kernel::best(), &team).logits(vec![query]).expect("logits");
@@ -497,6 +497,7 @@ fn measured_as_defined(shared: bool, max_tokens: usize) {
             parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
             hidden: i + 1 == prefix.len(),
             embedding: shared.then_some(embeddings[i].as_slice()),
+            row: None,
         };
         let steps: Vec<Step<'_>> = prefix.iter().enumerate().map(step).collect();
         let hidden = body.extend(&steps).expect("a prefix").hidden;

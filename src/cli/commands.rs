@@ -212,27 +212,34 @@ pub(super) fn finished(
 pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
     let subject = resolve::subject(&args.model)?;
     let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let max_tokens = args.prompts.max_tokens as usize;
     let show = |check: &search::verify::Check| {
         let mark = if check.holds { "ok    " } else { "FAILED" };
-        let detail = check.detail.as_ref().map_or(String::new(), |detail| format!(": {}", plain(detail)));
+        let detail = check.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
         format!("{mark}  {:>3} cases  {}{detail}\n", check.cases, check.claim)
     };
     let mut shown = Ok(());
-    let checks = search::verify(&subject, &prompts, args.prompts.max_tokens as usize, args.seed, |check| {
+    let mut done = |check: &search::verify::Check| {
         let result = match args.format {
-            Format::Text => output::text(&show(check)),
+            Format::Text => output::stdout(show(check).as_bytes()),
             Format::Jsonl => output::json(check),
             Format::Json => Ok(()),
         };
         if result.is_err() && shown.is_ok() {
             shown = result;
         }
-    })?;
-    output::or_unread(shown)?;
+    };
+    let mut checks = search::verify(&subject, &prompts, max_tokens, args.seed, &mut done)?;
+    // What mlx-lm computes is held against what this program computes, where it does.
+    match resolve::native(&args.model) {
+        Some(Ok(native)) => checks.extend(search::agree(&native, &subject, &prompts, max_tokens, &mut done)?),
+        Some(Err(error)) => output::message(&format!("its body is not computed here, and not held against mlx-lm's: {error:#}")),
+        None => {}
+    }
+    shown?;
     let holds = checks.iter().all(|check| check.holds);
     if args.format == Format::Json {
-        let checks = json!({"command": "verify", "model": subject.name(), "holds": holds, "checks": checks});
-        output::or_unread(output::json(&checks))?;
+        output::json(&json!({"command": "verify", "model": subject.name(), "holds": holds, "checks": checks}))?;
     }
     Ok(code(holds))
 }

@@ -43,6 +43,11 @@ pub(super) fn head_on_cpu(args: &ModelArgs) -> Result<Subject> {
     }
 }
 
+/// The same model with its body computed here, where mlx-lm computes it otherwise; the error where no native family fits.
+pub(super) fn native(args: &ModelArgs) -> Option<Result<Subject>> {
+    (backend(args) == Backend::MlxLm).then(|| on_cpu(args))
+}
+
 fn backend(args: &ModelArgs) -> Backend {
     args.backend.unwrap_or(Backend::usual())
 }

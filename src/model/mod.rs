@@ -20,6 +20,8 @@ pub use mlx::Mlx;
 pub use mlx_lm::{MlxLm, MlxLmError};
 pub use projection::{CpuProjection, Projection, Query};
 
+use crate::quant::MatrixRef;
+
 /// A position that a body has seen, with its keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(u32);
@@ -47,6 +49,8 @@ pub struct Step<'a> {
     /// The token's embedding, `[hidden_size]`, where it is not the checkpoint's own: an edit of a matrix
     /// that is both embedding and head.
     pub embedding: Option<&'a [f32]>,
+    /// The row of that matrix which the embedding was computed from, as it is stored under the edit; there where `embedding` is.
+    pub row: Option<MatrixRef<'a>>,
 }
 
 /// What [`Body::extend`] found.

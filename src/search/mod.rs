@@ -13,9 +13,11 @@
 //! | [`campaign()`] | how often random flips change an answer, and into what |
 //! | [`replay()`] | what edits and prompts that were stored do on this model |
 //! | [`verify()`] | whether every way of restoring the head restores it |
+//! | [`agree()`] | whether this program's body is another backend's |
 //!
 //! A search decides what identifies its run (`run.id` of its records) from what it is given; nobody else has to.
 
+mod agreement;
 pub mod bisect;
 pub mod calibrate;
 pub mod campaign;
@@ -44,7 +46,7 @@ use crate::{
 pub use session::Session;
 pub(crate) use session::{Job, Spec};
 pub use {
-    bisect::bisect, campaign::campaign, ladder::ladder, map::map, probe::probe, replay::replay, sweep::sweep,
+    agreement::agree, bisect::bisect, campaign::campaign, ladder::ladder, map::map, probe::probe, replay::replay, sweep::sweep,
     verify::verify,
 };
 

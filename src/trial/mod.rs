@@ -27,10 +27,10 @@ use std::{
 };
 
 use crate::{
-    edit::Plan,
+    edit::{Plan, shift_words},
     kernels::{Kernel, Peaks, Top, scalar},
     model::{Body, BodyError, Parent, Projection, Step, projection::logits_of},
-    quant::MatrixRef,
+    quant::{MatrixBuf, MatrixRef, Tensor},
     team::Team,
 };
 
@@ -453,19 +453,20 @@ impl<'a, B: Body> Trials<'a, B> {
     fn compute(&mut self, plans: &[Plan], pending: Pending) -> Result<(), BodyError> {
         let index: HashMap<NodeId, usize> =
             pending.nodes.iter().enumerate().map(|(index, &(id, ..))| (id, index)).collect();
-        let embeddings: Vec<Option<Vec<f32>>> = pending
+        let rows: Vec<Option<MatrixBuf>> = pending
             .nodes
             .iter()
             .map(|&(id, edit, _)| match (self.task.tying, edit) {
-                (Tying::Shared(matrix), Some(edit)) => Some(embedding(&matrix, &plans[edit], self.trie.node(id).token)),
+                (Tying::Shared(matrix), Some(edit)) => Some(edited_row(&matrix, &plans[edit], self.trie.node(id).token)),
                 _ => None,
             })
             .collect();
+        let embeddings: Vec<Option<Vec<f32>>> = rows.iter().map(|row| row.as_ref().map(embedding)).collect();
         let steps: Vec<Step<'_>> = pending
             .nodes
             .iter()
-            .zip(&embeddings)
-            .map(|(&(id, _, hidden), embedding)| {
+            .zip(embeddings.iter().zip(&rows))
+            .map(|(&(id, _, hidden), (embedding, row))| {
                 let node = self.trie.node(id);
                 let parent = node.parent.expect("a root is never sent");
                 let parent = match (self.trie.node(parent).slot, index.get(&parent)) {
@@ -473,7 +474,8 @@ impl<'a, B: Body> Trials<'a, B> {
                     (None, Some(&index)) => Parent::Step(index),
                     (None, None) => Parent::Start,
                 };
-                Step { token: node.token, parent, hidden, embedding: embedding.as_deref() }
+                let (embedding, row) = (embedding.as_deref(), row.as_ref().map(MatrixBuf::view));
+                Step { token: node.token, parent, hidden, embedding, row }
             })
             .collect();
         let extension = self.body.extend(&steps)?;
@@ -655,13 +657,20 @@ impl Running {
     }
 }
 
-/// The embedding of `token` under an edit of the matrix that is embedding and head.
-fn embedding(matrix: &MatrixRef<'_>, plan: &Plan, token: u32) -> Vec<f32> {
-    let mut out = vec![0.0; matrix.layout().cols()];
-    match plan.rows.get(&(token as usize)) {
-        Some(row) => scalar::dequantize_row(&row.view(), 0, 0, &mut out),
-        None => scalar::dequantize_row(matrix, plan.shift, token as usize, &mut out),
+/// The row of `token` under an edit of the matrix that is embedding and head.
+fn edited_row(matrix: &MatrixRef<'_>, plan: &Plan, token: u32) -> MatrixBuf {
+    if let Some(row) = plan.rows.get(&(token as usize)) {
+        return row.clone();
     }
+    let mut row = matrix.row(token as usize).to_buf();
+    shift_words(row.part_mut(Tensor::Weight).expect("every format has a weight"), plan.shift);
+    row
+}
+
+/// The embedding that a row of the matrix gives, `[cols]`.
+fn embedding(row: &MatrixBuf) -> Vec<f32> {
+    let mut out = vec![0.0; row.layout().cols()];
+    scalar::dequantize_row(&row.view(), 0, 0, &mut out);
     out
 }
 

@@ -11,6 +11,8 @@ mod determinism;
 mod help;
 mod interruption;
 mod journal;
+#[cfg(unix)]
+mod mlx_lm;
 mod outputs;
 mod prompts;
 mod report;

@@ -279,6 +279,7 @@ class Model:
             "layers": len(self.model.layers),
             "dtype": name(hidden.dtype),
             "device": device,
+            "digest": self.digest_of_head() if self.tied and "scales" in self.head else None,
         }
         return facts
 

@@ -131,6 +131,7 @@ impl Python {
             kernel,
             team,
             name,
+            digest: facts.digest.clone(),
         };
         model.check(&facts)?;
         Ok((checkpoint, model))
@@ -207,6 +208,8 @@ pub struct MlxLm {
     team: Arc<Team>,
     /// Versions, type and device.
     name: String,
+    /// Digest of the head as the child holds it, where it is also the embedding.
+    digest: Option<String>,
 }
 
 impl MlxLm {
@@ -307,7 +310,7 @@ impl Body for MlxLmBody {
         let cols = self.hidden_size();
         let mut shared = self.model.shared();
         let released = std::mem::take(&mut shared.released);
-        match shared.server.extend(&released, &chunks, cols) {
+        match shared.server.extend(&released, &chunks, cols, self.model.digest.as_deref()) {
             Ok(hidden) => {
                 extension.hidden = hidden;
                 Ok(extension)

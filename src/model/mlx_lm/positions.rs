@@ -1,13 +1,20 @@
 //! Positions as whoever runs a body knows them, and the chunks of tokens that they come to in the child.
 
+use std::sync::Arc;
+
 use super::server::Chunk;
-use crate::model::{Extension, Parent, Slot, Step};
+use crate::{
+    model::{Extension, Parent, Slot, Step},
+    quant::MatrixRef,
+};
 
 /// A position that a body has seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Position {
     parent: Option<Slot>,
     token: u32,
+    /// The token's row of a matrix that is embedding and head, where that is edited: weight, scales and biases as stored.
+    row: Option<Arc<[u8]>>,
     /// The chunk at whose end it is, where its hidden state was asked for.
     chunk: Option<u64>,
 }
@@ -35,31 +42,36 @@ impl Positions {
                 Parent::Slot(slot) => Some(slot),
                 Parent::Step(index) => Some(slots[index]),
             };
+            let stored = |row: MatrixRef<'_>| row.parts().flat_map(|(_, part)| part.iter().copied()).collect();
+            let row: Option<Arc<[u8]>> = step.row.map(stored);
             let chunk = step.hidden.then(|| {
-                let (parent, mut tokens) = self.before(parent);
-                tokens.push(step.token);
-                chunks.push(Chunk { id: number(), parent, tokens });
+                let mut chunk = self.before(parent);
+                chunk.id = number();
+                chunk.tokens.push(step.token);
+                chunk.rows.extend(row.clone().map(|row| (step.token, row)));
+                chunks.push(chunk);
                 chunks[chunks.len() - 1].id
             });
-            slots.push(self.open(Position { parent, token: step.token, chunk }));
+            slots.push(self.open(Position { parent, token: step.token, row, chunk }));
         }
         (Extension { slots, hidden: Vec::new() }, chunks)
     }
 
-    /// What a chunk that follows `at` begins with: another chunk, or all tokens from the start.
-    fn before(&self, at: Option<Slot>) -> (Option<u64>, Vec<u32>) {
-        let Some(last) = at.map(|slot| self.at(slot)) else { return (None, Vec::new()) };
+    /// A chunk that follows `at`, as far as it is older than that: it stands after another chunk, or holds all tokens from the
+    /// start.
+    fn before(&self, at: Option<Slot>) -> Chunk {
+        let Some(last) = at.map(|slot| self.at(slot)) else { return Chunk::default() };
         if last.chunk.is_some() {
-            return (last.chunk, Vec::new());
+            return Chunk { parent: last.chunk, ..Chunk::default() };
         }
         let path = std::iter::successors(Some(last), |position| position.parent.map(|slot| self.at(slot)));
-        let mut tokens: Vec<u32> = path.map(|position| position.token).collect();
-        tokens.reverse();
-        (None, tokens)
+        let path: Vec<&Position> = path.collect();
+        let rows = path.iter().filter_map(|position| Some((position.token, position.row.clone()?))).collect();
+        Chunk { tokens: path.iter().rev().map(|position| position.token).collect(), rows, ..Chunk::default() }
     }
 
-    fn at(&self, slot: Slot) -> Position {
-        self.all[slot.0 as usize].expect("a position in use was not released")
+    fn at(&self, slot: Slot) -> &Position {
+        self.all[slot.0 as usize].as_ref().expect("a position in use was not released")
     }
 
     fn open(&mut self, position: Position) -> Slot {
@@ -89,7 +101,7 @@ mod tests {
     use super::*;
 
     fn step(token: u32, parent: Parent, hidden: bool) -> Step<'static> {
-        Step { token, parent, hidden, embedding: None }
+        Step { token, parent, hidden, embedding: None, row: None }
     }
 
     /// Chunks without their numbers: parent and tokens.

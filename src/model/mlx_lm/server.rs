@@ -1,6 +1,6 @@
 //! The child that runs `body.py`: requests to it and its answers.
 
-use std::{ffi::OsStr, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeMap, ffi::OsStr, path::Path, process::Command, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ const PROTOCOL: u64 = 1;
 const LONGEST_FRAME: usize = 256 << 20;
 /// Chunks of one request.
 const CHUNKS: usize = 64;
+/// Bytes of edited rows that the chunks of one request bring, but for a single chunk that has more.
+const ROW_BYTES: usize = 64 << 20;
 /// Bytes of prompt caches that the child keeps.
 const CACHE_BYTES: u64 = 1 << 30;
 
@@ -44,6 +46,8 @@ pub(super) struct Facts {
     pub(super) dtype: String,
     /// `cpu` or `gpu`.
     pub(super) device: String,
+    /// SHA-256 of the head as the child holds it, where it is also the embedding.
+    pub(super) digest: Option<String>,
 }
 
 /// Tokens that go through the model in one call.
@@ -54,6 +58,8 @@ pub(super) struct Chunk {
     /// The chunk before it.
     pub(super) parent: Option<u64>,
     pub(super) tokens: Vec<u32>,
+    /// Rows of the embedding in place of its own, by token, as they are stored.
+    pub(super) rows: BTreeMap<u32, Arc<[u8]>>,
 }
 
 /// A running child.
@@ -154,18 +160,35 @@ impl Server {
         Ok((hidden, logits))
     }
 
-    /// Forgets chunks and computes new ones, each after those before it; their last hidden states, one after the other.
-    pub(super) fn extend(&mut self, release: &[u64], chunks: &[Chunk], cols: usize) -> Result<Vec<f32>, MlxLmError> {
+    /// Forgets chunks and computes new ones, each after those before it; their last hidden states, one after the other. Where
+    /// rows of the embedding are replaced, it is seen to have the digest `undone` again afterwards.
+    pub(super) fn extend(
+        &mut self,
+        release: &[u64],
+        chunks: &[Chunk],
+        cols: usize,
+        undone: Option<&str>,
+    ) -> Result<Vec<f32>, MlxLmError> {
         let doing = "compute hidden states";
-        let (mut release, mut hidden) = (release, Vec::new());
-        for some in chunks.chunks(CHUNKS) {
+        let (mut release, mut rest, mut hidden) = (release, chunks, Vec::new());
+        while !rest.is_empty() {
+            let (some, others) = rest.split_at(fitting(rest));
+            rest = others;
             let listed: Vec<Value> = some
                 .iter()
-                .map(|chunk| json!({"id": chunk.id, "parent": chunk.parent, "tokens": chunk.tokens, "rows": []}))
+                .map(|chunk| {
+                    let rows: Vec<u32> = chunk.rows.keys().copied().collect();
+                    json!({"id": chunk.id, "parent": chunk.parent, "tokens": chunk.tokens, "rows": rows})
+                })
                 .collect();
             let request = json!({"do": "extend", "release": std::mem::take(&mut release), "chunks": listed});
-            let (_, states) = self.ask(doing, &request, &[])?;
+            let rows: Vec<&[u8]> = some.iter().flat_map(|chunk| chunk.rows.values()).map(|row| &row[..]).collect();
+            let (answer, states) = self.ask(doing, &request, &rows.concat())?;
             hidden.extend(self.floats(doing, &states, some.len() * cols)?);
+            if !rows.is_empty() && answer["digest"].as_str() != undone {
+                let text = |digest: Option<&str>| digest.unwrap_or("unknown").to_owned();
+                return Err(MlxLmError::NotRestored { before: text(undone), after: text(answer["digest"].as_str()) });
+            }
         }
         Ok(hidden)
     }
@@ -218,6 +241,16 @@ impl Server {
     fn broken(&self, doing: &'static str, what: &str) -> MlxLmError {
         self.ended(doing, ChildError::Protocol(what.to_owned()))
     }
+}
+
+/// How many chunks go into one request, at least one.
+fn fitting(chunks: &[Chunk]) -> usize {
+    let mut bytes = 0;
+    let fits = |chunk: &&Chunk| {
+        bytes += chunk.rows.values().map(|row| row.len()).sum::<usize>();
+        bytes <= ROW_BYTES
+    };
+    chunks.iter().take(CHUNKS).take_while(fits).count().max(1)
 }
 
 fn bytes(floats: &[f32]) -> Vec<u8> {

@@ -274,7 +274,7 @@ impl Alone {
                 token,
                 parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
                 hidden: i + 1 >= prompt.len(),
-                embedding: embedding.as_deref(),
+                embedding: embedding.as_deref(), row: None,
             })
             .collect();
         let hidden = self.body.extend(&steps).expect("tokens of the vocabulary").hidden;
@@ -306,7 +306,7 @@ impl Stage<'_> {
 
     fn push(&self, body: &mut Decoder, token: u32, parent: Parent) -> (Parent, Vec<f32>) {
         let embedding = self.embedding(token);
-        let step = Step { token, parent, hidden: true, embedding: embedding.as_deref() };
+        let step = Step { token, parent, hidden: true, embedding: embedding.as_deref(), row: None };
         let extension = body.extend(&[step]).expect("a token of the vocabulary");
         (Parent::Slot(extension.slots[0]), extension.hidden)
     }
