@@ -78,6 +78,7 @@ fn run(checkpoint: &str) {
             parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
             hidden: i + 1 == ids.len(),
             embedding: None,
+            row: None,
         })
         .collect();
     let (seconds, extension) = timed(|| {

@@ -68,6 +68,7 @@ fn prefill_of_37_tokens(bencher: Bencher<'_, '_>) {
         parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
         hidden: i + 1 == PROMPT.len(),
         embedding: None,
+        row: None,
     };
     let steps: Vec<Step<'_>> = PROMPT.iter().enumerate().map(step).collect();
     bencher.counter(ItemsCount::new(PROMPT.len())).bench_local(|| {

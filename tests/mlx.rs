@@ -390,7 +390,7 @@ fn what_the_model_does_not_have_is_an_error_and_leaves_it_as_it_was() {
     let mut body = demo().body();
     let step = Step { token: 99_999, parent: Parent::Start, hidden: true, embedding: None, row: None };
     assert!(matches!(body.extend(&[step]), Err(BodyError::Token { token: 99_999, .. })));
-    let step = Step { token: 1, parent: Parent::Start, hidden: true, embedding: Some(&[1.0; 3]) };
+    let step = Step { token: 1, parent: Parent::Start, hidden: true, embedding: Some(&[1.0; 3]), row: None };
     let error = body.extend(&[step]).expect_err("an embedding of another width");
     assert!(matches!(error, BodyError::Backend { backend: "mlx", .. }), "{error:?}");
     assert!(body.extend(&[Step { embedding: None, ..step }]).is_ok());

@@ -177,7 +177,8 @@ pub(super) fn quantized(
 ) -> Result<Quantized, WeightsError> {
     let quantization = Quantization { format, overrides: BTreeMap::new() };
     let names = &super::family::LLAMA.tensors;
-    let mut parts = Parts { names, hidden: cols, tied: false, quantization: &quantization, tensors };
+    let formats = BTreeMap::new();
+    let mut parts = Parts { names, hidden: cols, tied: false, quantization: &quantization, tensors, formats };
     parts.quantized(module, rows, cols, format)
 }
 

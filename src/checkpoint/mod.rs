@@ -304,8 +304,6 @@ impl Checkpoint {
         Ok(Self { source, facts, head, body, tensors, files, notes, digest: OnceLock::new() })
     }
 
-    }
-
     fn load_head(place: &Place, source: Source, wanted: &HeadPlace) -> Result<Self, CheckpointError> {
         let mut files = BTreeMap::new();
         let config_json = small_files(place, &source, &mut files)?;

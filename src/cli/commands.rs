@@ -233,7 +233,9 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
     // What mlx-lm computes is held against what this program computes, where it does.
     match resolve::native(&args.model) {
         Some(Ok(native)) => checks.extend(search::agree(&native, &subject, &prompts, max_tokens, &mut done)?),
-        Some(Err(error)) => output::message(&format!("its body is not computed here, and not held against mlx-lm's: {error:#}")),
+        Some(Err(error)) => {
+            output::message(&format!("its body is not computed here, and not held against mlx-lm's: {error:#}"))
+        }
         None => {}
     }
     shown?;

@@ -51,7 +51,8 @@ pub fn agree(
         .enumerate()
         .filter_map(|(number, (a, b))| {
             let step = a.steps().zip(b.steps()).position(|(a, b)| a != b);
-            let step = step.or_else(|| (a.steps().count() != b.steps().count()).then(|| a.steps().count().min(b.steps().count())));
+            let step = step
+                .or_else(|| (a.steps().count() != b.steps().count()).then(|| a.steps().count().min(b.steps().count())));
             step.map(|step| format!("the answers to prompt {number} part at step {step}"))
         })
         .collect();
@@ -129,9 +130,9 @@ mod tests {
         let mut seen = Differences::default();
         seen.take(&[1.0, -8.0], &[1.001, -8.0], FLOAT32, || "here".to_owned());
         assert_eq!(seen.told(), [] as [String; 0]);
-        seen.take(&[1.0, -8.0], &[1.1, -8.0], FLOAT32, || "there".to_owned());
+        seen.take(&[1.0, -8.0], &[1.16, -8.0], FLOAT32, || "there".to_owned());
         seen.take(&[1.0], &[f32::NAN], FLOAT32, || "later".to_owned());
-        assert!(seen.told()[0].starts_with("the first that differs is at there, by 1.2e-2"), "{:?}", seen.told());
+        assert!(seen.told()[0].starts_with("the first that differs is at there, by 2.0e-2"), "{:?}", seen.told());
         let mut nothing = Differences::default();
         nothing.take(&[f32::NAN], &[1.0], FLOAT32, || "at once".to_owned());
         assert!(nothing.told()[0].contains("at once"));

@@ -75,9 +75,10 @@ use super::{
     snapshot::{self, CPU_BOUND, Sheets},
 };
 #[cfg(feature = "mlx")]
-use crate::model::{BodyError, Mlx, Precision};
+use crate::model::{BodyError, Mlx};
 use crate::{
     edit::Edit,
+    model::Precision,
     search::verify,
     subject::{Prompt, Subject},
 };
@@ -156,6 +157,11 @@ pub enum Backend {
     Mlx,
     /// MLX in float32; otherwise as [`Backend::Mlx`].
     MlxFloat32,
+    /// An installed mlx-lm computes the body, in the checkpoint's own type, and this crate's kernels the head. Tests say that
+    /// they are skipped where the Python that `HEADROOM_PYTHON` names, else `python3`, has none.
+    MlxLm,
+    /// The same in float32.
+    MlxLmFloat32,
 }
 
 /// What edits of a matrix reach that is head and embedding at once. A head that is a matrix of its own is not concerned.
@@ -251,7 +257,12 @@ impl UnderTest {
             Named::Required(name) => (name, true),
         };
         say_if_not_optimized();
-        match model::subject(name, threads) {
+        let opened = match self.backend {
+            Backend::MlxLm => model::subject_on_mlx_lm(name, threads, Precision::Native),
+            Backend::MlxLmFloat32 => model::subject_on_mlx_lm(name, threads, Precision::Float32),
+            Backend::Cpu | Backend::Mlx | Backend::MlxFloat32 => model::subject(name, threads),
+        };
+        match opened {
             Ok(subject) => {
                 let subject = subject.with_shared_embedding(self.tied == Tied::Shared);
                 Some(on(subject, self.backend).unwrap_or_else(|why| panic!("cannot test {name}: {why}")))
@@ -353,7 +364,7 @@ impl UnderTest {
 #[cfg(feature = "mlx")]
 fn on(subject: Subject, backend: Backend) -> Result<Subject, BodyError> {
     let precision = match backend {
-        Backend::Cpu => return Ok(subject),
+        Backend::Cpu | Backend::MlxLm | Backend::MlxLmFloat32 => return Ok(subject),
         Backend::Mlx => Precision::Native,
         Backend::MlxFloat32 => Precision::Float32,
     };
@@ -365,7 +376,7 @@ fn on(subject: Subject, backend: Backend) -> Result<Subject, BodyError> {
 #[cfg(not(feature = "mlx"))]
 fn on(subject: Subject, backend: Backend) -> Result<Subject, &'static str> {
     match backend {
-        Backend::Cpu => Ok(subject),
+        Backend::Cpu | Backend::MlxLm | Backend::MlxLmFloat32 => Ok(subject),
         Backend::Mlx | Backend::MlxFloat32 => {
             Err("lm-headroom was built without its MLX backend; enable its feature `mlx`")
         }

@@ -1,11 +1,6 @@
 //! A whole model as the thing under test: opened once, with its clean answers, for all cases of a run.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{cell::RefCell, fmt, path::PathBuf, sync::Arc};
 
 use blake3::Hash;
 
@@ -17,7 +12,7 @@ use crate::{
     edit::Plan,
     head::{Head, HeadError},
     kernels::Kernel,
-    model::{AnyBody, BodyError},
+    model::{AnyBody, BodyError, Precision, mlx_lm},
     subject::{self, Prompt, Subject},
     team::Team,
     tokenizer::TokenizerError,
@@ -66,7 +61,29 @@ pub enum ModelError {
 /// # Errors
 /// [`ModelError`]; [`ModelError::Absent`] where there is no such folder or the cache does not hold the model.
 pub fn subject(name: &str, threads: usize) -> Result<Subject, ModelError> {
-    let (folder, revision) = match ModelName::parse(name)? {
+    let (folder, revision) = locate(name)?;
+    let checkpoint = subject::open(folder.as_deref())?;
+    Ok(Subject::new(name.to_owned(), revision, checkpoint, Kernel::best(), Arc::new(Team::new(threads)))?)
+}
+
+/// As [`subject`], with the body computed by the mlx-lm of the Python that `HEADROOM_PYTHON` names, else `python3`.
+///
+/// # Errors
+/// [`ModelError`]; [`ModelError::Absent`] also where there is no such Python, or it has no mlx-lm that serves.
+pub fn subject_on_mlx_lm(name: &str, threads: usize, precision: Precision) -> Result<Subject, ModelError> {
+    let (folder, revision) = locate(name)?;
+    let options = mlx_lm::Options { precision, ..mlx_lm::Options::default() };
+    let python = mlx_lm::Python::start(options).map_err(|error| ModelError::Absent(error.to_string()))?;
+    let team = Arc::new(Team::new(threads));
+    let opened = python.open(folder.as_deref(), Kernel::best(), Arc::clone(&team));
+    let (checkpoint, model) = opened.map_err(BodyError::from)?;
+    let subject = Subject::new(name.to_owned(), revision, checkpoint, Kernel::best(), team)?;
+    Ok(subject.with_backend(Arc::new(model)))
+}
+
+/// The folder of a model, none for the one inside the program, and its revision.
+fn locate(name: &str) -> Result<(Option<PathBuf>, Option<String>), ModelError> {
+    Ok(match ModelName::parse(name)? {
         ModelName::Demo => (None, None),
         ModelName::Folder(folder) => {
             if !folder.exists() {
@@ -83,9 +100,7 @@ pub fn subject(name: &str, threads: usize) -> Result<Subject, ModelError> {
             };
             (Some(found.folder), Some(found.revision))
         }
-    };
-    let checkpoint = subject::open(folder.as_deref().map(Path::new))?;
-    Ok(Subject::new(name.to_owned(), revision, checkpoint, Kernel::best(), Arc::new(Team::new(threads)))?)
+    })
 }
 
 /// The folder of one of the reference checkpoints, which are wherever `HEADROOM_MODELS` says.

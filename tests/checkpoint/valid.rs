@@ -172,7 +172,7 @@ fn the_head_of_a_tied_model_is_its_embedding() {
         assert_eq!(head.weight().as_ptr(), embedding.view().weight().as_ptr());
     }
     let separate = opened(Fixture::default().files());
-    assert_eq!(separate.head_name(), "lm_head");
+    assert_eq!(separate.facts().head, "lm_head");
     let Weights::Quantized(embedding) = &separate.weights().embed_tokens else { panic!("it is quantized") };
     assert_ne!(separate.weights().head().view().weight(), embedding.view().weight());
 }

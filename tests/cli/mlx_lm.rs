@@ -63,11 +63,18 @@ impl Fake {
 
 #[test]
 fn without_python_or_mlx_lm_it_says_what_to_install_before_anything_is_loaded() {
-    let nothing = run(&["ladder", "--backend", "mlx-lm", "--python", "/no/such/python", "--model", "/no/such/model"]).exits(2);
-    assert!(nothing.stderr.contains("-m pip install mlx-lm") && nothing.stderr.contains("--python"), "{}", nothing.stderr);
-    let without = fake(&format!("{}; cat > /dev/null", frame(r#"{"protocol": 1, "mlx_lm": null, "mlx": null}"#))).refused();
+    let nothing =
+        run(&["ladder", "--backend", "mlx-lm", "--python", "/no/such/python", "--model", "/no/such/model"]).exits(2);
+    assert!(
+        nothing.stderr.contains("-m pip install mlx-lm") && nothing.stderr.contains("--python"),
+        "{}",
+        nothing.stderr
+    );
+    let without =
+        fake(&format!("{}; cat > /dev/null", frame(r#"{"protocol": 1, "mlx_lm": null, "mlx": null}"#))).refused();
     assert!(without.contains("has no mlx-lm; install it with"), "{without}");
-    let old = fake(&format!("{}; cat > /dev/null", frame(r#"{"protocol": 1, "mlx_lm": "0.31.9", "mlx": "1"}"#))).refused();
+    let old =
+        fake(&format!("{}; cat > /dev/null", frame(r#"{"protocol": 1, "mlx_lm": "0.31.9", "mlx": "1"}"#))).refused();
     assert!(old.contains("has mlx-lm 0.31.9, but 0.32.2 is the oldest that serves"), "{old}");
 }
 
@@ -111,7 +118,10 @@ fn of_kit(name: &str, what: &str) -> Option<PathBuf> {
     match folder {
         Some(folder) if folder.is_dir() && std::env::var_os("HEADROOM_PYTHON").is_some() => Some(folder),
         _ => {
-            skipped(what, "HEADROOM_PYTHON and HEADROOM_FAMILIES do not name a Python with mlx-lm and the kit of families");
+            skipped(
+                what,
+                "HEADROOM_PYTHON and HEADROOM_FAMILIES do not name a Python with mlx-lm and the kit of families",
+            );
             None
         }
     }
@@ -119,7 +129,19 @@ fn of_kit(name: &str, what: &str) -> Option<PathBuf> {
 
 fn probe(folder: &Path, edits: &[&str], options: &[&str]) -> Vec<super::Object> {
     let folder = folder.to_str().expect("Unicode");
-    let args = ["probe", "--model", folder, "--backend", "mlx-lm", "--dtype", "float32", "--threshold", "9", "--format", "jsonl"];
+    let args = [
+        "probe",
+        "--model",
+        folder,
+        "--backend",
+        "mlx-lm",
+        "--dtype",
+        "float32",
+        "--threshold",
+        "9",
+        "--format",
+        "jsonl",
+    ];
     let args = [&args[..], options, edits].concat();
     let lines = run(&args).exits(0).stdout;
     lines.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
@@ -128,15 +150,27 @@ fn probe(folder: &Path, edits: &[&str], options: &[&str]) -> Vec<super::Object> 
 #[test]
 fn what_mlx_lm_gave_for_the_kit_is_given_again() {
     let names = [
-        "deepseek_v3@q4", "nemotron_h@q4", "qwen3_5_moe@q4", "gemma4@q4", "llama@dynamic-q4", "internlm2@dyn-q4", "llama@tied-q4",
-        "cohere2@q4", "granite@q4", "phimoe@q4", "gpt_oss@mxfp4-q8", "muse_glimmer@q4",
+        "deepseek_v3@q4",
+        "nemotron_h@q4",
+        "qwen3_5_moe@q4",
+        "gemma4@q4",
+        "llama@dynamic-q4",
+        "internlm2@dyn-q4",
+        "llama@tied-q4",
+        "cohere2@q4",
+        "granite@q4",
+        "phimoe@q4",
+        "gpt_oss@mxfp4-q8",
+        "muse_glimmer@q4",
     ];
     for name in names {
         let Some(folder) = of_kit(name, name) else { continue };
         for (file, tied) in [("reference.jsonl", "separate"), ("reference-shared.jsonl", "shared")] {
             let Ok(text) = fs::read_to_string(folder.join(file)) else { continue };
-            let reference: serde_json::Value = text.lines().nth(3).map(|line| serde_json::from_str(line).expect("JSON")).expect("a line");
-            let ids: Vec<String> = reference["prompt_ids"].as_array().expect("ids").iter().map(ToString::to_string).collect();
+            let reference: serde_json::Value =
+                text.lines().nth(3).map(|line| serde_json::from_str(line).expect("JSON")).expect("a line");
+            let ids: Vec<String> =
+                reference["prompt_ids"].as_array().expect("ids").iter().map(ToString::to_string).collect();
             let edit = format!("shift:{}", reference["shift"]);
             let found = probe(&folder, &[&edit], &["--tied", tied, "--prompt-ids", &ids.join(",")]);
             assert_eq!(found[0]["tokens"], reference["tokens"], "{name} {file}");

@@ -3,7 +3,7 @@
 headroom edits a model's quantized head and measures what the model then says. The body, everything before the head, never
 changes under such an edit, so whoever computes it does not matter. Here mlx-lm does: this file loads a model, finds the
 module that is its head, records what arrives there, and answers with that, the hidden states. It knows nothing of edits,
-but for one kind: where the head is also the embedding and headroom edits both, it is sent the edited rows.
+but for one kind: where the head is also the embedding and headroom edits both, it is sent the edited rows, as they are stored.
 
 Frames, in both directions: the length of what follows as a little-endian u64, the length of the JSON as a u32, one JSON
 object, then bytes that belong to it. They go through standard input and a copy of standard output. Standard output
@@ -23,7 +23,6 @@ itself leads to standard error, so that whatever a library prints does no harm.
     {"do": "after"} + f32 values, [rows of the head]    what the model makes of these values as the head's product
     {"do": "logits", "tokens"}                          what the head is sent at the end of a prompt, and mlx-lm's logits there
     {"do": "extend", "release", "chunks": [{"id", "parent", "tokens", "rows"}]} + edited rows
-    {"do": "layers", "tokens"}                          the hidden states after each layer, for `headroom verify`
 
 A chunk is a stretch of tokens that goes through the model in one call, as a prompt does in mlx-lm, or a single token. Its
 answer is the hidden state of its last token, in float32. The caches of chunks are kept up to `cache_bytes`; one that was

@@ -274,7 +274,8 @@ impl Alone {
                 token,
                 parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
                 hidden: i + 1 >= prompt.len(),
-                embedding: embedding.as_deref(), row: None,
+                embedding: embedding.as_deref(),
+                row: None,
             })
             .collect();
         let hidden = self.body.extend(&steps).expect("tokens of the vocabulary").hidden;
