@@ -127,9 +127,14 @@ pub(super) fn claim(path: &Path, kind: Kind, force: bool) -> Result<Output> {
     Ok(place)
 }
 
+/// Characters of a message that are shown: a name or a value that it quotes may be of any length.
+const LONGEST: usize = 1_500;
+
 /// A line on stderr, whatever the names and files hold that it is about.
 pub(super) fn message(text: &str) {
-    to_stderr(&format!("headroom: {}\n", plain(text)));
+    let shown = plain(&text.chars().take(LONGEST).collect::<String>());
+    let rest = if text.chars().nth(LONGEST).is_some() { "..." } else { "" };
+    to_stderr(&format!("headroom: {shown}{rest}\n"));
 }
 
 /// What the parser of arguments says, in lines of its own.

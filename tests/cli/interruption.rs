@@ -142,3 +142,26 @@ fn ctrl_c_ends_a_run_cleanly_with_130() {
     assert_eq!(err.trim(), "headroom: interrupted");
     assert!(out.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{out}");
 }
+
+/// What is finished is handed over at least once a second, however many trials there are.
+#[test]
+fn a_run_that_is_killed_after_two_seconds_has_kept_what_was_finished() {
+    let fixture = slow();
+    let place = TempDir::new().expect("a folder");
+    let journal = place.path().join("run.jsonl");
+    let out = journal.to_str().expect("Unicode");
+    // Each trial takes some tens of milliseconds, all of them together minutes.
+    let endless = ["campaign", "--flips", "100", "--trials", "100000", "--max-tokens", "100", "--threshold", "9"];
+    let args = [&endless[..], &["--model", path(&fixture), "--prompt-ids", "5,9,3", "--out", out]].concat();
+    let mut child = program(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let lines = || fs::read(&journal).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count());
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        sleep(Duration::from_secs(2));
+        seen.push(lines());
+    }
+    drop(child.kill());
+    assert!(was_running(child.wait().expect("it ends")), "it takes longer than it was given");
+    assert!(seen[1] > 0, "records after so many times two seconds: {seen:?}");
+    assert!(seen.windows(2).skip(1).all(|pair| pair[0] < pair[1]), "{seen:?}");
+}

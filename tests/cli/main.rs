@@ -9,6 +9,7 @@ mod certify;
 mod contract;
 mod determinism;
 mod help;
+mod hostile_files;
 mod interruption;
 mod journal;
 #[cfg(unix)]
