@@ -384,7 +384,7 @@ mod tests {
     fn a_pause_is_seconds_or_a_date() {
         assert_eq!(pause(" 7 "), Some(Duration::from_secs(7)));
         assert_eq!(pause("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert!(pause("Fri, 31 Dec 9999 23:59:59 GMT") > Some(Duration::from_secs(1 << 30)));
+        assert!(pause("Wed, 01 Jan 9000 00:00:00 GMT") > Some(Duration::from_secs(1 << 30)));
         for none in ["", "-1", "soon", "1e9"] {
             assert_eq!(pause(none), None, "{none}");
         }
