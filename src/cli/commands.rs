@@ -215,13 +215,13 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
     let max_tokens = args.prompts.max_tokens as usize;
     let show = |check: &search::verify::Check| {
         let mark = if check.holds { "ok    " } else { "FAILED" };
-        let detail = check.detail.as_ref().map_or(String::new(), |detail| format!(": {detail}"));
+        let detail = check.detail.as_ref().map_or(String::new(), |detail| format!(": {}", plain(detail)));
         format!("{mark}  {:>3} cases  {}{detail}\n", check.cases, check.claim)
     };
     let mut shown = Ok(());
     let mut done = |check: &search::verify::Check| {
         let result = match args.format {
-            Format::Text => output::stdout(show(check).as_bytes()),
+            Format::Text => output::text(&show(check)),
             Format::Jsonl => output::json(check),
             Format::Json => Ok(()),
         };
@@ -234,14 +234,15 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
     match resolve::native(&args.model) {
         Some(Ok(native)) => checks.extend(search::agree(&native, &subject, &prompts, max_tokens, &mut done)?),
         Some(Err(error)) => {
-            output::message(&format!("its body is not computed here, and not held against mlx-lm's: {error:#}"))
+            output::message(&format!("its body is not computed here, and not held against mlx-lm's: {error:#}"));
         }
         None => {}
     }
-    shown?;
+    output::or_unread(shown)?;
     let holds = checks.iter().all(|check| check.holds);
     if args.format == Format::Json {
-        output::json(&json!({"command": "verify", "model": subject.name(), "holds": holds, "checks": checks}))?;
+        let checks = json!({"command": "verify", "model": subject.name(), "holds": holds, "checks": checks});
+        output::or_unread(output::json(&checks))?;
     }
     Ok(code(holds))
 }
