@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     checkpoint::{
-        Checkpoint, CheckpointError, Quantized, demo,
+        CHAT_TEMPLATES, Checkpoint, CheckpointError, Quantized, demo,
         digest::head_digest,
         hub::{HubError, ModelName, ModelNameError},
     },
@@ -13,7 +13,7 @@ use crate::{
     model::{AnyBody, Backend, Cpu, Projection},
     quant::MatrixRef,
     team::Team,
-    tokenizer::{Apart, Tokenizer, TokenizerError, TokenizerFiles, check_ids},
+    tokenizer::{Apart, Encoded, Encoding, Tokenizer, TokenizerError, TokenizerFiles, check_ids},
     trial::{Task, Trials, Tying},
 };
 
@@ -31,15 +31,6 @@ pub struct Subject {
     backend: Arc<dyn Backend>,
 }
 
-/// How a prompt's text becomes ids.
-#[derive(Clone, Debug, Default)]
-pub struct Encoding {
-    /// A system message before the prompt.
-    pub system: Option<String>,
-    /// Without the chat template.
-    pub raw: bool,
-}
-
 /// Something to be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
@@ -49,6 +40,8 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// Texts of which one must occur in a right answer; none if nothing is expected.
     pub expected: Vec<String>,
+    /// The date that the chat template asked for, if it did: it decides the ids, as the text does.
+    pub date: Option<String>,
 }
 
 impl Prompt {
@@ -149,9 +142,18 @@ impl Subject {
         team: Arc<Team>,
         child: Option<Apart>,
     ) -> Result<Self, TokenizerError> {
-        let [tokenizer, config, template] =
-            ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| checkpoint.file(name));
-        let files = TokenizerFiles { tokenizer, config, template };
+        let template = |name: &str| {
+            let short = name.strip_prefix(CHAT_TEMPLATES)?.strip_suffix(".jinja")?;
+            Some((short.to_owned(), checkpoint.file(name)?))
+        };
+        let files = TokenizerFiles {
+            tokenizer: checkpoint.file("tokenizer.json"),
+            config: checkpoint.file("tokenizer_config.json"),
+            special_tokens: checkpoint.file("special_tokens_map.json"),
+            added_tokens: checkpoint.file("added_tokens.json"),
+            template: checkpoint.file("chat_template.jinja"),
+            templates: checkpoint.file_names().filter_map(template).collect(),
+        };
         let tokenizer = match child {
             _ if files.tokenizer.is_none() => None,
             Some(child) => Some(Tokenizer::apart(child, files)?),
@@ -275,14 +277,17 @@ impl Subject {
     pub fn prompts_as(&self, texts: &[&str], encoding: &Encoding) -> Vec<Result<Prompt, TokenizerError>> {
         let ids = match &self.tokenizer {
             None => return texts.iter().map(|_| Err(TokenizerError::Missing("tokenizer.json"))).collect(),
-            Some(tokenizer) if encoding.raw => tokenizer.encode_raws(texts),
-            Some(tokenizer) => tokenizer.encode_chats(encoding.system.as_deref(), texts),
+            Some(tokenizer) if encoding.raw => {
+                let without_date = |ids| Encoded { ids, date: None };
+                tokenizer.encode_raws(texts).into_iter().map(|ids| ids.map(without_date)).collect()
+            }
+            Some(tokenizer) => tokenizer.encode_chats(encoding, texts),
         };
         let vocab_size = self.checkpoint.facts().vocab_size;
-        let prompt = |(text, ids): (&&str, Result<Vec<u32>, TokenizerError>)| {
-            let ids = ids?;
+        let prompt = |(text, encoded): (&&str, Result<Encoded, TokenizerError>)| {
+            let Encoded { ids, date } = encoded?;
             check_ids(&ids, vocab_size)?;
-            Ok(Prompt { text: (*text).to_owned(), ids, expected: Vec::new() })
+            Ok(Prompt { text: (*text).to_owned(), ids, expected: Vec::new(), date })
         };
         texts.iter().zip(ids).map(prompt).collect()
     }
@@ -293,7 +298,7 @@ impl Subject {
     /// [`TokenizerError::Empty`], [`TokenizerError::Id`].
     pub fn prompt_of_ids(&self, ids: Vec<u32>) -> Result<Prompt, TokenizerError> {
         check_ids(&ids, self.checkpoint.facts().vocab_size)?;
-        Ok(Prompt { text: self.decode(&ids)?, ids, expected: Vec::new() })
+        Ok(Prompt { text: self.decode(&ids)?, ids, expected: Vec::new(), date: None })
     }
 
     /// The token that a text is by itself.

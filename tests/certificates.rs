@@ -508,7 +508,7 @@ fn an_answer_that_is_not_finite_is_refused() {
     let checkpoint = Checkpoint::from_files(files_of(&fixture.config(), &tensors, 1)).expect("a checkpoint");
     let subject = subject_of(Arc::new(checkpoint));
     let certifier = Certifier::new(&subject).expect("a head of its own");
-    let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new() };
+    let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new(), date: None };
     let error = certifier.answer(&prompt, &EVERYTHING, &mut |_| Ok(())).expect_err("no certificate");
     assert!(matches!(error, CertificateError::NotFinite { step: Some(0) }), "{error}");
     assert!(error.to_string().contains("step 0"), "{error}");
@@ -522,7 +522,7 @@ fn a_head_without_scales_cannot_be_changed_by_flips_of_codes() {
     let checkpoint = Checkpoint::from_files(files_of(&fixture.config(), &tensors, 1)).expect("a checkpoint");
     let subject = subject_of(Arc::new(checkpoint));
     let certifier = Certifier::new(&subject).expect("a head of its own");
-    let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new() };
+    let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new(), date: None };
     let answer = certifier.answer(&prompt, &EVERYTHING, &mut |_| Ok(())).expect("a certificate");
     assert_eq!((answer.least_flips, answer.critical_bits, answer.undecided_bits), (None, 0, 0));
     assert_eq!((answer.witness, answer.failures), (None, Vec::new()));

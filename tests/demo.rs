@@ -121,7 +121,7 @@ fn mlx_lm_chooses_the_same_tokens_but_for_near_ties() {
 fn shifts_break_it_by_degrees_and_restoring_brings_the_clean_answers_back() {
     let model = demo();
     let prompts = suite(&model);
-    let ids = calibrate::prompts(&model, &[], &Default::default(), &prompts).expect("prompts");
+    let (ids, _) = calibrate::prompts(&model, &[], &Default::default(), &prompts).expect("prompts");
     let calibration = calibrate::calibrate(&model, &ids, 16, |_| Ok(())).expect("a threshold");
     println!("{calibration:?}");
     assert!(calibration.false_alarms * 20 <= calibration.held_out, "{calibration:?}");

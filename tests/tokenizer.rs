@@ -14,7 +14,8 @@ fn read(folder: &std::path::Path, name: &str) -> Option<Bytes> {
 fn tokenizer(folder: &std::path::Path) -> Tokenizer {
     let [tokenizer, config, template] =
         ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"].map(|name| read(folder, name));
-    Tokenizer::from_files(TokenizerFiles { tokenizer, config, template }).expect("a tokenizer")
+    let files = TokenizerFiles { tokenizer, config, template, ..TokenizerFiles::default() };
+    Tokenizer::from_files(files).expect("a tokenizer")
 }
 
 #[test]
@@ -80,6 +81,7 @@ fn with(config: &str, template: Option<&str>) -> Result<Tokenizer, TokenizerErro
         tokenizer: Some(bytes(&small())),
         config: Some(bytes(config)),
         template: template.map(bytes),
+        ..TokenizerFiles::default()
     })
 }
 

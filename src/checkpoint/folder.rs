@@ -12,7 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{CheckpointError, LIMITS, bytes::Bytes};
+use super::{CHAT_TEMPLATES, CheckpointError, LIMITS, bytes::Bytes};
+
+/// The name and the bytes that a file may have which is read whole.
+fn limit_of(name: &str) -> Option<(&'static str, usize)> {
+    // A named template is limited as the one without a name.
+    let name = if name.starts_with(CHAT_TEMPLATES) { "chat_template.jinja" } else { name };
+    LIMITS.into_iter().find(|&(limited, _)| limited == name)
+}
 
 /// A file of the checkpoint.
 #[derive(Clone, Debug)]
@@ -64,13 +71,35 @@ impl Place {
         }
     }
 
-    /// The file `name`, if there is one; `name` is a plain name.
+    /// Names of the files in a folder of the checkpoint, from the checkpoint on; `folder` ends with a slash.
+    pub(super) fn names_in(&self, folder: &str) -> Result<Vec<String>, CheckpointError> {
+        let mut names: Vec<String> = match self {
+            Self::Memory(files) => files.keys().filter(|name| name.starts_with(folder)).cloned().collect(),
+            Self::Folder { path, listing } => {
+                let path = path.join(folder);
+                if !listing.iter().any(|name| *name == folder[..folder.len() - 1]) || !path.is_dir() {
+                    return Ok(Vec::new());
+                }
+                let failed = |error| CheckpointError::Io { path: path.clone(), error };
+                let mut names = Vec::new();
+                for entry in fs::read_dir(&path).map_err(failed)? {
+                    names
+                        .extend(entry.map_err(failed)?.file_name().into_string().map(|name| format!("{folder}{name}")));
+                }
+                names
+            }
+        };
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The file `name`, if there is one; `name` is a plain name, or one that [`names_in`](Self::names_in) gave.
     pub(super) fn get(&self, name: &str) -> Result<Option<StoredFile>, CheckpointError> {
         match self {
             Self::Memory(files) => Ok(files.get(name).map(|bytes| StoredFile { bytes: bytes.clone(), disk: None })),
             Self::Folder { path, .. } => {
                 let path = path.join(name);
-                match open(&path, LIMITS.into_iter().find(|&(limited, _)| limited == name)) {
+                match open(&path, limit_of(name)) {
                     Ok(Ok(file)) => Ok(Some(file)),
                     Ok(Err(TooLong { file, limit })) => Err(CheckpointError::TooLong { file, limit }),
                     Err(error) if error.kind() == ErrorKind::NotFound => match fs::read_link(&path) {

@@ -66,24 +66,39 @@ use self::{
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 /// Files of the model that may be absent, apart from its safetensors files.
-const OPTIONAL: [&str; 6] =
-    ["chat_template.jinja", "chat_template.json", GENERATION_CONFIG, INDEX, "tokenizer.json", "tokenizer_config.json"];
+const OPTIONAL: [&str; 8] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    GENERATION_CONFIG,
+    INDEX,
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+/// The folder of named chat templates, each with the extension `.jinja`.
+pub(crate) const CHAT_TEMPLATES: &str = "additional_chat_templates/";
 
 /// Files that are read whole, with the bytes that each may have. The longest in use are far shorter: a template has some
 /// ten thousand bytes, a `tokenizer_config.json` at most two million, and the `tokenizer.json` of Gemma 33 million.
-const LIMITS: [(&str, usize); 7] = [
+const LIMITS: [(&str, usize); 9] = [
     (CONFIG, json::LIMIT),
     (GENERATION_CONFIG, json::LIMIT),
     (INDEX, 64 << 20),
+    ("added_tokens.json", 16 << 20),
     ("chat_template.jinja", 4 << 20),
     ("chat_template.json", 4 << 20),
+    ("special_tokens_map.json", 16 << 20),
     ("tokenizer_config.json", 16 << 20),
     ("tokenizer.json", 64 << 20),
 ];
 
 /// Whether a file of this name in a checkpoint's folder is, or would be, a part of the checkpoint.
 pub(crate) fn is_part(name: &str) -> bool {
-    [CONFIG, hub::SPECIAL_TOKENS].contains(&name) || OPTIONAL.contains(&name) || name.ends_with(".safetensors")
+    name == CONFIG
+        || OPTIONAL.contains(&name)
+        || name.ends_with(".safetensors")
+        || name.strip_prefix(CHAT_TEMPLATES).is_some_and(|rest| !rest.contains('/') && rest.ends_with(".jinja"))
 }
 
 /// Why a checkpoint did not open. What is wrong with its contents is told by file, key and tensor; the
@@ -381,7 +396,8 @@ impl Checkpoint {
     }
 
     /// The contents of a file of the model: `config.json`, `generation_config.json`,
-    /// `tokenizer.json`, `tokenizer_config.json`, `chat_template.jinja`, `chat_template.json`, the
+    /// `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `chat_template.jinja`,
+    /// `chat_template.json`, a template in `additional_chat_templates/`, the
     /// index, a safetensors file. `None` where the checkpoint does not have it.
     pub fn file(&self, name: &str) -> Option<Bytes> {
         self.files.get(name).map(|file| file.bytes.clone())
@@ -433,6 +449,9 @@ fn small_files(
     files.insert(CONFIG.to_owned(), config_json);
     for name in OPTIONAL {
         files.extend(get(place, name)?.map(|file| (name.to_owned(), file)));
+    }
+    for name in place.names_in(CHAT_TEMPLATES)?.into_iter().filter(|name| is_part(name)) {
+        files.extend(get(place, &name)?.map(|file| (name, file)));
     }
     Ok(contents)
 }

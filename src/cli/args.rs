@@ -9,6 +9,7 @@ use crate::{
     coherence::Verdict,
     edit::{Edit, Family},
     record::journal::Shard,
+    tokenizer::{Clock, Json},
 };
 
 /// Disturb the packed weights of a quantized lm_head, measure when its answers fall apart, and prove that all is undone
@@ -128,8 +129,19 @@ pub(super) struct PromptArgs {
     /// Encode prompts as they are, without the chat template
     #[arg(long)]
     pub raw: bool,
+    /// Name of the chat template to use, if the model has several [default: default]
+    #[arg(long, value_name = "NAME", conflicts_with = "raw")]
+    pub template: Option<String>,
+    /// Variable of the chat template, such as enable_thinking=false; VALUE is JSON, otherwise text; the flag may be
+    /// repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = template_argument, conflicts_with = "raw")]
+    pub template_arg: Vec<(String, Json)>,
+    /// Date for chat templates that ask for it, such as 2024-07-26 [default: that of the journal that is resumed or
+    /// replayed, otherwise that of SOURCE_DATE_EPOCH, otherwise today]
+    #[arg(long, value_name = "DATE", value_parser = Clock::parse)]
+    pub date: Option<Clock>,
     /// Token ids of one prompt, separated by commas
-    #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "prompts", "system", "raw"])]
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "prompts", "system", "raw", "template", "template_arg"])]
     pub prompt_ids: Option<String>,
     /// Largest number of tokens to generate
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -635,6 +647,22 @@ fn surprise(text: &str) -> Result<f64, String> {
         Ok(nats) if nats >= 0.0 && nats.is_finite() => Ok(nats),
         _ => Err("a threshold is a finite number of nats, 0 or more".to_owned()),
     }
+}
+
+/// A variable of the chat template.
+fn template_argument(text: &str) -> Result<(String, Json), String> {
+    let (name, value) = text.split_once('=').ok_or("a variable of the chat template is written NAME=VALUE")?;
+    let mut letters = name.chars();
+    let is_name = letters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_alphanumeric() || letter == '_');
+    if !is_name {
+        return Err(format!("{name:?} is no name of a variable"));
+    }
+    if name == "messages" {
+        return Err("the messages are those of --prompt and --system".to_owned());
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Json::Text(value.to_owned()));
+    Ok((name.to_owned(), value))
 }
 
 fn nats(text: &str) -> Result<f64, String> {

@@ -22,6 +22,7 @@ use crate::{
     report::terminal::certificates,
     search::{RunError, Settings},
     subject::{Prompt, Subject},
+    tokenizer::Encoding,
 };
 
 /// Everything as one object.
@@ -45,12 +46,13 @@ pub(super) fn certify(args: &CertifyArgs) -> Result<u8> {
     }
     let subject = resolve::head_on_cpu(&args.model)?;
     let toward = args.toward.as_deref().map(|token| self::token(&subject, token)).transpose()?;
-    let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let encoding = resolve::encoding(&args.prompts, None)?;
+    let prompts = resolve::prompts(&subject, &args.prompts, &encoding)?;
     let certifier = Certifier::new(&subject)?;
     output::check(args.out.as_deref(), &output::inputs(&args.prompts, &args.threshold, &subject))?;
     // Known at once that it can be written; what is there stays until there is something new.
     let out = args.out.as_deref().map(|path| output::claim(path, Kind::Recipe, args.force)).transpose()?;
-    let settings = args.collapse.map(|_| settings(args, &subject, &prompts)).transpose()?;
+    let settings = args.collapse.map(|_| settings(args, &subject, &prompts, &encoding)).transpose()?;
     if args.format == Format::Text {
         output::text(&resolve::introduction(&subject))?;
     }
@@ -176,7 +178,7 @@ fn token(subject: &Subject, given: &str) -> Result<u32> {
 }
 
 /// The threshold by which answers are judged, which only the search for collapse needs.
-fn settings(args: &CertifyArgs, subject: &Subject, prompts: &[Prompt]) -> Result<Settings> {
+fn settings(args: &CertifyArgs, subject: &Subject, prompts: &[Prompt], encoding: &Encoding) -> Result<Settings> {
     let run = RunArgs {
         model: args.model.clone(),
         prompts: args.prompts.clone(),
@@ -187,7 +189,7 @@ fn settings(args: &CertifyArgs, subject: &Subject, prompts: &[Prompt]) -> Result
         shard: None,
     };
     let mut sink = Sink::new(&run.output, &Inputs::default())?;
-    resolve::settings(subject, &run, prompts, &mut sink)
+    resolve::settings(subject, &run, prompts, encoding, &mut sink)
 }
 
 /// Writes a recipe that has something in it. One of a run that ended early does not take the place of another.

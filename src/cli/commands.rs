@@ -21,6 +21,7 @@ use crate::{
     search::{self, RunError, Session, Settings},
     seed,
     subject::{Prompt, Subject},
+    tokenizer::Encoding,
 };
 
 /// A model, what it is asked, and how answers are judged.
@@ -40,18 +41,24 @@ impl Opened {
 
     /// As [`Opened::new`], with a check of the command's own as soon as the model is open.
     pub(super) fn after(args: &RunArgs, check: impl FnOnce(&Subject) -> Result<()>) -> Result<Self> {
-        Self::asking(args, |subject| {
+        Self::asking(args, None, |subject, encoding| {
             check(subject)?;
-            resolve::prompts(subject, &args.prompts)
+            resolve::prompts(subject, &args.prompts, encoding)
         })
     }
 
-    /// As [`Opened::new`], with prompts that come from elsewhere.
-    pub(super) fn asking(args: &RunArgs, prompts: impl FnOnce(&Subject) -> Result<Vec<Prompt>>) -> Result<Self> {
+    /// As [`Opened::new`], with prompts that come from elsewhere, and the date that was recorded there.
+    pub(super) fn asking(
+        args: &RunArgs,
+        recorded: Option<&str>,
+        prompts: impl FnOnce(&Subject, &Encoding) -> Result<Vec<Prompt>>,
+    ) -> Result<Self> {
+        let resumed = resolve::resumed_date(&args.output);
+        let encoding = resolve::encoding(&args.prompts, resumed.as_deref().or(recorded))?;
         let subject = resolve::subject(&args.model)?;
-        let prompts = prompts(&subject)?;
+        let prompts = prompts(&subject, &encoding)?;
         let mut sink = Sink::new(&args.output, &output::inputs(&args.prompts, &args.threshold, &subject))?;
-        let settings = resolve::settings(&subject, args, &prompts, &mut sink)?;
+        let settings = resolve::settings(&subject, args, &prompts, &encoding, &mut sink)?;
         Ok(Self { subject, prompts, settings, sink })
     }
 
@@ -211,7 +218,8 @@ pub(super) fn finished(
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {
     let subject = resolve::subject(&args.model)?;
-    let prompts = resolve::prompts(&subject, &args.prompts)?;
+    let encoding = resolve::encoding(&args.prompts, None)?;
+    let prompts = resolve::prompts(&subject, &args.prompts, &encoding)?;
     let max_tokens = args.prompts.max_tokens as usize;
     let show = |check: &search::verify::Check| {
         let mark = if check.holds { "ok    " } else { "FAILED" };

@@ -17,6 +17,7 @@ use crate::{
     search::{self, replay::Replayed},
     seed,
     subject::{Prompt, Subject},
+    tokenizer::Encoding,
 };
 
 /// An edit to be run, and what it was or is to be run on.
@@ -34,6 +35,8 @@ struct Asked {
     expected: Vec<String>,
     /// The ids that a journal has, and of which model they are.
     ids: Option<(Vec<u32>, String)>,
+    /// The date that a journal has.
+    date: Option<String>,
 }
 
 /// Whether `bytes` are a journal: their first line alone is an object with a trial.
@@ -72,14 +75,19 @@ fn steps(path: &Path, max_tokens: usize) -> Result<Vec<Step>> {
         .map(|(line, record)| {
             let edit = record.edit.parse().with_context(|| format!("{}, line {line}", path.display()))?;
             let ids = Some((record.prompt_ids, record.model_digest));
-            let asked = Asked { text: record.prompt, expected: record.expected_texts, ids };
+            let asked = Asked { text: record.prompt, expected: record.expected_texts, ids, date: record.run.date };
             Ok(Step { edit, family: record.family, value: record.value, asked })
         })
         .collect()
 }
 
 /// The prompts of the steps, each once, and for each step the index of its own.
-fn own_prompts(subject: &Subject, steps: &[Step], args: &PromptArgs) -> Result<(Vec<Prompt>, Vec<usize>)> {
+fn own_prompts(
+    subject: &Subject,
+    steps: &[Step],
+    args: &PromptArgs,
+    encoding: &Encoding,
+) -> Result<(Vec<Prompt>, Vec<usize>)> {
     let mut known: Vec<&Asked> = Vec::new();
     let indices = steps
         .iter()
@@ -90,8 +98,12 @@ fn own_prompts(subject: &Subject, steps: &[Step], args: &PromptArgs) -> Result<(
             })
         })
         .collect();
-    let encoding = resolve::encoding(args);
-    let as_given = args.system.is_none() && !args.raw;
+    // A date that is asked for is one for all prompts; otherwise each has the date of its journal.
+    let as_given = args.system.is_none()
+        && !args.raw
+        && args.template.is_none()
+        && args.template_arg.is_empty()
+        && args.date.is_none();
     let digest = known
         .iter()
         .any(|asked| asked.ids.is_some() && as_given)
@@ -100,11 +112,12 @@ fn own_prompts(subject: &Subject, steps: &[Step], args: &PromptArgs) -> Result<(
         // How they came about (a system message, no template) is not stored, but they are.
         Some((ids, of)) if Some(of) == digest.as_ref() => {
             let prompt = subject.prompt_of_ids(ids.clone()).with_context(|| format!("prompt {:?}", asked.text))?;
-            Ok(Prompt { text: asked.text.clone(), expected: asked.expected.clone(), ..prompt })
+            let (text, expected) = (asked.text.clone(), asked.expected.clone());
+            Ok(Prompt { text, expected, date: asked.date.clone(), ..prompt })
         }
         _ => {
             let prompt =
-                subject.prompt_as(&asked.text, &encoding).with_context(|| format!("prompt {:?}", asked.text))?;
+                subject.prompt_as(&asked.text, encoding).with_context(|| format!("prompt {:?}", asked.text))?;
             Ok(prompt.expecting(asked.expected.clone()))
         }
     };
@@ -122,12 +135,13 @@ pub(super) fn replay(args: &ReplayArgs) -> Result<u8> {
     let prompts = &args.run.prompts;
     let given = !prompts.prompt.is_empty() || prompts.prompts.is_some() || prompts.prompt_ids.is_some();
     let mut indices = Vec::new();
-    let mut opened = Opened::asking(&args.run, |subject| {
+    let recorded = steps.iter().find_map(|step| step.asked.date.clone());
+    let mut opened = Opened::asking(&args.run, recorded.as_deref(), |subject, encoding| {
         steps.iter().try_for_each(|step| check(subject, &step.edit))?;
         if given {
-            return resolve::prompts(subject, prompts);
+            return resolve::prompts(subject, prompts, encoding);
         }
-        let (own, those) = own_prompts(subject, &steps, prompts)?;
+        let (own, those) = own_prompts(subject, &steps, prompts, encoding)?;
         indices = those;
         Ok(own)
     })?;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    args::{Backend, Dtype, ModelArgs, PromptArgs, RunArgs, Tied},
+    args::{Backend, Dtype, ModelArgs, OutputArgs, PromptArgs, RunArgs, Tied},
     interrupt,
     output::{Download, Sink, message},
     prompts_file::{Line, prompts_of},
@@ -15,12 +15,13 @@ use crate::{
     child::Program,
     kernels::Kernel,
     model::{Precision, mlx_lm},
+    record::journal,
     report::terminal::plain,
     search::{Settings, Threshold, calibrate},
     seed,
-    subject::{self, Encoding, Prompt, Subject},
+    subject::{self, Prompt, Subject},
     team::Team,
-    tokenizer::Apart,
+    tokenizer::{Apart, Clock, Encoding},
 };
 
 /// Opens the model that was named, on the backend that is to run it.
@@ -168,13 +169,31 @@ fn kernel(name: Option<&str>) -> Result<Kernel> {
     })
 }
 
-/// How a prompt's text becomes ids.
-pub(super) fn encoding(args: &PromptArgs) -> Encoding {
-    Encoding { system: args.system.clone(), raw: args.raw }
+/// How a prompt's text becomes ids. `recorded` is the date of a journal that is taken up again.
+pub(super) fn encoding(args: &PromptArgs, recorded: Option<&str>) -> Result<Encoding> {
+    let recorded = recorded.map(|date| Clock::parse(date).map_err(|error| anyhow!("the journal's date: {error}")));
+    let clock = match (&args.date, recorded.transpose()?, std::env::var("SOURCE_DATE_EPOCH")) {
+        (Some(given), _, _) => given.clone(),
+        (None, Some(recorded), _) => recorded,
+        (None, None, Ok(epoch)) if !epoch.is_empty() => Clock::parse_epoch(&epoch).map_err(|error| anyhow!(error))?,
+        _ => Clock::now(),
+    };
+    Ok(Encoding {
+        system: args.system.clone(),
+        raw: args.raw,
+        template: args.template.clone(),
+        variables: args.template_arg.clone(),
+        clock,
+    })
+}
+
+/// The date of the journal that a run continues.
+pub(super) fn resumed_date(args: &OutputArgs) -> Option<String> {
+    args.out.as_deref().filter(|_| args.resume).and_then(journal::recorded_date)
 }
 
 /// Encodes what is to be asked: the prompts given, in order, then those of the file.
-pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt>> {
+pub(super) fn prompts(subject: &Subject, args: &PromptArgs, encoding: &Encoding) -> Result<Vec<Prompt>> {
     if let Some(ids) = &args.prompt_ids {
         let parse = |id: &str| {
             let id = id.trim();
@@ -183,7 +202,6 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
         let ids = ids.split(',').filter(|id| !id.trim().is_empty()).map(parse).collect::<Result<Vec<u32>>>()?;
         return Ok(vec![subject.prompt_of_ids(ids).context("--prompt-ids")?]);
     }
-    let encoding = encoding(args);
     let mut lines: Vec<(String, Line)> = args
         .prompt
         .iter()
@@ -201,7 +219,7 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
         lines.push(("the prompt".to_owned(), Line { prompt: seed::PROMPT.to_owned(), expected: Vec::new() }));
     }
     let texts: Vec<&str> = lines.iter().map(|(_, line)| line.prompt.as_str()).collect();
-    let encoded = subject.prompts_as(&texts, &encoding);
+    let encoded = subject.prompts_as(&texts, encoding);
     lines
         .iter()
         .zip(encoded)
@@ -212,8 +230,15 @@ pub(super) fn prompts(subject: &Subject, args: &PromptArgs) -> Result<Vec<Prompt
 }
 
 /// How answers are judged: by a threshold that was given, or one calibrated on this model.
-pub(super) fn settings(subject: &Subject, args: &RunArgs, prompts: &[Prompt], sink: &mut Sink) -> Result<Settings> {
+pub(super) fn settings(
+    subject: &Subject,
+    args: &RunArgs,
+    prompts: &[Prompt],
+    encoding: &Encoding,
+    sink: &mut Sink,
+) -> Result<Settings> {
     let max_tokens = args.prompts.max_tokens as usize;
+    let mut date = None;
     let threshold = match args.threshold.threshold {
         Some(threshold) => Threshold::Given(threshold),
         None => {
@@ -221,13 +246,13 @@ pub(super) fn settings(subject: &Subject, args: &RunArgs, prompts: &[Prompt], si
                 Some(file) => prompts_of(file)?.into_iter().map(|(_, line)| line.prompt).collect(),
                 None => Vec::new(),
             };
-            let encoding = encoding(&args.prompts);
-            let ids =
-                calibrate::prompts(subject, &own, &encoding, prompts).context("cannot encode a calibration prompt")?;
+            let (ids, asked) =
+                calibrate::prompts(subject, &own, encoding, prompts).context("cannot encode a calibration prompt")?;
+            date = asked;
             Threshold::Calibrated(calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(progress))?)
         }
     };
-    Ok(Settings { max_tokens, threshold, seed: args.seed, shard: args.shard })
+    Ok(Settings { max_tokens, threshold, seed: args.seed, shard: args.shard, date })
 }
 
 /// What stands above the results: the model, its head, and what runs it.

@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Read},
+    io::{self, BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -313,6 +313,9 @@ impl Expectation<'_> {
             let text = |predicate: &Option<String>| predicate.clone().unwrap_or_else(|| "none".to_owned());
             return other("predicate", text(&run.predicate), text(&here.predicate));
         }
+        if run.date != here.date {
+            return other("date (--date)", date(run.date.as_deref()), date(here.date.as_deref()));
+        }
         if !self.prompts.contains(&record.prompt_ids.as_slice()) {
             return other("prompt", format!("{:?}", record.prompt), format!("none of the {}", self.prompts.len()));
         }
@@ -375,6 +378,29 @@ impl Expectation<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// A date for people.
+pub(super) fn date(date: Option<&str>) -> String {
+    date.unwrap_or("none").to_owned()
+}
+
+/// The date that the records of a journal say they were made with, where they say one: that of its first record. Nothing
+/// where there is no such journal.
+pub fn recorded_date(path: &Path) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        run: Run,
+    }
+    /// Far more than the longest record takes.
+    const LONGEST_LINE: u64 = 1 << 30;
+    #[derive(serde::Deserialize)]
+    struct Run {
+        date: Option<String>,
+    }
+    let mut first = Vec::new();
+    BufReader::new(fs::File::open(path).ok()?.take(LONGEST_LINE)).read_until(b'\n', &mut first).ok()?;
+    serde_json::from_slice::<Line>(&first).ok()?.run.date
 }
 
 fn short(digest: &str) -> String {

@@ -31,6 +31,8 @@ pub fn merge(journals: &[(PathBuf, Finished)]) -> Result<Merged, JournalError> {
             ("backend", &record.backend, &first.backend),
             ("run (by digest)", &record.run.id, &first.run.id),
         ];
+        let dates = [&record.run.date, &first.run.date].map(|date| super::journal::date(date.as_deref()));
+        let same = [same[0], same[1], same[2], ("date (--date)", &dates[0], &dates[1]), same[3]];
         if let Some((what, found, here)) = same.into_iter().find(|(_, found, here)| found != here) {
             let (path, found, here) = (path.clone(), found.clone(), here.clone());
             return Err(JournalError::OtherRun { path, line: *line, what, found, here });

@@ -136,6 +136,9 @@ pub struct RunFacts {
     pub tied: Tied,
     /// Where the threshold comes from; `null` if it was given.
     pub calibration: Option<Calibration>,
+    /// The date that the chat template put into prompts, where it asked for it; the time, too, where it asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// The model's shape.
     pub model: ModelFacts,
     /// A description of the machine, for people.

@@ -299,7 +299,7 @@ fn differences(a: &Record, b: &Record, tolerance: f64) -> Vec<Difference> {
 
 fn facts(a: &[&Record], b: &[&Record]) -> Vec<Fact> {
     type Key = (&'static str, fn(&Record) -> String);
-    const KEYS: [Key; 11] = [
+    const KEYS: [Key; 12] = [
         ("model", |record| record.model.clone()),
         ("revision", |record| record.revision.clone().unwrap_or_else(|| "none".to_owned())),
         ("model_digest", |record| record.model_digest.clone()),
@@ -310,6 +310,7 @@ fn facts(a: &[&Record], b: &[&Record]) -> Vec<Fact> {
         ("max_tokens", |record| record.run.max_tokens.to_string()),
         ("tied", |record| record.run.tied.to_string()),
         ("seed", |record| record.run.seed.to_string()),
+        ("date", |record| record.run.date.clone().unwrap_or_else(|| "none".to_owned())),
         ("version", |record| record.run.version.clone()),
     ];
     let values = |records: &[&Record], value: fn(&Record) -> String| {

@@ -21,8 +21,8 @@ use crate::{
     random::SplitMix64,
     record::Calibration,
     stats,
-    subject::{Encoding, Prompt, Subject},
-    tokenizer::TokenizerError,
+    subject::{Prompt, Subject},
+    tokenizer::{Encoding, TokenizerError},
     trial::{Draw, Trajectory},
 };
 
@@ -44,7 +44,8 @@ const VERSION: &str = "headroom calibration 3";
 const PROMPTS: &str = include_str!("calibration_prompts.txt");
 
 /// Ids of prompts to calibrate on that are none of `measured`: of `own` texts where there are any, else of the
-/// program's. A model without a tokenizer answers to single tokens.
+/// program's. A model without a tokenizer answers to single tokens. Beside them, the date that the chat template put
+/// into them, where it asked for it.
 ///
 /// # Errors
 /// [`TokenizerError`].
@@ -53,10 +54,10 @@ pub fn prompts(
     own: &[String],
     encoding: &Encoding,
     measured: &[Prompt],
-) -> Result<Vec<Vec<u32>>, TokenizerError> {
+) -> Result<(Vec<Vec<u32>>, Option<String>), TokenizerError> {
     let texts: Vec<&str> =
         if own.is_empty() { PROMPTS.lines().collect() } else { own.iter().map(String::as_str).collect() };
-    let mut ids = Vec::new();
+    let (mut ids, mut date) = (Vec::new(), None);
     for (i, prompt) in subject.prompts_as(&texts, encoding).into_iter().enumerate() {
         let prompt = match prompt {
             Err(TokenizerError::Missing(_)) if own.is_empty() => {
@@ -64,13 +65,17 @@ pub fn prompts(
                 let vocab = subject.checkpoint().facts().vocab_size;
                 vec![(i * 7919 % vocab) as u32]
             }
-            other => other?.ids,
+            other => {
+                let prompt = other?;
+                date = date.or(prompt.date);
+                prompt.ids
+            }
         };
         if !measured.iter().any(|measured| measured.ids == prompt) && !ids.contains(&prompt) {
             ids.push(prompt);
         }
     }
-    Ok(ids)
+    Ok((ids, date))
 }
 
 /// Calibrates the threshold for answers of at most `max_tokens` tokens. Of `prompts` every third is held out.

@@ -61,6 +61,8 @@ pub struct Settings {
     pub seed: u64,
     /// The part of the trials to run; all of them, where there is none.
     pub shard: Option<Shard>,
+    /// The date that the chat template put into prompts of the calibration, where it asked for it.
+    pub date: Option<String>,
 }
 
 /// Surprise in nats up to which a step counts as coherent, and where it comes from.
@@ -78,19 +80,19 @@ pub enum Threshold {
 impl Default for Settings {
     /// Ten tokens, a threshold that is calibrated on the model, seed 0 and all trials.
     fn default() -> Self {
-        Self { max_tokens: 10, threshold: Threshold::Unknown, seed: 0, shard: None }
+        Self { max_tokens: 10, threshold: Threshold::Unknown, seed: 0, shard: None, date: None }
     }
 }
 
 impl Settings {
     /// A threshold that was given, in nats.
     pub const fn given(max_tokens: usize, threshold: f64) -> Self {
-        Self { max_tokens, threshold: Threshold::Given(threshold), seed: 0, shard: None }
+        Self { max_tokens, threshold: Threshold::Given(threshold), seed: 0, shard: None, date: None }
     }
 
     /// A threshold that was calibrated.
     pub const fn calibrated(calibration: Calibration, max_tokens: usize) -> Self {
-        Self { max_tokens, threshold: Threshold::Calibrated(calibration), seed: 0, shard: None }
+        Self { max_tokens, threshold: Threshold::Calibrated(calibration), seed: 0, shard: None, date: None }
     }
 }
 

@@ -15,7 +15,8 @@ use crate::{
         Calibration, CampaignFacts, CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA, Tied, journal::Expectation,
     },
     seed, stats,
-    subject::{Encoding, Prompt, Subject},
+    subject::{Prompt, Subject},
+    tokenizer::{Clock, Encoding},
     trial::{Event, Trajectory, Trials},
 };
 
@@ -133,7 +134,12 @@ impl<'a> Session<'a> {
     ) -> Result<(), RunError> {
         let (subject, prompts) = (self.subject, self.prompts);
         if self.settings.threshold == Threshold::Unknown {
-            let ids = calibrate::prompts(subject, &[], &Encoding::default(), prompts)?;
+            // The day of the prompts, where they have one.
+            let date =
+                prompts.iter().find_map(|prompt| prompt.date.as_deref()).and_then(|date| Clock::parse(date).ok());
+            let encoding = Encoding { clock: date.unwrap_or_default(), ..Encoding::default() };
+            let (ids, date) = calibrate::prompts(subject, &[], &encoding, prompts)?;
+            self.settings.date = date;
             let calibration = calibrate::calibrate(subject, &ids, self.settings.max_tokens, &mut *progress)?;
             self.settings.threshold = Threshold::Calibrated(calibration);
         }
@@ -475,6 +481,7 @@ fn facts(
         max_tokens: settings.max_tokens,
         tied,
         calibration: calibration.cloned(),
+        date: prompts.iter().find_map(|prompt| prompt.date.clone()).or_else(|| settings.date.clone()),
         model: ModelFacts {
             model_type: model.model_type.clone(),
             num_hidden_layers: model.layers,

@@ -81,7 +81,11 @@ use crate::{
     model::Precision,
     search::verify,
     subject::{Prompt, Subject},
+    tokenizer::{Clock, Encoding},
 };
+
+/// The date that chat templates of a model under test are told where they ask for it.
+pub const DATE: &str = "2024-07-26";
 
 /// Tests of one model, in the module where this stands; see [`mod@crate::testing::harness`].
 #[doc(hidden)]
@@ -180,6 +184,7 @@ pub struct UnderTest {
     model: Named,
     snapshots: PathBuf,
     prompts: Vec<String>,
+    date: Clock,
     max_tokens: usize,
     backend: Backend,
     tied: Tied,
@@ -194,6 +199,7 @@ impl UnderTest {
             model: model.into(),
             snapshots: snapshots.into(),
             prompts: PROMPTS.map(str::to_owned).to_vec(),
+            date: Clock::parse(DATE).expect("a date"),
             max_tokens: 16,
             backend: Backend::default(),
             tied: Tied::default(),
@@ -213,6 +219,14 @@ impl UnderTest {
     #[must_use]
     pub const fn max_tokens(mut self, max_tokens: usize) -> Self {
         self.max_tokens = max_tokens;
+        self
+    }
+
+    /// The date for chat templates that ask for it: [`DATE`], if nothing is said, and never today's, so that a snapshot holds
+    /// on every day.
+    #[must_use]
+    pub fn date(mut self, date: Clock) -> Self {
+        self.date = date;
         self
     }
 
@@ -285,7 +299,9 @@ impl UnderTest {
     }
 
     fn asked(&self, subject: &Subject) -> Vec<Prompt> {
-        let prompts: Result<Vec<_>, _> = self.prompts.iter().map(|text| subject.prompt(text)).collect();
+        let encoding = Encoding { clock: self.date.clone(), ..Encoding::default() };
+        let texts: Vec<&str> = self.prompts.iter().map(String::as_str).collect();
+        let prompts: Result<Vec<_>, _> = subject.prompts_as(&texts, &encoding).into_iter().collect();
         prompts.unwrap_or_else(|error| panic!("{}: {error}", subject.name()))
     }
 

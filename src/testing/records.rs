@@ -49,6 +49,7 @@ pub(crate) fn record() -> Record {
             max_tokens: 2,
             tied: Tied::Separate,
             calibration: None,
+            date: None,
             model: ModelFacts {
                 model_type: "llama".to_owned(),
                 num_hidden_layers: 2,

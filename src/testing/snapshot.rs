@@ -54,6 +54,9 @@ pub fn sheet(subject: &Subject, prompts: &[Prompt], max_tokens: usize) -> Result
     line(format!("          {} x {}, {}", layout.rows(), layout.cols(), layout.described()));
     line(format!("suite     {} prompts, {} shifts", prompts.len(), seed::SHIFTS.len()));
     line(format!("settings  max_tokens {max_tokens}, threshold {:.4}", first.threshold));
+    if let Some(date) = &first.run.date {
+        line(format!("date      {date}"));
+    }
     for (record, i) in run.records.iter().zip(0..) {
         if i % seed::SHIFTS.len() == 0 {
             line(String::new());

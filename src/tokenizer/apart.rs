@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     TokenizerError,
     engine::{Engine, Loaded, Text},
-    template::{self, Chat, TemplateError, TemplateSource},
+    special_tokens::Declared,
+    template::{self, Chat, Rendered, TemplateError, TemplateSource},
 };
 use crate::{
     checkpoint::Bytes,
@@ -50,9 +51,7 @@ struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
     /// The file follows in a frame of its own.
-    Load {
-        eos: Option<String>,
-    },
+    Load(Declared),
     Encode(Vec<Text>),
     Decode(Vec<Vec<u32>>),
     Render(TemplateSource, Vec<Chat>),
@@ -68,8 +67,8 @@ pub fn serve_if_asked() {
     }
     let (mut engine, mut loading) = (None, None);
     child::serve(move |frame| {
-        if let Some(eos) = loading.take() {
-            let loaded = Engine::load(&frame, Option::as_deref(&eos));
+        if let Some(declared) = loading.take() {
+            let loaded = Engine::load(&frame, &declared);
             let answer = loaded.map(|(read, loaded)| {
                 engine = Some(read);
                 loaded
@@ -80,8 +79,8 @@ pub fn serve_if_asked() {
         child::allow(memory, Duration::from_secs(seconds));
         let engine = || engine.as_ref().ok_or_else(|| "no tokenizer was read".to_owned());
         match ask {
-            Ask::Load { eos } => {
-                loading = Some(eos);
+            Ask::Load(declared) => {
+                loading = Some(declared);
                 None
             }
             Ask::Encode(texts) => json(&texts.iter().map(|text| engine()?.encode(text)).collect::<Answers<_, _>>()),
@@ -121,10 +120,10 @@ impl Apart {
         Ok(Self { process: Arc::new(Mutex::new(process)), memory: MEMORY })
     }
 
-    /// Has `tokenizer.json` read.
-    pub(super) fn load(&mut self, file: Bytes, eos: Option<&str>) -> Result<Loaded, TokenizerError> {
+    /// Has `tokenizer.json` read, and the declared tokens added.
+    pub(super) fn load(&mut self, file: Bytes, declared: &Declared) -> Result<Loaded, TokenizerError> {
         self.memory = MEMORY + MEMORY_A_BYTE * file.len();
-        let (ask, len) = (Ask::Load { eos: eos.map(str::to_owned) }, file.len());
+        let (ask, len) = (Ask::Load(declared.clone()), file.len());
         let loaded: Result<Loaded, String> = self.ask(ask, len, Some(file)).map_err(of(TOKENIZER, "reading"))?;
         loaded.map_err(|message| TokenizerError::File { file: TOKENIZER, message })
     }
@@ -145,7 +144,7 @@ impl Apart {
         &self,
         source: &TemplateSource,
         chats: Vec<Chat>,
-    ) -> Result<Answers<String, TemplateError>, TokenizerError> {
+    ) -> Result<Answers<Rendered, TemplateError>, TokenizerError> {
         let (len, count) = (chats.iter().map(Chat::len).sum(), chats.len());
         let answers = self.ask(Ask::Render(source.clone(), chats), len, None).and_then(|answers| all(answers, count));
         answers.map_err(of(source.file, "rendering"))

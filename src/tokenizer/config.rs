@@ -1,23 +1,44 @@
-//! `tokenizer_config.json`: the special tokens' names and, in some models, the chat template. Nothing else is kept of it,
-//! since some are megabytes of what nobody here asks for.
+//! `tokenizer_config.json` and `special_tokens_map.json`: which tokens a model declares and, in some models, its chat
+//! templates. Nothing else is kept of them, since some are megabytes of what nobody here asks for.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::{
     Deserialize,
     de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// More special tokens than any model names.
-const MOST_TOKENS: usize = 1000;
+use super::special_tokens::AddedToken;
 
-/// What is read of the file.
+/// More tokens and templates than any model names.
+const MOST: usize = 100_000;
+
+/// What is read of the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenizerConfig {
-    /// Keys that end in `_token`, with the token: a text, or the `content` of an object.
-    pub(super) tokens: BTreeMap<String, String>,
-    /// `chat_template`: a text, or of a list of named ones the one named `default`.
-    pub(super) template: Option<String>,
+    /// Keys that end in `_token`, with the token: a text, or an object with `content`, in the file's order.
+    pub(super) tokens: Vec<(String, AddedToken)>,
+    /// `additional_special_tokens`.
+    pub(super) additional: Vec<AddedToken>,
+    /// `extra_special_tokens`, where it is a list.
+    pub(super) extra: Vec<AddedToken>,
+    /// `extra_special_tokens` and `model_specific_special_tokens`, where they are objects: names and tokens.
+    pub(super) named: Vec<(String, AddedToken)>,
+    /// `added_tokens_decoder`: ids and tokens.
+    pub(super) decoder: Option<Vec<(u32, AddedToken)>>,
+    /// `split_special_tokens`.
+    pub(super) split_special_tokens: bool,
+    /// `chat_template`: a text, or named ones.
+    pub(super) template: Option<ChatTemplates>,
+}
+
+/// Chat templates as a file gives them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ChatTemplates {
+    /// One without a name.
+    One(String),
+    /// Names and templates.
+    Named(Vec<(String, String)>),
 }
 
 impl<'de> Deserialize<'de> for TokenizerConfig {
@@ -38,37 +59,111 @@ impl<'de> Visitor<'de> for ConfigVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TokenizerConfig, A::Error> {
         let mut config = TokenizerConfig::default();
         while let Some(key) = map.next_key::<String>()? {
-            if key == "chat_template" {
-                let Loose { text, default, .. } = map.next_value()?;
-                config.template = text.or(default);
-            } else if key.ends_with("_token") {
-                let Loose { text, content, .. } = map.next_value()?;
-                if let Some(token) = text.or(content) {
-                    config.tokens.insert(key, token);
+            match key.as_str() {
+                "chat_template" => config.template = map.next_value::<Loose>()?.templates(),
+                "additional_special_tokens" => config.additional = map.next_value::<Loose>()?.tokens(),
+                "extra_special_tokens" | "model_specific_special_tokens" => match map.next_value()? {
+                    Loose::Object(object) => config
+                        .named
+                        .extend(object.others.into_iter().filter_map(|(name, value)| Some((name, value.token()?)))),
+                    list => config.extra = list.tokens(),
+                },
+                "added_tokens_decoder" => {
+                    let Loose::Object(object) = map.next_value()? else { continue };
+                    let mut decoder = Vec::new();
+                    for (id, value) in object.others {
+                        let id = id.parse().map_err(|_| {
+                            A::Error::custom(format_args!("added_tokens_decoder: {id:?} is no id of a token"))
+                        })?;
+                        decoder.extend(value.token().map(|token| (id, token)));
+                    }
+                    decoder.sort_by_key(|&(id, _)| id);
+                    config.decoder = Some(decoder);
                 }
-                if config.tokens.len() > MOST_TOKENS {
-                    let many = format_args!("more than {MOST_TOKENS} keys end in `_token`");
-                    return Err(A::Error::custom(many));
+                "split_special_tokens" => config.split_special_tokens = matches!(map.next_value()?, Loose::True),
+                _ if key.ends_with("_token") => {
+                    if let Some(token) = map.next_value::<Loose>()?.token() {
+                        config.tokens.retain(|(other, _)| *other != key);
+                        config.tokens.push((key, token));
+                    }
+                    if config.tokens.len() > 1000 {
+                        return Err(A::Error::custom("more than 1000 keys end in `_token`"));
+                    }
                 }
-            } else {
-                map.next_value::<IgnoredAny>()?;
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
         }
         Ok(config)
     }
 }
 
-/// A value of which only some texts matter, whatever else it is.
+/// A value of which only some parts matter, whatever else it is.
+enum Loose {
+    Text(String),
+    True,
+    List(Vec<Self>),
+    Object(Box<Object>),
+    Other,
+}
+
+/// What matters of an object.
 #[derive(Default)]
-struct Loose {
-    /// It is a text.
-    text: Option<String>,
-    /// Texts of an object.
+struct Object {
     content: Option<String>,
     name: Option<String>,
     template: Option<String>,
-    /// Of a list, the `template` of the first object whose `name` is `default`.
-    default: Option<String>,
+    lstrip: bool,
+    rstrip: bool,
+    single_word: bool,
+    normalized: Option<bool>,
+    special: bool,
+    others: Vec<(String, Loose)>,
+}
+
+impl Loose {
+    /// The token that a text or an object with `content` is.
+    fn token(self) -> Option<AddedToken> {
+        match self {
+            Self::Text(content) => Some(AddedToken::plain(content)),
+            Self::Object(object) => Some(AddedToken {
+                content: object.content?,
+                lstrip: object.lstrip,
+                rstrip: object.rstrip,
+                single_word: object.single_word,
+                normalized: object.normalized.unwrap_or(!object.special),
+                special: object.special,
+                text: false,
+            }),
+            _ => None,
+        }
+    }
+
+    fn tokens(self) -> Vec<AddedToken> {
+        match self {
+            Self::List(list) => list.into_iter().filter_map(Self::token).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn templates(self) -> Option<ChatTemplates> {
+        match self {
+            Self::Text(text) => Some(ChatTemplates::One(text)),
+            Self::List(list) => {
+                let mut named: Vec<(String, String)> = Vec::new();
+                for value in list {
+                    let Self::Object(object) = value else { continue };
+                    let (Some(name), Some(template)) = (object.name, object.template) else { continue };
+                    // Of two with one name the later one counts, as in a dict.
+                    named.retain(|(other, _)| *other != name);
+                    named.push((name, template));
+                }
+                Some(ChatTemplates::Named(named))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Loose {
@@ -86,48 +181,58 @@ impl<'de> Visitor<'de> for LooseVisitor {
         f.write_str("a JSON value")
     }
     fn visit_unit<E>(self) -> Result<Loose, E> {
-        Ok(Loose::default())
+        Ok(Loose::Other)
     }
-    fn visit_bool<E>(self, _: bool) -> Result<Loose, E> {
-        Ok(Loose::default())
+    fn visit_bool<E>(self, value: bool) -> Result<Loose, E> {
+        Ok(if value { Loose::True } else { Loose::Other })
     }
     fn visit_u64<E>(self, _: u64) -> Result<Loose, E> {
-        Ok(Loose::default())
+        Ok(Loose::Other)
     }
     fn visit_i64<E>(self, _: i64) -> Result<Loose, E> {
-        Ok(Loose::default())
+        Ok(Loose::Other)
     }
     fn visit_f64<E>(self, _: f64) -> Result<Loose, E> {
-        Ok(Loose::default())
+        Ok(Loose::Other)
     }
     fn visit_str<E>(self, text: &str) -> Result<Loose, E> {
-        Ok(Loose { text: Some(text.to_owned()), ..Loose::default() })
+        Ok(Loose::Text(text.to_owned()))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Loose, A::Error> {
-        let mut found: Option<Loose> = None;
+        let mut list = Vec::new();
         while let Some(value) = seq.next_element::<Loose>()? {
-            if found.is_none() && value.name.as_deref() == Some("default") {
-                found = Some(value);
+            if matches!(value, Loose::Text(_) | Loose::Object(_)) {
+                list.push(value);
             }
+            too_many::<A::Error>(list.len())?;
         }
-        Ok(Loose { default: found.and_then(|value| value.template), ..Loose::default() })
+        Ok(Loose::List(list))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loose, A::Error> {
-        let mut loose = Loose::default();
+        let mut object = Object::default();
         while let Some(key) = map.next_key::<String>()? {
-            let slot = match key.as_str() {
-                "content" => &mut loose.content,
-                "name" => &mut loose.name,
-                "template" => &mut loose.template,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            *slot = map.next_value::<Loose>()?.text;
+            let value = map.next_value::<Loose>()?;
+            let holds = matches!(value, Loose::True);
+            match (key.as_str(), value) {
+                ("content", Loose::Text(text)) => object.content = Some(text),
+                ("name", Loose::Text(text)) => object.name = Some(text),
+                ("template", Loose::Text(text)) => object.template = Some(text),
+                ("lstrip", _) => object.lstrip = holds,
+                ("rstrip", _) => object.rstrip = holds,
+                ("single_word", _) => object.single_word = holds,
+                ("normalized", _) => object.normalized = Some(holds),
+                ("special", _) => object.special = holds,
+                (_, value @ (Loose::Text(_) | Loose::Object(_))) => object.others.push((key, value)),
+                _ => {}
+            }
+            too_many::<A::Error>(object.others.len())?;
         }
-        Ok(loose)
+        Ok(Loose::Object(Box::new(object)))
     }
+}
+
+fn too_many<E: serde::de::Error>(count: usize) -> Result<(), E> {
+    if count > MOST { Err(E::custom(format_args!("it names more than {MOST} tokens"))) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -143,22 +248,32 @@ mod tests {
         let config = parse(
             r#"{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": [1, {"a": 2}]}, "pad_token": null,
                 "unk_token": {"content": 3}, "sep_token": [1], "cls_token": -1, "mask_token": 1.5, "a_token": true,
-                "added_tokens_decoder": {"0": {"content": "x"}}, "chat_template": 7}"#,
+                "added_tokens_decoder": {"7": {"content": "y", "special": true}, "0": {"content": "x", "rstrip": true}},
+                "extra_special_tokens": {"image_token": "<image>", "n": 3}, "additional_special_tokens": ["<a>", 3],
+                "chat_template": 7}"#,
         );
-        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(key, token)| (key.into(), token.into()));
-        assert_eq!(config, TokenizerConfig { tokens: tokens.into(), template: None });
+        let tokens: Vec<(&str, &str)> =
+            config.tokens.iter().map(|(key, token)| (key.as_str(), token.content.as_str())).collect();
+        assert_eq!(tokens, [("bos_token", "<s>"), ("eos_token", "</s>")]);
+        assert_eq!(config.template, None);
+        let decoder = config.decoder.expect("a decoder");
+        assert!(decoder[0].0 == 0 && decoder[0].1.rstrip && decoder[0].1.normalized && !decoder[0].1.special);
+        assert!(decoder[1].0 == 7 && decoder[1].1.special && !decoder[1].1.normalized);
+        assert_eq!(config.named[0].0, "image_token");
+        assert_eq!((config.named.len(), config.additional.len()), (1, 1));
         assert!(serde_json::from_str::<TokenizerConfig>("[]").is_err());
-        let many: String = (0..=MOST_TOKENS).map(|i| format!(r#""{i}_token":"","#)).collect();
+        assert!(serde_json::from_str::<TokenizerConfig>(r#"{"added_tokens_decoder": {"x": "y"}}"#).is_err());
+        let many: String = (0..=1000).map(|i| format!(r#""{i}_token":"","#)).collect();
         let error = serde_json::from_str::<TokenizerConfig>(&format!("{{{many}")).expect_err("too many").to_string();
         assert!(error.contains("1000 keys"), "{error}");
     }
 
     #[test]
-    fn of_named_templates_the_first_default_is_taken() {
-        let named = r#"{"chat_template": [{"name": "tool_use", "template": "no"}, 1, {"template": "no"},
-            {"name": "default", "template": "yes"}, {"name": "default", "template": "no"}]}"#;
-        assert_eq!(parse(named).template.as_deref(), Some("yes"));
-        assert_eq!(parse(r#"{"chat_template": "x"}"#).template.as_deref(), Some("x"));
-        assert_eq!(parse(r#"{"chat_template": [{"name": "rag", "template": "x"}]}"#).template, None);
+    fn templates_are_a_text_or_named_ones_of_which_the_last_of_a_name_counts() {
+        let named = r#"{"chat_template": [{"name": "tool_use", "template": "t"}, 1, {"template": "no"},
+            {"name": "default", "template": "no"}, {"name": "default", "template": "yes"}]}"#;
+        let expected = [("tool_use", "t"), ("default", "yes")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(parse(named).template, Some(ChatTemplates::Named(expected.into())));
+        assert_eq!(parse(r#"{"chat_template": "x"}"#).template, Some(ChatTemplates::One("x".to_owned())));
     }
 }

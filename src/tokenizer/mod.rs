@@ -12,9 +12,14 @@
 //! model so but the one inside. Both give the same ids and texts.
 
 mod apart;
+mod clock;
 mod config;
+mod encoding;
 mod engine;
+mod ordered_json;
+mod special_tokens;
 mod template;
+mod templates;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,12 +29,17 @@ use std::{
 
 pub use self::{
     apart::{Apart, serve_if_asked},
+    clock::Clock,
+    encoding::{Encoded, Encoding},
+    ordered_json::Json,
     template::TemplateError,
 };
 use self::{
     config::TokenizerConfig,
     engine::{Engine, Text},
+    special_tokens::Declared,
     template::{Chat, TemplateSource},
+    templates::Templates,
 };
 use crate::{checkpoint::Bytes, child::ChildError};
 
@@ -132,17 +142,25 @@ pub struct TokenizerFiles {
     pub tokenizer: Option<Bytes>,
     /// `tokenizer_config.json`.
     pub config: Option<Bytes>,
+    /// `special_tokens_map.json`.
+    pub special_tokens: Option<Bytes>,
+    /// `added_tokens.json`.
+    pub added_tokens: Option<Bytes>,
     /// `chat_template.jinja`.
     pub template: Option<Bytes>,
+    /// The templates in `additional_chat_templates/`: names without `.jinja`, and contents.
+    pub templates: Vec<(String, Bytes)>,
 }
 
 /// A model's tokenizer and chat template.
 pub struct Tokenizer {
     place: Place,
     size: usize,
-    template: Option<TemplateSource>,
-    bos: Option<String>,
+    templates: Templates,
+    declared: Declared,
     eos: Option<u32>,
+    /// Whether mlx-lm takes it for a model that thinks.
+    thinks: bool,
 }
 
 /// Tokens that a tokenizer may add to any text.
@@ -183,8 +201,8 @@ impl Tokenizer {
     /// # Panics
     /// Where a library does on what these files hold. It may also take all memory, or never return.
     pub fn from_files(files: TokenizerFiles) -> Result<Self, TokenizerError> {
-        Self::read(files, |json, eos| {
-            let loaded = Engine::load(&json, eos);
+        Self::read(files, |json, declared| {
+            let loaded = Engine::load(&json, declared);
             let (engine, loaded) =
                 loaded.map_err(|message| TokenizerError::File { file: "tokenizer.json", message })?;
             Ok((Place::Here(Box::new(engine)), loaded))
@@ -197,33 +215,25 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Missing`] without `tokenizer.json`, [`TokenizerError::File`], [`TokenizerError::Child`].
     pub fn apart(mut child: Apart, files: TokenizerFiles) -> Result<Self, TokenizerError> {
-        Self::read(files, |json, eos| {
-            let loaded = child.load(json, eos)?;
+        Self::read(files, |json, declared| {
+            let loaded = child.load(json, declared)?;
             Ok((Place::Apart(child, Mutex::default()), loaded))
         })
     }
 
     fn read(
-        TokenizerFiles { tokenizer, config, template }: TokenizerFiles,
-        load: impl FnOnce(Bytes, Option<&str>) -> Result<(Place, engine::Loaded), TokenizerError>,
+        files: TokenizerFiles,
+        load: impl FnOnce(Bytes, &Declared) -> Result<(Place, engine::Loaded), TokenizerError>,
     ) -> Result<Self, TokenizerError> {
-        let file = |file, message: &dyn fmt::Display| TokenizerError::File { file, message: message.to_string() };
-        let json = tokenizer.ok_or(TokenizerError::Missing("tokenizer.json"))?;
-        let TokenizerConfig { tokens, template: within } = match config {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| file("tokenizer_config.json", &error))?,
-            None => TokenizerConfig::default(),
-        };
-        let (place, loaded) = load(json, tokens.get("eos_token").map(String::as_str))?;
-        let source = match template {
-            Some(bytes) => {
-                let text = std::str::from_utf8(&bytes).map_err(|error| file("chat_template.jinja", &error))?;
-                Some(("chat_template.jinja", text.to_owned()))
-            }
-            None => within.map(|text| ("tokenizer_config.json", text)),
-        };
-        let bos = tokens.get("bos_token").cloned();
-        let template = source.map(|(file, text)| TemplateSource { file, text, tokens });
-        Ok(Self { place, size: loaded.size, template, bos, eos: loaded.eos })
+        let json = files.tokenizer.ok_or(TokenizerError::Missing("tokenizer.json"))?;
+        let mut config: TokenizerConfig = parsed("tokenizer_config.json", files.config)?.unwrap_or_default();
+        let within = config.template.take();
+        let map = parsed("special_tokens_map.json", files.special_tokens)?;
+        let added = parsed("added_tokens.json", files.added_tokens)?;
+        let declared = Declared::gather(config, map, added);
+        let (place, loaded) = load(json, &declared)?;
+        let templates = Templates::gather(within, files.template, files.templates)?;
+        Ok(Self { place, size: loaded.size, templates, declared, eos: loaded.eos, thinks: loaded.thinks })
     }
 
     /// Ids of a chat of an optional system message and one message of a user, with the start of an answer.
@@ -231,16 +241,21 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Template`], [`TokenizerError::Encode`], [`TokenizerError::Child`].
     pub fn encode_chat(&self, system: Option<&str>, user: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.encode_chats(system, &[user]).swap_remove(0)
+        let encoding = Encoding { system: system.map(str::to_owned), ..Encoding::default() };
+        self.encode_chats(&encoding, &[user]).swap_remove(0).map(|encoded| encoded.ids)
     }
 
-    /// [`encode_chat`](Self::encode_chat) of each of `users`, in their order. Many at once are cheaper: a template is compiled
-    /// once, and a child asked once.
-    pub fn encode_chats(&self, system: Option<&str>, users: &[&str]) -> Vec<Result<Vec<u32>, TokenizerError>> {
-        let Some(source) = &self.template else {
-            return users.iter().map(|_| Err(TemplateError::None.into())).collect();
+    /// Ids of a chat with each of `users`, in their order. Many at once are cheaper: a template is compiled once, and a child
+    /// asked once.
+    pub fn encode_chats(&self, encoding: &Encoding, users: &[&str]) -> Vec<Result<Encoded, TokenizerError>> {
+        let tools = encoding.variables.iter().any(|(name, value)| name == "tools" && *value != Json::Null);
+        let (file, text) = match self.templates.choose(encoding.template.as_deref(), tools) {
+            Ok((file, text)) => (file, text.to_owned()),
+            Err(error) => return users.iter().map(|_| Err(error.clone().into())).collect(),
         };
-        let chats: Vec<Chat> = users.iter().map(|user| Chat::new(system, user)).collect();
+        let clock = encoding.clock.clone();
+        let source = &TemplateSource { file, text, variables: self.variables(encoding), clock };
+        let chats: Vec<Chat> = users.iter().map(|user| Chat::new(encoding.system.as_deref(), user)).collect();
         let rendered = match &self.place {
             Place::Here(_) => Ok(template::render(source, &chats)),
             Place::Apart(child, _) => child.render(source, chats),
@@ -249,13 +264,27 @@ impl Tokenizer {
             Ok(rendered) => rendered,
             Err(error) => return users.iter().map(|_| Err(error.clone())).collect(),
         };
-        let texts = rendered.iter().flatten().map(|text| Text { text: text.clone(), special: false }).collect();
-        let mut ids = self.encode_all(texts).into_iter();
-        let each = |rendered| match rendered {
-            Ok(_) => ids.next().expect("ids for each text that was rendered"),
-            Err(error) => Err(TokenizerError::from(error)),
+        let text = |rendered: &template::Rendered| Text { text: rendered.text.clone(), special: false };
+        let mut ids = self.encode_all(rendered.iter().flatten().map(text).collect()).into_iter();
+        let each = |rendered: Result<template::Rendered, TemplateError>| {
+            let date = rendered.map_err(TokenizerError::from)?.date;
+            let ids = ids.next().expect("ids for each text that was rendered")?;
+            Ok(Encoded { ids, date })
         };
         rendered.into_iter().map(each).collect()
+    }
+
+    /// What a template is given besides the messages: what mlx-lm gives it, and before that what was asked for.
+    fn variables(&self, encoding: &Encoding) -> Vec<(String, Json)> {
+        let tokens = self.declared.named.iter().map(|(name, token)| (name.clone(), Json::Text(token.clone())));
+        let given = [
+            ("enable_thinking", Json::Bool(self.thinks)),
+            ("tools", Json::Null),
+            ("documents", Json::Null),
+            ("add_generation_prompt", Json::Bool(true)),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), value));
+        tokens.chain(given).chain(encoding.variables.iter().cloned()).collect()
     }
 
     /// Ids of a text as it is. Special tokens (a bos, say) are added where the tokenizer does so, unless the text
@@ -269,7 +298,8 @@ impl Tokenizer {
 
     /// [`encode_raw`](Self::encode_raw) of each of `texts`, in their order.
     pub fn encode_raws(&self, texts: &[&str]) -> Vec<Result<Vec<u32>, TokenizerError>> {
-        let special = |text: &str| self.bos.as_ref().is_none_or(|bos| !text.starts_with(bos));
+        let bos = self.declared.token("bos_token");
+        let special = |text: &str| bos.is_none_or(|bos| !text.starts_with(bos));
         let texts = texts.iter().map(|&text| Text { special: special(text), text: text.to_owned() }).collect();
         self.encode_all(texts)
     }
@@ -345,6 +375,15 @@ fn within(ids: Result<Vec<u32>, String>, limit: usize) -> Result<Vec<u32>, Token
         return Err(TokenizerError::Many { bytes, tokens: ids.len(), limit });
     }
     Ok(ids)
+}
+
+/// A file of JSON.
+fn parsed<T: serde::de::DeserializeOwned>(
+    file: &'static str,
+    bytes: Option<Bytes>,
+) -> Result<Option<T>, TokenizerError> {
+    let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    parsed.map_err(|error| TokenizerError::File { file, message: error.to_string() })
 }
 
 /// Checks the ids of a prompt against the rows of the embedding.

@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, thread};
 
 use super::{
     super::{
-        CONFIG, OPTIONAL,
+        CHAT_TEMPLATES, CONFIG, OPTIONAL, is_part,
         json::shortened,
         tensors::shard_names,
     },
-    HubError, HubModel, HubSettings, Progress, SPECIAL_TOKENS, Snapshot,
+    HubError, HubModel, HubSettings, Progress, Snapshot,
     cache::ModelCache,
     client::Client,
     transfer::{Transfer, asked_for},
@@ -49,8 +49,11 @@ pub(super) fn fetch(
         if folder.join(file).is_file() { Ok(()) } else { transfer.fetch(file, progress) }
     };
 
-    for file in [CONFIG, SPECIAL_TOKENS].into_iter().chain(OPTIONAL).filter(|file| listed.contains(file)) {
+    for file in [CONFIG].into_iter().chain(OPTIONAL).filter(|file| listed.contains(file)) {
         fetch(file)?;
+    }
+    for template in listed.iter().filter(|name| name.starts_with(CHAT_TEMPLATES) && is_part(name)) {
+        fetch(template)?;
     }
     // Whatever an index says: the files are the model.
     let shards = shard_names(listed.iter().copied().filter(|name| !name.contains(['/', '\\', ':'])));

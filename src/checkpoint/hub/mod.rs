@@ -59,10 +59,6 @@ pub use self::{
     settings::HubSettings,
 };
 
-/// Fetched with a model though [`Checkpoint`](super::Checkpoint) does not read it: tokenizers of other
-/// tools, which share the cache, do.
-pub(super) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
-
 /// A model in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
