@@ -20,6 +20,7 @@ mod report;
 mod searches;
 mod strangers;
 mod streams;
+mod templates;
 
 use std::{
     collections::BTreeMap,

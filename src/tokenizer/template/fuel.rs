@@ -6,7 +6,7 @@ use super::error::{Error, Result};
 
 /// Steps that a template may take: about one for each value computed and for each byte of text made. One that is
 /// larger than any in use takes some ten thousand.
-const FUEL: u64 = 10_000_000;
+const FUEL: u64 = 5_000_000;
 
 thread_local! {
     /// What the rendering on this thread has left. Work is done in the depths of comparisons and printing, to
