@@ -215,7 +215,11 @@ fn a_repository_without_a_checkpoint_says_what_it_lacks() {
 
 #[test]
 fn an_index_decides_nothing_of_what_is_fetched() {
-    for index in [&br#"{"weight_map": {"lm_head.weight": "../../evil.safetensors"}}"#[..], b"{", b"{\"weight_map\":{\"a\":\"gone\"}}"] {
+    for index in [
+        &br#"{"weight_map": {"lm_head.weight": "../../evil.safetensors"}}"#[..],
+        b"{",
+        b"{\"weight_map\":{\"a\":\"gone\"}}",
+    ] {
         let mut repo = repo();
         repo.commits.get_mut(FIRST).unwrap().insert(INDEX.to_owned(), index.to_vec());
         let hub = Hub::start(repo);
@@ -620,7 +624,10 @@ fn no_redirect_of_any_kind_carries_the_token_to_another_port() {
         // The content server answers as the hub does, without the gate.
         drop(model(ID).pull(&settings, &mut ()));
         let seen = hub.server.seen();
-        assert!(seen.iter().any(|seen| seen.cdn && seen.path.starts_with("/api/")), "{status}: the listing is followed");
+        assert!(
+            seen.iter().any(|seen| seen.cdn && seen.path.starts_with("/api/")),
+            "{status}: the listing is followed"
+        );
         for seen in seen {
             let expected = (!seen.cdn).then_some("Bearer hf_mine");
             assert_eq!(seen.authorization.as_deref(), expected, "{status} {}", seen.path);

@@ -149,10 +149,9 @@ impl Field<'_> {
             .collect();
         let records = self.0.run(&jobs, |progress| match progress {
             Progress::Record { .. } => Ok(()),
-            Progress::Begins(_)
-            | Progress::Reading { .. }
-            | Progress::Calibrating { .. }
-            | Progress::Wave { .. } => watch(Stage::Running),
+            Progress::Begins(_) | Progress::Reading { .. } | Progress::Calibrating { .. } | Progress::Wave { .. } => {
+                watch(Stage::Running)
+            }
         })?;
         let fate = |record: &Record| Fate {
             prompt: record.prompt.clone(),

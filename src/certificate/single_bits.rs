@@ -78,7 +78,11 @@ fn finding(grouped: BitCount, has_biases: bool, all: BitCount) -> String {
     }
     let (bits, critical) = (share(grouped.total, all.total), share(grouped.critical, all.critical));
     let what = if has_biases { "scales and biases" } else { "scales" };
-    let said = format!("{what} are {} of the head's bits and {} of those that change the answer", percent(bits), percent(critical));
+    let said = format!(
+        "{what} are {} of the head's bits and {} of those that change the answer",
+        percent(bits),
+        percent(critical)
+    );
     if critical >= 0.5 { format!("{said}: they dominate") } else { format!("{said}: the codes dominate") }
 }
 

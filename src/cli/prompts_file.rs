@@ -106,7 +106,9 @@ fn list(name: &str, text: &str) -> Result<Vec<(String, Line)>> {
             let place = format!("{name}, entry {}:", i + 1);
             let line = match item {
                 serde_json::Value::String(prompt) => Line { prompt, expected: Vec::new() },
-                item => serde_json::from_value(item).map_err(|error| anyhow!("{place} not a prompt in JSON: {error}"))?,
+                item => {
+                    serde_json::from_value(item).map_err(|error| anyhow!("{place} not a prompt in JSON: {error}"))?
+                }
             };
             Ok((place, line))
         })

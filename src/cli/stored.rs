@@ -70,9 +70,14 @@ fn summary_of(records: &[Record], missing: Option<usize>, format: Format) -> Res
     records.iter().for_each(|record| *verdicts.entry(record.verdict).or_default() += 1);
     let summary = summary::summaries(records);
     match format {
-        Format::Json | Format::Jsonl => {
-            output::json(&Joined { command: "merge", schema: SCHEMA, trials: records.len(), missing, verdicts, summary })
-        }
+        Format::Json | Format::Jsonl => output::json(&Joined {
+            command: "merge",
+            schema: SCHEMA,
+            trials: records.len(),
+            missing,
+            verdicts,
+            summary,
+        }),
         Format::Text => {
             let look = output::look();
             let counts = verdicts.iter().map(|(&verdict, count)| format!("{} {count}", look.verdict(verdict, 0)));

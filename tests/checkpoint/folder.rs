@@ -234,8 +234,11 @@ fn a_shard_that_is_missing_is_named_by_its_index() {
 #[test]
 fn a_pointer_of_git_lfs_and_a_web_page_are_named() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
-    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", INDEX] {
-        let error = refused(with_file(Fixture::default().files(), name, pointer), &[name, "Git LFS pointer", "git lfs pull"]);
+    for name in
+        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", INDEX]
+    {
+        let error =
+            refused(with_file(Fixture::default().files(), name, pointer), &[name, "Git LFS pointer", "git lfs pull"]);
         assert!(matches!(error, CheckpointError::Mistaken { what: Mistaken::LfsPointer, .. }), "{error}");
         for page in ["<!DOCTYPE html>\n<html>", "\u{feff}\n <HTML lang=en>", "<?xml version=\"1.0\"?><Error>"] {
             let error = refused(with_file(Fixture::default().files(), name, page), &[name, "web page"]);

@@ -163,7 +163,8 @@ fn missing_unknown_and_mis_shaped_tensors_are_named() {
 fn what_an_index_says_otherwise_than_the_files_is_told_and_decides_nothing() {
     for elsewhere in ["../elsewhere", "/etc/passwd", "model-00009-of-00002.safetensors", "", "\u{1b}[2J\n"] {
         let folder = folder(&with_index(|index| index["weight_map"]["lm_head.scales"] = json!(elsewhere)));
-        let args = ["probe", "clean", "--prompt-ids", "1", "--max-tokens", "1", "--threshold", "9", "--model", path(&folder)];
+        let args =
+            ["probe", "clean", "--prompt-ids", "1", "--max-tokens", "1", "--threshold", "9", "--model", path(&folder)];
         let run = run(&args).exits(0);
         assert!(run.stderr.starts_with("headroom: model.safetensors.index.json names "), "{}", run.stderr);
         assert!(run.stderr.ends_with("the files decide\n") && run.stderr.lines().count() == 1, "{}", run.stderr);

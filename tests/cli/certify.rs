@@ -31,8 +31,13 @@ fn a_certificate_has_the_keys_of_the_contract() {
     for part in ["scales", "biases"] {
         assert_eq!(single[part]["critical"], answer[part]["critical_bits"]);
     }
-    assert_eq!((&single["weight"]["critical"], &single["weight"]["total"]), (&answer["critical_bits"], &answer["total_bits"]));
-    let sum = |key: &str| ["weight", "scales", "biases"].iter().map(|part| single[part][key].as_u64().expect("a count")).sum::<u64>();
+    assert_eq!(
+        (&single["weight"]["critical"], &single["weight"]["total"]),
+        (&answer["critical_bits"], &answer["total_bits"])
+    );
+    let sum = |key: &str| {
+        ["weight", "scales", "biases"].iter().map(|part| single[part][key].as_u64().expect("a count")).sum::<u64>()
+    };
     for key in ["critical", "undecided", "total"] {
         assert_eq!(single["all"][key], sum(key));
     }
@@ -62,7 +67,9 @@ fn text_says_what_was_certified_and_what_happened() {
     assert!(!text.contains("NOT"), "{text}");
     // All tensors side by side, before anything else is said of the answer.
     let lines: Vec<&str> = text.lines().skip_while(|line| !line.contains("->")).skip(1).collect();
-    for (line, part) in lines.iter().zip(["single bits   weight: ", "scales: ", "biases: ", "scales and biases are ", "least flips"]) {
+    for (line, part) in
+        lines.iter().zip(["single bits   weight: ", "scales: ", "biases: ", "scales and biases are ", "least flips"])
+    {
         assert!(line.trim_start().starts_with(part), "{part:?} is not where it should be in:\n{text}");
     }
 }

@@ -162,8 +162,12 @@ fn a_list_in_json_is_read_as_one_and_other_kinds_of_files_are_refused_by_name() 
 fn prompts_come_from_standard_input() {
     let given = |text: &str| {
         let args = ["probe", "clean", "--max-tokens", "2", "--format", "jsonl", "--prompts", "-"];
-        let mut child =
-            program(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = program(&args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
         child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
         finished(&args, child.wait_with_output().expect("it ends"))
     };

@@ -113,7 +113,8 @@ fn the_date_is_an_input_that_a_run_records_and_takes_up_again() {
     at("1700000000", &["--out", &first, "--resume"]).exits(0);
     assert_eq!(std::fs::read_to_string(&first).expect("a journal").lines().count(), 2);
     // Another date that is asked for is another run, and both dates are named.
-    let error = run(&[&probe[..], &model[..], &["--out", &first, "--resume", "--date", "2024-07-26"]].concat()).exits(2);
+    let error =
+        run(&[&probe[..], &model[..], &["--out", &first, "--resume", "--date", "2024-07-26"]].concat()).exits(2);
     assert!(error.stderr.contains("2001-09-09") && error.stderr.contains("2024-07-26"), "{}", error.stderr);
 
     at("1700000000", &["--out", &second]).exits(0);
@@ -153,8 +154,11 @@ fn tokens_that_files_declare_are_tokens_and_variables_wherever_they_are_declared
         ("tokenizer_config.json", json!({"bos_token": "<s>", "eos_token": "</s>"})),
         ("tokenizer_config.json", json!({"bos_token": token("<s>"), "eos_token": token("</s>")})),
         ("special_tokens_map.json", json!({"bos_token": "<s>", "eos_token": token("</s>")})),
-        ("tokenizer_config.json", json!({"bos_token": "<s>", "eos_token": "</s>",
-            "added_tokens_decoder": {bos.to_string(): token("<s>"), eos.to_string(): token("</s>")}})),
+        (
+            "tokenizer_config.json",
+            json!({"bos_token": "<s>", "eos_token": "</s>",
+            "added_tokens_decoder": {bos.to_string(): token("<s>"), eos.to_string(): token("</s>")}}),
+        ),
     ] {
         let mut files = with(Some(template), &[(name, contents.clone())]);
         vocabulary(&mut files);
@@ -169,18 +173,18 @@ fn tokens_that_files_declare_are_tokens_and_variables_wherever_they_are_declared
         let model = folder(&files);
         assert_eq!(unsigned(&probe(&["--model", path(&model)])[0]["prompt_ids"]), expected[..3]);
     }
-    let mut files = with(Some("<s>{{ messages[0].content }}"), &[(
-        "tokenizer_config.json",
-        json!({"additional_special_tokens": ["<s>"]}),
-    )]);
+    let mut files = with(
+        Some("<s>{{ messages[0].content }}"),
+        &[("tokenizer_config.json", json!({"additional_special_tokens": ["<s>"]}))],
+    );
     vocabulary(&mut files);
     let model = folder(&files);
     assert_eq!(unsigned(&probe(&["--model", path(&model)])[0]["prompt_ids"]), expected[..3]);
     // One that the vocabulary does not have never becomes other ids.
-    let files = with(Some("<new>{{ messages[0].content }}"), &[(
-        "tokenizer_config.json",
-        json!({"additional_special_tokens": ["<new>"]}),
-    )]);
+    let files = with(
+        Some("<new>{{ messages[0].content }}"),
+        &[("tokenizer_config.json", json!({"additional_special_tokens": ["<new>"]}))],
+    );
     let error = run(&["probe", "clean", "--model", path(&folder(&files))]).exits(2).stderr;
     assert!(error.contains("beyond the model's vocabulary"), "{error}");
 }

@@ -216,7 +216,9 @@ impl State {
         for fault in &faults {
             match fault {
                 Fault::Elsewhere { status } if !seen.cdn => {
-                    return Some(Reply::status(*status).header("Location", &format!("http://{}{}", self.cdn, seen.path)));
+                    return Some(
+                        Reply::status(*status).header("Location", &format!("http://{}{}", self.cdn, seen.path)),
+                    );
                 }
                 Fault::Base(base) if !seen.cdn => {
                     return Some(Reply::status(302).header("Location", &format!("{base}{}", seen.path)));
@@ -336,7 +338,9 @@ impl State {
         for (i, fault) in faults.iter_mut().enumerate() {
             match fault {
                 Fault::Silent { file: of } if *of == file => return None,
-                Fault::CutAll { file: of, after } if *of == file && *after < reply.body.len() => reply.cut = Some(*after),
+                Fault::CutAll { file: of, after } if *of == file && *after < reply.body.len() => {
+                    reply.cut = Some(*after)
+                }
                 Fault::Longer { file: of } if *of == file => reply.body.extend([0; 100]),
                 Fault::Compressed { file: of } if *of == file => {
                     // A stored block of gzip with nothing in it: whoever unpacks it unasked gets nothing.

@@ -124,7 +124,9 @@ pub enum HubError {
         retry_after: Option<Duration>,
     },
     /// A small file of a model that is large.
-    #[error("{file} has {size} bytes at the hub, and no such file of a model has more than {most}; nothing of it was fetched")]
+    #[error(
+        "{file} has {size} bytes at the hub, and no such file of a model has more than {most}; nothing of it was fetched"
+    )]
     TooLarge {
         /// The file.
         file: String,

@@ -3,11 +3,7 @@
 use std::{collections::BTreeSet, thread};
 
 use super::{
-    super::{
-        CHAT_TEMPLATES, CONFIG, OPTIONAL, is_part,
-        json::shortened,
-        tensors::shard_names,
-    },
+    super::{CHAT_TEMPLATES, CONFIG, OPTIONAL, is_part, json::shortened, tensors::shard_names},
     HubError, HubModel, HubSettings, Progress, Snapshot,
     cache::ModelCache,
     client::Client,

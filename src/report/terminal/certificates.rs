@@ -194,7 +194,8 @@ fn apart(census: &ScaleCensus) -> String {
         (census.nonfinite_bits, "of them make the value infinite or not a number"),
         (census.undecided_bits, "more or fewer when executed: within the kernel's rounding"),
     ];
-    let said = counts.into_iter().filter(|&(count, _)| count > 0).map(|(count, what)| format!("{} {what}", grouped(count)));
+    let said =
+        counts.into_iter().filter(|&(count, _)| count > 0).map(|(count, what)| format!("{} {what}", grouped(count)));
     said.collect::<Vec<_>>().join("; ")
 }
 

@@ -209,13 +209,7 @@ impl Written {
 /// The certificate of two answers, with everything that can be asked for.
 fn certificates(subject: &Subject, prompts: &[crate::subject::Prompt], settings: &Settings) -> Value {
     let certifier = Certifier::new(subject).expect("the CPU");
-    let options = Options {
-        max_tokens: 3,
-        within: Some(Within::Word),
-        silence_eos: true,
-        toward: Some(5),
-        weakest: 2,
-    };
+    let options = Options { max_tokens: 3, within: Some(Within::Word), silence_eos: true, toward: Some(5), weakest: 2 };
     let answers: Vec<_> =
         prompts.iter().map(|prompt| certifier.answer(prompt, &options, &mut |_| Ok(())).expect("an answer")).collect();
     let suite = Suite::of(&answers, |row| Ok::<_, ()>(row.to_string())).expect("texts");
@@ -239,7 +233,8 @@ fn certificates(subject: &Subject, prompts: &[crate::subject::Prompt], settings:
 
 /// That a text has nothing in it that a terminal acts upon.
 fn shown(text: &str) -> LawResult {
-    let acts = |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+    let acts =
+        |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
     claim!(LAW, !text.contains(acts), SHOWN, "{text:?}");
     claim!(LAW, !text.lines().any(|line| line.starts_with("headroom: ")), SHOWN, "a forged line in {text}");
     Ok(())
@@ -249,7 +244,8 @@ fn shown(text: &str) -> LawResult {
 fn shown_in_color(text: &str) -> LawResult {
     let passed = terminal::harmless(text, Look { color: true });
     let left: Vec<&str> = passed.split('\u{1b}').skip(1).collect();
-    let color = |s: &&str| s.starts_with('[') && s[1..].trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('m');
+    let color =
+        |s: &&str| s.starts_with('[') && s[1..].trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('m');
     claim!(LAW, left.iter().all(color), SHOWN, "{passed:?}");
     Ok(())
 }
