@@ -444,7 +444,8 @@ fn answers_drawn_at_almost_no_temperature_are_the_chosen_ones_and_at_some_depend
                 let sum = logits.iter().map(|&z: &f32| f64::from(z).exp()).sum::<f64>().ln();
                 assert!((answer.surprise[step] - (sum - f64::from(logits[token as usize]))).abs() < 1e-9);
             }
-            let extension = body.extend(&[Step { token, parent, hidden: true, embedding: None, row: None }]).expect("a step");
+            let extension =
+                body.extend(&[Step { token, parent, hidden: true, embedding: None, row: None }]).expect("a step");
             parent = Parent::Slot(extension.slots[0]);
             let query = Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits };
             CpuProjection::new(head, Kernel::best(), &team).logits(vec![query]).expect("logits");

@@ -13,7 +13,8 @@ pub(crate) fn decode(
 ) -> Vec<u32> {
     let mut tokens = Vec::with_capacity(count);
     for _ in 0..count {
-        let extension = body.extend(&[Step { token, parent, hidden: true, embedding: None, row: None }]).expect("a step");
+        let extension =
+            body.extend(&[Step { token, parent, hidden: true, embedding: None, row: None }]).expect("a step");
         let tops = head.tops(&[(0, &extension.hidden)]).expect("logits");
         token = tops[0].expect("finite logits").token as u32;
         parent = Parent::Slot(extension.slots[0]);

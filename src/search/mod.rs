@@ -46,8 +46,8 @@ use crate::{
 pub use session::Session;
 pub(crate) use session::{Job, Spec};
 pub use {
-    agreement::agree, bisect::bisect, campaign::campaign, ladder::ladder, map::map, probe::probe, replay::replay, sweep::sweep,
-    verify::verify,
+    agreement::agree, bisect::bisect, campaign::campaign, ladder::ladder, map::map, probe::probe, replay::replay,
+    sweep::sweep, verify::verify,
 };
 
 /// How a run is made, whatever it looks for.

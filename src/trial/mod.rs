@@ -457,7 +457,9 @@ impl<'a, B: Body> Trials<'a, B> {
             .nodes
             .iter()
             .map(|&(id, edit, _)| match (self.task.tying, edit) {
-                (Tying::Shared(matrix), Some(edit)) => Some(edited_row(&matrix, &plans[edit], self.trie.node(id).token)),
+                (Tying::Shared(matrix), Some(edit)) => {
+                    Some(edited_row(&matrix, &plans[edit], self.trie.node(id).token))
+                }
                 _ => None,
             })
             .collect();

@@ -60,7 +60,14 @@ impl Input {
             && line.len() < 2_000
             && !line.contains(acts)
             && missing.is_empty();
-        (!taken).then(|| format!("{}: exit code {:?}, without {missing:?}: {:?}", self.name, run.code, run.stderr.get(..2_000).unwrap_or(&run.stderr)))
+        (!taken).then(|| {
+            format!(
+                "{}: exit code {:?}, without {missing:?}: {:?}",
+                self.name,
+                run.code,
+                run.stderr.get(..2_000).unwrap_or(&run.stderr)
+            )
+        })
     }
 }
 
@@ -68,7 +75,12 @@ impl Input {
 fn all_are_refused(inputs: Vec<Input>) {
     let count = inputs.len();
     let wrong: Vec<String> = inputs.iter().filter_map(Input::run).collect();
-    assert!(wrong.is_empty(), "{} of {count} inputs are not taken as they should be:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} inputs are not taken as they should be:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// A record as the program writes it.
@@ -95,7 +107,18 @@ fn stored(number: usize, name: &str, contents: impl Into<Vec<u8>>) -> Input {
         &["compare", "{folder}/x.jsonl", "{folder}/x.jsonl"],
         &["relabel", "{folder}/x.jsonl"],
         &["merge", "{folder}/x.jsonl"],
-        &["replay", "{folder}/x.jsonl", "--model", "{folder}", "--prompt-ids", "1", "--max-tokens", "1", "--threshold", "9"],
+        &[
+            "replay",
+            "{folder}/x.jsonl",
+            "--model",
+            "{folder}",
+            "--prompt-ids",
+            "1",
+            "--max-tokens",
+            "1",
+            "--threshold",
+            "9",
+        ],
     ];
     let command = commands[number % commands.len()];
     Input::new(format!("{} of {name}", command[0])).file("x.jsonl", contents).args(command)
@@ -148,7 +171,9 @@ fn a_record_with_a_value_that_cannot_be_is_refused_with_its_line() {
         let lines = format!("{}\n{changed}\n", record());
         inputs.push(stored(number, &format!("{key} {}", changed[key]), lines).says(&["x.jsonl", "line 2"]));
     }
-    for (number, key) in ["trial", "prompt_ids", "verdict", "clean", "run", "finish", "threshold"].into_iter().enumerate() {
+    for (number, key) in
+        ["trial", "prompt_ids", "verdict", "clean", "run", "finish", "threshold"].into_iter().enumerate()
+    {
         let mut changed = record();
         changed.as_object_mut().expect("an object").remove(key);
         inputs.push(stored(number, &format!("no {key}"), format!("{changed}\n")).says(&["x.jsonl", "line 1"]));
@@ -210,14 +235,29 @@ fn a_file_of_anything_else_is_refused() {
     }
     let two = format!("{}\n{}\n", record(), record().to_string().replace("\"t\"", "\"u\""));
     inputs.push(stored(3, "two results of one trial", two).says(&["trial 0", "another result"]));
-    let other = format!("{}\n{}\n", record(), record().to_string().replace("\"i\"", "\"j\"").replace("\"trial\":0", "\"trial\":1"));
+    let other = format!(
+        "{}\n{}\n",
+        record(),
+        record().to_string().replace("\"i\"", "\"j\"").replace("\"trial\":0", "\"trial\":1")
+    );
     inputs.push(stored(3, "two runs", other).says(&["another run"]));
     all_are_refused(inputs);
 }
 
 #[test]
 fn a_recipe_that_cannot_be_run_is_refused_before_it_is() {
-    let replay = ["replay", "{folder}/r.json", "--model", "{folder}", "--prompt-ids", "1", "--max-tokens", "1", "--threshold", "9"];
+    let replay = [
+        "replay",
+        "{folder}/r.json",
+        "--model",
+        "{folder}",
+        "--prompt-ids",
+        "1",
+        "--max-tokens",
+        "1",
+        "--threshold",
+        "9",
+    ];
     let many = (0..100).map(|seed| format!("random:flips=24000,seed={seed}")).collect::<Vec<_>>().join("+");
     let nothing = "clean+".repeat(100_000);
     let digits = "9".repeat(1 << 20);
@@ -268,7 +308,8 @@ fn a_recipe_that_cannot_be_run_is_refused_before_it_is() {
 #[test]
 fn lists_of_values_and_of_prompts_that_cannot_be_are_refused() {
     let model = ["--model", "{folder}", "--max-tokens", "1", "--threshold", "9"];
-    let values = [&["sweep", "--family", "shift", "--values", "@{folder}/v.txt", "--prompt-ids", "1"][..], &model].concat();
+    let values =
+        [&["sweep", "--family", "shift", "--values", "@{folder}/v.txt", "--prompt-ids", "1"][..], &model].concat();
     let mut inputs: Vec<Input> = [
         "0..18446744073709551615",
         "-9223372036854775808..9223372036854775807",
@@ -303,7 +344,9 @@ fn lists_of_values_and_of_prompts_that_cannot_be_are_refused() {
     }
     for (name, contents) in [("p.txt", &b"\xff\xfea\0"[..]), ("p.txt", b"a\n\xff")] {
         let args = [&["ladder", "--shifts", "0", "--prompts", "{folder}/p.txt"][..], &model].concat();
-        inputs.push(Input::new(format!("prompts {contents:?}")).file(name, contents).args(&args).says(&["p.txt", "UTF-"]));
+        inputs.push(
+            Input::new(format!("prompts {contents:?}")).file(name, contents).args(&args).says(&["p.txt", "UTF-"]),
+        );
     }
     all_are_refused(inputs);
 }
