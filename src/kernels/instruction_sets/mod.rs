@@ -101,15 +101,28 @@ macro_rules! entry_points {
             block: crate::kernels::products::block::Block,
             scratch: &mut crate::kernels::products::block::Scratch,
         ) -> crate::kernels::paths::Paths {
-            use crate::kernels::products::stream::streamed;
+            use crate::kernels::products::{codes::common, stream::streamed};
             // SAFETY: as for this function.
             unsafe {
-                if shift == 0 {
-                    streamed::<$lanes, false>(matrix, shift, block, scratch)
-                } else {
-                    streamed::<$lanes, true>(matrix, shift, block, scratch)
+                match (common(matrix.layout()), shift == 0) {
+                    (true, true) => streamed::<$lanes, false>(matrix, shift, block, scratch),
+                    (true, false) => streamed::<$lanes, true>(matrix, shift, block, scratch),
+                    (false, _) => streamed_uncommon(matrix, shift, block, scratch),
                 }
             }
+        }
+
+        /// # Safety
+        /// As [`uncommon`](crate::kernels::products::stream::uncommon), with this file's features detected.
+        #[target_feature(enable = $features)]
+        unsafe fn streamed_uncommon(
+            matrix: &crate::quant::MatrixRef<'_>,
+            shift: u32,
+            block: crate::kernels::products::block::Block,
+            scratch: &mut crate::kernels::products::block::Scratch,
+        ) -> crate::kernels::paths::Paths {
+            // SAFETY: as for this function.
+            unsafe { crate::kernels::products::stream::uncommon::<$lanes>(matrix, shift, block, scratch) }
         }
 
         /// # Safety

@@ -80,7 +80,7 @@ pub(crate) unsafe trait Stream: Lanes {
         Self: Decode<C>;
 }
 
-/// The product of a block's rows, shifted by `shift`, and its only vector.
+/// The product of a block's rows whose codes are common, shifted by `shift`, and its only vector.
 ///
 /// # Safety
 /// As [`quantized`](super::quantized::quantized); [`suits`] holds for the block, and it has one vector.
@@ -91,21 +91,39 @@ pub(crate) unsafe fn streamed<L: Stream + Panel + DecodeAll, const SHIFTED: bool
     block: Block,
     scratch: &mut Scratch,
 ) -> Paths {
-    let (codes, bits) = (matrix.layout().format().codes(), matrix.layout().bits());
+    // SAFETY: as for this function; the codes are as wide as the layout says.
+    unsafe {
+        match matrix.layout().bits() {
+            4 => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
+            _ => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+        }
+    }
+}
+
+/// [`streamed`] where codes are not common.
+///
+/// # Safety
+/// As [`streamed`].
+#[inline(always)]
+pub(crate) unsafe fn uncommon<L: Stream + Panel + DecodeAll>(
+    matrix: &MatrixRef<'_>,
+    shift: u32,
+    block: Block,
+    scratch: &mut Scratch,
+) -> Paths {
     // SAFETY: as for this function; the codes are what the layout says.
     unsafe {
-        match (codes, bits) {
-            (Kind::Affine(_), 2) => stream_of_codes::<Affine2, L, SHIFTED>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 3) => stream_of_codes::<Affine3, L, SHIFTED>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 4) => stream_of_codes::<Affine4, L, SHIFTED>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 5) => stream_of_codes::<Affine5, L, SHIFTED>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 6) => stream_of_codes::<Affine6, L, SHIFTED>(matrix, shift, block, scratch),
-            (Kind::Affine(_), _) => stream_of_codes::<Affine8, L, SHIFTED>(matrix, shift, block, scratch),
+        match (matrix.layout().format().codes(), matrix.layout().bits()) {
+            (Kind::Affine(_), 2) => stream_of_codes::<Affine2, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 3) => stream_of_codes::<Affine3, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 5) => stream_of_codes::<Affine5, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), 6) => stream_of_codes::<Affine6, L, false>(matrix, shift, block, scratch),
             (Kind::E2m1, _) if matrix.layout().group_size() == Nvfp4::GROUP => {
-                stream_of_codes::<Nvfp4, L, SHIFTED>(matrix, shift, block, scratch)
+                stream_of_codes::<Nvfp4, L, false>(matrix, shift, block, scratch)
             }
-            (Kind::E2m1, _) => stream_of_codes::<Mxfp4, L, SHIFTED>(matrix, shift, block, scratch),
-            (Kind::E4m3, _) => stream_of_codes::<Mxfp8, L, SHIFTED>(matrix, shift, block, scratch),
+            (Kind::E2m1, _) => stream_of_codes::<Mxfp4, L, false>(matrix, shift, block, scratch),
+            (Kind::E4m3, _) => stream_of_codes::<Mxfp8, L, false>(matrix, shift, block, scratch),
+            (Kind::Affine(_), bits) => unreachable!("{bits} bits are common, or no format has them"),
         }
     }
 }
@@ -201,6 +219,8 @@ impl Tile<'_> {
         // Bytes of a group and of a step.
         let (group_bytes, step_bytes) = (GROUP / LANES * C::LINE_BYTES, STEP / LANES * C::LINE_BYTES);
         let mut copies = [Shifted([0; STEP]); R];
+        // Known to the compiler for common codes, of which there are loops for either.
+        let copied = if C::COMMON { SHIFTED } else { self.shift != 0 };
         // SAFETY: detected by the caller's promise; valid since a step is whole groups, and a row whole steps.
         unsafe {
             let unshifted = L::shift(0);
@@ -215,12 +235,12 @@ impl Tile<'_> {
                     for line in (0..step_bytes).step_by(64) {
                         L::prefetch(words[r].wrapping_add(AHEAD + line));
                     }
-                    if SHIFTED {
+                    if copied {
                         subtract_all::<L>(words[r], step_bytes, self.shift, copies[r].0.as_mut_ptr());
                     }
                     words[r] = words[r].add(step_bytes);
                 }
-                if SHIFTED {
+                if copied {
                     // What the compiler knows to be there it would take out of registers, by shuffles; a load is free.
                     let copies = black_box(copies.as_ptr());
                     for r in 0..R {
