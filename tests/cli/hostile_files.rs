@@ -85,7 +85,7 @@ fn all_are_refused(inputs: Vec<Input>) {
 
 /// A record as the program writes it.
 fn record() -> Value {
-    json!({
+    let text = r#"{
         "schema": 1, "trial": 0, "model": "m", "revision": null, "model_digest": "00", "head_digest": "11", "backend": "cpu",
         "kernel": "scalar", "prompt": "p", "prompt_ids": [1], "edit": "shift:1", "shift": 1, "family": null, "value": null,
         "first_words": [0], "tokens": [5], "text": "t", "finish": "length", "verdict": "WOBBLING", "tags": [],
@@ -97,7 +97,8 @@ fn record() -> Value {
             "model": {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 64, "vocab_size": 96, "bits": 4,
                 "group_size": 32, "tied": false}},
         "ms": 1.0
-    })
+    }"#;
+    serde_json::from_str(text).expect("a record")
 }
 
 /// An input of each command that reads stored runs, in turn.
