@@ -214,7 +214,7 @@ fn kinds() -> Vec<(&'static str, Fixture)> {
             Fixture { vocab_size: 101, tie_word_embeddings: Some(true), ..plain() },
         ),
     ];
-    kinds.extend(NATIVE.map(|family| (family.model_type, Fixture { family, head_dim: Some(32), ..plain() })));
+    kinds.extend(NATIVE.map(|family| (family.name, Fixture { family, head_dim: Some(32), ..plain() })));
     kinds
 }
 

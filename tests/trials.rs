@@ -104,20 +104,26 @@ fn waves(
     let edits: Vec<Edit> = edits.iter().map(|text| edit_of(&checkpoint, text)).collect();
     let setting = oracle::Setting { eos: &[2, 5], max_tokens, shared };
     oracle::waves(&checkpoint, Kernel::best(), prompts, &edits, &setting, reached)
-        .unwrap_or_else(|violation| panic!("{}, seed {seed}: {violation}", family.model_type));
+        .unwrap_or_else(|violation| panic!("{}, seed {seed}: {violation}", family.name));
 }
 
 fn law_6(shared: bool) {
-    let mut reached = Reached::default();
-    for family in NATIVE {
-        for seed in 0..6 {
-            waves((family, seed), &prompts(), &EDITS, 12, shared, &mut reached);
+    let (mut reached, mut trials) = (Reached::default(), 0);
+    for family in NATIVE.into_iter().filter(|family| family.config.tied.may_be(shared) == shared) {
+        // Of Llama much, of each other family what is particular to it.
+        let (seeds, prompts, edits) = match family.name {
+            "llama" => (6, prompts(), &EDITS[..]),
+            _ => (1, prompts()[..3].to_vec(), &EDITS[..6]),
+        };
+        for seed in 0..seeds {
+            waves((family, seed), &prompts, edits, 12, shared, &mut reached);
         }
+        trials += seeds * (prompts.len() * edits.len()) as u64;
     }
     println!("{reached}");
     let ends = ["stop", "length", "nonfinite"];
     reached.require(&ends).expect("each end");
-    assert_eq!(ends.map(|end| reached.count(end)).iter().sum::<u64>(), (NATIVE.len() * 6 * 5 * EDITS.len()) as u64);
+    assert_eq!(ends.map(|end| reached.count(end)).iter().sum::<u64>(), trials);
 }
 
 #[test]
@@ -337,7 +343,7 @@ impl Body for Watched<'_> {
         let mut kept = self.kept.borrow_mut();
         for (step, &slot) in steps.iter().zip(&extension.slots) {
             let parent = match step.parent {
-                Parent::Start => None,
+                Parent::Start | Parent::Prompt(_) => None,
                 Parent::Slot(slot) => Some(slot),
                 Parent::Step(index) => Some(extension.slots[index]),
             };

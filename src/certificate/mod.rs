@@ -97,6 +97,11 @@
 //! | `certificates.rs` | all that one run of `certify` found |
 //! | `collapse.rs` | a search, and no certificate: few flips that ruin a whole suite |
 //!
+//! # What comes after the head
+//!
+//! An increasing function of the logits (a scale, a softcap) keeps their order, so every claim holds with it as without it. A bias of
+//! the head does not: such a head has no certificate ([`CertificateError::HeadBias`]).
+//!
 //! A head whose edits reach the embedding, too, has no certificate ([`CertificateError::Tied`]): its hidden states are
 //! not fixed.
 
@@ -150,6 +155,11 @@ pub enum CertificateError {
     /// Nothing bounds the rounding of another backend's kernels.
     #[error("certificates rest on the rounding bound of the CPU's kernels; use --backend cpu, not {0}")]
     Backend(&'static str),
+    /// The proofs are about products of rows, and this head adds a number to each.
+    #[error(
+        "there is no certificate of a head with a bias (as Phi-1 and Phi-2 have): what is proved is about the products of its rows alone"
+    )]
+    HeadBias,
     /// There is no winner to certify, and no arithmetic of what is not a number.
     #[error("the clean answer is not finite{}, so there is no token whose lead could be certified", .step.map_or(String::new(), |step| format!(" at step {step}")))]
     NotFinite {
@@ -171,6 +181,9 @@ fn rounding(subject: &Subject) -> Result<Rounding, CertificateError> {
         return Err(CertificateError::Format(format));
     }
     let backend = subject.backend();
+    if backend.after_head().bias.is_some() {
+        return Err(CertificateError::HeadBias);
+    }
     backend.rounding().ok_or(CertificateError::Backend(backend.name()))
 }
 

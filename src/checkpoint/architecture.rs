@@ -7,26 +7,17 @@
 //! What a model lacks is absent from the value and skipped where the value is interpreted. It is never multiplied by 1 or
 //! increased by 0 instead, since both can change bits.
 //!
-//! Every field is interpreted by both decoders, and a field comes into being with the first family that needs it. A `match` or
-//! a pattern without `..` in `assemble` and the decoders then names each place that has something to learn. This is where what
-//! other families have belongs:
+//! Every field is interpreted by the decoder on the CPU; the one on MLX refuses by name what it cannot run. A field comes into being
+//! with the first family that needs it. A `match` or a pattern without `..` in `assemble` and the decoders then names each place
+//! that has something to learn. This is where what other families have belongs:
 //!
 //! | a family has | it becomes |
 //! | --- | --- |
-//! | a scale or a softcap of the embedding, the logits or a branch | an `Option` in [`Architecture`] or [`Layer`] |
-//! | a sliding window, chunks, sinks, a softcap, an output gate | an `Option` in [`Attention`]; a window is a suffix of a position's path |
-//! | another scale of attention than `head_dim^-1/2` | an `Option` in [`Attention`] |
-//! | norms of queries and keys | an `Option` of a [`Norm`] in [`Attention`], with what it spans: a head, or all of them |
-//! | layers without rotary embedding | [`Attention::rope`] becomes an `Option` |
-//! | rotary embedding of a part of a head, in neighbouring pairs, with an amplitude | fields of [`Rope`] |
-//! | another rule for the frequencies | a variant of [`RopeScaling`] |
-//! | layer norms, weights stored as `weight - 1` | a variant of [`Norm`]; what is added to weights is added once, at load |
-//! | norms of a branch's output, blocks that are parallel | [`Layer`]'s norms become `Option`s, joined by those of the outputs |
-//! | another activation, an MLP without a gate | a variant of [`Activation`]; an `Option` in the tree of weights |
+//! | an output gate of attention, chunks | an `Option` in [`Attention`]; a chunk is a suffix of a position's path, as a window is |
+//! | another rule for the rotary frequencies | a variant of [`RopeScaling`] |
+//! | another activation | a variant of [`Activation`] |
 //! | experts | [`Layer::mlp`] becomes an enum of [`Mlp`] and experts, each of which is an [`Mlp`] |
 //! | short convolutions, gated DeltaNet | [`Layer::attention`] becomes an enum of [`Attention`] and these, which keep a state of their own |
-
-use std::iter;
 
 /// A model, from tokens to hidden states and logits.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,28 +27,98 @@ pub struct Architecture {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: Option<f32>,
+    /// How many positions have a learned vector, which is added to the embedding.
+    pub learned_positions: Option<usize>,
+    /// What each token gives to each layer, besides its embedding.
+    pub token_inputs: Option<TokenInputs>,
     /// The transformer blocks.
     pub layers: Layers,
     /// Norm of the last block's output.
     pub norm: Norm,
     /// Whether the embedding is also the head.
     pub tied: bool,
+    /// Whether the head has a bias, one number for each row.
+    pub head_bias: bool,
+    /// What the head's products go through to become logits.
+    pub curve: Curve,
+}
+
+/// What each token gives to each layer: `(norm(projection(x)) + row of an embedding of its own) / sqrt 2`, `x` being the token's embedding,
+/// the projection multiplied by `hidden_size^-1/2` and the row by `size^1/2`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenInputs {
+    /// Rows of that embedding.
+    pub vocab_size: usize,
+    /// Columns that each layer has of a row and of the projection.
+    pub size: usize,
+    /// Norm of the projection, of each layer by itself.
+    pub norm: Norm,
+}
+
+/// What stands between the head's products and the logits: `logit[r] = curve(product[r] + bias[r])`.
+///
+/// It knows no family: a backend that found it by asking its model makes it as well as a configuration does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AfterHead {
+    /// `[vocab_size]`.
+    pub bias: Option<Vec<f32>>,
+    /// What comes last.
+    pub curve: Curve,
+}
+
+/// An increasing function of one number: `cap * tanh(scale * x / cap)`, where what is absent is left out.
+///
+/// Since it increases, it keeps the order of logits: which token is chosen, and the least flips that choose another, are decided
+/// before it, exactly. What is measured of logits (margins, surprises, divergences) is of those after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Curve {
+    /// Positive and finite.
+    pub scale: Option<f32>,
+    /// Positive and finite.
+    pub softcap: Option<f32>,
+}
+
+impl Curve {
+    /// The function that gives every number back.
+    pub const NONE: Self = Self { scale: None, softcap: None };
+
+    /// Whether it changes nothing.
+    pub const fn is_none(self) -> bool {
+        self.scale.is_none() && self.softcap.is_none()
+    }
 }
 
 /// The layers of a model in their order, at least one.
 ///
 /// Their number is a configuration's claim until their tensors are found, and memory must not grow with a claim: layers that are
-/// alike are stored once. Layers that alternate will have to be listed, and their number bounded by who lists them.
+/// alike are stored once, and a pattern that repeats is stored once as well. A pattern is as long as a list in the configuration, or
+/// has a small bound of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layers {
-    layer: Layer,
+    kinds: Vec<Layer>,
+    /// Which of them each layer of a period is.
+    pattern: Vec<u32>,
     count: usize,
 }
 
 impl Layers {
-    /// `count` times `layer`.
-    pub(super) const fn alike(layer: Layer, count: usize) -> Self {
-        Self { layer, count }
+    /// `count` layers, of which the `i`th is the `i % period.len()`th of `period`, which is not empty.
+    pub(super) fn repeating(period: impl IntoIterator<Item = Layer>, count: usize) -> Self {
+        let (mut kinds, mut pattern): (Vec<Layer>, Vec<u32>) = (Vec::new(), Vec::new());
+        for layer in period {
+            let known = kinds.iter().position(|kind| *kind == layer);
+            pattern.push(known.unwrap_or(kinds.len()) as u32);
+            if known.is_none() {
+                kinds.push(layer);
+            }
+        }
+        debug_assert!(!pattern.is_empty(), "a period has a layer");
+        if kinds.len() == 1 {
+            pattern.truncate(1);
+        }
+        Self { kinds, pattern, count }
     }
 
     /// How many there are.
@@ -68,26 +129,65 @@ impl Layers {
 
     /// Each in its order.
     pub fn iter(&self) -> impl Iterator<Item = &Layer> {
-        iter::repeat_n(&self.layer, self.count)
+        self.pattern.iter().cycle().take(self.count).map(|&kind| &self.kinds[kind as usize])
+    }
+
+    /// Those that differ, in the order in which they first occur.
+    pub fn kinds(&self) -> &[Layer] {
+        &self.kinds
     }
 }
 
-/// A transformer block: `h = x + attention(attention_norm(x))`, then `h + mlp(mlp_norm(h))`.
+/// A transformer block. A branch is `scale * output_norm(f(norm(x)))`, where what is absent is left out; `f` is attention or MLP.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Layer {
+    /// Which input each branch has.
+    pub wiring: Wiring,
     /// Norm of the attention's input.
-    pub attention_norm: Norm,
+    pub attention_norm: Option<Norm>,
     /// The first branch.
     pub attention: Attention,
+    /// Norm of the attention's output.
+    pub attention_output_norm: Option<Norm>,
     /// Norm of the MLP's input.
-    pub mlp_norm: Norm,
+    pub mlp_norm: Option<Norm>,
     /// The second branch.
     pub mlp: Mlp,
+    /// Norm of the MLP's output.
+    pub mlp_output_norm: Option<Norm>,
+    /// What the output of either branch is multiplied by before it is added.
+    pub residual_scale: Option<f32>,
+    /// A third branch, after the others: `norm(projection(activation(gate(x)) * what the token gives to the layer))`.
+    pub token_input: Option<TokenInput>,
+    /// Whether the block's output is multiplied by a number that is one of its weights.
+    pub output_scale: bool,
+}
+
+/// How a block takes in what the token gives to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenInput {
+    /// Columns of it.
+    pub size: usize,
+    /// What the gate goes through.
+    pub activation: Activation,
+    /// Norm of the branch's output.
+    pub output_norm: Norm,
+}
+
+/// How the branches of a block are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// `h = x + attention(x)`, then `h + mlp(h)`.
+    Serial,
+    /// `x + attention(x) + mlp(x)`.
+    Parallel,
+    /// The same, where the attention's norm is that of the MLP's input, too.
+    ParallelOneNorm,
 }
 
 /// Causal attention of query heads over the keys and values that they share: query head `j` reads key head
-/// `j / (heads / kv_heads)`. Scores are multiplied by `head_dim^-1/2`.
+/// `j / (heads / kv_heads)`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Attention {
@@ -95,11 +195,29 @@ pub struct Attention {
     pub heads: usize,
     /// Key and value heads, a divisor of the query heads.
     pub kv_heads: usize,
-    /// Columns of one head, even.
+    /// Columns of one head.
     pub head_dim: usize,
+    /// What products of query and key are multiplied by.
+    pub scale: f32,
+    /// What bounds them then: `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Whether each head has a score more, which has no value: it takes weight from the others.
+    pub sinks: bool,
+    /// How many positions are seen, the own one included; all of them where absent.
+    pub window: Option<usize>,
     /// How positions turn queries and keys.
-    pub rope: Rope,
-    /// Whether the projections to queries, keys and values have a bias.
+    pub rope: Option<Rope>,
+    /// What grows queries with their positions.
+    pub query_growth: Option<QueryGrowth>,
+    /// Norm of queries and keys.
+    pub qk_norm: Option<QkNorm>,
+    /// Where keys and values come from.
+    pub key_values: KeyValues,
+    /// Norm of each value head by itself, without weights.
+    pub value_norm: Option<Norm>,
+    /// How the projections to queries, keys and values are stored.
+    pub projections: Projections,
+    /// Whether they have a bias.
     pub qkv_bias: bool,
     /// Whether the projection of the heads' outputs has one.
     pub o_bias: bool,
@@ -115,18 +233,92 @@ impl Attention {
     pub const fn key_value_size(&self) -> usize {
         self.kv_heads * self.head_dim
     }
+
+    /// Columns of keys, or of values, that a position keeps for this layer.
+    pub const fn kept_size(&self) -> usize {
+        match self.key_values {
+            KeyValues::Own | KeyValues::FromKeys => self.key_value_size(),
+            KeyValues::OfLayer(_) => 0,
+        }
+    }
 }
 
-/// `down_proj(activation(gate_proj(x)) * up_proj(x))`.
+/// Where a layer's keys and values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyValues {
+    /// From projections of its input.
+    Own,
+    /// Both from the projection to keys, which is stored once.
+    FromKeys,
+    /// From an earlier layer, which has them already: there are no projections.
+    OfLayer(usize),
+}
+
+/// How the projections to queries, keys and values are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projections {
+    /// Each as a matrix of its own.
+    Apart,
+    /// In one matrix: all rows for queries, then all for keys, then all for values.
+    Joined,
+    /// In one matrix, by key head: the rows of the query heads that read it, those of the key head, those of the value head.
+    ByKeyHead,
+}
+
+/// Norm of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// Which one.
+    pub norm: Norm,
+    /// What is normalized together, with which weights.
+    pub span: Span,
+    /// Whether it comes after the rotary embedding.
+    pub after_rope: bool,
+}
+
+/// What a norm of queries or keys spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Each head by itself, all with the same weights, `[head_dim]`.
+    Head,
+    /// Each head by itself, with its own weights, `[heads, head_dim]`.
+    EachHead,
+    /// All heads together, `[heads * head_dim]`.
+    All,
+}
+
+/// Queries multiplied by `1 + beta * ln(1 + floor(position / original))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueryGrowth {
+    /// How much.
+    pub beta: f64,
+    /// Positions before anything grows.
+    pub original: f64,
+}
+
+/// `down_proj(activation(gate_proj(x)) * up_proj(x))`, or `down_proj(activation(up_proj(x)))` without a gate.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Mlp {
     /// Width inside: rows of `gate_proj` and `up_proj`, columns of `down_proj`.
     pub intermediate_size: usize,
-    /// What the gate goes through.
+    /// What the gate goes through, or what is inside where there is none.
     pub activation: Activation,
-    /// Whether the three projections have a bias.
+    /// Whether there is a gate, and how it is stored.
+    pub gate: Gate,
+    /// Whether the projections have a bias.
     pub bias: bool,
+}
+
+/// How an MLP's gate is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// There is none.
+    None,
+    /// As a matrix of its own.
+    Apart,
+    /// In one matrix with `up_proj`, whose rows come after its own.
+    Joined,
 }
 
 /// A function of one number.
@@ -134,31 +326,76 @@ pub struct Mlp {
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
+    /// `x * (1 + erf(x / sqrt 2)) / 2`.
+    Gelu,
+    /// Its approximation, `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`.
+    GeluTanh,
+    /// `max(x, 0)^2`.
+    ReluSquared,
+    /// `a x^2 + b x` where `x > 0`, else `(exp(min(x, e)) - 1 - x) * n + b x`; its four numbers are weights of the layer.
+    Xielu,
 }
 
-/// What brings vectors of the residual stream to one size.
+/// What brings vectors to one size. A norm without weights multiplies by none.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Norm {
-    /// `x / sqrt(mean(x^2) + eps) * weight`.
-    Rms {
-        /// Positive.
-        eps: f32,
-    },
+#[non_exhaustive]
+pub struct Norm {
+    /// Which one.
+    pub kind: NormKind,
+    /// Positive.
+    pub eps: f32,
+    /// Whether weights are stored, and how.
+    pub weight: NormWeight,
+    /// Whether a bias is added.
+    pub bias: bool,
 }
 
-/// Rotary embedding of whole heads: columns `i` and `i + head_dim / 2` are turned as a pair, by an angle of
-/// `position * theta^(-2i / head_dim)` before scaling.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a norm divides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + eps)`.
+    Rms,
+    /// `(x - mean(x)) / sqrt(variance(x) + eps)`.
+    Layer,
+}
+
+/// What a norm multiplies by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormWeight {
+    /// The weights as they are stored.
+    AsStored,
+    /// 1 plus what is stored; it is added once, as the checkpoint is opened.
+    OnePlus,
+    /// Nothing: no weights are stored.
+    None,
+}
+
+/// Rotary embedding of the first columns of each head: pairs of columns are turned by an angle of
+/// `position * theta^(-2i / columns)` before scaling, `i` being the pair's number.
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Rope {
     /// Base of the frequencies; positive and finite, also as `f32`.
     pub theta: f64,
+    /// Columns of a head that are turned, even; those after them are left as they are.
+    pub columns: usize,
+    /// Which columns are a pair.
+    pub pairing: Pairing,
     /// How the frequencies are scaled.
     pub scaling: RopeScaling,
 }
 
+/// Which columns of a head are turned together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// `i` and `i + columns / 2`.
+    Halves,
+    /// `2i` and `2i + 1`.
+    Neighbours,
+}
+
 /// How rotary frequencies are scaled. Numbers are finite and positive.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Frequencies are not scaled.
     Default,
@@ -178,5 +415,40 @@ pub enum RopeScaling {
         high_freq_factor: f64,
         /// Context length of the model before it was extended.
         original_max_position_embeddings: f64,
+    },
+    /// YaRN: as Llama 3.1's with another transition, and what is turned is multiplied by an amplitude.
+    Yarn {
+        /// Divisor of the frequencies of pairs after the transition.
+        factor: f64,
+        /// Context length of the model before it was extended.
+        original_max_position_embeddings: f64,
+        /// Turns within that length of the first pair of the transition.
+        beta_fast: f64,
+        /// Turns within that length of its last pair.
+        beta_slow: f64,
+        /// What is turned is multiplied by this.
+        amplitude: f64,
+    },
+    /// Dynamic NTK: the base grows with the positions that a text had when a position was computed, beyond those that the model was
+    /// made for. So the positions of a prompt have the base of its length, and each that is generated has one of its own.
+    Dynamic {
+        /// How fast it grows.
+        factor: f64,
+        /// Positions that the model was made for.
+        longest: usize,
+    },
+    /// Frequencies are divided by `factor`, and only the first pairs are turned.
+    Proportional {
+        /// Divisor of the frequencies.
+        factor: f64,
+        /// Pairs that are turned.
+        pairs: usize,
+    },
+    /// The frequency of each pair is divided by a factor of its own, and what is turned is multiplied by an amplitude.
+    Long {
+        /// One for each pair.
+        factors: Vec<f64>,
+        /// What is turned is multiplied by this.
+        amplitude: f64,
     },
 }

@@ -4,13 +4,18 @@
 use std::{collections::BTreeMap, fmt};
 
 use super::{
-    architecture::{Attention, Layer, Mlp},
+    architecture::{
+        Activation, Attention, KeyValues, Layer, Mlp, Norm, NormWeight, QkNorm, Span, TokenInput, TokenInputs,
+    },
     bytes::Bytes,
     config::{Config, Override, Quantization},
-    family::TensorNames,
+    family::{Dropped, GateName, QkvNames, TensorNames},
     json::shortened,
     tensors::{Dtype, StoredTensor},
-    weights::{AttentionWeights, Dense, LayerWeights, Linear, MlpWeights, ModelWeights, Quantized, Vector, Weights},
+    weights::{
+        AttentionWeights, Dense, Inner, LayerWeights, Linear, MlpWeights, ModelWeights, NormWeights, Qkv, Quantized,
+        TokenInputWeights, TokenInputsWeights, Vector, Weights,
+    },
 };
 use crate::quant::{FloatType, Format, Layout, MatrixError};
 
@@ -140,11 +145,17 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
     parts.drop_what_mlx_lm_drops();
 
     let embed_tokens = parts.matrix(names.embed_tokens, vocab, hidden)?;
+    let positions = architecture.learned_positions;
+    let embed_positions = positions.map(|count| parts.matrix(names.embed_positions, count, hidden)).transpose()?;
+    let count = architecture.layers.len();
+    let token_inputs = architecture.token_inputs.map(|inputs| parts.token_inputs(inputs, count)).transpose()?;
     let mut layers = Vec::new();
     for (index, layer) in architecture.layers.iter().enumerate() {
         layers.push(parts.layer(index, layer)?);
     }
-    let norm = parts.norm(names.norm)?;
+    let norm = parts.norm(architecture.norm, names.norm, hidden)?;
+    let head_bias = format!("{}.bias", names.head(tied));
+    let head_bias = architecture.head_bias.then(|| parts.vector(&head_bias, vocab)).transpose()?;
     let not_quantized = || WeightsError::HeadNotQuantized { module: names.head(tied).to_owned() };
     let lm_head = if tied {
         if matches!(embed_tokens, Weights::Dense(_)) {
@@ -164,7 +175,7 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
     };
     let formats = std::mem::take(&mut parts.formats);
     parts.finish()?;
-    Ok(ModelWeights { embed_tokens, layers, norm, lm_head, formats })
+    Ok(ModelWeights { embed_tokens, embed_positions, token_inputs, layers, norm, lm_head, head_bias, formats })
 }
 
 /// The matrix `module` out of `tensors`, whatever else they hold.
@@ -201,19 +212,66 @@ impl Parts<'_> {
 
     /// Some tensors are computed, and a tied model's checkpoint may carry its head once more.
     fn drop_what_mlx_lm_drops(&mut self) {
-        self.tensors.retain(|name, _| !self.names.dropped.iter().any(|end| name.ends_with(end)));
-        if self.tied {
-            self.tensors.remove(&format!("{}.weight", self.names.lm_head));
+        let (names, tied) = (self.names, self.tied);
+        let of_head = |name: &str| name.strip_prefix(names.lm_head).is_some_and(|rest| rest.starts_with('.'));
+        let dropped = |name: &str| {
+            names.dropped.iter().any(|dropped| match *dropped {
+                Dropped::Ending(end) => name.ends_with(end),
+                Dropped::Beginning(beginning) => name.starts_with(beginning),
+                Dropped::TiedHead => tied && of_head(name),
+            })
+        };
+        self.tensors.retain(|name, _| !dropped(name));
+        if tied {
+            self.tensors.remove(&format!("{}.weight", names.lm_head));
         }
     }
 
     fn layer(&mut self, index: usize, layer: &Layer) -> Result<LayerWeights, WeightsError> {
         let names = self.names;
+        let attention = self.attention(index, &layer.attention)?;
+        let mlp = self.mlp(index, &layer.mlp)?;
+        let mut norm = |norm: Option<Norm>, name: Option<&str>| match norm.zip(name) {
+            Some((norm, name)) => self.norm(norm, &names.in_layer(index, name), self.hidden).map(Some),
+            None => Ok(None),
+        };
         Ok(LayerWeights {
-            attention: self.attention(index, &layer.attention)?,
-            mlp: self.mlp(index, &layer.mlp)?,
-            attention_norm: self.norm(&names.in_layer(index, names.attention_norm))?,
-            mlp_norm: self.norm(&names.in_layer(index, names.mlp_norm))?,
+            attention_norm: norm(layer.attention_norm, names.attention_norm)?,
+            attention,
+            attention_output_norm: norm(layer.attention_output_norm, names.attention_output_norm)?,
+            mlp_norm: norm(layer.mlp_norm, names.mlp_norm)?,
+            mlp,
+            mlp_output_norm: norm(layer.mlp_output_norm, names.mlp_output_norm)?,
+            token_input: layer.token_input.map(|input| self.token_input(index, input)).transpose()?,
+            output_scale: match layer.output_scale {
+                true => {
+                    let (float_type, data) = self.number(&names.in_layer(index, names.output_scale))?;
+                    Some(float_type.get(&data, 0))
+                }
+                false => None,
+            },
+        })
+    }
+
+    /// What tokens give to `count` layers.
+    fn token_inputs(&mut self, inputs: TokenInputs, count: usize) -> Result<TokenInputsWeights, WeightsError> {
+        let (names, hidden) = (self.names.token_inputs, self.hidden);
+        let columns = count * inputs.size;
+        Ok(TokenInputsWeights {
+            embedding: self.matrix(names.embedding, inputs.vocab_size, columns)?,
+            projection: self.linear(names.projection, columns, hidden, false)?,
+            norm: self.norm(inputs.norm, names.norm, inputs.size)?,
+        })
+    }
+
+    /// How a layer takes in what the token gives to it.
+    fn token_input(&mut self, index: usize, input: TokenInput) -> Result<TokenInputWeights, WeightsError> {
+        let (names, hidden) = (self.names, self.hidden);
+        let in_layer = |name| names.in_layer(index, name);
+        Ok(TokenInputWeights {
+            gate: self.linear(&in_layer(names.token_inputs.gate), input.size, hidden, false)?,
+            output: self.linear(&in_layer(names.token_inputs.output), hidden, input.size, false)?,
+            output_norm: self.norm(input.output_norm, &in_layer(names.token_inputs.output_norm), hidden)?,
         })
     }
 
@@ -221,26 +279,104 @@ impl Parts<'_> {
         let (names, hidden) = (self.names, self.hidden);
         let (query, key_value) = (attention.query_size(), attention.key_value_size());
         let mut linear = |name, rows, cols, bias| self.linear(&names.in_layer(index, name), rows, cols, bias);
-        Ok(AttentionWeights {
-            q_proj: linear(names.q_proj, query, hidden, attention.qkv_bias)?,
-            k_proj: linear(names.k_proj, key_value, hidden, attention.qkv_bias)?,
-            v_proj: linear(names.v_proj, key_value, hidden, attention.qkv_bias)?,
-            o_proj: linear(names.o_proj, hidden, query, attention.o_bias)?,
-        })
+        let bias = attention.qkv_bias;
+        let qkv = match names.qkv {
+            QkvNames::Apart { q, .. } if matches!(attention.key_values, KeyValues::OfLayer(_)) => {
+                Qkv::Query(linear(q, query, hidden, bias)?)
+            }
+            QkvNames::Apart { q, k, .. } if attention.key_values == KeyValues::FromKeys => {
+                Qkv::QueryAndKey([linear(q, query, hidden, bias)?, linear(k, key_value, hidden, bias)?])
+            }
+            QkvNames::Apart { q, k, v } => Qkv::Apart([
+                linear(q, query, hidden, bias)?,
+                linear(k, key_value, hidden, bias)?,
+                linear(v, key_value, hidden, bias)?,
+            ]),
+            QkvNames::Joined(name) | QkvNames::ByKeyHead(name) => {
+                Qkv::Joined(linear(name, query + 2 * key_value, hidden, bias)?)
+            }
+        };
+        let o_proj = linear(names.o_proj, hidden, query, attention.o_bias)?;
+        let mut norm = |name, heads| match attention.qk_norm {
+            Some(rule) => self.head_norm(rule, &names.in_layer(index, name), heads, attention.head_dim).map(Some),
+            None => Ok(None),
+        };
+        let q_norm = norm(names.qk_norm.q, attention.heads)?;
+        let k_norm = match attention.key_values {
+            KeyValues::OfLayer(_) => None,
+            KeyValues::Own | KeyValues::FromKeys => norm(names.qk_norm.k, attention.kv_heads)?,
+        };
+        let sinks = attention.sinks.then(|| self.vector(&names.in_layer(index, "self_attn.sinks"), attention.heads));
+        Ok(AttentionWeights { qkv, q_norm, k_norm, sinks: sinks.transpose()?, o_proj })
+    }
+
+    /// The norm of queries or keys.
+    fn head_norm(
+        &mut self,
+        rule: QkNorm,
+        name: &str,
+        heads: usize,
+        head_dim: usize,
+    ) -> Result<NormWeights, WeightsError> {
+        match (rule.span, self.names.qk_norm.heads) {
+            (Span::Head, _) => self.norm(rule.norm, name, head_dim),
+            (Span::All, _) => self.norm(rule.norm, name, heads * head_dim),
+            (Span::EachHead, None) => {
+                let (float_type, data) = self.floats(&format!("{name}.weight"), &[heads, head_dim], None)?;
+                let values = (0..heads * head_dim).map(|i| float_type.get(&data, i)).collect();
+                Ok(NormWeights { weight: Some(Vector { values, float_type }), bias: None })
+            }
+            (Span::EachHead, Some(between)) => {
+                let first = self.vector(&format!("{name}{between}0.weight"), head_dim)?;
+                let mut all = Vector { values: first.values, float_type: first.float_type };
+                for head in 1..heads {
+                    all.values.extend(self.vector(&format!("{name}{between}{head}.weight"), head_dim)?.values);
+                }
+                Ok(NormWeights { weight: Some(all), bias: None })
+            }
+        }
     }
 
     fn mlp(&mut self, index: usize, mlp: &Mlp) -> Result<MlpWeights, WeightsError> {
         let (names, hidden, inner) = (self.names, self.hidden, mlp.intermediate_size);
         let mut linear = |name, rows, cols| self.linear(&names.in_layer(index, name), rows, cols, mlp.bias);
-        Ok(MlpWeights {
-            gate_proj: linear(names.gate_proj, inner, hidden)?,
-            up_proj: linear(names.up_proj, inner, hidden)?,
-            down_proj: linear(names.down_proj, hidden, inner)?,
-        })
+        let weights = match names.gate {
+            GateName::None => Inner::Plain(linear(names.up_proj, inner, hidden)?),
+            GateName::Apart(gate) => {
+                Inner::Gated([linear(gate, inner, hidden)?, linear(names.up_proj, inner, hidden)?])
+            }
+            GateName::Joined => Inner::Joined(linear(names.up_proj, 2 * inner, hidden)?),
+        };
+        let down_proj = linear(names.down_proj, hidden, inner)?;
+        let activation = match mlp.activation {
+            Activation::Xielu => Some(self.xielu(&names.in_layer(index, names.activation))?),
+            Activation::Silu | Activation::Gelu | Activation::GeluTanh | Activation::ReluSquared => None,
+        };
+        Ok(MlpWeights { inner: weights, activation, down_proj })
     }
 
-    fn norm(&mut self, module: &str) -> Result<Vector, WeightsError> {
-        self.vector(&format!("{module}.weight"), self.hidden)
+    /// The numbers of an xIELU: of those that are stored two go through `ln(1 + exp(x))`.
+    fn xielu(&mut self, module: &str) -> Result<[f32; 4], WeightsError> {
+        let mut number = |name: &str| {
+            let (float_type, data) = self.number(&format!("{module}.{name}"))?;
+            Ok::<_, WeightsError>(f64::from(float_type.get(&data, 0)))
+        };
+        let (p, n, beta, eps) = (number("alpha_p")?, number("alpha_n")?, number("beta")?, number("eps")?);
+        let softplus = |x: f64| libm::log1p(libm::exp(-x.abs())) + x.max(0.0);
+        Ok([softplus(p) as f32, (beta + softplus(n)) as f32, beta as f32, eps as f32])
+    }
+
+    /// The weights of a norm of `len` columns.
+    fn norm(&mut self, norm: Norm, module: &str, len: usize) -> Result<NormWeights, WeightsError> {
+        let mut weight = match norm.weight {
+            NormWeight::None => None,
+            NormWeight::AsStored | NormWeight::OnePlus => Some(self.vector(&format!("{module}.weight"), len)?),
+        };
+        if let Some(weight) = weight.as_mut().filter(|_| norm.weight == NormWeight::OnePlus) {
+            weight.values.iter_mut().for_each(|weight| *weight += 1.0);
+        }
+        let bias = norm.bias.then(|| self.vector(&format!("{module}.bias"), len)).transpose()?;
+        Ok(NormWeights { weight, bias })
     }
 
     fn linear(&mut self, module: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear, WeightsError> {
@@ -343,6 +479,12 @@ impl Parts<'_> {
     fn vector(&mut self, name: &str, len: usize) -> Result<Vector, WeightsError> {
         let (float_type, data) = self.floats(name, &[len], None)?;
         Ok(Vector { values: (0..len).map(|i| float_type.get(&data, i)).collect(), float_type })
+    }
+
+    /// A tensor of one number, with a dimension or without.
+    fn number(&mut self, name: &str) -> Result<(FloatType, Bytes), WeightsError> {
+        let scalar = self.tensors.get(name).is_some_and(|tensor| tensor.shape.is_empty());
+        self.floats(name, if scalar { &[] } else { &[1] }, None)
     }
 
     fn floats(

@@ -33,9 +33,22 @@ pub enum ConfigError {
         /// The other.
         other: String,
     },
-    /// A family that headroom does not run.
-    #[error("model_type `{0}` is not supported; headroom runs {native}", native = family::native())]
+    /// A family whose body headroom does not compute.
+    #[error(
+        "model_type `{0}` is not one that headroom computes itself; it computes {native}; \
+         `--backend mlx-lm` runs every model that mlx-lm runs",
+        native = family::native()
+    )]
     ModelType(String),
+    /// A key asks for a computation that the reader of this family does not know.
+    #[error(
+        "`{key}` asks for something that headroom does not compute for this model_type, and that would be left out in silence; \
+         use `--backend mlx-lm`, or remove the key if the model was made without it"
+    )]
+    Asks {
+        /// Path of the key.
+        key: String,
+    },
     /// Query heads must be shared out evenly among key and value heads.
     #[error("num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")]
     Heads {
@@ -53,33 +66,39 @@ pub enum ConfigError {
         heads: usize,
     },
     /// Rotary embedding turns pairs of columns.
-    #[error("head_dim {0} is odd, but rotary embedding turns pairs")]
-    OddHeadDim(usize),
+    #[error("rotary embedding would turn {0} columns of a head, but it turns pairs; correct head_dim")]
+    OddRotation(usize),
     /// A rotary scaling that headroom does not compute.
-    #[error("rope type `{0}` is not supported; headroom computes `default`, `linear` and `llama3`")]
+    #[error("rope type `{0}` is not supported for this model_type")]
     RopeType(String),
-    /// Interleaved rotary embedding.
-    #[error("rope_traditional true is not supported; headroom computes the half-split rotary embedding only")]
-    RopeTraditional,
-    /// An attention that is not full.
-    #[error("layer_types[{layer}] is `{found}`, but headroom computes `full_attention` only")]
+    /// An attention that is neither full nor slides.
+    #[error("layer_types[{layer}] is `{found}`, but this model_type has `full_attention` and `sliding_attention` only")]
     LayerType {
         /// Layer, from 0.
         layer: usize,
         /// Its type.
         found: String,
     },
-    /// `layer_types` must have an entry a layer.
-    #[error("layer_types has {found} entries for num_hidden_layers {layers}")]
-    LayerTypes {
+    /// A list of what layers are must have an entry for each.
+    #[error("{key} has {found} entries for {layers} layers")]
+    LayerList {
+        /// The key.
+        key: &'static str,
         /// Entries found.
         found: usize,
         /// Layers of the model.
         layers: usize,
     },
-    /// Another activation than SiLU.
-    #[error("hidden_act `{0}` is not supported; headroom computes `silu` only")]
-    HiddenAct(String),
+    /// Another activation than the family's.
+    #[error("`{key}` is `{found}`, but models of this model_type compute {wanted}")]
+    Activation {
+        /// Path of the key.
+        key: String,
+        /// What it names.
+        found: String,
+        /// The names that it may have.
+        wanted: String,
+    },
     /// No `quantization` at all.
     #[error(
         "there is no `quantization`, so the head is not quantized and has no packed words to disturb; \

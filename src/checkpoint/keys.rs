@@ -1,5 +1,7 @@
 //! Values of `config.json` by their keys, each checked for its type as it is asked for.
 
+use std::{cell::RefCell, collections::BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::{config_error::ConfigError, json::shortened};
@@ -12,11 +14,13 @@ pub(super) const LARGEST: u64 = 1 << 24;
 pub(super) struct Keys<'a> {
     pub(super) map: &'a Map<String, Value>,
     prefix: String,
+    /// What was asked for.
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Keys<'a> {
     pub(super) fn new(map: &'a Map<String, Value>, prefix: &str) -> Self {
-        Self { map, prefix: prefix.to_owned() }
+        Self { map, prefix: prefix.to_owned(), read: RefCell::default() }
     }
 
     /// Full path of `key`, shortened: it may come from the file.
@@ -40,7 +44,13 @@ impl<'a> Keys<'a> {
 
     /// The value of `key`, `null` included.
     pub(super) fn get_or_null(&self, key: &str) -> Option<&'a Value> {
+        self.read.borrow_mut().insert(key.to_owned());
         self.map.get(key)
+    }
+
+    /// Whether the value of `key` was asked for.
+    pub(super) fn was_read(&self, key: &str) -> bool {
+        self.read.borrow().contains(key)
     }
 
     pub(super) fn object(&self, key: &str) -> Result<Option<Keys<'a>>, ConfigError> {
@@ -74,8 +84,24 @@ impl<'a> Keys<'a> {
         self.get(key).map(size).transpose()
     }
 
+    /// As [`Keys::size`], where 0 is possible, too.
+    pub(super) fn size_or_none(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        match self.get(key) {
+            Some(value) if value.as_u64() == Some(0) => Ok(Some(0)),
+            _ => self.size(key),
+        }
+    }
+
     pub(super) fn required_size(&self, key: &str) -> Result<usize, ConfigError> {
         self.size(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    pub(super) fn list(&self, key: &str) -> Result<Option<&'a [Value]>, ConfigError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(values)) => Ok(Some(values)),
+            Some(_) => Err(self.invalid(key, "a list")),
+        }
     }
 
     /// A number that stays finite and positive as `f32`, in which the model computes.

@@ -7,7 +7,7 @@
 //! more memory than a small multiple of the files it read.
 //!
 //! Flow: [`bytes`] own data, `folder` finds and maps files, `json` reads the small ones strictly, `keys` gives their values,
-//! [`config`] makes an [`architecture`] of them by the rules of a [`family`], and `quantization` the format of each module;
+//! [`config`] has `reader` make an [`architecture`] of them by the rules of a [`family`], and `quantization` the format of each module;
 //! `header` and [`tensors`] find every tensor, `assemble` takes those that the architecture needs, by the family's names, and
 //! refuses the rest, which gives [`weights`]; [`digest`] names the result.
 //!
@@ -31,6 +31,7 @@ mod json;
 mod keys;
 mod mistaken;
 mod quantization;
+mod reader;
 pub mod tensors;
 pub mod weights;
 
@@ -42,7 +43,7 @@ use std::{
 };
 
 pub use self::{
-    architecture::Architecture,
+    architecture::{AfterHead, Architecture},
     assemble::WeightsError,
     bytes::{Bytes, FileRange},
     config::Config,
@@ -55,7 +56,10 @@ pub use self::{
     json::JsonError,
     mistaken::Mistaken,
     tensors::TensorError,
-    weights::{AttentionWeights, Dense, LayerWeights, Linear, MlpWeights, ModelWeights, Quantized, Vector, Weights},
+    weights::{
+        AttentionWeights, Dense, Inner, LayerWeights, Linear, MlpWeights, ModelWeights, NormWeights, Qkv, Quantized,
+        TokenInputWeights, TokenInputsWeights, Vector, Weights,
+    },
 };
 use self::{
     folder::{Place, StoredFile},
@@ -296,6 +300,7 @@ impl Checkpoint {
             config.apply_generation_config(&file.bytes).map_err(broken(GENERATION_CONFIG))?;
         }
         let (stored, index) = stored_tensors(place, &source, &mut files)?;
+        config.settle_head(|tensor| stored.contains_key(tensor));
         let tensors = stored.iter().map(|(name, tensor)| tensor.info(name)).collect();
         let weights = match (assemble::assemble(&config, stored), &index) {
             // A matrix without its scales is taken for one that is not quantized, so a missing file has many faces.
@@ -406,6 +411,14 @@ impl Checkpoint {
     /// Names of the files that [`file`](Self::file) gives.
     pub fn file_names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
+    }
+
+    /// What turns the head's products into logits, where the body is computed here: what the configuration says, and the head's
+    /// bias. A checkpoint that was opened for its head alone says nothing of it.
+    pub fn after_head(&self) -> AfterHead {
+        let Some((config, weights)) = &self.body else { return AfterHead::default() };
+        let bias = weights.head_bias.as_ref().map(|bias| bias.values.clone());
+        AfterHead { bias, curve: config.architecture.curve }
     }
 
     /// BLAKE3 over the files that the model consists of: those that [`file`](Self::file) gives. In

@@ -33,42 +33,108 @@ pub struct Linear {
     pub bias: Option<Vector>,
 }
 
+/// Weights of a norm, of a length that what it normalizes has.
+#[derive(Clone, Debug)]
+pub struct NormWeights {
+    /// What is multiplied; 1 is added already where the architecture says so.
+    pub weight: Option<Vector>,
+    /// What is added; only where the architecture has one.
+    pub bias: Option<Vector>,
+}
+
 /// One transformer block. With `D` for the model's hidden size, `Q` for all query columns, `K` for all key columns and `F` for the
-/// MLP's intermediate size:
+/// MLP's intermediate size. A norm is there where the architecture has it.
 #[derive(Clone, Debug)]
 pub struct LayerWeights {
     /// `[D]`.
-    pub attention_norm: Vector,
+    pub attention_norm: Option<NormWeights>,
     /// The first branch.
     pub attention: AttentionWeights,
     /// `[D]`.
-    pub mlp_norm: Vector,
+    pub attention_output_norm: Option<NormWeights>,
+    /// `[D]`.
+    pub mlp_norm: Option<NormWeights>,
     /// The second branch.
     pub mlp: MlpWeights,
+    /// `[D]`.
+    pub mlp_output_norm: Option<NormWeights>,
+    /// Only where the architecture has it.
+    pub token_input: Option<TokenInputWeights>,
+    /// What the block's output is multiplied by; only where the architecture says so.
+    pub output_scale: Option<f32>,
+}
+
+/// How a [`LayerWeights`] takes in what the token gives to it, of `P` columns.
+#[derive(Clone, Debug)]
+pub struct TokenInputWeights {
+    /// `[P, D]`.
+    pub gate: Linear,
+    /// `[D, P]`.
+    pub output: Linear,
+    /// `[D]`.
+    pub output_norm: NormWeights,
+}
+
+/// What tokens give to layers: `P` columns to each of `L`.
+#[derive(Clone, Debug)]
+pub struct TokenInputsWeights {
+    /// `[rows, L P]`.
+    pub embedding: Weights,
+    /// `[L P, D]`.
+    pub projection: Linear,
+    /// `[P]`.
+    pub norm: NormWeights,
 }
 
 /// Attention of a [`LayerWeights`].
 #[derive(Clone, Debug)]
 pub struct AttentionWeights {
-    /// `[Q, D]`.
-    pub q_proj: Linear,
-    /// `[K, D]`.
-    pub k_proj: Linear,
-    /// `[K, D]`.
-    pub v_proj: Linear,
+    /// Projections to queries, keys and values.
+    pub qkv: Qkv,
+    /// Norm of queries, as long as what it spans.
+    pub q_norm: Option<NormWeights>,
+    /// Norm of keys.
+    pub k_norm: Option<NormWeights>,
+    /// `[heads]`; only where the architecture has them.
+    pub sinks: Option<Vector>,
     /// `[D, Q]`.
     pub o_proj: Linear,
+}
+
+/// Projections to queries, keys and values.
+#[derive(Clone, Debug)]
+pub enum Qkv {
+    /// Each by itself: `[Q, D]`, `[K, D]`, `[K, D]`.
+    Apart([Linear; 3]),
+    /// Queries and keys, which serve as values, too.
+    QueryAndKey([Linear; 2]),
+    /// Queries alone: keys and values are another layer's.
+    Query(Linear),
+    /// All of them: `[Q + 2 K, D]`, in the order that the architecture says.
+    Joined(Linear),
 }
 
 /// MLP of a [`LayerWeights`].
 #[derive(Clone, Debug)]
 pub struct MlpWeights {
-    /// `[F, D]`.
-    pub gate_proj: Linear,
-    /// `[F, D]`.
-    pub up_proj: Linear,
+    /// What comes before the activation.
+    pub inner: Inner,
+    /// The four numbers of an activation that has some: of [`Activation::Xielu`](super::architecture::Activation::Xielu) `a`, `n`,
+    /// `b` and `e`.
+    pub activation: Option<[f32; 4]>,
     /// `[D, F]`.
     pub down_proj: Linear,
+}
+
+/// The projections into an MLP.
+#[derive(Clone, Debug)]
+pub enum Inner {
+    /// `[F, D]`: `up_proj` without a gate.
+    Plain(Linear),
+    /// `[F, D]` each: `gate_proj` and `up_proj`.
+    Gated([Linear; 2]),
+    /// `[2 F, D]`: the gate's rows, then the others.
+    Joined(Linear),
 }
 
 /// All weights of a model, by their roles in its [`Architecture`](super::Architecture), whatever the family names them. Norms and
@@ -77,12 +143,18 @@ pub struct MlpWeights {
 pub struct ModelWeights {
     /// `[vocab_size, hidden_size]`; quantized where the head is tied to it.
     pub embed_tokens: Weights,
+    /// `[positions, hidden_size]`; only where the architecture has learned positions.
+    pub embed_positions: Option<Weights>,
+    /// What tokens give to layers; only where the architecture has it.
+    pub token_inputs: Option<TokenInputsWeights>,
     /// One for each layer.
     pub layers: Vec<LayerWeights>,
     /// `[hidden_size]`.
-    pub norm: Vector,
+    pub norm: NormWeights,
     /// `[vocab_size, hidden_size]`; `None` where the embedding is also the head.
     pub lm_head: Option<Quantized>,
+    /// `[vocab_size]`; only where the architecture has one.
+    pub head_bias: Option<Vector>,
     /// How each matrix is stored, by the name of its module: the name of a format or of a type, such as `affine-4-g64`, `mxfp4` or
     /// `bfloat16`.
     pub formats: BTreeMap<String, String>,

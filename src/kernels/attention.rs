@@ -2,7 +2,7 @@
 
 use super::{
     products::lanes::{LANES, Lanes, padded, sum_lines},
-    specification::vector,
+    specification::vector::{self, Scores},
 };
 
 /// The products of `q` and four keys, each `cols` long, written one after the other.
@@ -53,7 +53,7 @@ unsafe fn scores_of_four<L: Lanes>(q: *const f32, keys: [*const f32; 4], cols: u
 #[inline(always)]
 pub(crate) unsafe fn attend<L: Lanes>(
     q: &[f32],
-    scale: f32,
+    rule: &Scores<'_>,
     keys: &[&[f32]],
     values: &[&[f32]],
     scores: &mut [f32],
@@ -62,14 +62,15 @@ pub(crate) unsafe fn attend<L: Lanes>(
     let cols = keys[0].len();
     let parts = q.chunks(L::HEADS * cols).zip(scores.chunks_mut(L::HEADS * keys.len()));
     let parts = parts.zip(out.chunks_mut(L::HEADS * cols));
-    for ((q, scores), out) in parts {
+    for (part, ((q, scores), out)) in parts.enumerate() {
+        let rule = &Scores { sinks: rule.sinks.map(|sinks| &sinks[part * L::HEADS..]), ..*rule };
         // SAFETY: as for this function: each part is of whole heads, at most four.
         unsafe {
             match q.len() / cols {
-                1 => heads::<L, 1>(q, scale, keys, values, scores, out),
-                2 => heads::<L, 2>(q, scale, keys, values, scores, out),
-                3 => heads::<L, 3>(q, scale, keys, values, scores, out),
-                _ => heads::<L, 4>(q, scale, keys, values, scores, out),
+                1 => heads::<L, 1>(q, rule, keys, values, scores, out),
+                2 => heads::<L, 2>(q, rule, keys, values, scores, out),
+                3 => heads::<L, 3>(q, rule, keys, values, scores, out),
+                _ => heads::<L, 4>(q, rule, keys, values, scores, out),
             }
         }
     }
@@ -82,7 +83,7 @@ pub(crate) unsafe fn attend<L: Lanes>(
 #[inline(always)]
 unsafe fn heads<L: Lanes, const H: usize>(
     q: &[f32],
-    scale: f32,
+    rule: &Scores<'_>,
     keys: &[&[f32]],
     values: &[&[f32]],
     scores: &mut [f32],
@@ -105,7 +106,7 @@ unsafe fn heads<L: Lanes, const H: usize>(
                 scores_of_four::<L>(q.as_ptr(), [key.as_ptr(); 4], cols, sums.as_mut_ptr());
                 *score = sums[0];
             }
-            total[h] = vector::weigh(scores, scale);
+            total[h] = vector::weigh(scores, rule.of_head(h));
         }
         let mut c = 0;
         while c + step <= cols {

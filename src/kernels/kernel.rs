@@ -14,7 +14,10 @@ use super::{
         line::{self, Line},
         stream,
     },
-    specification::{logits, scalar, vector},
+    specification::{
+        activation, logits, scalar,
+        vector::{self, Scores},
+    },
 };
 use crate::quant::{MatrixRef, WeightsRef};
 
@@ -145,9 +148,14 @@ impl Kernel {
         call!(self, vector::rms_norm(x, weight, eps, out));
     }
 
-    /// `gate[c] = silu(gate[c]) * up[c]`.
-    pub(crate) fn swiglu(self, gate: &mut [f32], up: &[f32]) {
-        call!(self, vector::swiglu(gate, up));
+    /// As [`Kernel::rms_norm`], without weights.
+    pub(crate) fn rms_norm_plain(self, x: &[f32], eps: f32, out: &mut [f32]) {
+        call!(self, vector::rms_norm_plain(x, eps, out));
+    }
+
+    /// `out[c] = (x[c] - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight[c]`; all of one length.
+    pub(crate) fn layer_norm(self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        call!(self, vector::layer_norm(x, weight, eps, out));
     }
 
     /// `x[c] += y[c]`.
@@ -155,25 +163,71 @@ impl Kernel {
         call!(self, vector::add(x, y));
     }
 
-    /// Rotary position embedding of every head in `x`: `cos` and `sin` have half a head's columns, and
-    /// column `c` of a head is paired with `c + half`.
-    pub(crate) fn rope(self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        call!(self, vector::rope(x, cos, sin));
+    /// `x[c] *= y[c]`.
+    pub(crate) fn multiply(self, x: &mut [f32], y: &[f32]) {
+        call!(self, vector::multiply(x, y));
+    }
+
+    /// `x[c] *= factor`.
+    pub(crate) fn scale(self, x: &mut [f32], factor: f32) {
+        call!(self, vector::scale(x, factor));
+    }
+
+    /// `x[c] *= sigmoid(x[c])`.
+    pub(crate) fn silu(self, x: &mut [f32]) {
+        call!(self, activation::silu(x));
+    }
+
+    /// `x[c] *= (1 + erf(x[c] / sqrt 2)) / 2`.
+    pub(crate) fn gelu(self, x: &mut [f32]) {
+        call!(self, activation::gelu(x));
+    }
+
+    /// GELU's approximation by `tanh`.
+    pub(crate) fn gelu_tanh(self, x: &mut [f32]) {
+        call!(self, activation::gelu_tanh(x));
+    }
+
+    /// `x[c] = max(x[c], 0)^2`.
+    pub(crate) fn relu_squared(self, x: &mut [f32]) {
+        call!(self, activation::relu_squared(x));
+    }
+
+    /// xIELU with its four `parts`; see [`activation::xielu`].
+    pub(crate) fn xielu(self, x: &mut [f32], parts: &[f32; 4]) {
+        call!(self, activation::xielu(x, parts));
+    }
+
+    /// `x[c] = cap * tanh(x[c] / cap)`.
+    pub(crate) fn softcap(self, x: &mut [f32], cap: f32) {
+        call!(self, activation::softcap(x, cap));
+    }
+
+    /// Rotary position embedding of every head of `head_dim` columns in `x`: `cos` and `sin` have half as many elements as a head has
+    /// rotated columns, its first ones, and column `c` is paired with `c + half`.
+    pub(crate) fn rope(self, x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
+        call!(self, vector::rope(x, head_dim, cos, sin));
+    }
+
+    /// As [`Kernel::rope`], where columns `2 c` and `2 c + 1` are a pair.
+    pub(crate) fn rope_neighbours(self, x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
+        call!(self, vector::rope_neighbours(x, head_dim, cos, sin));
     }
 
     /// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
-    /// `softmax(scale * q . k) v` for each, `[heads, columns]`.
+    /// `softmax(scores of q . k) v` for each, `[heads, columns]`.
     ///
     /// # Panics
     /// If there is no key, or another number of values; if a key or value is not as long as the first key, `q` is not a
-    /// whole number of times as long, or `out` is not as long as `q`.
-    pub(crate) fn attend(self, q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
+    /// whole number of times as long, or `out` is not as long as `q`; if there are fewer sinks than heads.
+    pub(crate) fn attend(self, q: &[f32], rule: &Scores<'_>, keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
         let cols = keys.first().map_or(0, |key| key.len());
         assert!(cols > 0 && q.len().is_multiple_of(cols), "whole heads, and something to attend to");
         assert_eq!((out.len(), values.len()), (q.len(), keys.len()), "outputs, and values");
         assert!(keys.iter().chain(values).all(|x| x.len() == cols), "columns of a head");
+        assert!(rule.sinks.is_none_or(|sinks| sinks.len() >= q.len() / cols), "a sink for each head");
         let mut scores = vec![0.0; q.len() / cols * keys.len()];
-        call!(self, vector::attend(q, scale, keys, values, &mut scores, out));
+        call!(self, vector::attend(q, rule, keys, values, &mut scores, out));
     }
 
     /// `out[i] = exp(logits[i] - log_sum)`, in f64.

@@ -6,7 +6,7 @@ use blake3::Hash;
 
 use super::{Body, BodyError, CpuProjection, Decoder, Projection};
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, architecture::AfterHead},
     edit::Plan,
     kernels::{Kernel, Rounding},
     quant::MatrixRef,
@@ -40,6 +40,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
     /// How its logits are rounded, where that is known: what a certificate rests on.
     fn rounding(&self) -> Option<Rounding>;
+
+    /// What turns the head's products into logits.
+    fn after_head(&self) -> &AfterHead;
 
     /// A body that has seen nothing yet.
     fn body(&self) -> AnyBody;
@@ -82,14 +85,15 @@ pub trait HeldHead: Projection {
 #[derive(Clone, Debug)]
 pub struct Cpu {
     checkpoint: Arc<Checkpoint>,
+    after_head: AfterHead,
     kernel: Kernel,
     team: Arc<Team>,
 }
 
 impl Cpu {
     /// Runs `checkpoint` by `kernel` on the threads of `team`.
-    pub const fn new(checkpoint: Arc<Checkpoint>, kernel: Kernel, team: Arc<Team>) -> Self {
-        Self { checkpoint, kernel, team }
+    pub fn new(checkpoint: Arc<Checkpoint>, kernel: Kernel, team: Arc<Team>) -> Self {
+        Self { after_head: checkpoint.after_head(), checkpoint, kernel, team }
     }
 }
 
@@ -110,11 +114,15 @@ impl Backend for Cpu {
         Some(Rounding::KERNELS)
     }
 
+    fn after_head(&self) -> &AfterHead {
+        &self.after_head
+    }
+
     fn body(&self) -> AnyBody {
         Box::new(Decoder::new(Arc::clone(&self.checkpoint), self.kernel, Arc::clone(&self.team)))
     }
 
     fn projection<'a>(&'a self, head: MatrixRef<'a>) -> Box<dyn Projection + 'a> {
-        Box::new(CpuProjection::new(head, self.kernel, &self.team))
+        Box::new(CpuProjection::new(head, self.kernel, &self.team).with(&self.after_head))
     }
 }

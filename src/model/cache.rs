@@ -7,6 +7,8 @@ use super::Slot;
 struct Entry {
     parent: Option<Slot>,
     position: u32,
+    /// Tokens of the prompt that the path begins with, where that was said.
+    prompt: u32,
     /// Keys, then values, of one layer after the other, as far as they are known.
     data: Vec<f32>,
 }
@@ -38,17 +40,18 @@ impl Cache {
         self.width * size_of::<f32>()
     }
 
-    /// A slot for the position after `parent`, or for the first one.
-    pub(super) fn open(&mut self, parent: Option<Slot>) -> Slot {
+    /// A slot for the position after `parent`, or for the first one, of a prompt of `prompt` tokens.
+    pub(super) fn open(&mut self, parent: Option<Slot>, prompt: usize) -> Slot {
         let position = parent.map_or(0, |parent| self.entries[parent.0 as usize].position + 1);
+        let prompt = parent.map_or(prompt as u32, |parent| self.entries[parent.0 as usize].prompt);
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.entries[slot.0 as usize];
-            (entry.parent, entry.position) = (parent, position);
+            (entry.parent, entry.position, entry.prompt) = (parent, position, prompt);
             entry.data.clear();
             return slot;
         }
         let slot = Slot(u32::try_from(self.entries.len()).expect("fewer than 2^32 positions fit into memory"));
-        self.entries.push(Entry { parent, position, data: Vec::with_capacity(self.width) });
+        self.entries.push(Entry { parent, position, prompt, data: Vec::with_capacity(self.width) });
         slot
     }
 
@@ -60,6 +63,12 @@ impl Cache {
     /// Distance from the start: 0 for the first position.
     pub(super) fn position(&self, slot: Slot) -> usize {
         self.entries[slot.0 as usize].position as usize
+    }
+
+    /// Positions that the text had when `slot` was computed: those of the prompt inside of it, else those up to this one.
+    pub(super) fn known(&self, slot: Slot) -> usize {
+        let Entry { position, prompt, .. } = self.entries[slot.0 as usize];
+        prompt.max(position + 1) as usize
     }
 
     /// Takes keys and values of `slot` in the layer after those that it has, and gives the keys, which may be changed until

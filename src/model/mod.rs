@@ -31,6 +31,9 @@ pub struct Slot(u32);
 pub enum Parent {
     /// Nothing: it is the first.
     Start,
+    /// Nothing: it is the first of a prompt of so many tokens, where that makes a difference
+    /// ([`Body::depends_on_prompt_length`]).
+    Prompt(usize),
     /// A position of an earlier call.
     Slot(Slot),
     /// A position earlier in the same call, by its index.
@@ -75,6 +78,14 @@ pub enum BodyError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// A position beyond those that have a learned vector.
+    #[error(
+        "the model has {positions} positions, and the text has more; give a shorter prompt, or fewer tokens to generate"
+    )]
+    Position {
+        /// Positions of the model.
+        positions: usize,
+    },
     /// A backend failed.
     #[error("{backend}: {operation}: {message}")]
     Backend {
@@ -88,6 +99,14 @@ pub enum BodyError {
     /// mlx-lm does not compute the body.
     #[error(transparent)]
     MlxLm(#[from] mlx_lm::MlxLmError),
+    /// A backend cannot compute something that the model does.
+    #[error("{backend} does not compute {what}, which this model has; use --backend cpu")]
+    Unsupported {
+        /// Name of the backend.
+        backend: &'static str,
+        /// What it does not compute.
+        what: &'static str,
+    },
     /// A backend has nothing to compute on.
     #[error("MLX finds no device to compute on here ({message}); use --backend cpu")]
     NoDevice {
@@ -115,6 +134,11 @@ pub trait Body {
     /// May panic on a slot that was released, or on a step that names itself or a later one as parent.
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError>;
 
+    /// Whether the hidden states of a prompt depend on its length, so that prompts of different lengths have no prefix in common.
+    fn depends_on_prompt_length(&self) -> bool {
+        false
+    }
+
     /// Whether a prompt may be cut into calls as its caller likes, without a change in any bit: then whoever runs a long one
     /// can tell how far it is, and stop between two calls.
     fn cuts_freely(&self) -> bool;
@@ -134,6 +158,10 @@ impl<B: Body + ?Sized> Body for Box<B> {
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
         (**self).extend(steps)
+    }
+
+    fn depends_on_prompt_length(&self) -> bool {
+        (**self).depends_on_prompt_length()
     }
 
     fn cuts_freely(&self) -> bool {

@@ -1,7 +1,12 @@
 //! The final projection, under edits that are not written.
+//!
+//! A head's *logits* here are its products with a hidden state and its bias, if it has one. What comes after them is an increasing
+//! function ([`Projection::curve`]), so which of them is the largest, and by which edits that changes, is decided without it; whoever
+//! measures logits applies it ([`bend`]).
 
 use super::BodyError;
 use crate::{
+    checkpoint::architecture::{AfterHead, Curve},
     edit::Plan,
     kernels::{Activations, Kernel, Pass, Product, Top, multiply, multiply_rows, tops},
     quant::{MatrixBuf, MatrixRef, WeightsRef},
@@ -22,6 +27,11 @@ pub struct Query<'a> {
 pub trait Projection {
     /// Rows of the head.
     fn vocab_size(&self) -> usize;
+
+    /// What logits go through before they are measured.
+    fn curve(&self) -> Curve {
+        Curve::NONE
+    }
 
     /// Logits under shifts, all in one go. The bits of a logit depend on its row, its shift and its hidden
     /// state alone.
@@ -59,6 +69,41 @@ pub trait Projection {
     }
 }
 
+/// Adds a head's bias to the logits of hidden states, `[states, vocab_size]`.
+pub(crate) fn add_bias(bias: &[f32], logits: &mut [f32]) {
+    for logits in logits.chunks_exact_mut(bias.len()) {
+        logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
+    }
+}
+
+/// Adds a head's bias to what [`Projection::replaced`] gives of `states` hidden states.
+pub(crate) fn add_bias_of_rows(bias: &[f32], plans: &[&Plan], states: usize, logits: &mut [f32]) {
+    let rows = plans.iter().flat_map(|plan| plan.rows.keys());
+    for (&row, logits) in rows.zip(logits.chunks_exact_mut(states.max(1))) {
+        logits.iter_mut().for_each(|logit| *logit += bias[row]);
+    }
+}
+
+/// Puts logits through a curve.
+pub(crate) fn bend(kernel: Kernel, curve: Curve, logits: &mut [f32]) {
+    if let Some(scale) = curve.scale {
+        kernel.scale(logits, scale);
+    }
+    if let Some(cap) = curve.softcap {
+        kernel.softcap(logits, cap);
+    }
+}
+
+/// Best minus second logit after a curve. The best is not below the second before the curve; rounding does not make it so after it.
+pub(crate) fn margin(kernel: Kernel, curve: Curve, top: Top) -> f32 {
+    if curve.is_none() {
+        return top.best - top.second;
+    }
+    let mut both = [top.best, top.second];
+    bend(kernel, curve, &mut both);
+    (both[0] - both[1]).max(0.0)
+}
+
 /// [`Projection::logits`] of hidden states under their shifts, `[hidden.len(), vocab_size]`. Those under one shift must be
 /// neighbours.
 pub(crate) fn logits_of(
@@ -91,6 +136,10 @@ impl<P: Projection + ?Sized> Projection for Box<P> {
         (**self).vocab_size()
     }
 
+    fn curve(&self) -> Curve {
+        (**self).curve()
+    }
+
     fn logits(&mut self, queries: Vec<Query<'_>>) -> Result<(), BodyError> {
         (**self).logits(queries)
     }
@@ -108,14 +157,28 @@ impl<P: Projection + ?Sized> Projection for Box<P> {
 #[derive(Debug)]
 pub struct CpuProjection<'a> {
     matrix: MatrixRef<'a>,
+    bias: Option<&'a [f32]>,
+    curve: Curve,
     kernel: Kernel,
     team: &'a Team,
 }
 
 impl<'a> CpuProjection<'a> {
-    /// Projects through `matrix` as it is now.
+    /// Projects through `matrix` as it is now, with nothing after it.
     pub const fn new(matrix: MatrixRef<'a>, kernel: Kernel, team: &'a Team) -> Self {
-        Self { matrix, kernel, team }
+        Self { matrix, bias: None, curve: Curve::NONE, kernel, team }
+    }
+
+    /// Has `after` follow the products.
+    ///
+    /// # Panics
+    /// If its bias is not as long as the matrix has rows.
+    #[must_use]
+    pub fn with(mut self, after: &'a AfterHead) -> Self {
+        let rows = self.matrix.layout().rows();
+        assert!(after.bias.as_ref().is_none_or(|bias| bias.len() == rows), "a bias of {rows} rows");
+        (self.bias, self.curve) = (after.bias.as_deref(), after.curve);
+        self
     }
 }
 
@@ -124,28 +187,40 @@ impl Projection for CpuProjection<'_> {
         self.matrix.layout().rows()
     }
 
-    fn logits(&mut self, queries: Vec<Query<'_>>) -> Result<(), BodyError> {
-        let (kernel, team, cols) = (self.kernel, self.team, self.matrix.layout().cols());
+    fn curve(&self) -> Curve {
+        self.curve
+    }
+
+    fn logits(&mut self, mut queries: Vec<Query<'_>>) -> Result<(), BodyError> {
+        let (kernel, team, layout) = (self.kernel, self.team, self.matrix.layout());
         let inputs: Vec<Activations> = queries
             .iter()
             .map(|query| {
-                let mut input = Activations::new(kernel, cols);
-                input.fill(team, query.hidden.len(), cols, |i, out| out.copy_from_slice(query.hidden[i]));
+                let mut input = Activations::new(kernel, layout.cols());
+                input.fill(team, query.hidden.len(), layout.cols(), |i, out| out.copy_from_slice(query.hidden[i]));
                 input
             })
             .collect();
         let products =
-            queries.into_iter().zip(&inputs).map(|(query, x)| Product { shift: query.shift, x, out: query.out });
+            queries.iter_mut().zip(&inputs).map(|(query, x)| Product { shift: query.shift, x, out: &mut *query.out });
         multiply(
             kernel,
             team,
             &mut [Pass { weights: WeightsRef::Quantized(self.matrix), products: products.collect() }],
         );
+        if let Some(bias) = self.bias {
+            queries.into_iter().for_each(|query| add_bias(bias, query.out));
+        }
         Ok(())
     }
 
     fn tops(&mut self, hidden: &[(u32, &[f32])]) -> Result<Vec<Option<Top>>, BodyError> {
-        match tops(self.kernel, self.team, &self.matrix, hidden) {
+        // A bias may make any row the largest.
+        let screened = match self.bias {
+            None => tops(self.kernel, self.team, &self.matrix, hidden),
+            Some(_) => None,
+        };
+        match screened {
             Some(found) => Ok(found.tops),
             None => tops_of_all(self, hidden),
         }
@@ -158,6 +233,9 @@ impl Projection for CpuProjection<'_> {
         let rows: Vec<MatrixRef<'_>> = plans.iter().flat_map(|plan| plan.rows.values()).map(MatrixBuf::view).collect();
         let mut out = vec![0.0; rows.len() * hidden.len()];
         multiply_rows(self.kernel, self.team, &rows, &input, &mut out);
+        if let Some(bias) = self.bias {
+            add_bias_of_rows(bias, plans, hidden.len(), &mut out);
+        }
         Ok(out)
     }
 }

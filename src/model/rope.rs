@@ -1,96 +1,193 @@
 //! Rotary position embedding: the angles of each position.
 
+use std::collections::HashMap;
+
 use crate::checkpoint::{
     Architecture,
-    architecture::{Attention, Rope, RopeScaling},
+    architecture::{Pairing, Rope, RopeScaling},
 };
 
 /// Cosines and sines by layer and position, computed when a position is first needed.
 ///
 /// Angles are taken in f64 and their cosine and sine rounded to f32 once, by `libm`'s portable
 /// functions, so that they are the same on every machine. (MLX takes the angles in f32; at a position of
-/// some hundred the two differ by 1e-5 rad.)
+/// some hundred the two differ by 1e-5 rad.) An amplitude is multiplied into both, in f64 as well.
 #[derive(Debug)]
 pub(super) struct RopeTables {
     tables: Vec<Table>,
-    /// Which of them each layer has.
-    of_layer: Vec<usize>,
+    /// Which of them each layer has, if any.
+    of_layer: Vec<Option<usize>>,
 }
 
 /// What layers of one rotary embedding share.
 #[derive(Debug)]
 struct Table {
     rope: Rope,
-    head_dim: usize,
     /// Radians a position, one for each pair of columns.
     frequencies: Vec<f64>,
-    /// `[positions, head_dim / 2]`.
+    /// `[positions, columns / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
+    /// Where the base depends on the known positions: cosines and sines by these and the position, beyond those that the model was
+    /// made for.
+    beyond: HashMap<(usize, usize), [Vec<f32>; 2]>,
+}
+
+/// How heads are turned at a position.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub pairing: Pairing,
+    /// One for each pair of columns.
+    pub cos: &'a [f32],
+    pub sin: &'a [f32],
 }
 
 impl RopeTables {
     pub(super) fn new(architecture: &Architecture) -> Self {
         let mut tables: Vec<Table> = Vec::new();
         let of_layer = architecture.layers.iter().map(|layer| {
-            let Attention { rope, head_dim, .. } = layer.attention;
-            let known = tables.iter().position(|table| (table.rope, table.head_dim) == (rope, head_dim));
-            known.unwrap_or_else(|| {
-                let frequencies = frequencies(rope, head_dim).collect();
-                tables.push(Table { rope, head_dim, frequencies, cos: Vec::new(), sin: Vec::new() });
+            let rope = layer.attention.rope.as_ref()?;
+            let known = tables.iter().position(|table| table.rope == *rope);
+            Some(known.unwrap_or_else(|| {
+                let frequencies = frequencies(rope).collect();
+                let (cos, sin, beyond) = Default::default();
+                tables.push(Table { rope: rope.clone(), frequencies, cos, sin, beyond });
                 tables.len() - 1
-            })
+            }))
         });
         let of_layer = of_layer.collect();
         Self { tables, of_layer }
     }
 
-    /// Makes positions below `count` available.
-    pub(super) fn reach(&mut self, count: usize) {
-        for Table { frequencies, cos, sin, .. } in &mut self.tables {
+    /// Whether the positions that a text had when a position was computed make a difference.
+    pub(super) fn depend_on_known_positions(&self) -> bool {
+        self.tables.iter().any(|table| matches!(table.rope.scaling, RopeScaling::Dynamic { .. }))
+    }
+
+    /// Makes a position available that was computed when `known` positions were, and those before it.
+    pub(super) fn reach(&mut self, position: usize, known: usize) {
+        for Table { rope, frequencies, cos, sin, beyond } in &mut self.tables {
+            if let RopeScaling::Dynamic { factor, longest } = rope.scaling
+                && known > longest
+            {
+                let turned = || {
+                    let angles: Vec<f64> = grown(rope, factor, known as f64 / longest as f64)
+                        .map(|frequency| position as f64 * frequency)
+                        .collect();
+                    [libm::cos as fn(f64) -> f64, libm::sin]
+                        .map(|f| angles.iter().map(|&angle| f(angle) as f32).collect())
+                };
+                beyond.entry((known, position)).or_insert_with(turned);
+                continue;
+            }
+            let (amplitude, count) = (amplitude(rope), position + 1);
             for position in cos.len() / frequencies.len()..count {
                 for frequency in &*frequencies {
                     let angle = position as f64 * frequency;
-                    cos.push(libm::cos(angle) as f32);
-                    sin.push(libm::sin(angle) as f32);
+                    let (mut c, mut s) = (libm::cos(angle), libm::sin(angle));
+                    if let Some(amplitude) = amplitude {
+                        (c, s) = (c * amplitude, s * amplitude);
+                    }
+                    cos.push(c as f32);
+                    sin.push(s as f32);
                 }
             }
         }
     }
 
-    /// Cosines and sines of `layer` at `position`, which [`RopeTables::reach`] has made available.
-    pub(super) fn at(&self, layer: usize, position: usize) -> (&[f32], &[f32]) {
-        let Table { frequencies, cos, sin, .. } = &self.tables[self.of_layer[layer]];
+    /// How heads of `layer` are turned at `position`, computed when `known` positions were, which [`RopeTables::reach`] has made
+    /// available.
+    pub(super) fn at(&self, layer: usize, position: usize, known: usize) -> Option<Turn<'_>> {
+        let Table { rope, frequencies, cos, sin, beyond } = &self.tables[self.of_layer[layer]?];
+        if let Some([cos, sin]) = beyond.get(&(known, position)) {
+            return Some(Turn { pairing: rope.pairing, cos, sin });
+        }
         let half = frequencies.len();
-        (&cos[position * half..][..half], &sin[position * half..][..half])
+        let at = position * half..(position + 1) * half;
+        Some(Turn { pairing: rope.pairing, cos: &cos[at.clone()], sin: &sin[at] })
     }
 }
 
-/// Radians a position, one for each pair of the columns of a head.
-pub(super) fn frequencies(rope: Rope, head_dim: usize) -> impl Iterator<Item = f64> {
-    (0..head_dim / 2).map(move |i| scaled(libm::pow(rope.theta, -2.0 * i as f64 / head_dim as f64), &rope.scaling))
+/// What is turned is multiplied by this, where it is not 1.
+pub(super) fn amplitude(rope: &Rope) -> Option<f64> {
+    match rope.scaling {
+        RopeScaling::Default
+        | RopeScaling::Linear { .. }
+        | RopeScaling::Llama3 { .. }
+        | RopeScaling::Proportional { .. }
+        | RopeScaling::Dynamic { .. } => None,
+        RopeScaling::Yarn { amplitude, .. } | RopeScaling::Long { amplitude, .. } => {
+            (amplitude != 1.0).then_some(amplitude)
+        }
+    }
+}
+
+/// Radians a position, one for each pair of the columns that are turned.
+pub(super) fn frequencies(rope: &Rope) -> impl Iterator<Item = f64> {
+    (0..rope.columns / 2).map(move |i| {
+        let unscaled = libm::pow(rope.theta, -2.0 * i as f64 / rope.columns as f64);
+        scaled(unscaled, i, rope)
+    })
+}
+
+/// The frequencies of dynamic NTK where there are `times` as many positions as the model was made for.
+fn grown(rope: &Rope, factor: f64, times: f64) -> impl Iterator<Item = f64> {
+    let columns = rope.columns as f64;
+    let base = rope.theta * libm::pow(factor * times - (factor - 1.0), columns / (columns - 2.0));
+    (0..rope.columns / 2).map(move |i| libm::pow(base, -2.0 * i as f64 / columns))
+}
+
+/// The frequency of the `i`th pair.
+fn scaled(frequency: f64, i: usize, rope: &Rope) -> f64 {
+    match rope.scaling {
+        RopeScaling::Default | RopeScaling::Dynamic { .. } => frequency,
+        RopeScaling::Linear { factor } => frequency / factor,
+        // What does not turn has the angle 0, whose cosine and sine leave a pair as it is, to the bit.
+        RopeScaling::Proportional { factor, pairs } => {
+            if i < pairs {
+                frequency / factor
+            } else {
+                0.0
+            }
+        }
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            llama3(frequency, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings)
+        }
+        RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, .. } => {
+            let betas = [beta_fast, beta_slow];
+            yarn(frequency, i, rope, factor, original_max_position_embeddings, betas)
+        }
+        RopeScaling::Long { ref factors, .. } => frequency / factors[i],
+    }
 }
 
 /// Llama 3.1's rule, as transformers and mlx-lm state it: with wavelength `2 pi / f`, frequencies whose
 /// wavelength is longer than `original / low` are divided by `factor`, those shorter than
 /// `original / high` are kept, and between the two the divisor is interpolated.
-fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
-    match *scaling {
-        RopeScaling::Default => frequency,
-        RopeScaling::Linear { factor } => frequency / factor,
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-            let wavelength = std::f64::consts::TAU / frequency;
-            if wavelength > original_max_position_embeddings / low_freq_factor {
-                frequency / factor
-            } else if wavelength < original_max_position_embeddings / high_freq_factor {
-                frequency
-            } else {
-                let smooth = (original_max_position_embeddings / wavelength - low_freq_factor)
-                    / (high_freq_factor - low_freq_factor);
-                frequency * ((1.0 - smooth) / factor + smooth)
-            }
-        }
+fn llama3(frequency: f64, factor: f64, low: f64, high: f64, original: f64) -> f64 {
+    let wavelength = std::f64::consts::TAU / frequency;
+    if wavelength > original / low {
+        frequency / factor
+    } else if wavelength < original / high {
+        frequency
+    } else {
+        let smooth = (original / wavelength - low) / (high - low);
+        frequency * ((1.0 - smooth) / factor + smooth)
     }
+}
+
+/// YaRN as mlx-lm states it: pairs before the one that turns `beta_fast` times within the original length keep their frequency, pairs
+/// after the one that turns `beta_slow` times have it divided by `factor`, and between the two the frequency is interpolated.
+fn yarn(frequency: f64, i: usize, rope: &Rope, factor: f64, original: f64, [fast, slow]: [f64; 2]) -> f64 {
+    let columns = rope.columns as f64;
+    let pair =
+        |turns: f64| columns * libm::log(original / (turns * std::f64::consts::TAU)) / (2.0 * libm::log(rope.theta));
+    let (low, mut high) = (pair(fast).floor().max(0.0), pair(slow).ceil().min(columns - 1.0));
+    if low == high {
+        high += 0.001;
+    }
+    let divided = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+    frequency * (1.0 - divided) + frequency / factor * divided
 }
 
 #[cfg(test)]
@@ -99,13 +196,8 @@ mod tests {
 
     #[test]
     fn llama3_scaling_keeps_short_waves_divides_long_ones_and_is_continuous_between() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_position_embeddings: 8192.0,
-        };
-        let of_wavelength = |w: f64| scaled(std::f64::consts::TAU / w, &scaling) * w / std::f64::consts::TAU;
+        let tau = std::f64::consts::TAU;
+        let of_wavelength = |w: f64| llama3(tau / w, 8.0, 1.0, 4.0, 8192.0) * w / tau;
         assert!((of_wavelength(2047.0) - 1.0).abs() < 1e-12);
         assert!((of_wavelength(8193.0) - 0.125).abs() < 1e-12);
         assert!((of_wavelength(2048.0 + 1e-6) - 1.0).abs() < 1e-6);

@@ -24,12 +24,14 @@ use std::{borrow::Cow, collections::BTreeMap};
 use safetensors::{Dtype, View};
 use serde_json::{Value, json};
 
-use super::heads::encode;
+use super::{families, heads::encode};
 use crate::{
     checkpoint::{
+        Architecture, Config,
+        architecture::{Activation, KeyValues, Layer, Norm, NormWeight, Span},
         bytes::Bytes,
         config::Override,
-        family::{self, Family},
+        family::{self, Family, Flag, GateName, HeadDim, Intermediate, KvHeads, QkvNames, ScalingRule, Theta, Tied},
     },
     quant::{Codes, FloatType, Format},
     random::SplitMix64,
@@ -66,7 +68,7 @@ pub struct Fixture {
     pub attention_bias: bool,
     /// Biases of the MLP's projections.
     pub mlp_bias: bool,
-    /// Written as it is, unless null.
+    /// Written as it is, unless null or the family has none.
     pub rope_scaling: Value,
     /// Exceptions from the quantization, by module.
     pub overrides: BTreeMap<String, Override>,
@@ -143,7 +145,7 @@ impl Fixture {
         files
     }
 
-    /// `config.json`.
+    /// `config.json`, by the keys of the family.
     pub fn config(&self) -> Value {
         let mut quantization = json!({"group_size": self.group_size, "bits": self.bits, "mode": "affine"});
         for (module, entry) in &self.overrides {
@@ -158,65 +160,216 @@ impl Fixture {
                 Override::Dense => json!(false),
             };
         }
+        let mut config = self.own_keys();
+        if let Some(text) = self.family.text {
+            config["model_type"] = json!(text.model_type.unwrap_or("the text's"));
+            config = json!({(text.key): config, "vocab_size": self.vocab_size});
+        }
+        config["architectures"] = json!([class_of(self.family.model_type)]);
+        config["model_type"] = json!(self.family.model_type);
+        config["eos_token_id"] = match self.eos_token_ids.as_slice() {
+            [one] => json!(one),
+            several => json!(several),
+        };
+        config["quantization"] = quantization;
+        config
+    }
+
+    /// The keys by which the family says what the model computes.
+    fn own_keys(&self) -> Value {
+        let rules = &self.family.config;
+        let sizes = &rules.sizes;
         let mut config = json!({
-            "architectures": [class_of(self.family.model_type)],
-            "model_type": self.family.model_type,
-            "hidden_act": "silu",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "rms_norm_eps": 1e-5,
-            "rope_theta": 10000.0,
+            (sizes.vocab_size.key): self.vocab_size,
+            (sizes.hidden_size.key): self.hidden_size,
+            (sizes.layers.key): self.num_hidden_layers,
+            (sizes.heads.key): self.num_attention_heads,
+            (rules.norm.eps): 1e-5,
             "max_position_embeddings": 2048,
-            "attention_bias": self.attention_bias,
-            "mlp_bias": self.mlp_bias,
-            "eos_token_id": match self.eos_token_ids.as_slice() {
-                [one] => json!(one),
-                several => json!(several),
-            },
-            "quantization": quantization,
         });
-        if let Some(head_dim) = self.head_dim {
-            config["head_dim"] = json!(head_dim);
+        let mut put = |key: &str, value: Value| config[key] = value;
+        match sizes.intermediate {
+            Intermediate::Key(size) => put(size.key, json!(self.intermediate_size)),
+            Intermediate::Half(size) => put(size.key, json!(2 * self.intermediate_size)),
+            Intermediate::FourTimesHidden => {}
         }
-        if let Some(tied) = self.tie_word_embeddings {
-            config["tie_word_embeddings"] = json!(tied);
+        if let KvHeads::Key(size) = sizes.kv_heads {
+            put(size.key, json!(self.num_key_value_heads));
         }
-        if !self.rope_scaling.is_null() {
-            config["rope_scaling"] = self.rope_scaling.clone();
+        if let HeadDim::Key(size) = sizes.head_dim {
+            // Where a family has a number of its own, the fixture says what it means.
+            let shared = size.default.map(|_| self.hidden_size / self.num_attention_heads);
+            if let Some(head_dim) = self.head_dim.or(shared) {
+                put(size.key, json!(head_dim));
+            }
+        }
+        if let Theta::Key(key, _) = rules.rope.theta {
+            put(key, json!(10000.0));
+        }
+        for (flag, value) in [
+            (rules.qkv_bias, self.attention_bias),
+            (rules.o_bias, self.attention_bias),
+            (rules.mlp_bias, self.mlp_bias),
+        ] {
+            if let Flag::Key(key, _) = flag {
+                put(key, json!(value));
+            }
+        }
+        if let (Some(key), Some(name)) = (rules.activation.keys.first(), rules.activation.names.first()) {
+            put(key, json!(name));
+        }
+        if let (Tied::Key(_), Some(tied)) = (rules.tied, self.tie_word_embeddings) {
+            put("tie_word_embeddings", json!(tied));
+        }
+        let own = families::own_keys(self.family.name, self.num_hidden_layers);
+        let takes_a_scaling =
+            rules.rope.scaling == ScalingRule::Any && !rules.rope.by_layer_type && own.get("rope_parameters").is_none();
+        if !self.rope_scaling.is_null() && takes_a_scaling {
+            put("rope_scaling", self.rope_scaling.clone());
+        }
+        if let Value::Object(own) = own {
+            own.into_iter().for_each(|(key, value)| put(&key, value));
         }
         config
     }
 
-    /// Every matrix of the model, whether quantized or not.
-    pub fn modules(&self) -> Vec<Module> {
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let head_dim = self.head_dim.unwrap_or(hidden / self.num_attention_heads);
-        let (query, key_value) = (self.num_attention_heads * head_dim, self.num_key_value_heads * head_dim);
-        let (names, attention_bias, mlp_bias) = (&self.family.tensors, self.attention_bias, self.mlp_bias);
-        let module = |name: String, rows, cols, bias| Module { name, rows, cols, bias };
-        let mut modules = vec![module(names.embed_tokens.to_owned(), self.vocab_size, hidden, false)];
-        for layer in 0..self.num_hidden_layers {
-            modules.extend(
-                [
-                    (names.q_proj, query, hidden, attention_bias),
-                    (names.k_proj, key_value, hidden, attention_bias),
-                    (names.v_proj, key_value, hidden, attention_bias),
-                    (names.o_proj, hidden, query, attention_bias),
-                    (names.gate_proj, inner, hidden, mlp_bias),
-                    (names.up_proj, inner, hidden, mlp_bias),
-                    (names.down_proj, hidden, inner, mlp_bias),
-                ]
-                .map(|(name, rows, cols, bias)| module(names.in_layer(layer, name), rows, cols, bias)),
-            );
+    /// What the configuration makes of it.
+    ///
+    /// # Panics
+    /// If the fixture is not a possible model.
+    pub fn architecture(&self) -> Architecture {
+        let config = Config::parse(self.config().to_string().as_bytes());
+        let mut architecture = config.unwrap_or_else(|error| panic!("{error}")).architecture;
+        if self.family.config.tied == Tied::WithoutHead {
+            architecture.tied = self.tie_word_embeddings.unwrap_or(true);
         }
-        if !self.tie_word_embeddings.unwrap_or(self.family.config.tied) {
-            modules.push(module(names.lm_head.to_owned(), self.vocab_size, hidden, false));
+        architecture
+    }
+
+    /// Every matrix of the model, whether quantized or not.
+    ///
+    /// # Panics
+    /// If the fixture is not a possible model.
+    pub fn modules(&self) -> Vec<Module> {
+        let architecture = self.architecture();
+        let (names, hidden) = (&self.family.tensors, architecture.hidden_size);
+        let module = |name: String, rows, cols, bias| Module { name, rows, cols, bias };
+        let head_bias = |tied| architecture.head_bias && architecture.tied == tied;
+        let mut modules = vec![module(names.embed_tokens.to_owned(), architecture.vocab_size, hidden, head_bias(true))];
+        if let Some(positions) = architecture.learned_positions {
+            modules.push(module(names.embed_positions.to_owned(), positions, hidden, false));
+        }
+        if let Some(inputs) = architecture.token_inputs {
+            let columns = architecture.layers.len() * inputs.size;
+            let names = names.token_inputs;
+            modules.push(module(names.embedding.to_owned(), inputs.vocab_size, columns, false));
+            modules.push(module(names.projection.to_owned(), columns, hidden, false));
+        }
+        for (index, layer) in architecture.layers.iter().enumerate() {
+            let (attention, mlp) = (&layer.attention, &layer.mlp);
+            let (query, key_value, inner) = (attention.query_size(), attention.key_value_size(), mlp.intermediate_size);
+            let mut of_layer = Vec::new();
+            match names.qkv {
+                QkvNames::Apart { q, k, v } => of_layer.extend(
+                    [(q, query), (k, key_value), (v, key_value)][..match attention.key_values {
+                        KeyValues::Own => 3,
+                        KeyValues::FromKeys => 2,
+                        KeyValues::OfLayer(_) => 1,
+                    }]
+                        .iter()
+                        .map(|&(name, rows)| (name, rows, hidden, attention.qkv_bias)),
+                ),
+                QkvNames::Joined(name) | QkvNames::ByKeyHead(name) => {
+                    of_layer.push((name, query + 2 * key_value, hidden, attention.qkv_bias));
+                }
+            }
+            of_layer.push((names.o_proj, hidden, query, attention.o_bias));
+            if let GateName::Apart(gate) = names.gate {
+                of_layer.push((gate, inner, hidden, mlp.bias));
+            }
+            let up = if names.gate == GateName::Joined { 2 * inner } else { inner };
+            of_layer.extend([(names.up_proj, up, hidden, mlp.bias), (names.down_proj, hidden, inner, mlp.bias)]);
+            if let Some(input) = layer.token_input {
+                let names = names.token_inputs;
+                of_layer.extend([(names.gate, input.size, hidden, false), (names.output, hidden, input.size, false)]);
+            }
+            let of_layer = of_layer.into_iter();
+            modules
+                .extend(of_layer.map(|(name, rows, cols, bias)| module(names.in_layer(index, name), rows, cols, bias)));
+        }
+        if !architecture.tied {
+            modules.push(module(names.lm_head.to_owned(), architecture.vocab_size, hidden, head_bias(false)));
         }
         modules
+    }
+
+    /// The weights of norms, by name, with what they lie around and their shape.
+    fn norms(&self) -> Vec<(String, f32, Vec<usize>)> {
+        let (architecture, names) = (self.architecture(), &self.family.tensors);
+        let hidden = architecture.hidden_size;
+        let mut all = Vec::new();
+        let mut norm = |norm: Norm, module: &str, shape: &[usize]| {
+            let middle = match norm.weight {
+                NormWeight::AsStored => 1.0,
+                NormWeight::OnePlus => 0.0,
+                NormWeight::None => return,
+            };
+            all.push((format!("{module}.weight"), middle, shape.to_vec()));
+            if norm.bias {
+                all.push((format!("{module}.bias"), 0.0, shape.to_vec()));
+            }
+        };
+        for (index, layer) in architecture.layers.iter().enumerate() {
+            let in_layer = |name: &str| names.in_layer(index, name);
+            for (there, name) in [
+                (layer.attention_norm, names.attention_norm),
+                (layer.attention_output_norm, names.attention_output_norm),
+                (layer.mlp_norm, names.mlp_norm),
+                (layer.mlp_output_norm, names.mlp_output_norm),
+            ] {
+                if let Some((there, name)) = there.zip(name) {
+                    norm(there, &in_layer(name), &[hidden]);
+                }
+            }
+            if let Some(input) = layer.token_input {
+                norm(input.output_norm, &in_layer(names.token_inputs.output_norm), &[hidden]);
+            }
+            let attention = &layer.attention;
+            if let Some(rule) = attention.qk_norm {
+                let sides = [(names.qk_norm.q, attention.heads), (names.qk_norm.k, attention.kv_heads)];
+                let own = !matches!(attention.key_values, KeyValues::OfLayer(_));
+                for (name, heads) in sides.into_iter().take(1 + usize::from(own)) {
+                    let (name, head_dim) = (in_layer(name), attention.head_dim);
+                    match (rule.span, names.qk_norm.heads) {
+                        (Span::Head, _) => norm(rule.norm, &name, &[head_dim]),
+                        (Span::All, _) => norm(rule.norm, &name, &[heads * head_dim]),
+                        (Span::EachHead, None) => norm(rule.norm, &name, &[heads, head_dim]),
+                        (Span::EachHead, Some(between)) => {
+                            (0..heads).for_each(|head| norm(rule.norm, &format!("{name}{between}{head}"), &[head_dim]));
+                        }
+                    }
+                }
+            }
+        }
+        norm(architecture.norm, names.norm, &[hidden]);
+        if let Some(inputs) = architecture.token_inputs {
+            norm(inputs.norm, names.token_inputs.norm, &[inputs.size]);
+        }
+        all
+    }
+
+    /// Numbers that are weights, by name: those of activations, and of blocks' outputs.
+    fn numbers(&self) -> Vec<(String, f32)> {
+        let (architecture, names) = (self.architecture(), &self.family.tensors);
+        let of_layer = |(index, layer): (usize, &Layer)| match layer.mlp.activation {
+            _ if layer.output_scale => vec![(names.in_layer(index, names.output_scale), 0.875)],
+            Activation::Xielu => {
+                let numbers = [("alpha_p", 0.2), ("alpha_n", -0.9), ("beta", 0.5), ("eps", -1e-6)];
+                numbers.map(|(name, x)| (names.in_layer(index, &format!("{}.{name}", names.activation)), x)).to_vec()
+            }
+            _ => Vec::new(),
+        };
+        architecture.layers.iter().enumerate().flat_map(of_layer).collect()
     }
 
     /// The codes that are packed into `module`, row-major; `None` if there is no such module, or if
@@ -284,13 +437,13 @@ impl Fixture {
                 }
             }
         }
-        let names = &self.family.tensors;
-        let norms = (0..self.num_hidden_layers)
-            .flat_map(|layer| [names.attention_norm, names.mlp_norm].map(|norm| names.in_layer(layer, norm)));
-        for module in norms.chain([names.norm.to_owned()]) {
-            let name = format!("{module}.weight");
-            let norm = self.vector(&name, self.hidden_size, 1.0);
+        for (name, middle, shape) in self.norms() {
+            let mut norm = self.vector(&name, shape.iter().product(), middle);
+            norm.shape = shape;
             tensors.insert(name, norm);
+        }
+        for (name, number) in self.numbers() {
+            tensors.insert(name, float_tensor(self.scale_type, Vec::new(), [number].into_iter()));
         }
         tensors
     }

@@ -9,6 +9,7 @@
 pub mod brute_force;
 pub mod comparators;
 pub mod entropy;
+mod families;
 pub mod fixture;
 pub mod fuzz;
 pub mod harness;

@@ -1,20 +1,20 @@
 //! What is measured of trials once they are generated: no body is needed, the hidden states are there.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     ops::Range,
 };
 
 use super::{
-    Pending, Running, Trials, Tying,
+    Measurable, Pending, Running, Trials, Tying,
     sparse::{Patched, parts, runs_together},
     trie::NodeId,
     vectors_at_once,
 };
 use crate::{
     edit::Plan,
-    kernels::{Differences, Kernel, Replaced, Spans, Top},
-    model::{Body, BodyError, Projection},
+    kernels::{Differences, Kernel, Peaks, Replaced, Spans, Top},
+    model::{Body, BodyError, Projection, projection::bend},
     team::Team,
 };
 
@@ -73,7 +73,8 @@ impl<B: Body> Trials<'_, B> {
         let nodes: Vec<(u32, NodeId)> = first.into_iter().chain(last).map(|node| (0, node)).collect();
         let (kernel, vocab) = (self.kernel, head.vocab_size());
         for part in nodes.chunks(vectors_at_once(head)) {
-            let logits = self.logits(head, part)?;
+            let measurable = self.measurable(head, part)?;
+            let logits = &measurable.bent;
             let mut sums = vec![0.0; part.len()];
             self.team.for_each_chunk(&mut sums, 1, |i, sum| sum[0] = kernel.log_sum_exp(&logits[i * vocab..][..vocab]));
             for (i, (_, node)) in part.iter().enumerate() {
@@ -86,25 +87,30 @@ impl<B: Body> Trials<'_, B> {
                     trajectory.surprise[step] = surprise;
                 }
             }
-            let these = (part.iter().map(|&(_, node)| node).collect(), logits);
+            let these = (part.iter().map(|&(_, node)| node).collect(), measurable);
             let (_, before) = std::mem::replace(&mut self.clean_logits, these);
-            self.reuse(before);
+            self.reuse_all(before);
         }
         Ok(())
     }
 
     /// The clean logits of prefixes, `[nodes, vocab]`: a copy where all of them are known from the surprise.
-    fn clean_logits(&mut self, head: &mut impl Projection, nodes: &[NodeId]) -> Result<Vec<f32>, BodyError> {
+    fn clean_logits(&mut self, head: &mut impl Projection, nodes: &[NodeId]) -> Result<Measurable, BodyError> {
         let known = |node: &NodeId| self.clean_logits.0.iter().position(|other| other == node);
         let Some(places) = nodes.iter().map(known).collect::<Option<Vec<usize>>>() else {
             let items: Vec<(u32, NodeId)> = nodes.iter().map(|&node| (0, node)).collect();
-            return self.logits(head, &items);
+            return self.measurable(head, &items);
         };
         let vocab = head.vocab_size();
-        let mut out = self.buffer(nodes.len() * vocab);
+        let copied = |known: &[f32], team: &Team, mut out: Vec<f32>| {
+            team.for_each_chunk(&mut out, vocab, |i, out| out.copy_from_slice(&known[places[i] * vocab..][..vocab]));
+            out
+        };
+        let mut buffer = || self.buffer(nodes.len() * vocab);
+        let (bent, straight) = (buffer(), (!head.curve().is_none()).then(buffer));
         let known = &self.clean_logits.1;
-        self.team.for_each_chunk(&mut out, vocab, |i, out| out.copy_from_slice(&known[places[i] * vocab..][..vocab]));
-        Ok(out)
+        let straight = straight.zip(known.straight.as_ref()).map(|(out, known)| copied(known, self.team, out));
+        Ok(Measurable { bent: copied(&known.bent, self.team, bent), straight })
     }
 
     /// Divergence and agreement of each trial, teacher-forced on the clean trajectory of its prompt.
@@ -113,7 +119,6 @@ impl<B: Body> Trials<'_, B> {
         head: &mut impl Projection,
         plans: &[Plan],
         running: &[Running],
-        roots: &HashMap<usize, NodeId>,
     ) -> Result<Vec<Forced>, BodyError> {
         let mut measured: Vec<Forced> = vec![Default::default(); running.len()];
         let mut of_prompt: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -130,7 +135,7 @@ impl<B: Body> Trials<'_, B> {
             let mut bases: BTreeMap<(u32, Option<usize>), Base> = BTreeMap::new();
             for &run in &runs {
                 let edit = running[run].edit.expect("clean runs were taken out");
-                let own = roots.contains_key(&edit).then_some(edit);
+                let own = matches!(self.task.tying, Tying::Shared(_)).then_some(edit);
                 if let Some(base) = bases.get_mut(&(plans[edit].shift, own)) {
                     base.runs.push(run);
                     continue;
@@ -159,12 +164,12 @@ impl<B: Body> Trials<'_, B> {
                 for part in bases.chunks((vectors_at_once(head) / steps.len()).max(1)) {
                     self.compare(head, &plan, &reference, part, steps.clone(), &mut measured)?;
                 }
-                self.reuse(reference.logits);
+                self.reuse_all(reference.logits);
             }
         }
         // Prefixes are forgotten, and their numbers given to others.
         let (_, logits) = std::mem::take(&mut self.clean_logits);
-        self.reuse(logits);
+        self.reuse_all(logits);
         Ok(measured)
     }
 
@@ -184,26 +189,35 @@ impl<B: Body> Trials<'_, B> {
             .filter(|base| !base.clean)
             .flat_map(|base| base.path[steps.clone()].iter().map(|&node| (base.shift, node)))
             .collect();
-        let edited = self.logits(head, &items)?;
-        let mut products = edited.chunks_exact(steps.len() * vocab);
-        // The clean logits are there.
+        let edited = self.measurable(head, &items)?;
+        let (curve, size) = (head.curve(), steps.len() * vocab);
+        let mut products = 0..;
+        // The clean logits are there. Of each those that are measured, and those that are ranked.
         let logits = bases.iter().map(|base| match base.clean {
-            true => reference.logits.as_slice(),
-            false => products.next().expect("one for each"),
+            true => (reference.logits.bent.as_slice(), reference.logits.ranked()),
+            false => {
+                let at = products.next().unwrap_or(0) * size;
+                (&edited.bent[at..at + size], &edited.ranked()[at..at + size])
+            }
         });
-        let logits: Vec<&[f32]> = logits.collect();
+        let logits: Vec<(&[f32], &[f32])> = logits.collect();
         let mut compared: Vec<Option<Compared>> = vec![None; bases.len() * steps.len()];
         team.for_each_chunk(&mut compared, 1, |item, compared| {
-            let (logits, step) = (logits[item / steps.len()], item % steps.len());
-            compared[0] = Some(reference.compare(kernel, step, &logits[step * vocab..][..vocab]));
+            let ((logits, ranked), step) = (logits[item / steps.len()], item % steps.len());
+            compared[0] = Some(reference.compare(
+                kernel,
+                step,
+                &logits[step * vocab..][..vocab],
+                (!curve.is_none()).then(|| &ranked[step * vocab..][..vocab]),
+            ));
         });
         let compared: Vec<Compared> = compared.into_iter().flatten().collect();
-        for ((base, logits), compared) in bases.iter().zip(logits).zip(compared.chunks_exact(steps.len())) {
+        for ((base, (logits, ranked)), compared) in bases.iter().zip(logits).zip(compared.chunks_exact(steps.len())) {
             let (plain, patched): (Vec<usize>, Vec<usize>) =
                 base.runs.iter().partition(|&&run| plan(run).rows.is_empty());
             for run in plain {
                 for (step, compared) in compared.iter().enumerate() {
-                    let found = compared.spans.top().map(|top| (top, compared.spans.log_sum_exp()));
+                    let found = compared.top.map(|top| (top, compared.spans.log_sum_exp()));
                     reference.put(step, found, compared.differences.mean(), &mut measured[run]);
                 }
             }
@@ -217,10 +231,22 @@ impl<B: Body> Trials<'_, B> {
                     let (mut compared, mut own) = (compared.to_vec(), Vec::new());
                     for (result, plan) in results.iter_mut().zip(i * together..) {
                         for (step, compared) in compared.iter_mut().enumerate() {
-                            let replaced = replaced.at(plan, step, &mut own);
-                            let logits = &logits[step * vocab..][..vocab];
-                            let found = compared.spans.replaced(logits, replaced);
-                            let mean = reference.mean(step, logits, replaced, &mut compared.differences);
+                            let straight = replaced.at(plan, step, &mut own);
+                            let here = step * vocab..(step + 1) * vocab;
+                            let (logits, ranked) = (&logits[here.clone()], &ranked[here]);
+                            let mut curved = Vec::new();
+                            let bent = if curve.is_none() {
+                                straight
+                            } else {
+                                curved.extend_from_slice(straight.logits);
+                                bend(kernel, curve, &mut curved);
+                                Replaced { index: straight.index, logits: &curved }
+                            };
+                            let mut found = compared.spans.replaced(logits, bent);
+                            if let Some(peaks) = &mut compared.peaks {
+                                found = found.and_then(|(_, sum)| Some((peaks.top_replaced(ranked, straight)?, sum)));
+                            }
+                            let mean = reference.mean(step, logits, bent, &mut compared.differences);
                             reference.put(step, found, mean, result);
                         }
                     }
@@ -231,7 +257,7 @@ impl<B: Body> Trials<'_, B> {
                 }
             }
         }
-        self.reuse(edited);
+        self.reuse_all(edited);
         Ok(())
     }
 }
@@ -249,7 +275,7 @@ struct Base {
 /// The clean distributions at some steps, which edited ones are held against.
 struct Reference<'a> {
     /// `[steps, vocab]`.
-    logits: Vec<f32>,
+    logits: Measurable,
     /// Log-sum-exp of the logits of each step.
     log_sums: Vec<f64>,
     /// `[steps, vocab]`.
@@ -258,7 +284,8 @@ struct Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    fn new(kernel: Kernel, team: &Team, logits: Vec<f32>, chosen: &'a [u32]) -> Self {
+    fn new(kernel: Kernel, team: &Team, measurable: Measurable, chosen: &'a [u32]) -> Self {
+        let logits = &measurable.bent;
         let vocab = logits.len() / chosen.len();
         let mut log_sums = vec![0.0; chosen.len()];
         team.for_each_chunk(&mut log_sums, 1, |step, sum| {
@@ -268,13 +295,16 @@ impl<'a> Reference<'a> {
         team.for_each_chunk(&mut probabilities, vocab, |step, p| {
             kernel.probabilities(&logits[step * vocab..][..vocab], log_sums[step], p);
         });
-        Self { logits, log_sums, probabilities, chosen }
+        Self { logits: measurable, log_sums, probabilities, chosen }
     }
 
-    /// Holds the logits of a step under an edit against the clean ones.
-    fn compare(&self, kernel: Kernel, step: usize, edited: &[f32]) -> Compared {
+    /// Holds the logits of a step under an edit against the clean ones; `ranked` are those before the curve, where there is one.
+    fn compare(&self, kernel: Kernel, step: usize, edited: &[f32], ranked: Option<&[f32]>) -> Compared {
         let (p, clean) = self.at(step);
-        Compared { spans: Spans::new(kernel, edited), differences: Differences::new(kernel, p, clean, edited) }
+        let spans = Spans::new(kernel, edited);
+        let peaks = ranked.map(|ranked| Peaks::new(kernel, ranked));
+        let top = peaks.as_ref().zip(ranked).map_or_else(|| spans.top(), |(peaks, ranked)| peaks.top(ranked));
+        Compared { spans, peaks, top, differences: Differences::new(kernel, p, clean, edited) }
     }
 
     /// [`Differences::mean_replaced`] at a step.
@@ -285,9 +315,9 @@ impl<'a> Reference<'a> {
 
     /// Probabilities and logits of a step.
     fn at(&self, step: usize) -> (&[f64], &[f32]) {
-        let vocab = self.logits.len() / self.chosen.len();
+        let vocab = self.logits.bent.len() / self.chosen.len();
         let span = step * vocab..(step + 1) * vocab;
-        (&self.probabilities[span.clone()], &self.logits[span])
+        (&self.probabilities[span.clone()], &self.logits.bent[span])
     }
 
     /// Appends the divergence and agreement of a step: `found` is the edited model's choice and log-sum-exp, `mean` the
@@ -309,5 +339,9 @@ impl<'a> Reference<'a> {
 #[derive(Clone)]
 struct Compared {
     spans: Spans,
+    /// Before the curve behind the head, where there is one.
+    peaks: Option<Peaks>,
+    /// The choice.
+    top: Option<Top>,
     differences: Differences,
 }

@@ -27,9 +27,13 @@ use std::{
 };
 
 use crate::{
+    checkpoint::architecture::Curve,
     edit::{Plan, shift_words},
     kernels::{Kernel, Peaks, Top, scalar},
-    model::{Body, BodyError, Parent, Projection, Step, projection::logits_of},
+    model::{
+        Body, BodyError, Parent, Projection, Step,
+        projection::{bend, logits_of, margin},
+    },
     quant::{MatrixBuf, MatrixRef, Tensor},
     team::Team,
 };
@@ -178,11 +182,29 @@ pub struct Trials<'a, B> {
     task: Task<'a>,
     trie: Trie,
     root: NodeId,
+    /// Roots of prompts by their lengths, where prompts of different lengths have no prefix in common.
+    prompt_roots: HashMap<usize, NodeId>,
     clean: Vec<Clean>,
     /// Buffers of logits to be used again.
     buffers: Vec<Vec<f32>>,
     /// Clean logits that the surprise was read from last, and whose they are: the divergence asks for some of them again.
-    clean_logits: (Vec<NodeId>, Vec<f32>),
+    clean_logits: (Vec<NodeId>, Measurable),
+}
+
+/// Logits as they are measured, and as they are ranked.
+#[derive(Debug, Default)]
+struct Measurable {
+    /// After the curve behind the head.
+    bent: Vec<f32>,
+    /// Before it, where there is one: rounding may make logits equal that differ before it.
+    straight: Option<Vec<f32>>,
+}
+
+impl Measurable {
+    /// Those whose order decides which token is chosen.
+    fn ranked(&self) -> &[f32] {
+        self.straight.as_ref().unwrap_or(&self.bent)
+    }
 }
 
 impl<'a, B: Body> Trials<'a, B> {
@@ -193,10 +215,10 @@ impl<'a, B: Body> Trials<'a, B> {
     pub fn new(body: B, kernel: Kernel, team: &'a Team, task: Task<'a>) -> Self {
         assert!(task.max_tokens > 0 && task.prompts.iter().all(|prompt| !prompt.is_empty()), "something to do");
         let mut trie = Trie::default();
-        let root = trie.root();
+        let root = trie.root(0);
         trie.node_mut(root).pinned = true;
-        let (clean, buffers, clean_logits) = Default::default();
-        Self { body, kernel, team, task, trie, root, clean, buffers, clean_logits }
+        let (prompt_roots, clean, buffers, clean_logits) = Default::default();
+        Self { body, kernel, team, task, trie, root, prompt_roots, clean, buffers, clean_logits }
     }
 
     /// The clean model's answer to each prompt, once [`Trials::run`] has returned.
@@ -285,7 +307,7 @@ impl<'a, B: Body> Trials<'a, B> {
         if let Tying::Shared(_) = self.task.tying {
             self.start(plans, &mut running, &mut roots, |_| Ok::<_, BodyError>(()))?;
         }
-        let measured = self.diverge(head, plans, &running, &roots);
+        let measured = self.diverge(head, plans, &running);
         self.trie.sweep(&mut self.body);
         measured
     }
@@ -338,7 +360,7 @@ impl<'a, B: Body> Trials<'a, B> {
         if !known {
             self.clean.iter().try_for_each(|clean| event(Event::Clean(clean.trajectory.clone())))?;
         }
-        let measured = self.diverge(head, plans, &running, &roots)?;
+        let measured = self.diverge(head, plans, &running)?;
         self.trie.sweep(&mut self.body);
         Ok(running
             .into_iter()
@@ -374,16 +396,25 @@ impl<'a, B: Body> Trials<'a, B> {
         &mut self,
         plans: &[Plan],
         running: &mut [Running],
-        roots: &mut HashMap<usize, NodeId>,
+        roots: &mut HashMap<(usize, usize), NodeId>,
         mut event: impl FnMut(Event) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut pending = Pending::default();
         for run in running.iter_mut() {
+            let prompt = self.task.prompts[run.prompt];
+            let length = if self.body.depends_on_prompt_length() { prompt.len() } else { 0 };
             let (root, edit) = match (self.task.tying, run.edit) {
-                (Tying::Shared(_), Some(edit)) => (*roots.entry(edit).or_insert_with(|| self.trie.root()), Some(edit)),
+                (Tying::Shared(_), Some(edit)) => {
+                    (*roots.entry((edit, length)).or_insert_with(|| self.trie.root(length)), Some(edit))
+                }
+                _ if length > 0 => {
+                    let root = self.prompt_roots.entry(length).or_insert_with(|| self.trie.root(length));
+                    self.trie.node_mut(*root).pinned = true;
+                    (*root, None)
+                }
                 _ => (self.root, None),
             };
-            run.start = self.walk(root, self.task.prompts[run.prompt], false, edit, &mut pending);
+            run.start = self.walk(root, prompt, false, edit, &mut pending);
             run.path = vec![run.start];
         }
         self.read(plans, pending, &mut event)?;
@@ -474,7 +505,10 @@ impl<'a, B: Body> Trials<'a, B> {
                 let parent = match (self.trie.node(parent).slot, index.get(&parent)) {
                     (Some(slot), _) => Parent::Slot(slot),
                     (None, Some(&index)) => Parent::Step(index),
-                    (None, None) => Parent::Start,
+                    (None, None) => match self.trie.node(parent).token {
+                        0 => Parent::Start,
+                        prompt => Parent::Prompt(prompt as usize),
+                    },
                 };
                 let (embedding, row) = (embedding.as_deref(), row.as_ref().map(MatrixBuf::view));
                 Step { token: node.token, parent, hidden, embedding, row }
@@ -516,12 +550,13 @@ impl<'a, B: Body> Trials<'a, B> {
         let plan = |run: &Running| run.edit.map_or(&nothing, |edit| &plans[edit]);
         let replaces = |&run: &usize| !plan(&running[run]).rows.is_empty();
         let (patched, plain): (Vec<Item>, Vec<Item>) = flat.partition(|(.., runs)| runs.iter().any(replaces));
+        let curve = head.curve();
         let mut pending = Pending::default();
         for part in plain.chunks(vectors_at_once(head)) {
             let hidden: Vec<(u32, &[f32])> =
                 part.iter().map(|&(shift, node, _)| (shift, self.trie.hidden(node))).collect();
             for (top, (.., runs)) in head.tops(&hidden)?.into_iter().zip(part) {
-                runs.iter().for_each(|&run| self.step(&mut running[run], top, &mut pending));
+                runs.iter().for_each(|&run| self.step(&mut running[run], top, curve, &mut pending));
             }
         }
         let (kernel, team) = (self.kernel, self.team);
@@ -547,7 +582,7 @@ impl<'a, B: Body> Trials<'a, B> {
                         }
                     });
                     for (&(run, _), top) in some.iter().zip(tops) {
-                        self.step(&mut running[run], top, &mut pending);
+                        self.step(&mut running[run], top, curve, &mut pending);
                     }
                 }
             }
@@ -558,7 +593,7 @@ impl<'a, B: Body> Trials<'a, B> {
     }
 
     /// Takes the chosen token into a trial, and the trial to its next prefix.
-    fn step(&mut self, run: &mut Running, top: Option<Top>, pending: &mut Pending) {
+    fn step(&mut self, run: &mut Running, top: Option<Top>, curve: Curve, pending: &mut Pending) {
         let Some(top) = top else {
             run.trajectory.finish = Finish::Nonfinite;
             run.finished = true;
@@ -567,7 +602,7 @@ impl<'a, B: Body> Trials<'a, B> {
             return;
         };
         let token = top.token as u32;
-        run.trajectory.margin.push(top.best - top.second);
+        run.trajectory.margin.push(margin(self.kernel, curve, top));
         if self.take_token(run, token) {
             let own = matches!(self.task.tying, Tying::Shared(_));
             let next = self.child(run.at(), token, true, run.edit.filter(|_| own), pending);
@@ -594,6 +629,27 @@ impl<'a, B: Body> Trials<'a, B> {
         let hidden: Vec<(u32, &[f32])> = items.iter().map(|&(shift, node)| (shift, self.trie.hidden(node))).collect();
         logits_of(head, &hidden, &mut out)?;
         Ok(out)
+    }
+
+    /// [`Trials::logits`] with what comes after the head.
+    fn measurable(&mut self, head: &mut impl Projection, items: &[(u32, NodeId)]) -> Result<Measurable, BodyError> {
+        let logits = self.logits(head, items)?;
+        let (kernel, curve, vocab) = (self.kernel, head.curve(), head.vocab_size());
+        if curve.is_none() {
+            return Ok(Measurable { bent: logits, straight: None });
+        }
+        let mut bent = self.buffer(logits.len());
+        self.team.for_each_chunk(&mut bent, vocab, |i, bent| {
+            bent.copy_from_slice(&logits[i * vocab..][..vocab]);
+            bend(kernel, curve, bent);
+        });
+        Ok(Measurable { bent, straight: Some(logits) })
+    }
+
+    /// Returns buffers for reuse.
+    fn reuse_all(&mut self, logits: Measurable) {
+        self.reuse(logits.bent);
+        logits.straight.into_iter().for_each(|buffer| self.reuse(buffer));
     }
 
     /// Returns a buffer for reuse.

@@ -77,7 +77,8 @@ impl<B: Body> Trials<'_, B> {
         let (kernel, team, vocab) = (self.kernel, self.team, head.vocab_size());
         for part in wanted.chunks(vectors_at_once(head)) {
             let items: Vec<(u32, NodeId)> = part.iter().map(|&(node, _)| (0, node)).collect();
-            let logits = self.logits(head, &items)?;
+            let measurable = self.measurable(head, &items)?;
+            let logits = &measurable.bent;
             let mut draw = |&run: &usize| Drawn { uniform: generators[run].positive_unit(), token: None };
             let mut drawn: Vec<Vec<Drawn>> =
                 part.iter().map(|(_, runs)| runs.iter().map(&mut draw).collect()).collect();
@@ -100,7 +101,7 @@ impl<B: Body> Trials<'_, B> {
                     self.take(&mut running[run], drawn.token, &mut pending);
                 }
             }
-            self.reuse(logits);
+            self.reuse_all(measurable);
         }
         self.compute(&[], pending)?;
         Ok(true)

@@ -37,8 +37,9 @@ impl Trie {
         NodeId(self.nodes.len() as u32 - 1)
     }
 
-    pub(super) fn root(&mut self) -> NodeId {
-        self.insert(Node { parent: None, token: 0, slot: None, hidden: None, pinned: false })
+    /// A new root, of prompts of so many tokens where their length makes a difference, else of 0. It stands in the place of a token.
+    pub(super) fn root(&mut self, prompt: usize) -> NodeId {
+        self.insert(Node { parent: None, token: prompt as u32, slot: None, hidden: None, pinned: false })
     }
 
     pub(super) fn node(&self, id: NodeId) -> &Node {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lm_headroom::{
-    checkpoint::{Checkpoint, Linear, Weights, config::Override, head_digest},
+    checkpoint::{Checkpoint, Inner, Linear, NormWeights, Qkv, Weights, config::Override, head_digest},
     quant::{FloatType, Format},
     testing::fixture::{Fixture, FixtureTensor, raw_safetensors},
 };
@@ -19,13 +19,16 @@ fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f3
         all.insert("lm_head".to_owned(), (Weights::Quantized(head.clone()), None));
     }
     for (i, layer) in weights.layers.iter().enumerate() {
+        let (Qkv::Apart([q, k, v]), Inner::Gated([gate, up])) = (&layer.attention.qkv, &layer.mlp.inner) else {
+            panic!("a Llama has its projections apart");
+        };
         let linears: [(&str, &Linear); 7] = [
-            ("self_attn.q_proj", &layer.attention.q_proj),
-            ("self_attn.k_proj", &layer.attention.k_proj),
-            ("self_attn.v_proj", &layer.attention.v_proj),
+            ("self_attn.q_proj", q),
+            ("self_attn.k_proj", k),
+            ("self_attn.v_proj", v),
             ("self_attn.o_proj", &layer.attention.o_proj),
-            ("mlp.gate_proj", &layer.mlp.gate_proj),
-            ("mlp.up_proj", &layer.mlp.up_proj),
+            ("mlp.gate_proj", gate),
+            ("mlp.up_proj", up),
             ("mlp.down_proj", &layer.mlp.down_proj),
         ];
         for (name, linear) in linears {
@@ -81,10 +84,13 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
         }
     }
     let norm = |name: &str| values(&tensors[name], fixture.scale_type);
-    assert_eq!(checkpoint.weights().norm.values, norm("model.norm.weight"));
+    let stored = |weights: &NormWeights| weights.weight.as_ref().expect("a norm has weights").values.clone();
+    assert_eq!(stored(&checkpoint.weights().norm), norm("model.norm.weight"));
     for (i, layer) in checkpoint.weights().layers.iter().enumerate() {
-        assert_eq!(layer.attention_norm.values, norm(&format!("model.layers.{i}.input_layernorm.weight")));
-        assert_eq!(layer.mlp_norm.values, norm(&format!("model.layers.{i}.post_attention_layernorm.weight")));
+        let both =
+            [&layer.attention_norm, &layer.mlp_norm].map(|weights| stored(weights.as_ref().expect("both norms")));
+        let names = ["input_layernorm", "post_attention_layernorm"];
+        assert_eq!(both, names.map(|name| norm(&format!("model.layers.{i}.{name}.weight"))));
     }
     compared
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lm_headroom::{
-    checkpoint::{CheckpointError, Weights, WeightsError, config::Override},
+    checkpoint::{CheckpointError, Inner, Weights, WeightsError, config::Override},
     quant::{FloatType, Format, MatrixError},
     testing::fixture::{Fixture, FixtureTensor, files_of},
 };
@@ -214,7 +214,8 @@ fn the_format_of_a_module_that_is_not_named_is_that_of_its_tensors() {
         for config in [fixture.config(), bare] {
             let checkpoint = opened(files_of(&config, &fixture.tensors(), 1));
             let weights = checkpoint.weights();
-            let found = [&weights.embed_tokens, &weights.layers[1].mlp.up_proj.weights].map(|weights| match weights {
+            let Inner::Gated([_, up_proj]) = &weights.layers[1].mlp.inner else { panic!("a Llama has a gate") };
+            let found = [&weights.embed_tokens, &up_proj.weights].map(|weights| match weights {
                 Weights::Quantized(matrix) => matrix.layout().format(),
                 Weights::Dense(_) => panic!("it is quantized"),
             });

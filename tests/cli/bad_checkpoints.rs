@@ -199,7 +199,7 @@ fn a_head_that_is_not_quantized_has_nothing_to_disturb() {
 
 #[test]
 fn another_architecture_is_named_with_those_that_run() {
-    refused_files(&with_config(|config| config["model_type"] = json!("qwen2")), &["config.json", "qwen2", "llama"]);
+    refused_files(&with_config(|config| config["model_type"] = json!("falcon")), &["config.json", "falcon", "llama"]);
     let files = with_config(|config| {
         config.as_object_mut().expect("an object").remove("model_type");
     });

@@ -1,28 +1,95 @@
 //! Model families as data: how each writes its configuration and names its tensors.
 //!
-//! A family is an entry of [`NATIVE`] and nothing else: no code is a family's own. `config` reads `config.json` by the
+//! A family is an entry of [`NATIVE`] and nothing else: no code is a family's own. `reader/` reads `config.json` by the
 //! entry's [`ConfigRules`], which gives an [`Architecture`](super::Architecture); `assemble` finds the weights of that value by
 //! the entry's [`TensorNames`]. So a family that computes what another does costs a few lines here, and one that computes
 //! something new also costs a field of `Architecture` and what interprets it.
 //!
 //! An entry is written as what differs from another: `Family { model_type: "mistral", ..LLAMA }`. Where families differ in
-//! something that is fixed today (the name of a key, where it lies, a fused projection), a field is added to the rules or
-//! names, with today's value in [`LLAMA`].
+//! something that is fixed today, a field is added to the rules or names, with today's value in [`LLAMA`].
 //!
 //! What mlx-lm 0.32.2 computes is the specification of each entry.
 
+mod gemma;
+mod gpt;
 mod llama;
+mod names;
+mod qwen;
+mod rules;
 
-pub use llama::{LLAMA, MISTRAL};
+pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
+pub use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
+pub use llama::{
+    APERTUS, ERNIE4_5, EXAONE, EXAONE4, GLM, GLM4, GRANITE, HELIUM, HUNYUAN_V1_DENSE, INTERNLM2, INTERNLM3, LLAMA,
+    MIMO, MINICPM, MINISTRAL3, MISTRAL, MISTRAL3, MISTRAL3_OF_MINISTRAL3, NEMOTRON, OLMO2, OLMO3, PHI3, SEED_OSS,
+    SMOLLM3, TELECHAT3,
+};
+pub use names::{Dropped, GateName, QkNormNames, QkvNames, TensorNames, TokenInputNames};
+pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
+pub use rules::{
+    ActivationRule, AttentionScale, ConfigRules, EmbeddingScale, Flag, FullLayersRule, HeadDim, Intermediate, KvHeads,
+    LogitScale, NormRule, QkNormRule, ResidualScale, RopeLayers, RopeRule, Scales, ScalingRule, Size, Sizes, Sliding,
+    SlidingRope, Theta, Tied,
+};
 
 /// The families whose bodies this program computes. Tests, oracles and messages go through this list.
-pub const NATIVE: [&Family; 2] = [&LLAMA, &MISTRAL];
+pub const NATIVE: [&Family; 45] = [
+    &LLAMA,
+    &MISTRAL,
+    &MISTRAL3,
+    &MINISTRAL3,
+    &MISTRAL3_OF_MINISTRAL3,
+    &QWEN2,
+    &QWEN3,
+    &QWEN2_VL,
+    &QWEN2_5_VL,
+    &QWEN3_VL,
+    &GEMMA,
+    &GEMMA2,
+    &GEMMA3,
+    &GEMMA3_TEXT,
+    &GEMMA4,
+    &GEMMA4_TEXT,
+    &PHI3,
+    &GRANITE,
+    &SMOLLM3,
+    &OLMO2,
+    &OLMO3,
+    &GLM4,
+    &GLM,
+    &COHERE,
+    &COHERE2,
+    &STARCODER2,
+    &STABLELM,
+    &EXAONE,
+    &EXAONE4,
+    &ERNIE4_5,
+    &HUNYUAN_V1_DENSE,
+    &INTERNLM2,
+    &INTERNLM3,
+    &SEED_OSS,
+    &MIMO,
+    &HELIUM,
+    &NEMOTRON,
+    &APERTUS,
+    &TELECHAT3,
+    &MINICPM,
+    &PHI,
+    &GPT_NEOX,
+    &GPT2,
+    &GPT_BIGCODE,
+    &QWEN,
+];
 
 /// What distinguishes the checkpoints of a family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
+    /// What it is called here, unlike any other.
+    pub name: &'static str,
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
+    /// Where a model of several parts keeps the configuration of the one that is run.
+    pub text: Option<TextConfig>,
     /// Models that it is known by, for messages.
     pub models: &'static str,
     /// How its `config.json` is read.
@@ -31,68 +98,38 @@ pub struct Family {
     pub tensors: TensorNames,
 }
 
-/// How a `config.json` is read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ConfigRules {
-    /// Base of the rotary frequencies where no key gives one.
-    pub rope_theta: f64,
-    /// Whether the head is the embedding where `tie_word_embeddings` is absent.
-    pub tied: bool,
+/// An object in `config.json` that is the configuration of a language model among other parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextConfig {
+    /// Key of the object.
+    pub key: &'static str,
+    /// Whether the keys may lie at the top instead.
+    pub optional: bool,
+    /// The `model_type` in it, where that decides; none where no entry of the same outer type names another.
+    pub model_type: Option<&'static str>,
 }
 
-/// How tensors are named. A module's tensors are `MODULE.weight`, `MODULE.scales`, `MODULE.biases` and `MODULE.bias`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorNames {
-    /// The embedding, which is also a tied head.
-    pub embed_tokens: &'static str,
-    /// What stands before the number of a layer, from 0.
-    pub layers: &'static str,
-    /// Norm of the last layer's output.
-    pub norm: &'static str,
-    /// The head where it is not tied.
-    pub lm_head: &'static str,
-    /// Within a layer: norm of the attention's input.
-    pub attention_norm: &'static str,
-    /// Within a layer: projection to queries.
-    pub q_proj: &'static str,
-    /// Within a layer: projection to keys.
-    pub k_proj: &'static str,
-    /// Within a layer: projection to values.
-    pub v_proj: &'static str,
-    /// Within a layer: projection of the heads' outputs.
-    pub o_proj: &'static str,
-    /// Within a layer: norm of the MLP's input.
-    pub mlp_norm: &'static str,
-    /// Within a layer: projection that the activation follows.
-    pub gate_proj: &'static str,
-    /// Within a layer: projection that the activation multiplies.
-    pub up_proj: &'static str,
-    /// Within a layer: projection of the product.
-    pub down_proj: &'static str,
-    /// How the names of tensors end that mlx-lm drops: what they hold is computed.
-    pub dropped: &'static [&'static str],
+/// The family of a `model_type`, and of the `model_type` in the object that the family's entry names.
+pub fn of_model_type(model_type: &str, inner: impl Fn(&str) -> Option<String>) -> Option<&'static Family> {
+    let mut candidates = NATIVE.into_iter().filter(|family| family.model_type == model_type).collect::<Vec<_>>();
+    // An entry that names the inner type comes before one that takes any.
+    candidates.sort_by_key(|family| family.text.is_none_or(|text| text.model_type.is_none()));
+    candidates.into_iter().find(|family| match family.text {
+        Some(TextConfig { key, model_type: Some(wanted), .. }) => inner(key).is_some_and(|found| found == wanted),
+        _ => true,
+    })
 }
 
-impl TensorNames {
-    /// The name of `module` in layer `layer`.
-    pub fn in_layer(&self, layer: usize, module: &str) -> String {
-        format!("{}.{layer}.{module}", self.layers)
-    }
-
-    /// The module that is the head.
-    pub const fn head(&self, tied: bool) -> &'static str {
-        if tied { self.embed_tokens } else { self.lm_head }
-    }
+/// The family of this [`Family::name`].
+pub fn named(name: &str) -> Option<&'static Family> {
+    NATIVE.into_iter().find(|family| family.name == name)
 }
 
-/// The family of a `model_type`.
-pub fn of_model_type(model_type: &str) -> Option<&'static Family> {
-    NATIVE.into_iter().find(|family| family.model_type == model_type)
-}
-
-/// Every native `model_type` with the models that it is known by, for messages.
+/// Every native `model_type`, for messages.
 pub(super) fn native() -> String {
-    NATIVE.map(|family| format!("`{}` ({})", family.model_type, family.models)).join(", ")
+    let mut types = NATIVE.map(|family| family.model_type).to_vec();
+    types.dedup();
+    types.join(", ")
 }
 
 #[cfg(test)]
@@ -102,9 +139,11 @@ mod tests {
     #[test]
     fn each_native_family_is_found_by_its_model_type_and_told_of() {
         for family in NATIVE {
-            assert_eq!(of_model_type(family.model_type), Some(family));
-            assert!(native().contains(&format!("`{}` ({})", family.model_type, family.models)));
+            let inner = |_: &str| family.text.and_then(|text| text.model_type).map(str::to_owned);
+            assert_eq!(of_model_type(family.model_type, inner), Some(family));
+            assert_eq!(named(family.name), Some(family));
+            assert!(native().split(", ").any(|told| told == family.model_type));
         }
-        assert_eq!(of_model_type("Llama"), None);
+        assert_eq!(of_model_type("Llama", |_| None), None);
     }
 }

@@ -150,14 +150,14 @@ macro_rules! entry_points {
         #[target_feature(enable = $features)]
         pub(crate) unsafe fn attend(
             q: &[f32],
-            scale: f32,
+            rule: &crate::kernels::specification::vector::Scores<'_>,
             keys: &[&[f32]],
             values: &[&[f32]],
             scores: &mut [f32],
             out: &mut [f32],
         ) {
             // SAFETY: as for this function.
-            unsafe { crate::kernels::attention::attend::<$lanes>(q, scale, keys, values, scores, out) }
+            unsafe { crate::kernels::attention::attend::<$lanes>(q, rule, keys, values, scores, out) }
         }
 
         super::vector_entry_points!($features);
@@ -170,9 +170,21 @@ macro_rules! vector_entry_points {
     ($features:literal) => {
         super::vector_entry_points!($features; vector
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
-            fn swiglu(gate: &mut [f32], up: &[f32]);
+            fn rms_norm_plain(x: &[f32], eps: f32, out: &mut [f32]);
+            fn layer_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             fn add(x: &mut [f32], y: &[f32]);
-            fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]);
+            fn multiply(x: &mut [f32], y: &[f32]);
+            fn scale(x: &mut [f32], factor: f32);
+            fn rope(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]);
+            fn rope_neighbours(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]);
+        );
+        super::vector_entry_points!($features; activation
+            fn silu(x: &mut [f32]);
+            fn gelu(x: &mut [f32]);
+            fn gelu_tanh(x: &mut [f32]);
+            fn relu_squared(x: &mut [f32]);
+            fn xielu(x: &mut [f32], parts: &[f32; 4]);
+            fn softcap(x: &mut [f32], cap: f32);
         );
         super::vector_entry_points!($features; logits
             fn peaks(logits: &[f32], best: &mut [f32], second: &mut [f32]);

@@ -1,16 +1,19 @@
-//! The rest of a forward pass: norms, activation, attention.
+//! The rest of a forward pass: norms, rotation, attention.
 //!
 //! Plain Rust over sixteen lanes, inlined into functions that carry an instruction set's
 //! `target_feature`, so that the compiler vectorizes it; every operation is exactly rounded and in a
 //! fixed order, and the exponential is written out, so the bits are equal on every instruction set.
 
-use super::scalar::{LANES, sum};
+use super::{
+    activation::softcap,
+    scalar::{LANES, sum},
+};
 
 /// `exp(x)` to within 2 units in the last place for `x` in [-87, 88], clamped outside; NaN stays NaN.
 /// Cody and Waite's reduction by multiples of ln 2, then the Taylor polynomial of degree 7 on
 /// |r| <= ln 2 / 2, whose remainder is below 1e-8.
 #[inline(always)]
-fn exp32(x: f32) -> f32 {
+pub(super) fn exp32(x: f32) -> f32 {
     // Written so that a NaN passes both comparisons unchanged.
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
@@ -42,6 +45,18 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum(acc)
 }
 
+/// The sum of a vector's elements, in the order of [`super::scalar`].
+#[inline(always)]
+fn total(x: &[f32]) -> f32 {
+    let mut acc = [0.0_f32; LANES];
+    for chunk in x.chunks(LANES) {
+        for (acc, x) in acc.iter_mut().zip(chunk) {
+            *acc += x;
+        }
+    }
+    sum(acc)
+}
+
 /// Root-mean-square norm: `out[c] = x[c] / sqrt(mean(x^2) + eps) * weight[c]`.
 #[inline(always)]
 pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -51,11 +66,41 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// `gate[c] = silu(gate[c]) * up[c]`, where `silu(g) = g / (1 + exp(-g))`.
+/// Root-mean-square norm without weights: `out[c] = x[c] / sqrt(mean(x^2) + eps)`.
 #[inline(always)]
-pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {
-    for (g, u) in gate.iter_mut().zip(up) {
-        *g = *g / (1.0 + exp32(-*g)) * u;
+pub(crate) fn rms_norm_plain(x: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = x * scale;
+    }
+}
+
+/// Layer norm: `out[c] = (x[c] - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight[c]`.
+#[inline(always)]
+pub(crate) fn layer_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let mean = total(x) / x.len() as f32;
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = x - mean;
+    }
+    let scale = 1.0 / (dot(out, out) / x.len() as f32 + eps).sqrt();
+    for (out, weight) in out.iter_mut().zip(weight) {
+        *out = *out * scale * weight;
+    }
+}
+
+/// `x[c] *= y[c]`.
+#[inline(always)]
+pub(crate) fn multiply(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x *= y;
+    }
+}
+
+/// `x[c] *= factor`.
+#[inline(always)]
+pub(crate) fn scale(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
     }
 }
 
@@ -67,11 +112,12 @@ pub(crate) fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// Rotates each head of `x` by the position's angles: columns `c` and `c + half` of a head are one pair.
+/// Rotates the first columns of each head of `head_dim` columns in `x` by the position's angles: columns `c` and `c + half` of a head
+/// are one pair, `half` being the number of angles.
 #[inline(always)]
-pub(crate) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(crate) fn rope(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
     let half = cos.len();
-    for head in x.chunks_exact_mut(2 * half) {
+    for head in x.chunks_exact_mut(head_dim) {
         let (low, high) = head.split_at_mut(half);
         for c in 0..half {
             let (a, b) = (low[c], high[c]);
@@ -81,17 +127,55 @@ pub(crate) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
-/// `out = sum_j softmax(scale * q . k_j)_j * v_j` for each.
+/// As [`rope`], where columns `2 c` and `2 c + 1` are one pair.
 #[inline(always)]
-pub(crate) fn attend(q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], scores: &mut [f32], out: &mut [f32]) {
+pub(crate) fn rope_neighbours(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]) {
+    for head in x.chunks_exact_mut(head_dim) {
+        for (c, pair) in head.chunks_exact_mut(2).take(cos.len()).enumerate() {
+            let (a, b) = (pair[0], pair[1]);
+            pair[0] = a * cos[c] - b * sin[c];
+            pair[1] = a * sin[c] + b * cos[c];
+        }
+    }
+}
+
+/// What becomes of the products of a query and the keys before they are weights.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scores<'a> {
+    /// What the products are multiplied by.
+    pub scale: f32,
+    /// What bounds them then: `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// A score of each head that has no value: it takes weight from the others.
+    pub sinks: Option<&'a [f32]>,
+}
+
+impl Scores<'_> {
+    /// Those of a head.
+    #[inline(always)]
+    pub(crate) fn of_head(self, head: usize) -> (f32, Option<f32>, Option<f32>) {
+        (self.scale, self.softcap, self.sinks.map(|sinks| sinks[head]))
+    }
+}
+
+/// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
+/// `out = sum_j softmax(scale * q . k_j)_j * v_j` for each; `rule` may say more of the scores.
+#[inline(always)]
+pub(crate) fn attend(
+    q: &[f32],
+    rule: &Scores<'_>,
+    keys: &[&[f32]],
+    values: &[&[f32]],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
     let cols = keys[0].len();
     let heads = q.chunks_exact(cols).zip(scores.chunks_exact_mut(keys.len())).zip(out.chunks_exact_mut(cols));
-    for ((q, scores), out) in heads {
+    for (head, ((q, scores), out)) in heads.enumerate() {
         for (score, key) in scores.iter_mut().zip(keys) {
             *score = dot(q, key);
         }
-        let total = weigh(scores, scale);
+        let total = weigh(scores, rule.of_head(head));
         out.fill(0.0);
         for (score, value) in scores.iter().zip(values) {
             for (out, v) in out.iter_mut().zip(*value) {
@@ -104,9 +188,22 @@ pub(crate) fn attend(q: &[f32], scale: f32, keys: &[&[f32]], values: &[&[f32]], 
     }
 }
 
-/// Products of query and keys into weights that are not yet divided by their sum, and that sum.
+/// Products of query and keys into weights that are not yet divided by their sum, and that sum, in which a sink takes part.
 #[inline(always)]
-pub(crate) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
+pub(crate) fn weigh(scores: &mut [f32], (scale, cap, sink): (f32, Option<f32>, Option<f32>)) -> f32 {
+    if let Some(cap) = cap {
+        for score in &mut *scores {
+            *score *= scale;
+        }
+        softcap(scores, cap);
+        return weigh_scaled::<false>(scores, 1.0, sink);
+    }
+    weigh_scaled::<true>(scores, scale, sink)
+}
+
+/// [`weigh`], of products that are still to be multiplied by `scale` or not.
+#[inline(always)]
+fn weigh_scaled<const SCALE: bool>(scores: &mut [f32], scale: f32, sink: Option<f32>) -> f32 {
     let (whole, rest) = scores.split_at_mut(scores.len() / LANES * LANES);
     let mut last = [f32::NEG_INFINITY; LANES];
     last[..rest.len()].copy_from_slice(rest);
@@ -114,11 +211,13 @@ pub(crate) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
     let mut tops = [f32::NEG_INFINITY; LANES];
     for chunk in whole.chunks_exact_mut(LANES).chain([&mut last[..]]) {
         for l in 0..LANES {
-            chunk[l] *= scale;
+            if SCALE {
+                chunk[l] *= scale;
+            }
             tops[l] = larger(tops[l], chunk[l]);
         }
     }
-    let top = tops.into_iter().fold(f32::NEG_INFINITY, larger);
+    let top = tops.into_iter().fold(sink.unwrap_or(f32::NEG_INFINITY), larger);
     let mut acc = [0.0_f32; LANES];
     for chunk in whole.chunks_exact_mut(LANES) {
         for l in 0..LANES {
@@ -133,7 +232,10 @@ pub(crate) fn weigh(scores: &mut [f32], scale: f32) -> f32 {
         *score = last[l];
         acc[l] += last[l];
     }
-    sum(acc)
+    match sink {
+        Some(sink) => sum(acc) + exp32(sink - top),
+        None => sum(acc),
+    }
 }
 
 /// The larger of two, the first of equals: `f32::max` leaves open which of two zeros of different sign it

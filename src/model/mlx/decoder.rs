@@ -26,11 +26,64 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        AttentionWeights, Checkpoint, MlpWeights, Vector,
-        architecture::{self, Activation, Norm, Rope, RopeScaling},
+        Architecture, AttentionWeights, Checkpoint, Inner, MlpWeights, NormWeights, Qkv,
+        architecture::{
+            self, Activation, Gate, KeyValues, Layer, Norm, NormKind, NormWeight, Pairing, Projections, Rope,
+            RopeScaling, Wiring,
+        },
     },
     model::{BodyError, rope::frequencies},
 };
+
+/// Something of a model that [`unsupported`] should have refused.
+const MISSING: BodyError = BodyError::Unsupported { backend: "mlx", what: "a part of the architecture" };
+
+/// The first thing that a model computes and this decoder does not.
+pub(super) fn unsupported(architecture: &Architecture) -> Option<&'static str> {
+    let of_model = [
+        (architecture.embedding_scale.is_some(), "a scale of the embedding"),
+        (architecture.learned_positions.is_some(), "learned positions"),
+        (!plain(architecture.norm), "another norm than RMS norm"),
+    ];
+    let first = |all: &[(bool, &'static str)]| all.iter().find(|(there, _)| *there).map(|(_, what)| *what);
+    first(&of_model).or_else(|| architecture.layers.kinds().iter().find_map(|layer| first(&of_layer(layer))))
+}
+
+/// Whether it is the norm that all norms here are.
+fn plain(norm: Norm) -> bool {
+    norm.kind == NormKind::Rms && norm.weight == NormWeight::AsStored && !norm.bias
+}
+
+fn of_layer(layer: &Layer) -> [(bool, &'static str); 18] {
+    let (attention, mlp) = (&layer.attention, &layer.mlp);
+    let rope = attention.rope.as_ref();
+    [
+        (layer.wiring != Wiring::Serial, "parallel branches"),
+        (!layer.attention_norm.is_some_and(plain) || !layer.mlp_norm.is_some_and(plain), "another norm than RMS norm"),
+        (layer.attention_output_norm.is_some() || layer.mlp_output_norm.is_some(), "norms of branches' outputs"),
+        (layer.residual_scale.is_some(), "a scale of branches"),
+        (attention.softcap.is_some(), "a bound of attention's scores"),
+        (attention.sinks, "attention sinks"),
+        (layer.token_input.is_some() || layer.output_scale, "a third branch"),
+        (attention.key_values != KeyValues::Own || attention.value_norm.is_some(), "keys and values of other layers"),
+        (
+            rope.is_some_and(|rope| matches!(rope.scaling, RopeScaling::Proportional { .. })),
+            "a rotary embedding of some pairs of a head",
+        ),
+        (attention.window.is_some(), "a sliding window"),
+        (attention.query_growth.is_some(), "queries that grow"),
+        (attention.qk_norm.is_some(), "norms of queries and keys"),
+        (attention.projections != Projections::Apart || mlp.gate != Gate::Apart, "projections in one matrix"),
+        (
+            rope.is_some_and(|rope| matches!(rope.scaling, RopeScaling::Dynamic { .. })),
+            "a rotary embedding that depends on the text's length",
+        ),
+        (rope.is_none(), "layers without a rotary embedding"),
+        (rope.is_some_and(|rope| rope.pairing != Pairing::Halves), "a rotary embedding of neighbouring columns"),
+        (rope.is_some_and(|rope| rope.columns != attention.head_dim), "a rotary embedding of a part of a head"),
+        (mlp.activation != Activation::Silu, "another activation than SiLU"),
+    ]
+}
 
 /// A model's weights in MLX's memory, all of them evaluated, with what is computed by them.
 #[derive(Debug)]
@@ -111,9 +164,9 @@ impl Decoder {
         };
         let blocks = architecture.layers.iter().zip(&weights.layers).map(|(layer, weights)| {
             Ok::<_, BodyError>(Block {
-                attention_norm: Normalization::load(layer.attention_norm, &weights.attention_norm, widen)?,
+                attention_norm: Normalization::load(layer.attention_norm, weights.attention_norm.as_ref(), widen)?,
                 attention: Attention::load(&layer.attention, &weights.attention, widen)?,
-                mlp_norm: Normalization::load(layer.mlp_norm, &weights.mlp_norm, widen)?,
+                mlp_norm: Normalization::load(layer.mlp_norm, weights.mlp_norm.as_ref(), widen)?,
                 mlp: Mlp::load(&layer.mlp, &weights.mlp, widen)?,
             })
         });
@@ -122,7 +175,7 @@ impl Decoder {
             embedded: embed_tokens.embed(&[0])?.dtype(),
             embed_tokens,
             blocks: blocks.collect::<Result<_, _>>()?,
-            norm: Normalization::load(architecture.norm, &weights.norm, widen)?,
+            norm: Normalization::load(Some(architecture.norm), Some(&weights.norm), widen)?,
         })
     }
 
@@ -163,7 +216,8 @@ impl Decoder {
 }
 
 impl Normalization {
-    fn load(norm: Norm, weight: &Vector, widen: Widen) -> Result<Self, BodyError> {
+    fn load(norm: Option<Norm>, weights: Option<&NormWeights>, widen: Widen) -> Result<Self, BodyError> {
+        let (norm, weight) = norm.zip(weights.and_then(|weights| weights.weight.as_ref())).ok_or(MISSING)?;
         // The checkpoint widens its vectors; here they are what they were.
         let weight = widen.apply(from_floats(&weight.values, dtype(weight.float_type))?)?;
         weight.eval().named("astype")?;
@@ -171,23 +225,22 @@ impl Normalization {
     }
 
     fn apply(&self, x: &Array) -> Result<Array, BodyError> {
-        match self.norm {
-            Norm::Rms { eps } => rms_norm(x, Some(&self.weight), eps).named("rms_norm"),
-        }
+        rms_norm(x, Some(&self.weight), self.norm.eps).named("rms_norm")
     }
 }
 
 impl Attention {
     fn load(attention: &architecture::Attention, weights: &AttentionWeights, widen: Widen) -> Result<Self, BodyError> {
-        let architecture::Attention { heads, kv_heads, head_dim, rope, .. } = *attention;
+        let architecture::Attention { heads, kv_heads, head_dim, ref rope, .. } = *attention;
+        let (Qkv::Apart([q_proj, k_proj, v_proj]), Some(rope)) = (&weights.qkv, rope) else { return Err(MISSING) };
         Ok(Self {
             heads,
             kv_heads,
             head_dim,
-            rotation: Rotation::new(rope, head_dim)?,
-            q_proj: Linear::of(&weights.q_proj, widen)?,
-            k_proj: Linear::of(&weights.k_proj, widen)?,
-            v_proj: Linear::of(&weights.v_proj, widen)?,
+            rotation: Rotation::new(rope)?,
+            q_proj: Linear::of(q_proj, widen)?,
+            k_proj: Linear::of(k_proj, widen)?,
+            v_proj: Linear::of(v_proj, widen)?,
             o_proj: Linear::of(&weights.o_proj, widen)?,
         })
     }
@@ -235,10 +288,11 @@ impl Attention {
 
 impl Mlp {
     fn load(mlp: &architecture::Mlp, weights: &MlpWeights, widen: Widen) -> Result<Self, BodyError> {
+        let Inner::Gated([gate_proj, up_proj]) = &weights.inner else { return Err(MISSING) };
         Ok(Self {
             activation: mlp.activation,
-            gate_proj: Linear::of(&weights.gate_proj, widen)?,
-            up_proj: Linear::of(&weights.up_proj, widen)?,
+            gate_proj: Linear::of(gate_proj, widen)?,
+            up_proj: Linear::of(up_proj, widen)?,
             down_proj: Linear::of(&weights.down_proj, widen)?,
         })
     }
@@ -247,6 +301,7 @@ impl Mlp {
         let gate = self.gate_proj.apply(h)?;
         let gate = match self.activation {
             Activation::Silu => multiply(&gate, sigmoid(&gate).named("sigmoid")?).named("multiply")?,
+            _ => return Err(MISSING),
         };
         let inner = multiply(gate, self.up_proj.apply(h)?).named("multiply")?;
         self.down_proj.apply(&inner)
@@ -254,15 +309,15 @@ impl Mlp {
 }
 
 impl Rotation {
-    fn new(rope: Rope, head_dim: usize) -> Result<Self, BodyError> {
+    fn new(rope: &Rope) -> Result<Self, BodyError> {
         let base = rope.theta as f32;
         Ok(match rope.scaling {
+            RopeScaling::Dynamic { .. } | RopeScaling::Proportional { .. } => return Err(MISSING),
             RopeScaling::Default => Self::Base { base, scale: 1.0 },
             RopeScaling::Linear { factor } => Self::Base { base, scale: (1.0 / factor) as f32 },
             // mlx-lm takes the same numbers in float32; a unit in the last place apart at most.
-            RopeScaling::Llama3 { .. } => {
-                let wavelengths: Vec<f32> =
-                    frequencies(rope, head_dim).map(|frequency| (1.0 / frequency) as f32).collect();
+            RopeScaling::Llama3 { .. } | RopeScaling::Yarn { .. } | RopeScaling::Long { .. } => {
+                let wavelengths: Vec<f32> = frequencies(rope).map(|frequency| (1.0 / frequency) as f32).collect();
                 let array = from_floats(&wavelengths, Dtype::Float32)?;
                 array.eval().named("astype")?;
                 Self::Wavelengths(array)

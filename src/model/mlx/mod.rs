@@ -29,8 +29,19 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use blake3::Hash;
 use mlx_rs::{Array, Device, DeviceType, Dtype, transforms::eval};
 
-use super::{AnyBody, Backend, Body, BodyError, Extension, HeldHead, Parent, Precision, Projection, Query, Slot, Step};
-use crate::{checkpoint::Checkpoint, edit::Plan, kernels::Rounding, quant::MatrixRef};
+use super::{
+    AnyBody, Backend, Body, BodyError, Extension, HeldHead, Parent, Precision, Projection, Query, Slot, Step,
+    projection::{add_bias, add_bias_of_rows},
+};
+use crate::{
+    checkpoint::{
+        Checkpoint,
+        architecture::{AfterHead, Curve},
+    },
+    edit::Plan,
+    kernels::Rounding,
+    quant::MatrixRef,
+};
 use arrays::{Packed, Widen, floats};
 use cache::Cache;
 use decoder::{Decoder, Input};
@@ -81,6 +92,7 @@ struct State {
 pub struct Mlx {
     owner: Arc<Owner<State>>,
     checkpoint: Arc<Checkpoint>,
+    after_head: AfterHead,
     kernel: String,
 }
 
@@ -100,10 +112,13 @@ impl Mlx {
             Precision::Native => Widen::No,
             Precision::Float32 => Widen::Float32,
         };
+        if let Some(what) = decoder::unsupported(&checkpoint.config().architecture) {
+            return Err(BodyError::Unsupported { backend: "mlx", what });
+        }
         let source = Arc::clone(&checkpoint);
         let owner = Owner::start(move || State::load(&source, widen))?;
         let kernel = owner.ask("dtype", |state| Ok(state.kernel()))?;
-        Ok(Self { owner: Arc::new(owner), checkpoint, kernel })
+        Ok(Self { owner: Arc::new(owner), after_head: checkpoint.after_head(), checkpoint, kernel })
     }
 }
 
@@ -202,7 +217,7 @@ fn advance(
     hidden: &mut Vec<f32>,
 ) -> Result<(), BodyError> {
     let before = match steps[0].parent {
-        Parent::Start => None,
+        Parent::Start | Parent::Prompt(_) => None,
         Parent::Slot(slot) => Some(slot),
         Parent::Step(index) => Some(slots[index]),
     };
@@ -248,6 +263,10 @@ impl Backend for Mlx {
     fn rounding(&self) -> Option<Rounding> {
         // MLX states no order of additions.
         None
+    }
+
+    fn after_head(&self) -> &AfterHead {
+        &self.after_head
     }
 
     fn body(&self) -> AnyBody {
@@ -368,12 +387,19 @@ impl Projection for MlxProjection<'_> {
         self.head.layout().rows()
     }
 
+    fn curve(&self) -> Curve {
+        self.mlx.after_head.curve
+    }
+
     fn logits(&mut self, queries: Vec<Query<'_>>) -> Result<(), BodyError> {
         let number = self.number()?;
         for query in queries {
             let (shift, hidden) = (query.shift, query.hidden.concat());
             let logits = self.mlx.owner.ask("logits", move |state| state.head(number)?.logits(shift, &hidden))?;
             query.out.copy_from_slice(&logits);
+            if let Some(bias) = &self.mlx.after_head.bias {
+                add_bias(bias, query.out);
+            }
         }
         Ok(())
     }
@@ -388,6 +414,9 @@ impl Projection for MlxProjection<'_> {
                 each.iter().map(|hidden| head.replaced(&own, hidden)).collect()
             })?;
             out.extend((0..plan.rows.len()).flat_map(|row| replaced.iter().map(move |of_state| of_state[row])));
+        }
+        if let Some(bias) = &self.mlx.after_head.bias {
+            add_bias_of_rows(bias, plans, hidden.len(), &mut out);
         }
         Ok(out)
     }

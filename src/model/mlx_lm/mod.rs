@@ -41,7 +41,11 @@ use self::{
 };
 use super::{AnyBody, Backend, Body, BodyError, CpuProjection, Extension, Precision, Projection, Query, Slot, Step};
 use crate::{
-    checkpoint::{Checkpoint, HeadPlace, demo},
+    checkpoint::{
+        Checkpoint, HeadPlace,
+        architecture::{AfterHead, Curve},
+        demo,
+    },
     kernels::{Kernel, Rounding},
     quant::MatrixRef,
     team::Team,
@@ -252,6 +256,9 @@ fn nan_max(a: f32, b: f32) -> f32 {
     if a.is_nan() || b.is_nan() { f32::NAN } else { a.max(b) }
 }
 
+/// What follows the head of each model that is run.
+static NOTHING: AfterHead = AfterHead { bias: None, curve: Curve::NONE };
+
 impl Backend for MlxLm {
     fn name(&self) -> &'static str {
         "mlx-lm"
@@ -269,6 +276,10 @@ impl Backend for MlxLm {
     fn rounding(&self) -> Option<Rounding> {
         // The head is multiplied by the kernels of the CPU.
         Some(Rounding::KERNELS)
+    }
+
+    fn after_head(&self) -> &AfterHead {
+        &NOTHING
     }
 
     fn body(&self) -> AnyBody {

@@ -114,7 +114,7 @@ pub fn valid() -> &'static [Files] {
         let scaled = serde_json::json!({"type": "llama3", "factor": 8});
         let fixtures = [
             Fixture { shards: 2, attention_bias: true, ..small.clone() },
-            Fixture { tie_word_embeddings: (!family.config.tied).then_some(true), rope_scaling: scaled, ..small },
+            Fixture { tie_word_embeddings: family.config.tied.other(), rope_scaling: scaled, ..small },
         ];
         fixtures.map(|fixture| {
             let mut files = fixture.files();
@@ -134,7 +134,7 @@ pub fn any_files(files: Files, reached: &mut Reached) -> LawResult {
         Ok(checkpoint) => {
             used(&checkpoint)?;
             reached.one("model");
-            reached.one(checkpoint.config().family.model_type);
+            reached.one(checkpoint.config().family.name);
         }
         Err(error) => {
             let message = error.to_string();

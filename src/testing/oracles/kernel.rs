@@ -9,7 +9,7 @@ use super::{
     logits::{self, instruction_sets},
 };
 use crate::{
-    kernels::{Activations, Differences, Kernel, Pass, Paths, Product, Top, multiply, scalar, tops},
+    kernels::{Activations, Differences, Kernel, Pass, Paths, Product, Scores, Top, multiply, scalar, tops},
     model::{CpuProjection, Projection},
     quant::{DenseRef, FloatType, Layout, MatrixBuf, MatrixRef, Tensor, WeightsRef},
     random::SplitMix64,
@@ -327,6 +327,11 @@ fn equal(out: &[f32], expected: &[f32], claim: &'static str, what: impl Fn() -> 
     })
 }
 
+/// Products of query and key that are only multiplied.
+const fn scaled(scale: f32) -> Scores<'static> {
+    Scores { scale, softcap: None, sinks: None }
+}
+
 /// Outputs of everything that is not a product, on `n` columns drawn from `seed`.
 pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -> f32) -> (Vec<f32>, Vec<f64>) {
     let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| next() * 3.0).collect() };
@@ -338,16 +343,17 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
     kernel.rms_norm(&x, &w, 1e-5, &mut out);
     all.extend_from_slice(&out);
     let mut gate = x.clone();
-    kernel.swiglu(&mut gate, &up);
+    kernel.silu(&mut gate);
+    kernel.multiply(&mut gate, &up);
     all.extend_from_slice(&gate);
     let mut sum = x.clone();
     kernel.add(&mut sum, &up);
     all.extend_from_slice(&sum);
     let mut turned = x.clone();
-    kernel.rope(&mut turned, &cos, &sin);
+    kernel.rope(&mut turned, 2 * cos.len(), &cos, &sin);
     all.extend_from_slice(&turned);
     let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) = keys.iter().zip(&values).map(|(k, v)| (&k[..], &v[..])).unzip();
-    kernel.attend(&x, 0.125, &keys, &values, &mut out);
+    kernel.attend(&x, &scaled(0.125), &keys, &values, &mut out);
     all.extend_from_slice(&out);
     let top = kernel.top(&x).expect("finite");
     all.extend([top.token as f32, top.best, top.second]);
@@ -357,6 +363,41 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
     let difference = Differences::new(kernel, &wide, &x, &w).mean();
     wide.extend([log_sum, difference]);
     (all, wide)
+}
+
+/// Outputs of what only some families have, on `n` columns drawn from `next`.
+pub fn rest_of_other_families(kernel: Kernel, n: usize, mut next: impl FnMut() -> f32) -> Vec<f32> {
+    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| next() * 3.0).collect() };
+    let (x, w) = (floats(n), floats(n));
+    let (cos, sin) = (floats(n / 8), floats(n / 8));
+    let (keys, values): (Vec<_>, Vec<_>) = (0..19).map(|_| (floats(n), floats(n))).unzip();
+    let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) = keys.iter().zip(&values).map(|(k, v)| (&k[..], &v[..])).unzip();
+    let mut all = Vec::new();
+    let mut out = vec![0.0; n];
+    kernel.rms_norm_plain(&x, 1e-5, &mut out);
+    all.extend_from_slice(&out);
+    kernel.layer_norm(&x, &w, 1e-5, &mut out);
+    all.extend_from_slice(&out);
+    let mut changed = |change: &dyn Fn(&mut [f32])| {
+        let mut out = x.clone();
+        change(&mut out);
+        all.extend_from_slice(&out);
+    };
+    changed(&|out| kernel.gelu(out));
+    changed(&|out| kernel.gelu_tanh(out));
+    changed(&|out| kernel.relu_squared(out));
+    changed(&|out| kernel.xielu(out, &[0.8, 1.3, 0.5, -1e-6]));
+    changed(&|out| kernel.softcap(out, 1.5));
+    changed(&|out| kernel.scale(out, 0.7));
+    // A part of a head, of both kinds of pairs.
+    let head_dim = n / 8 * 4;
+    changed(&|out| kernel.rope(&mut out[..2 * head_dim], head_dim, &cos, &sin));
+    changed(&|out| kernel.rope_neighbours(&mut out[..2 * head_dim], head_dim, &cos, &sin));
+    for (softcap, sinks) in [(Some(2.0), None), (None, Some(&w[..1])), (Some(2.0), Some(&w[..1]))] {
+        kernel.attend(&x, &Scores { scale: 0.125, softcap, sinks }, &keys, &values, &mut out);
+        all.extend_from_slice(&out);
+    }
+    all
 }
 
 /// Everything of a forward pass that is not a product has one result on every kernel.
@@ -380,6 +421,15 @@ pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> LawResult {
             kernel.name()
         );
     }
+    let of_others = |kernel| {
+        let mut random = SplitMix64(seed ^ 1);
+        rest_of_other_families(kernel, columns, || 2.0 * random.unit() - 1.0)
+    };
+    let expected = of_others(Kernel::SCALAR);
+    for kernel in instruction_sets() {
+        let what = || format!("{} with {columns} columns", kernel.name());
+        equal(&of_others(kernel), &expected, "what some families have has one result on every kernel", what)?;
+    }
     // Heads that share keys, as many as are taken together and one more.
     let mut random = SplitMix64(!seed);
     let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| 6.0 * random.unit() - 3.0).collect() };
@@ -389,10 +439,10 @@ pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> LawResult {
     for kernel in instruction_sets() {
         for count in 1..=5 {
             let (q, mut together, mut alone) = (&heads[..count * columns], vec![POISON; count * columns], Vec::new());
-            kernel.attend(q, 0.25, &keys, &values, &mut together);
+            kernel.attend(q, &scaled(0.25), &keys, &values, &mut together);
             for q in q.chunks_exact(columns) {
                 let mut out = vec![POISON; columns];
-                Kernel::SCALAR.attend(q, 0.25, &keys, &values, &mut out);
+                Kernel::SCALAR.attend(q, &scaled(0.25), &keys, &values, &mut out);
                 alone.extend(out);
             }
             let what = || format!("{} with {count} heads of {columns} columns", kernel.name());

@@ -117,7 +117,7 @@ impl fmt::Display for Reached {
     }
 }
 
-/// `classes`, and each native family by its `model_type`: a law that runs bodies must have run all of them.
+/// `classes`, and each native family by its name: a law that runs bodies must have run all of them.
 ///
 /// # Panics
 /// If `N` is not the number of both together.
@@ -126,7 +126,7 @@ const fn with_native_families<const N: usize>(classes: &[&'static str]) -> [&'st
     let mut all = [""; N];
     let mut i = 0;
     while i < N {
-        all[i] = if i < classes.len() { classes[i] } else { family::NATIVE[i - classes.len()].model_type };
+        all[i] = if i < classes.len() { classes[i] } else { family::NATIVE[i - classes.len()].name };
         i += 1;
     }
     all

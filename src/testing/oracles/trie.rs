@@ -12,13 +12,14 @@ use super::{Case, LawResult, Reached, claim, with_native_families};
 use crate::{
     checkpoint::{
         Checkpoint, Family,
+        architecture::AfterHead,
         family::{self, NATIVE},
     },
     coherence::Finish,
     edit::{Change, Edit, Plan},
     head::Head,
-    kernels::{Kernel, Top, scalar},
-    model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step},
+    kernels::{Kernel, scalar},
+    model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step, projection::margin},
     quant::{FloatType, MatrixRef, Tensor},
     testing::{
         comparators::same_bits,
@@ -39,7 +40,7 @@ const LAW: u8 = 6;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Waves {
-    /// `model_type` of the model's family.
+    /// Name of the model's family.
     #[serde(default = "llama")]
     pub family: String,
     /// Seed of the model.
@@ -59,7 +60,7 @@ pub struct Waves {
 
 /// The family of what was stored before there were others.
 fn llama() -> String {
-    family::LLAMA.model_type.to_owned()
+    family::LLAMA.name.to_owned()
 }
 
 /// The model of a [`Waves`]. Few different ones are asked for, and each is made once.
@@ -75,13 +76,14 @@ pub fn model(family: &'static Family, seed: u64, tied: bool) -> Arc<Checkpoint> 
         let fixture = Fixture { family, seed, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() };
         Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"))
     };
-    Arc::clone(models.entry((family.model_type, seed, tied)).or_insert_with(open))
+    Arc::clone(models.entry((family.name, seed, tied)).or_insert_with(open))
 }
 
 impl<'a> Arbitrary<'a> for Waves {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let (seed, shared) = (u.int_in_range(0..=5)?, one_in(u, 3)?);
         let family = choose(u, &NATIVE)?;
+        let shared = family.config.tied.may_be(shared);
         let max_tokens = u.int_in_range(1..=8)?;
         let eos = choose(u, &[&[2, 5][..], &[], &[2, 5, 7, 9, 11, 13, 17, 19, 23, 29]])?.to_vec();
         let checkpoint = model(family, seed, shared);
@@ -96,7 +98,7 @@ impl<'a> Arbitrary<'a> for Waves {
         })?;
         // Few tokens, so that prompts share prefixes, and one token follows several.
         let prompts = some(u, 1, 3, |u| some(u, 1, 7, |u| choose(u, &[1, 7, 9, 30])))?;
-        Ok(Self { family: family.model_type.to_owned(), model: seed, shared, prompts, edits, eos, max_tokens })
+        Ok(Self { family: family.name.to_owned(), model: seed, shared, prompts, edits, eos, max_tokens })
     }
 }
 
@@ -120,9 +122,9 @@ impl Case for Waves {
     const ENTROPY: usize = 192;
 
     fn check(&self, reached: &mut Reached) -> LawResult {
-        let family = family::of_model_type(&self.family).expect("a stored case names a native family");
+        let family = family::named(&self.family).expect("a stored case names a native family");
         let checkpoint = model(family, self.model, self.shared);
-        reached.one(family.model_type);
+        reached.one(family.name);
         let setting = Setting { eos: &self.eos, max_tokens: self.max_tokens, shared: self.shared };
         waves(&checkpoint, Kernel::best(), &self.prompts, &self.edits, &setting, reached)
     }
@@ -220,7 +222,8 @@ fn together(
     let team = team(2);
     let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
     let head = checkpoint.weights().head().view();
-    let mut projection = CpuProjection::new(head, kernel, team);
+    let after = checkpoint.after_head();
+    let mut projection = CpuProjection::new(head, kernel, team).with(&after);
     let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&head).expect("it fits")).collect();
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
     let prompts = prompts.iter().map(Vec::as_slice).collect();
@@ -233,6 +236,7 @@ struct Alone {
     body: Decoder,
     kernel: Kernel,
     head: Head,
+    after: AfterHead,
     edit: Edit,
     shared: bool,
 }
@@ -241,13 +245,13 @@ impl Alone {
     fn new(checkpoint: &Arc<Checkpoint>, kernel: Kernel, edit: &Edit, shared: bool) -> Self {
         let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team(1)));
         let head = Head::private(checkpoint.weights().head(), Arc::clone(team(1))).expect("memory is always mapped");
-        Self { body, kernel, head, edit: edit.clone(), shared }
+        Self { body, kernel, head, after: checkpoint.after_head(), edit: edit.clone(), shared }
     }
 
     /// One position at a time.
     fn answer(&mut self, prompt: &[u32], setting: &Setting<'_>) -> Answer {
         let applied = self.head.apply(&self.edit).expect("it fits");
-        let mut stage = Stage { matrix: applied.view(), kernel: self.kernel, shared: self.shared };
+        let mut stage = Stage { matrix: applied.view(), kernel: self.kernel, after: &self.after, shared: self.shared };
         let (mut parent, mut hidden) = (Parent::Start, Vec::new());
         for &token in prompt {
             (parent, hidden) = stage.push(&mut self.body, token, parent);
@@ -263,7 +267,7 @@ impl Alone {
     /// Prompt and answer in one call; what would have been chosen after each prefix.
     fn prefill(&mut self, prompt: &[u32], found: &Answer, setting: &Setting<'_>) -> Answer {
         let applied = self.head.apply(&self.edit).expect("it fits");
-        let mut stage = Stage { matrix: applied.view(), kernel: self.kernel, shared: self.shared };
+        let mut stage = Stage { matrix: applied.view(), kernel: self.kernel, after: &self.after, shared: self.shared };
         let text: Vec<u32> = prompt.iter().chain(&found.tokens).copied().collect();
         let embeddings: Vec<Option<Vec<f32>>> = text.iter().map(|&token| stage.embedding(token)).collect();
         let steps: Vec<Step<'_>> = text
@@ -293,6 +297,7 @@ impl Alone {
 struct Stage<'a> {
     matrix: MatrixRef<'a>,
     kernel: Kernel,
+    after: &'a AfterHead,
     shared: bool,
 }
 
@@ -312,24 +317,27 @@ impl Stage<'_> {
         (Parent::Slot(extension.slots[0]), extension.hidden)
     }
 
-    fn top(&mut self, hidden: &[f32]) -> Option<Top> {
+    fn top(&mut self, hidden: &[f32]) -> Option<(usize, f32)> {
         let mut logits = vec![0.0; self.matrix.layout().rows()];
         CpuProjection::new(self.matrix, self.kernel, team(1))
+            .with(self.after)
             .logits(vec![Query { shift: 0, hidden: vec![hidden], out: &mut logits }])
             .expect("a head on the CPU does not fail");
-        self.kernel.top(&logits)
+        // The choice is made before the curve, and the margin is of what comes after it.
+        let top = self.kernel.top(&logits)?;
+        Some((top.token, margin(self.kernel, self.after.curve, top)))
     }
 }
 
 impl Answer {
     /// Takes the choice of a step; false where the answer ends with it.
-    fn take(&mut self, top: Option<Top>, setting: &Setting<'_>) -> bool {
-        let Some(top) = top else {
+    fn take(&mut self, top: Option<(usize, f32)>, setting: &Setting<'_>) -> bool {
+        let Some((token, margin)) = top else {
             self.finish = Finish::Nonfinite;
             return false;
         };
-        self.margin.push(top.best - top.second);
-        let token = top.token as u32;
+        self.margin.push(margin);
+        let token = token as u32;
         if setting.eos.contains(&token) {
             self.finish = Finish::Stop;
             return false;

@@ -1,0 +1,181 @@
+//! What differs from layer to layer: which ones see only the last positions, and which have a rotary embedding.
+
+use serde_json::Value;
+
+use crate::checkpoint::{
+    config_error::ConfigError,
+    family::{ConfigRules, RopeLayers, Size, Sliding},
+    json::shortened,
+    keys::Keys,
+};
+
+/// The longest period that a number in the configuration may state. Lists are as long as the file makes them.
+const LONGEST_PERIOD: usize = 4096;
+
+/// What kind of layer a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// Whether it sees only the last positions.
+    pub sliding: bool,
+    /// Whether it has a rotary embedding.
+    pub turned: bool,
+    /// The earlier layer whose keys and values it takes.
+    pub borrows: Option<usize>,
+}
+
+/// Kinds of layers in their order, as far as they do not repeat.
+pub(super) struct Pattern {
+    period: Vec<Kind>,
+    window: Option<usize>,
+}
+
+impl Pattern {
+    pub(super) fn read(keys: &Keys<'_>, rules: &ConfigRules, count: usize) -> Result<Self, ConfigError> {
+        let sliding = sliding(keys, rules.sliding, count)?;
+        let some_slide = sliding.contains(&true);
+        let turned = match rules.rope.layers {
+            RopeLayers::All => vec![true],
+            RopeLayers::None => vec![false],
+            RopeLayers::Sliding if some_slide || matches!(rules.sliding, Sliding::Every { .. }) => sliding.clone(),
+            RopeLayers::Sliding => vec![true],
+            RopeLayers::Listed(list, every, default) => listed(keys, list, every, default, count)?,
+        };
+        // Both repeat: two lists have as many entries as there are layers, and other periods are short.
+        let length = if sliding.len().max(turned.len()) == count || sliding.len() == turned.len() {
+            sliding.len().max(turned.len())
+        } else {
+            sliding.len() * turned.len()
+        };
+        let kind = |i| Kind { sliding: sliding[i % sliding.len()], turned: turned[i % turned.len()], borrows: None };
+        let mut period: Vec<Kind> = (0..length.min(count)).map(kind).collect();
+        if let Some(Size { key, default }) = rules.borrowing_layers {
+            let borrowing = keys.size_or_none(key)?.or(default).ok_or_else(|| keys.missing(key))?;
+            if borrowing > 0 {
+                period = borrowed(keys, key, &period, borrowing, count)?;
+            }
+        }
+        let window = match rules.sliding {
+            _ if !some_slide => None,
+            Sliding::Every { window: Size { key, default }, .. } => {
+                Some(keys.size(key)?.or(default).ok_or_else(|| keys.missing(key))?)
+            }
+            _ => Some(keys.required_size("sliding_window")?),
+        };
+        Ok(Self { period, window })
+    }
+
+    /// Each layer of a period in its order.
+    pub(super) fn period(&self) -> impl Iterator<Item = Kind> {
+        self.period.iter().copied()
+    }
+
+    /// The kinds that occur, each once.
+    pub(super) fn kinds(&self) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        for kind in self.period() {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        kinds
+    }
+
+    /// Positions that a layer of this kind sees, if not all.
+    pub(super) fn window(&self, kind: Kind) -> Option<usize> {
+        self.window.filter(|_| kind.sliding)
+    }
+}
+
+/// Which layers of a period see only the last positions.
+fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, ConfigError> {
+    match rule {
+        Sliding::Never => Ok(vec![false]),
+        Sliding::LayerTypes { every } => match keys.list("layer_types")? {
+            Some(types) => layer_types(keys, types, count),
+            None => Ok(every.map_or_else(|| vec![false], all_but_the_last)),
+        },
+        Sliding::Every { every, .. } => {
+            let every = keys.size(every.key)?.or(every.default).ok_or_else(|| keys.missing(every.key))?;
+            if every > LONGEST_PERIOD {
+                return Err(keys.invalid("sliding_window_pattern", "at most 4096"));
+            }
+            Ok(all_but_the_last(every))
+        }
+        Sliding::Letters { key } => match keys.text(key)? {
+            None | Some("") => Ok(vec![false]),
+            Some(letters) if letters.chars().all(|letter| matches!(letter, 'L' | 'G')) => {
+                Ok(letters.chars().map(|letter| letter == 'L').collect())
+            }
+            Some(_) => Err(keys.invalid(key, "a text of the letters L and G")),
+        },
+    }
+}
+
+/// All layers, of which the last ones take keys and values from the last one of their kind before them.
+fn borrowed(
+    keys: &Keys<'_>,
+    key: &'static str,
+    period: &[Kind],
+    borrowing: usize,
+    count: usize,
+) -> Result<Vec<Kind>, ConfigError> {
+    if count > LONGEST_PERIOD {
+        return Err(keys.invalid("num_hidden_layers", "at most 4096 where layers share keys and values"));
+    }
+    let wanted = "fewer than the layers, with one of each type before those that share";
+    let first = count.checked_sub(borrowing).ok_or_else(|| keys.invalid(key, wanted))?;
+    let mut all: Vec<Kind> = (0..count).map(|i| period[i % period.len()]).collect();
+    let (own, sharing) = all.split_at_mut(first);
+    for kind in sharing {
+        let source = own.iter().rposition(|other| other.sliding == kind.sliding);
+        kind.borrows = Some(source.ok_or_else(|| keys.invalid(key, wanted))?);
+    }
+    Ok(all)
+}
+
+fn all_but_the_last(every: usize) -> Vec<bool> {
+    (1..=every).map(|i| i != every).collect()
+}
+
+fn layer_types(keys: &Keys<'_>, types: &[Value], count: usize) -> Result<Vec<bool>, ConfigError> {
+    let mut sliding = Vec::new();
+    for (layer, found) in types.iter().enumerate() {
+        sliding.push(match found.as_str() {
+            Some("full_attention") => false,
+            Some("sliding_attention") => true,
+            Some(other) => return Err(ConfigError::LayerType { layer, found: shortened(other) }),
+            None => return Err(keys.invalid("layer_types", "a list of texts")),
+        });
+    }
+    of_each_layer("layer_types", sliding, count)
+}
+
+/// Those that a list of 1 and 0 says, or all but every `n`th.
+fn listed(
+    keys: &Keys<'_>,
+    list: &'static str,
+    every: &'static str,
+    default: usize,
+    count: usize,
+) -> Result<Vec<bool>, ConfigError> {
+    let Some(values) = keys.list(list)? else {
+        let every = keys.size(every)?.unwrap_or(default);
+        if every > LONGEST_PERIOD {
+            return Err(keys.invalid(list, "at most 4096"));
+        }
+        return Ok(all_but_the_last(every));
+    };
+    let one_or_none = |value: &Value| match value {
+        Value::Bool(flag) => Some(*flag),
+        _ => value.as_u64().filter(|&number| number < 2).map(|number| number == 1),
+    };
+    let flags: Option<Vec<bool>> = values.iter().map(one_or_none).collect();
+    of_each_layer(list, flags.ok_or_else(|| keys.invalid(list, "a list of 1 and 0"))?, count)
+}
+
+fn of_each_layer(key: &'static str, flags: Vec<bool>, layers: usize) -> Result<Vec<bool>, ConfigError> {
+    if flags.len() != layers {
+        return Err(ConfigError::LayerList { key, found: flags.len(), layers });
+    }
+    Ok(flags)
+}

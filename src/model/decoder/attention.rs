@@ -1,0 +1,167 @@
+//! The attention of a layer.
+
+use super::{Batch, Decoder, Work, norm::normalize_heads, project};
+use crate::{
+    checkpoint::{
+        AttentionWeights, Qkv,
+        architecture::{Attention, KeyValues, Pairing, Projections, QueryGrowth},
+    },
+    kernels::{Kernel, Scores, scalar},
+    model::rope::Turn,
+};
+
+impl Decoder {
+    /// Leaves queries of `work.input` in `work.q`, rotated only where their norm comes after that, and keys and values in the cache, as
+    /// those of layer `index`.
+    pub(super) fn keys_and_values(
+        &mut self,
+        index: usize,
+        attention: &Attention,
+        weights: &AttentionWeights,
+        batch: &Batch,
+    ) {
+        let Self { kernel, team, work, rope, cache, .. } = self;
+        let Work { input, q, k, v, joined, .. } = work;
+        match &weights.qkv {
+            Qkv::Apart([q_proj, k_proj, v_proj]) => {
+                project(*kernel, team, input, [(q_proj, q), (k_proj, k), (v_proj, v)]);
+            }
+            Qkv::QueryAndKey([q_proj, k_proj]) => {
+                project(*kernel, team, input, [(q_proj, q), (k_proj, k)]);
+                v.clear();
+                v.extend_from_slice(k);
+            }
+            Qkv::Query(q_proj) => project(*kernel, team, input, [(q_proj, q)]),
+            Qkv::Joined(all) => {
+                project(*kernel, team, input, [(all, joined)]);
+                part(attention, joined, [q, k, v]);
+            }
+        }
+        if let Some(rule) = attention.qk_norm {
+            let norms =
+                [(&weights.q_norm, &mut *q, attention.query_size()), (&weights.k_norm, k, attention.key_value_size())];
+            for (weights, x, size) in norms {
+                // A layer without keys of its own has no norm of them.
+                let Some(weights) = weights else { continue };
+                team.for_each_chunk(x, size, |i, x| {
+                    if rule.after_rope {
+                        let slot = batch.slots[i];
+                        turn(*kernel, attention, rope.at(index, cache.position(slot), cache.known(slot)), x);
+                    }
+                    normalize_heads(*kernel, rule, weights, attention.head_dim, x);
+                });
+            }
+        }
+        if let KeyValues::OfLayer(_) = attention.key_values {
+            return;
+        }
+        let size = attention.key_value_size();
+        if let Some(norm) = attention.value_norm {
+            team.for_each_chunk(v, attention.head_dim, |_, head| {
+                let before = head.to_vec();
+                kernel.rms_norm_plain(&before, norm.eps, head);
+            });
+        }
+        let turned = turned_already(attention);
+        for (i, slot) in batch.slots.iter().enumerate() {
+            let (position, known) = (cache.position(*slot), cache.known(*slot));
+            let row = i * size..(i + 1) * size;
+            let keys = cache.append(*slot, &k[row.clone()], &v[row]);
+            if !turned {
+                turn(*kernel, attention, rope.at(index, position, known), keys);
+            }
+        }
+    }
+
+    /// Leaves the attention's output of the positions `rows` of the batch in `work.attended`.
+    pub(super) fn attend(
+        &mut self,
+        index: usize,
+        attention: &Attention,
+        weights: &AttentionWeights,
+        batch: &Batch,
+        rows: &[usize],
+    ) {
+        let Self { kernel, team, work, rope, cache, .. } = self;
+        let Attention { heads, kv_heads, head_dim, .. } = *attention;
+        // The query heads of one position that share a key head are one item, or all of a position are.
+        let together = heads / kv_heads;
+        let shared = together * head_dim;
+        let part = if shared.is_multiple_of(scalar::LANES) { shared } else { attention.query_size() };
+        let sinks = weights.sinks.as_ref().map(|sinks| sinks.values.as_slice());
+        let source = match attention.key_values {
+            KeyValues::OfLayer(layer) => layer,
+            KeyValues::Own | KeyValues::FromKeys => index,
+        };
+        let (keys_at, values_at) = cache.offsets(source);
+        let turned = turned_already(attention);
+        work.input.fill_parts(team, rows.len(), attention.query_size(), part, |item, out| {
+            let first = item * part / shared;
+            let row = rows[first / kv_heads];
+            let path = &batch.paths[batch.ranges[row].clone()];
+            let path = &path[attention.window.map_or(0, |window| path.len().saturating_sub(window))..];
+            let (position, known) = (cache.position(batch.slots[row]), cache.known(batch.slots[row]));
+            let mut queries = work.q[item * part..][..part].to_vec();
+            if !turned {
+                turn(*kernel, attention, rope.at(index, position, known), &mut queries);
+            }
+            if let Some(factor) = attention.query_growth.and_then(|growth| grown(growth, position)) {
+                kernel.scale(&mut queries, factor);
+            }
+            for ((head, q), out) in (first..).zip(queries.chunks_exact(shared)).zip(out.chunks_exact_mut(shared)) {
+                let key_head = head % kv_heads;
+                let head_at = key_head * head_dim;
+                let gather = |at: usize| -> Vec<&[f32]> {
+                    path.iter().map(|&slot| cache.floats(slot, at + head_at, head_dim)).collect()
+                };
+                let scores = Scores {
+                    scale: attention.scale,
+                    softcap: attention.softcap,
+                    sinks: sinks.map(|sinks| &sinks[key_head * together..][..together]),
+                };
+                kernel.attend(q, &scores, &gather(keys_at), &gather(values_at), out);
+            }
+        });
+        project(*kernel, team, &work.input, [(&weights.o_proj, &mut work.attended)]);
+    }
+}
+
+/// Whether queries and keys are rotated before their norm, and so before anything else.
+fn turned_already(attention: &Attention) -> bool {
+    attention.qk_norm.is_some_and(|rule| rule.after_rope)
+}
+
+fn turn(kernel: Kernel, attention: &Attention, turn: Option<Turn<'_>>, heads: &mut [f32]) {
+    let Some(Turn { pairing, cos, sin }) = turn else { return };
+    match pairing {
+        Pairing::Halves => kernel.rope(heads, attention.head_dim, cos, sin),
+        Pairing::Neighbours => kernel.rope_neighbours(heads, attention.head_dim, cos, sin),
+    }
+}
+
+/// What queries at a position are multiplied by, where it is not 1.
+fn grown(QueryGrowth { beta, original }: QueryGrowth, position: usize) -> Option<f32> {
+    let times = (position as f64 / original).floor();
+    (times > 0.0).then(|| (1.0 + beta * libm::log(1.0 + times)) as f32)
+}
+
+/// Parts the products of projections that are one matrix into queries, keys and values.
+fn part(attention: &Attention, joined: &[f32], [q, k, v]: [&mut Vec<f32>; 3]) {
+    let (query, key_value) = (attention.query_size(), attention.key_value_size());
+    let all = query + 2 * key_value;
+    let count = joined.len() / all;
+    for (out, size) in [(&mut *q, query), (&mut *k, key_value), (&mut *v, key_value)] {
+        out.clear();
+        out.reserve(count * size);
+    }
+    // Columns that belong together, for queries and then for keys and for values.
+    let (many, one) = match attention.projections {
+        Projections::Apart | Projections::Joined => (query, key_value),
+        Projections::ByKeyHead => (query / attention.kv_heads, attention.head_dim),
+    };
+    for block in joined.chunks_exact(many + 2 * one) {
+        q.extend_from_slice(&block[..many]);
+        k.extend_from_slice(&block[many..many + one]);
+        v.extend_from_slice(&block[many + one..]);
+    }
+}

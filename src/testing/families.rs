@@ -1,0 +1,46 @@
+//! What the fixture of a family has in its configuration besides the keys of its sizes: what is particular to it, so that tests reach
+//! it. Windows are shorter than the prompts of tests.
+
+use serde_json::{Value, json};
+
+/// Keys and values for the family of this name with so many layers; `null` where it needs none.
+pub(super) fn own_keys(family: &str, layers: usize) -> Value {
+    let yarn = json!({
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 3,
+        "llama_4_scaling_beta": 0.1,
+    });
+    match family {
+        "ministral3" | "mistral3 of ministral3" => json!({"rope_parameters": yarn}),
+        "smollm3" => json!({"no_rope_layer_interval": 2}),
+        "granite" => json!({
+            "embedding_multiplier": 12.0, "attention_multiplier": 0.3, "residual_multiplier": 0.22, "logits_scaling": 3.0,
+        }),
+        "minicpm" => json!({"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 32}),
+        "olmo3" => {
+            let kinds = ["sliding_attention", "full_attention"];
+            json!({"sliding_window": 3, "layer_types": (0..layers).map(|i| kinds[i % 2]).collect::<Vec<_>>()})
+        }
+        "exaone4" => json!({"sliding_window_pattern": "LG", "sliding_window": 3}),
+        "gemma2" => json!({
+            "query_pre_attn_scalar": 20, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0,
+        }),
+        "gemma3" | "gemma3_text" => json!({
+            "query_pre_attn_scalar": 20, "sliding_window_pattern": 2, "sliding_window": 3,
+        }),
+        "gemma4" | "gemma4_text" => {
+            let kinds = ["sliding_attention", "full_attention"];
+            json!({
+                "layer_types": (0..layers).map(|i| kinds[i % 2]).collect::<Vec<_>>(), "sliding_window": 3,
+                "global_head_dim": 32, "num_kv_shared_layers": usize::from(layers > 2), "attention_k_eq_v": true,
+                "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 96, "final_logit_softcapping": 3.0,
+            })
+        }
+        "cohere" => json!({"use_qk_norm": true, "logit_scale": 0.5}),
+        "cohere2" => json!({"sliding_window_pattern": 2, "sliding_window": 3, "logit_scale": 0.5}),
+        "hunyuan_v1_dense" => json!({"rope_scaling": {"type": "dynamic", "alpha": 100.0, "factor": 1.0}}),
+        "phi3" => json!({"partial_rotary_factor": 0.5}),
+        "stablelm" => json!({"qk_layernorm": true, "use_parallel_residual": true}),
+        "gpt2" | "gpt_bigcode" => json!({"n_positions": 512}),
+        _ => Value::Null,
+    }
+}

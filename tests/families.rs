@@ -1,0 +1,140 @@
+//! Every native family: its fixture computes the same bits on every instruction set, those whose digests stand in
+//! `fixtures/families.txt`, and each thing that it has makes a difference to them.
+//!
+//! The digests say that nothing has changed since `tests/reference.rs` held each family against mlx-lm. They are written anew with
+//! `HEADROOM_WRITE_FAMILIES=1`, after that test has run on checkpoints of the families.
+
+use std::{collections::BTreeMap, env, fs, sync::Arc};
+
+use lm_headroom::{
+    checkpoint::{Checkpoint, Family, family, family::NATIVE},
+    kernels::Kernel,
+    model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step},
+    team::Team,
+    testing::fixture::{Fixture, files_of},
+    trial::{Task, Trials, Tying},
+};
+use serde_json::{Value, json};
+
+const DIGESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/families.txt");
+/// Longer than every window of a fixture.
+const TEXT: [u32; 9] = [1, 7, 9, 30, 7, 60, 12, 5, 41];
+
+fn fixture(family: &'static Family) -> Fixture {
+    let tie_word_embeddings = Some(family.config.tied.may_be(false));
+    Fixture { family, seed: 3, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() }
+}
+
+/// BLAKE3 over the bits of the hidden states of a text, its logits at its end, and the margins of an answer to it.
+fn digest(checkpoint: &Arc<Checkpoint>, kernel: Kernel) -> String {
+    let team = Arc::new(Team::new(2));
+    let mut body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(&team));
+    let step = |(i, &token): (usize, &u32)| Step {
+        token,
+        parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
+        hidden: true,
+        embedding: None,
+        row: None,
+    };
+    let steps: Vec<Step<'_>> = TEXT.iter().enumerate().map(step).collect();
+    let hidden = body.extend(&steps).expect("tokens of the vocabulary").hidden;
+    let (head, after) = (checkpoint.weights().head().view(), checkpoint.after_head());
+    let mut projection = CpuProjection::new(head, kernel, &team).with(&after);
+    let mut logits = vec![0.0; head.layout().rows()];
+    let last = &hidden[hidden.len() - head.layout().cols()..];
+    projection.logits(vec![Query { shift: 0, hidden: vec![last], out: &mut logits }]).expect("logits");
+    let task = Task { prompts: vec![&TEXT[..4]], eos: &[], max_tokens: 4, tying: Tying::Separate };
+    let answers = Trials::new(body, kernel, &team, task).answers(&mut projection).expect("an answer");
+    let mut hasher = blake3::Hasher::new();
+    for x in hidden.iter().chain(&logits).chain(&answers[0].margin) {
+        assert!(x.is_finite());
+        hasher.update(&x.to_bits().to_le_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+fn opened(config: &Value, fixture: &Fixture) -> Arc<Checkpoint> {
+    Arc::new(Checkpoint::from_files(files_of(config, &fixture.tensors(), 1)).unwrap_or_else(|error| panic!("{error}")))
+}
+
+#[test]
+fn each_family_has_one_digest_on_every_instruction_set() {
+    let mut kernels = Kernel::available();
+    kernels.dedup_by_key(|kernel| kernel.name());
+    let mut found = BTreeMap::new();
+    for family in NATIVE {
+        let fixture = fixture(family);
+        let checkpoint = opened(&fixture.config(), &fixture);
+        let digests: Vec<String> = kernels.iter().map(|&kernel| digest(&checkpoint, kernel)).collect();
+        assert!(digests.iter().all(|other| *other == digests[0]), "{}: {digests:?} on {kernels:?}", family.name);
+        found.insert(family.name, digests[0].clone());
+    }
+    let text: String = found.iter().map(|(name, digest)| format!("{name}: {digest}\n")).collect();
+    if env::var_os("HEADROOM_WRITE_FAMILIES").is_some() {
+        fs::write(DIGESTS, &text).expect("the file of digests");
+    }
+    let stored = fs::read_to_string(DIGESTS).expect("the file of digests");
+    let changed: Vec<(&str, &str)> = stored.lines().zip(text.lines()).filter(|(old, new)| old != new).collect();
+    assert!(stored == text, "was, is: {changed:?}");
+}
+
+/// What a family's fixture computes when one key of its configuration is another, which asks for the same tensors.
+fn with(name: &str, key: &str, value: &Value) -> (String, String) {
+    let family = family::named(name).expect("a native family");
+    let fixture = fixture(family);
+    let (plain, mut changed) = (fixture.config(), fixture.config());
+    let own = match family.text {
+        Some(text) => &mut changed[text.key],
+        None => &mut changed,
+    };
+    match key.split_once('.') {
+        Some((object, key)) => own[object][key] = value.clone(),
+        None => own[key] = value.clone(),
+    }
+    assert_ne!(plain, changed, "{name}: {key} has this value already");
+    [plain, changed].map(|config| digest(&opened(&config, &fixture), Kernel::best())).into()
+}
+
+#[test]
+fn what_a_family_has_makes_a_difference() {
+    let changes = [
+        ("llama", "rms_norm_eps", json!(0.1)),
+        ("llama", "rope_theta", json!(100.0)),
+        ("llama", "rope_traditional", json!(true)),
+        ("llama", "rope_scaling", json!({"type": "linear", "factor": 2})),
+        ("llama", "rope_scaling", json!({"type": "llama3", "factor": 8, "original_max_position_embeddings": 8})),
+        ("llama", "rope_scaling", json!({"type": "yarn", "factor": 4, "original_max_position_embeddings": 8})),
+        (
+            "llama",
+            "rope_scaling",
+            json!({"type": "longrope", "original_max_position_embeddings": 4, "long_factor": [1, 2, 3, 4, 5, 6, 7, 8]}),
+        ),
+        ("ministral3", "rope_parameters.llama_4_scaling_beta", json!(0.5)),
+        ("smollm3", "no_rope_layer_interval", json!(3)),
+        ("gemma", "rms_norm_eps", json!(0.1)),
+        ("gemma2", "query_pre_attn_scalar", json!(30)),
+        ("gemma2", "attn_logit_softcapping", json!(1.0)),
+        ("gemma2", "final_logit_softcapping", json!(5.0)),
+        ("gemma3_text", "sliding_window", json!(4)),
+        ("gemma3_text", "sliding_window_pattern", json!(3)),
+        ("gemma3_text", "rope_local_base_freq", json!(100.0)),
+        ("olmo3", "sliding_window", json!(2)),
+        ("exaone4", "sliding_window_pattern", json!("GL")),
+        ("granite", "embedding_multiplier", json!(6.0)),
+        ("granite", "attention_multiplier", json!(0.2)),
+        ("granite", "residual_multiplier", json!(0.3)),
+        ("granite", "logits_scaling", json!(2.0)),
+        ("minicpm", "scale_depth", json!(1.0)),
+        ("cohere", "logit_scale", json!(0.25)),
+        ("cohere2", "sliding_window", json!(4)),
+        ("glm4", "partial_rotary_factor", json!(0.25)),
+        ("phi3", "partial_rotary_factor", json!(1.0)),
+        ("gpt_neox", "use_parallel_residual", json!(false)),
+        ("gpt_neox", "rotary_pct", json!(0.5)),
+        ("hunyuan_v1_dense", "rope_scaling.alpha", json!(10.0)),
+    ];
+    for (name, key, value) in changes {
+        let (plain, changed) = with(name, key, &value);
+        assert_ne!(plain, changed, "{name}: {key} = {value} changes nothing");
+    }
+}
