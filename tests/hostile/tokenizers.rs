@@ -123,15 +123,10 @@ fn normalizers_end_nothing_but_the_child() {
     inputs.push(with("a normalizer that backtracks", "normalizer", &slow).says(&[FILE]).may_run());
     let long =
         ["ladder", "--model", "{folder}", "--raw", "--shifts", "0", "--threshold", "9", "--prompt", &"x".repeat(60)];
-    let slow = replace(&json!({"Regex": "^(?:(?:x+)+)+y"}), "z");
-    inputs.push(
-        with("a normalizer that backtracks on a long text", "normalizer", &slow).args(&long).says(&[FILE]).may_run(),
-    );
-    let slow =
-        json!({"type": "Split", "pattern": {"Regex": "^(?:(?:x+)+)+y"}, "behavior": "Isolated", "invert": false});
-    inputs.push(
-        with("a split that backtracks on a long text", "pre_tokenizer", &slow).args(&long).says(&[FILE]).may_run(),
-    );
+    let slow = replace(&json!({"Regex": "(?:x|xx)+y"}), "z");
+    inputs.push(with("a normalizer that backtracks on a long text", "normalizer", &slow).args(&long).says(&[FILE]));
+    let slow = json!({"type": "Split", "pattern": {"Regex": "(?:x|xx)+y"}, "behavior": "Isolated", "invert": false});
+    inputs.push(with("a split that backtracks on a long text", "pre_tokenizer", &slow).args(&long).says(&[FILE]));
     let many = vec![json!({"type": "NFKD"}); 200_000];
     inputs.push(with("200,000 normalizers", "normalizer", &sequence("normalizers", &many)).says(&[FILE]).may_run());
     for depth in [30, 60, 120] {
@@ -255,7 +250,7 @@ fn decoders_that_fire_during_a_run_end_nothing_but_the_child() {
         inputs.push(with(format!("a decoder that {what}"), "decoder", &decoder).says(&[FILE]).may_run());
     }
     // Fires on an answer, or on a prompt as ids, which is decoded, too.
-    let slow = replace(&json!({"Regex": "^(?:(?:[^=]+)+)+="}), "z");
+    let slow = replace(&json!({"Regex": "(?:[^=]|[^=][^=])+="}), "z");
     let ids = vec!["64"; 60].join(",");
     fn run<'a>(args: &[&'a str]) -> Vec<&'a str> {
         [&["ladder", "--model", "{folder}", "--threshold", "9", "--shifts", "0"], args].concat()
