@@ -160,8 +160,8 @@ fn templates_that_take_all_there_is_end_nothing_but_the_child() {
     let mut inputs: Vec<Input> = templates.map(input).into();
     // Those of which it is known what must be said.
     for (template, mention) in [
-        ("{% for m in messages %}{{ loop.cycle() }}{% endfor %}", "chat_template.jinja: rendering"),
-        ("{{ '", "fails in line 1"),
+        ("{% for m in messages %}{{ loop.cycle() }}{% endfor %}", "the chat template fails in line 1"),
+        ("{{ '", "the chat template"),
         ("{{ 'x' * 2000000 }}", "renders more than"),
         ("{{ raise_exception('no') }}", "refuses these messages: no"),
     ] {
@@ -171,9 +171,9 @@ fn templates_that_take_all_there_is_end_nothing_but_the_child() {
     }
     let input = Input::new("a template that is not UTF-8").file("chat_template.jinja", [0xff; 64]);
     inputs.push(input.says(&["chat_template.jinja"]));
-    // In its other home, which is then the file that is named.
+    // In its other home.
     let config = json!({"chat_template": "{% for m in messages %}{{ loop.cycle() }}{% endfor %}"}).to_string();
     let input = Input::new("a template in tokenizer_config.json").file("tokenizer_config.json", config);
-    inputs.push(input.without("chat_template.jinja").says(&["tokenizer_config.json: rendering"]));
+    inputs.push(input.without("chat_template.jinja").says(&["the chat template fails in line 1"]));
     all_are_refused(inputs);
 }
