@@ -32,7 +32,10 @@ use crate::{
             RopeScaling, Wiring,
         },
     },
-    model::{BodyError, rope::frequencies},
+    model::{
+        BodyError,
+        rope::{amplitude, frequencies},
+    },
 };
 
 /// Something of a model that [`unsupported`] should have refused.
@@ -54,7 +57,7 @@ fn plain(norm: Norm) -> bool {
     norm.kind == NormKind::Rms && norm.weight == NormWeight::AsStored && !norm.bias
 }
 
-fn of_layer(layer: &Layer) -> [(bool, &'static str); 18] {
+fn of_layer(layer: &Layer) -> [(bool, &'static str); 20] {
     let (attention, mlp) = (&layer.attention, &layer.mlp);
     let rope = attention.rope.as_ref();
     [
@@ -64,6 +67,8 @@ fn of_layer(layer: &Layer) -> [(bool, &'static str); 18] {
         (layer.residual_scale.is_some(), "a scale of branches"),
         (attention.softcap.is_some(), "a bound of attention's scores"),
         (attention.sinks, "attention sinks"),
+        (attention.scale != 1.0 / (attention.head_dim as f32).sqrt(), "another scale of attention's scores"),
+        (rope.is_some_and(|rope| amplitude(rope).is_some()), "an amplitude of the rotary embedding"),
         (layer.token_input.is_some() || layer.output_scale, "a third branch"),
         (attention.key_values != KeyValues::Own || attention.value_norm.is_some(), "keys and values of other layers"),
         (
