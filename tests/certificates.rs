@@ -295,7 +295,7 @@ const CASES: u32 = 300;
 
 #[test]
 fn no_fewer_flips_change_a_token_and_every_witness_does() {
-    let reached: Mutex<BTreeMap<Option<usize>, usize>> = Mutex::default();
+    let reached: Mutex<BTreeMap<(String, Option<usize>), usize>> = Mutex::default();
     let mut config = Config::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
@@ -304,23 +304,30 @@ fn no_fewer_flips_change_a_token_and_every_witness_does() {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..config });
     let tried = Mutex::new((0_u64, 0_usize));
     runner
-        .run(&vec(any::<u8>(), 24..40), |bytes| {
-            let checked = SmallHead::from_bytes(&bytes).check().map_err(TestCaseError::fail)?;
+        .run(&vec(any::<u8>(), 24..64), |bytes| {
+            let head = SmallHead::from_bytes(&bytes);
+            let checked = head.check().map_err(TestCaseError::fail)?;
             let mut tried = tried.lock().expect("no panic");
             *tried = (tried.0 + checked.tried, tried.1 + checked.critical);
             if checked.exhausted {
-                *reached.lock().expect("no panic").entry(checked.least.map(|least| least.min(6))).or_default() += 1;
+                let least = checked.least_finite.map(|least| least.min(6));
+                *reached.lock().expect("no panic").entry((head.format.to_string(), least)).or_default() += 1;
             }
             Ok(())
         })
         .expect("no counterexample");
     let reached = reached.into_inner().expect("no panic");
     println!(
-        "cases by least flips (6: or more), all sets of fewer tried: {reached:?}; sets tried, critical bits: {tried:?}"
+        "cases by format and least flips that leave all codes numbers (6: or more), all sets of fewer tried: {reached:?}; \
+         sets tried, critical bits: {tried:?}"
     );
     // Fewer cases than these may hold no case of some count.
-    for flips in (1..=6).filter(|_| cases >= CASES) {
-        assert!(reached.get(&Some(flips)).is_some_and(|&cases| cases > 0), "no case of {flips} flips: {reached:?}");
+    for (floats, flips) in [false, true].into_iter().flat_map(|floats| (1..=5).map(move |flips| (floats, flips))) {
+        let of = |format: &str| floats != format.starts_with("affine");
+        let found: usize =
+            reached.iter().filter(|((format, least), _)| of(format) && *least == Some(flips)).map(|(_, n)| n).sum();
+        println!("{} codes, {flips} flips: {found} cases", if floats { "float" } else { "integer" });
+        assert!(found > 0 || cases < CASES, "no case of {flips} flips: {reached:?}");
     }
 }
 

@@ -6,10 +6,10 @@ use super::{
     CertificateError, Outcome,
     census::{Census, Hit, census},
     confined::{Within, least_flips_within},
-    data::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Times, TowardReport, WeakBit},
+    data::{Answer, Confined, ExecutedCensus, NanReport, PositionReport, Ran, Times, TowardReport, WeakBit},
     ground::{Ground, Stage, Watch, logits, run},
     least_flips::{LeastFlips, all_least_flips, largest_gains},
-    position::{Flip, Position, Rows},
+    position::{Flip, NanFlips, Position, Rows},
     protection::{Protection, Union},
     scales::{ScaleCensus, scale_census},
     silence::silence_eos,
@@ -156,9 +156,13 @@ impl<'a> Certifier<'a> {
         censuses: &[Census],
     ) -> Result<Answer, CertificateError> {
         let layout = self.rows.head().layout();
+        let nan = self.rows.nan();
+        let single: &[Flip] = nan.map_or(&[], |nan| &nan.single);
         let mut reports = Vec::new();
         for (index, ((position, least), census)) in positions.iter().zip(least).zip(censuses).enumerate() {
             let least = least.as_ref();
+            let fewer = fewer_by_nan(least, nan);
+            let or_fewer = |flips: Option<usize>| fewer.map_or(flips, |nan| Some(nan.flips));
             reports.push(PositionReport {
                 index,
                 token: position.token(),
@@ -168,13 +172,15 @@ impl<'a> Certifier<'a> {
                 margin: least.map(|least| least.margin),
                 slack: least.map(|least| least.slack),
                 float_error: least.map(|least| least.float_error),
-                least_flips: least.map(|least| least.flips),
-                executed_at_least: least.map(|least| least.executed_at_least),
-                witness: least.map(|least| Flip::edit(&least.witness).to_string()),
+                least_flips: or_fewer(least.map(|least| least.flips)),
+                least_finite_flips: fewer.and(least).map(|least| least.flips),
+                executed_at_least: at_most(least.map(|least| least.executed_at_least), nan),
+                witness: witness(least, nan).map(|flips| Flip::edit(flips).to_string()),
                 witness_changes: None,
                 executed_witness: None,
-                critical: census.critical().count(),
-                critical_executed: census.hits.iter().filter(|hit| hit.executed == Outcome::Changes).count(),
+                critical: census.critical().count() + single.len(),
+                critical_executed: census.hits.iter().filter(|hit| hit.executed == Outcome::Changes).count()
+                    + single.len(),
                 undecided: census.undecided().count(),
                 undecided_changing: 0,
                 undecided_run: 0,
@@ -185,13 +191,19 @@ impl<'a> Certifier<'a> {
             let hits = censuses.iter().flat_map(|census| &census.hits).filter(|hit| wanted(hit));
             Union::of(layout, hits.map(|hit| hit.flip))
         };
-        let critical = of(|hit| hit.exact);
-        let certain = of(|hit| hit.executed == Outcome::Changes);
+        let mut critical = of(|hit| hit.exact);
+        let mut certain = of(|hit| hit.executed == Outcome::Changes);
+        if nan.is_some() {
+            let nan = Union::of(layout, single.iter().copied());
+            critical.join(&nan);
+            certain.join(&nan);
+        }
         let undecided = of(|hit| hit.executed == Outcome::Undecided).without(&certain);
         let total_bits = layout.rows() * layout.cols() * layout.bits();
         let words = critical.words();
         // The witness of the answer: the fewest flips, of these the one that float error is least in the way of.
         let weakest = least.iter().flatten().map(|least| least.flips).min();
+        let executed = least.iter().flatten().map(|least| least.executed_at_least).min();
         Ok(Answer {
             prompt: prompt.text.clone(),
             text: self.subject.decode(&clean.tokens).map_err(RunError::from)?,
@@ -199,8 +211,8 @@ impl<'a> Certifier<'a> {
             eos: clean.eos,
             finish: clean.finish,
             single_bits: SingleBits::default(),
-            least_flips: weakest,
-            executed_at_least: least.iter().flatten().map(|least| least.executed_at_least).min(),
+            least_flips: at_most(weakest, nan),
+            executed_at_least: at_most(executed, nan),
             witness: None,
             witness_position: None,
             witness_run: None,
@@ -217,6 +229,13 @@ impl<'a> Certifier<'a> {
             weakest: Vec::new(),
             scales: ScaleCensus::default(),
             biases: ScaleCensus::default(),
+            nan: nan.map(|nan| NanReport {
+                flips: nan.flips,
+                witness: Flip::edit(&nan.witness).to_string(),
+                witness_run: None,
+                bits: nan.single.len(),
+                least_finite_flips: weakest,
+            }),
             within: None,
             silence_eos: None,
             toward: None,
@@ -250,9 +269,16 @@ impl<'a> Certifier<'a> {
                 Ok(chosen(head, kernel, &plan(flips)?, &hidden[index], &mut own)? != Some(position.token()))
             };
             let report = &mut answer.positions[index];
+            if let Some(nan) = fewer_by_nan(least[index].as_ref(), self.rows.nan()) {
+                let worked = changes(head, &nan.witness)?;
+                report.witness_changes = Some(worked);
+                if !worked {
+                    answer.failures.push(format!("NaN does not end the answer at position {index}"));
+                }
+            }
             if let Some(least) = least[index].as_ref().filter(|least| least.flips > 0) {
                 let worked = changes(head, &least.witness)?;
-                report.witness_changes = Some(worked);
+                report.witness_changes.get_or_insert(worked);
                 if !worked && least.slack > least.float_error {
                     answer.failures.push(format!("the witness of position {index} does not change its token"));
                 }
@@ -303,12 +329,18 @@ impl<'a> Certifier<'a> {
             edits.len() - 1
         };
 
-        let witness = best_witness(least);
-        let witness_run = witness.map(|(index, least)| {
-            answer.witness = Some(Flip::edit(&least.witness).to_string());
-            answer.witness_position = Some(index);
-            queue(&least.witness)
-        });
+        let nan = self.rows.nan();
+        let finite = best_witness(least);
+        let finite_run = finite.map(|(_, least)| queue(&least.witness));
+        let nan_run = nan.map(|nan| queue(&nan.witness));
+        // NaN ends the answer at its first position.
+        let by_nan = fewer_by_nan(finite.map(|(_, least)| least), nan);
+        let (witness_position, witness_run) = match by_nan {
+            Some(_) => (Some(0), nan_run),
+            None => (finite.map(|(index, _)| index), finite_run),
+        };
+        answer.witness_position = witness_position;
+        answer.witness = self::witness(finite.map(|(_, least)| least), nan).map(|flips| Flip::edit(flips).to_string());
         let weakest = weakest(ground.censuses, options.weakest);
         let weakest_runs: Vec<usize> = weakest.iter().map(|weak| queue(&[weak.flip])).collect();
 
@@ -325,11 +357,17 @@ impl<'a> Certifier<'a> {
 
         let ran = run(ground, trials, head, &edits, watch)?;
         answer.witness_run = witness_run.map(|i| ran[i].clone());
-        if let (Some((_, least)), Some(run)) = (witness, &answer.witness_run)
+        if let (Some((_, least)), Some(run)) = (finite, finite_run)
             && least.slack > least.float_error
-            && !run.changed
+            && !ran[run].changed
         {
             answer.failures.push("the witness of the answer does not change it".to_owned());
+        }
+        if let (Some(report), Some(run)) = (&mut answer.nan, nan_run) {
+            if !ran[run].changed {
+                answer.failures.push("a NaN in the head does not change the answer".to_owned());
+            }
+            report.witness_run = Some(ran[run].clone());
         }
         for (weak, i) in weakest.into_iter().zip(weakest_runs) {
             answer.weakest.push(WeakBit {
@@ -341,21 +379,30 @@ impl<'a> Certifier<'a> {
             });
         }
         if let Some(within) = options.within {
-            let changes = confined_run.map(|i| ran[i].changed);
-            if let Some((_, least)) = confined_witness
+            let least_confined = confined_witness.map(|(_, least)| least);
+            // All flips that make a code NaN are in one code, and so in one unit.
+            let by_nan = fewer_by_nan(least_confined, nan);
+            let changes = if by_nan.is_some() { nan_run } else { confined_run }.map(|i| ran[i].changed);
+            if let (Some(least), Some(run)) = (least_confined, confined_run)
                 && least.slack > least.float_error
-                && changes == Some(false)
+                && !ran[run].changed
             {
                 answer.failures.push(format!("the witness within one {} does not change the answer", within.name()));
             }
             answer.within = Some(Confined {
                 unit: within.name().into(),
-                least_flips: confined_witness.map(|(_, least)| least.flips),
-                executed_at_least: confined.iter().flatten().map(|least| least.executed_at_least).min(),
-                witness: confined_witness.map(|(_, least)| Flip::edit(&least.witness).to_string()),
-                witness_position: confined_witness.map(|(index, _)| index),
+                least_flips: at_most(least_confined.map(|least| least.flips), nan),
+                executed_at_least: at_most(
+                    confined.iter().flatten().map(|least| least.executed_at_least).min(),
+                    nan,
+                ),
+                witness: self::witness(least_confined, nan).map(|flips| Flip::edit(flips).to_string()),
+                witness_position: by_nan.map(|_| 0).or(confined_witness.map(|(index, _)| index)),
                 witness_changes: changes,
-                positions: confined.iter().map(|least| least.as_ref().map(|least| least.flips)).collect(),
+                positions: confined
+                    .iter()
+                    .map(|least| at_most(least.as_ref().map(|least| least.flips), nan))
+                    .collect(),
             });
         }
         if let Some((token, found)) = first {
@@ -390,6 +437,22 @@ impl<'a> Certifier<'a> {
 
 fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
+}
+
+/// A number of flips, or how many make a code NaN, where that is fewer: an answer is changed by those as well.
+fn at_most(flips: Option<usize>, nan: Option<&NanFlips>) -> Option<usize> {
+    flips.into_iter().chain(nan.map(|nan| nan.flips)).min()
+}
+
+/// The flips that make a code NaN, where they are fewer than the least that leave all codes numbers.
+fn fewer_by_nan<'a>(least: Option<&LeastFlips>, nan: Option<&'a NanFlips>) -> Option<&'a NanFlips> {
+    nan.filter(|nan| least.is_none_or(|least| nan.flips < least.flips))
+}
+
+/// The least flips, whether they leave all codes numbers or not.
+fn witness<'a>(least: Option<&'a LeastFlips>, nan: Option<&'a NanFlips>) -> Option<&'a [Flip]> {
+    let fewer = fewer_by_nan(least, nan).map(|nan| nan.witness.as_slice());
+    fewer.or_else(|| Some(least?.witness.as_slice()))
 }
 
 /// The position whose witness has the fewest flips; of these, the one that float error is least in the way of.

@@ -14,7 +14,9 @@
 //! ```
 //!
 //! that is `K[c] = M - floor(c/16) + 5` roundings, no more. (The first multiply-add of a lane adds to zero and is
-//! one rounding like the others.) Products of `k` factors `1 + e` lie within `1 +- gamma(k)`, `gamma(k) = k u / (1 -
+//! one rounding like the others.) Where codes are floats the first of these is not there: a weight is `scale * value`,
+//! the product of a float of at most 4 significant bits and one of at most 4, at least 2^-127 2^-9 if it is not zero. It
+//! is a number of `f32` as it is, or overflows; so `K[c] = M - floor(c/16) + 4`, and a weight's `d` is 0. Products of `k` factors `1 + e` lie within `1 +- gamma(k)`, `gamma(k) = k u / (1 -
 //! k u)` (Higham, *Accuracy and Stability of Numerical Algorithms*, lemma 3.1). So, with `z` the exact and `zx` the
 //! executed logit,
 //!
@@ -23,7 +25,8 @@
 //! ```
 //!
 //! the second part for what is lost below the normal numbers: a weight's `d` is multiplied by `h[c]`, each
-//! multiply-add has one of its own, and a subnormal sum of two numbers is exact; all of it grows by less than 2.
+//! multiply-add has one of its own, and a subnormal sum of two numbers is exact; all of it grows by less than 2. (Of
+//! float codes `2^-149 n` would do.)
 //! It is about half of the usual `gamma(M + 5) sum |w| |h|`, since most terms pass through fewer roundings.
 //!
 //! If an operation overflows, its result is infinite, and nothing that follows makes it finite again (an infinity
@@ -36,7 +39,14 @@
 //! `E` needs the row's weights. To pass over rows that cannot matter without reading them, [`Bound::coarse`] puts
 //! the largest weight that any code could give in each weight's place; it holds after any flips of the row's codes,
 //! too. [`Bound::fine`] uses the weights; flips that move the logit by `d_1, d_2, ...` change `|w[c]| |h[c]|` by at
-//! most `|d_i|` each, so that `E` grows by at most [`Bound::largest`] times their sum.
+//! most `|d_i|` each, so that `E` grows by at most [`Bound::largest`] times their sum. (Of float codes a `d_i` is what all
+//! flips of one code do together.)
+//!
+//! # What is not a number
+//!
+//! A code may be NaN (`mxfp8`: 0x7f and 0xff). Then its weight is, and its product with any `h[c]`, 0 included, and so
+//! the row's one sum: the logit is NaN in both claims, and no bound is needed. What is said here is of rows whose codes
+//! all are numbers; [`Rows::weight`](super::position::Rows) is the largest that one of these gives.
 
 use crate::kernels::{
     Rounding,
@@ -57,7 +67,7 @@ pub(super) struct Bound {
     absolute: f64,
     /// `sum_c |h[c]|`.
     norm: f64,
-    /// `gamma(M + 5)`: the most that a term is off by, relative to itself.
+    /// `gamma(M + 5)`, or `gamma(M + 4)` of float codes: the most that a term is off by, relative to itself.
     pub(super) largest: f64,
 }
 
@@ -88,7 +98,7 @@ impl Bound {
     }
 
     /// How far the `f64` evaluation of an exact logit can be from it, given its `E`: a weight's sum, its product and
-    /// at most `n` additions round by 2^-53 each, and every term counts at least `6 u` times in `E`.
+    /// at most `n` additions round by 2^-53 each, and every term counts at least `5 u` times in `E`.
     pub(super) fn of_f64(&self, fine: f64) -> f64 {
         fine * (self.factors.len() + 8) as f64 * 2.0_f64.powi(-31)
     }

@@ -6,8 +6,9 @@
 //!
 //! # Which are looked at
 //!
-//! The gains of row `j` in column `c` are at most `top * S_j * |h[c]|`, with `top` the worth of a code's highest
-//! bit (8 of 4 bits, 128 of 8) and `S_j` the largest magnitude of the row's scales. The columns of a position are
+//! The gains of row `j` in column `c` are at most `top * S_j * |h[c]|`, with `top` the most that a flip changes a
+//! code's value (an integer of 4 bits 8, of 8 bits 128; a float of 4 bits 12 and of 8 bits 896, by their sign) and `S_j`
+//! the largest magnitude of the row's scales. The columns of a position are
 //! sorted by `|h[c]|` once; each row walks down that order and stops at the first column where even this bound does
 //! not reach the row's margin, less all float error. A bound for each row alone would skip little, since hidden
 //! states have a few columns far larger than the others (on SmolLM2-135M, half of all rows pass it); this one leaves
@@ -20,6 +21,9 @@
 //! claim. [`Position::outcome`] decides the executed claim as far as the bound of [`super::bound`] does; a bit that it
 //! leaves undecided can be run, which takes one row product. The bits that are not looked at are decided in both claims:
 //! their gain does not reach the margin, even when the bounds of both rows' float error are taken off the margin.
+//!
+//! A flip that makes a code NaN changes the token at every position, in both claims. There may be millions of these, so
+//! they are found once for the head ([`super::NanFlips::single`]) and are not among the hits.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -42,7 +46,8 @@ pub struct Hit {
     pub executed: Outcome,
 }
 
-/// All single flips of code bits that change a position's token, or may in the executed program.
+/// All single flips of code bits that change a position's token, or may in the executed program, but for those that
+/// make a code NaN: these are all of [`super::NanFlips::single`].
 #[derive(Clone, Debug, Default)]
 pub struct Census {
     /// By row, column and bit.
@@ -96,7 +101,7 @@ fn look(position: &Position<'_>, row: usize, exact: bool, part: &mut Census) {
     // Where an operation on the row could overflow, nothing is certain that was not looked at.
     let may_overflow = position.bound.may_overflow(rows.weight(row));
     let least = if may_overflow { 0.0 } else { least_gain(position, row, is_token) };
-    let reach = rows.top_bit() * rows.scale(row);
+    let reach = rows.changes().most() * rows.scale(row);
     let mut logit: Option<Logit> = None;
     for &column in &position.columns {
         let column = column as usize;
@@ -106,10 +111,10 @@ fn look(position: &Position<'_>, row: usize, exact: bool, part: &mut Census) {
         }
         part.looked_at += 1;
         for bit in 0..rows.head().layout().bits() {
-            let delta = position.delta(row, column, bit);
+            let delta = position.delta(row, column, 1 << bit);
             let useful = (delta > 0.0) != is_token;
             let size = delta.abs();
-            if size == 0.0 || (!may_overflow && (!useful || size < least)) {
+            if size == 0.0 || size.is_nan() || (!may_overflow && (!useful || size < least)) {
                 continue;
             }
             let own = *logit.get_or_insert_with(|| position.logit(row));

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CertificateError,
+    allocation::{self, Best, leave_out},
     ground::{Stage, Watch, logits},
     position::{Flip, Gain, Position, Rows},
 };
@@ -194,11 +195,15 @@ impl<'a> Scores<'a> {
         self.edited.get(&row).map_or_else(|| self.positions[at].executed(row), |logits| logits[at])
     }
 
-    /// How far flips of one row move its logit at a position. None of them was taken before.
+    /// How far flips of one row move its logit at a position. None of them was taken before, nor another of their codes
+    /// where changes of a code depend on each other.
     fn delta(&self, flips: &[Flip], at: usize) -> f64 {
-        let delta =
-            |flip: &Flip| self.positions[at].delta(flip.row as usize, flip.column as usize, usize::from(flip.bit));
-        flips.iter().map(delta).sum()
+        let mut codes: BTreeMap<(u32, u32), u8> = BTreeMap::new();
+        flips.iter().for_each(|flip| *codes.entry((flip.row, flip.column)).or_default() |= 1 << flip.bit);
+        let delta = |((row, column), mask): (&(u32, u32), &u8)| {
+            self.positions[at].delta(*row as usize, *column as usize, *mask)
+        };
+        codes.iter().map(delta).sum()
     }
 
     /// The token's logit and the logarithm of the sum once flips of one row are made.
@@ -253,14 +258,9 @@ impl<'a> Scores<'a> {
         subject.team().for_each_chunk(&mut found, 1, |chunk, found| {
             for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(rows.len()) {
                 let logits: f64 = (0..self.positions.len()).map(|at| self.logit(row, at)).sum();
-                let gains = all.largest(rows, row, true, &self.taken, most);
-                let mut sum = logits;
-                let mut next = 0;
+                let mut gains = all.largest(rows, row, true, &self.taken, most);
                 for (size, found) in sizes.iter().zip(&mut found[0]) {
-                    let end = (*size).min(gains.len());
-                    sum += gains[next..end].iter().map(|gain| gain.size).sum::<f64>();
-                    next = end;
-                    found.push((sum, row));
+                    found.push((logits + gains.sum(*size), row));
                 }
             }
             for found in &mut found[0] {
@@ -283,8 +283,8 @@ impl<'a> Scores<'a> {
             let mut flips: Vec<Vec<Flip>> = raised
                 .chain(lowered)
                 .map(|(columns, row, raise)| {
-                    let gains = columns.largest(rows, row, raise, &self.taken, size);
-                    gains.into_iter().map(|gain| gain.flip).collect()
+                    let mut gains = columns.largest(rows, row, raise, &self.taken, size);
+                    allocation::flips(&gains.changes(size))
                 })
                 .collect();
             flips.retain(|flips| flips.len() == size);
@@ -293,6 +293,10 @@ impl<'a> Scores<'a> {
             scored.sort_by(|a, b| a.score.total_cmp(&b.score).then(a.flips.cmp(&b.flips)));
             scored.truncate(RUN);
             moves.extend(scored);
+        }
+        // A code that is NaN ends every answer.
+        if let Some(nan) = rows.nan().filter(|nan| nan.flips <= flips) {
+            moves.push(Move { score: -LOST * self.positions.len() as f64, flips: nan.witness.clone() });
         }
         moves
     }
@@ -319,24 +323,31 @@ impl Columns {
         Self { sums, order }
     }
 
-    /// The `count` flips that raise the row's logit most on average, or lower it; sizes are sums over positions.
-    fn largest(&self, rows: &Rows<'_>, row: usize, raise: bool, taken: &[Flip], count: usize) -> Vec<Gain> {
-        let reach = rows.top_bit() * rows.scale(row);
-        let mut best: Vec<Gain> = Vec::new();
+    /// The flips, up to `count`, that raise the row's logit most on average, or lower it; sizes are sums over positions.
+    fn largest(&self, rows: &Rows<'_>, row: usize, raise: bool, taken: &[Flip], count: usize) -> Best {
+        let reach = rows.changes().most() * rows.scale(row);
+        let independent = rows.changes().independent();
+        let gone = |gain: &Gain| {
+            taken.iter().any(|flip| {
+                (flip.row, flip.column) == (gain.row, gain.column) && (!independent || gain.mask >> flip.bit & 1 == 1)
+            })
+        };
+        let mut gains: Vec<Gain> = Vec::new();
+        let mut least = 0.0;
         for &column in &self.order {
-            let least = best.get(count - 1).map_or(0.0, |gain| gain.size);
             if reach * self.sums[column].abs() <= least {
                 break;
             }
             rows.gains_of_code(row, column, self.sums[column], raise, |gain| {
-                if gain.size > least && !taken.contains(&gain.flip) {
-                    best.push(gain);
+                if gain.size >= least && !gone(&gain) {
+                    gains.push(gain);
                 }
             });
-            best.sort_by(super::position::by_size);
-            best.truncate(count);
+            if gains.len() >= 2 * count {
+                least = leave_out(&mut gains, count);
+            }
         }
-        best
+        Best::new(gains, independent)
     }
 }
 

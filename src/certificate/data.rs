@@ -62,8 +62,11 @@ pub struct Answer {
     pub weakest: Vec<WeakBit>,
     /// Single bits of scales.
     pub scales: ScaleCensus,
-    /// Single bits of biases.
+    /// Single bits of biases; none in a format without them.
     pub biases: ScaleCensus,
+    /// Flips that make a code NaN, where codes can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nan: Option<NanReport>,
     /// Confined flips, where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<Confined>,
@@ -91,19 +94,22 @@ pub struct PositionReport {
     pub token: usize,
     /// Its text.
     pub text: String,
-    /// The row that wins under the witness.
+    /// The row that wins under the fewest flips that leave every code a number.
     pub rival: Option<usize>,
     /// Its text.
     pub rival_text: Option<String>,
     /// The token's logit minus the rival's.
     pub margin: Option<f64>,
-    /// By how much the witness passes the margin.
+    /// By how much these flips pass the margin.
     pub slack: Option<f64>,
     /// How far the executed difference of the two can be from the exact one.
     pub float_error: Option<f64>,
     /// Fewest flips of code bits that make the token lose, in real arithmetic; 0 where the executed token is not the
     /// exact winner, `None` where no flips do.
     pub least_flips: Option<usize>,
+    /// The same among flips that leave every code a number, where codes can be NaN and fewer flips make one so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_finite_flips: Option<usize>,
     /// Fewer than these change the executed token under no circumstances.
     pub executed_at_least: Option<usize>,
     /// Flips that do it.
@@ -125,6 +131,21 @@ pub struct PositionReport {
     pub undecided_run: usize,
     /// (row, column) pairs that the census had to look at.
     pub looked_at: usize,
+}
+
+/// Flips that make a code NaN: the logit of its row is NaN then, whatever the position, and the answer ends there.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NanReport {
+    /// Fewest flips that do it.
+    pub flips: usize,
+    /// Such flips.
+    pub witness: String,
+    /// What the model says under them, if they were run.
+    pub witness_run: Option<Ran>,
+    /// Single flips that do it; all of them are critical.
+    pub bits: usize,
+    /// Fewest flips of code bits that change a token and leave every code a number; `None` where none do.
+    pub least_finite_flips: Option<usize>,
 }
 
 /// The census of the executed program.

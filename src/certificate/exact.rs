@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 /// A sum that loses nothing: an expansion of `f64`s that do not overlap, the largest last (Shewchuk, *Adaptive
 /// Precision Floating-Point Arithmetic and Fast Robust Geometric Predicates*, 1997: `Grow-Expansion` with zero
 /// elimination).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sum {
     parts: Vec<f64>,
 }
@@ -31,8 +31,9 @@ impl Sum {
     }
 
     /// Adds `a * b`. The rounding error of the product is a number itself as long as neither it nor the product
-    /// leaves the range of `f64`, which products of a code and two `f32` do not: they are at least 2^-298 and at
-    /// most 2^264, and a multiple of 2^-298.
+    /// leaves the range of `f64`, which products of a code's value and two `f32` do not: they are at least 2^-298 and at
+    /// most 2^264, and a multiple of 2^-298. (A float of 8 bits is a multiple of 2^-9; the scales beside it are at least
+    /// 2^-127.)
     pub(super) fn add_product(&mut self, a: f64, b: f64) {
         let product = a * b;
         self.add(a.mul_add(b, -product));
@@ -42,6 +43,30 @@ impl Sum {
     /// How the sum compares with zero: as its largest part does.
     pub(super) fn sign(&self) -> Ordering {
         self.parts.last().map_or(Ordering::Equal, |last| last.total_cmp(&0.0))
+    }
+
+    /// The sum of one number.
+    pub(super) fn of(x: f64) -> Self {
+        Self { parts: if x == 0.0 { Vec::new() } else { vec![x] } }
+    }
+
+    /// Both sums together.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        let mut sum = self.clone();
+        other.parts.iter().for_each(|&part| sum.add(part));
+        sum
+    }
+
+    /// How the sum compares with another.
+    pub(super) fn compare(&self, other: &Self) -> Ordering {
+        let mut difference = self.clone();
+        other.parts.iter().for_each(|&part| difference.add(-part));
+        difference.sign()
+    }
+
+    /// The sum, rounded.
+    pub(super) fn value(&self) -> f64 {
+        self.parts.iter().sum()
     }
 }
 

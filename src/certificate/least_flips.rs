@@ -9,17 +9,22 @@
 //! R_j(k) = max over i + l = k of  D(i) + S_j L(l)
 //! ```
 //!
-//! `D(i)` is the sum of the `i` largest losses of the token's row, exact; `L(l)` the sum of the `l` largest of all `2^b
-//! |h[c]|`, the same for every row; `S_j` the largest magnitude of the row's scales. Rivals whose margin, bounded from
+//! `D(i)` is the most that `i` flips lower the token's logit, exact; `S_j` the largest magnitude of the row's scales;
+//! `L(l)`, the same for every row, the sum of the `l` largest of all `2^b |h[c]|` where codes are integers, and where they are
+//! floats of all `V |h[c]|`, `V` the most that any flips of a code change its value. Rivals whose margin, bounded from
 //! their executed logit, is beyond `R_j(k)` are passed over unread. Of the others, those with the largest `R_j(k)` less
 //! their margin come first, and the search among them ends where no rival that is left could pass its margin by
 //! more than one already found does. Whether `k` flips suffice is monotone in `k`, so the least is found by doubling
 //! and bisection.
 
-use super::position::{Flip, Gain, Position, by_size};
+use super::{
+    allocation::{self, Best},
+    position::{Flip, Gain, Position},
+};
 use crate::team::Team;
 
-/// The least flips of a position, with what shows them.
+/// The least flips of a position, with what shows them, among all flips that leave every code a number. (Those that do
+/// not are the same for every position: [`super::NanFlips`].)
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeastFlips {
     /// Least number of flips; 0 where the executed token is not the winner in real arithmetic.
@@ -59,38 +64,28 @@ struct Level {
 
 struct Search<'a> {
     position: &'a Position<'a>,
-    /// The token's losses, largest first.
-    losses: Vec<Gain>,
-    /// `D(i)`.
-    lost: Vec<f64>,
+    /// The token's losses, with them `D(i)`.
+    losses: Best,
     /// `L(l)`.
-    units: Vec<f64>,
+    worth: Vec<f64>,
+    /// No more flips than these are of any use.
+    most: usize,
     /// Rows that may not win.
     excluded: &'a [u32],
 }
 
-/// The least flips of a position over all rivals but those `excluded`; `None`, where no flips of code bits make one of
-/// them win.
+/// The least flips of a position over all rivals but those `excluded`, among flips that leave every code a number;
+/// `None`, where none of these make one of them win.
 pub fn least_flips(position: &Position<'_>, excluded: &[u32]) -> Option<LeastFlips> {
     if let Some(none) = no_flips(position) {
         return Some(none);
     }
     let losses = position.gains(position.token.row, false, usize::MAX);
-    let bits = position.rows.head().layout().bits();
-    let mut units: Vec<f64> = position
-        .hidden
-        .iter()
-        .filter(|h| **h != 0.0)
-        .flat_map(|h| (0..bits).map(move |bit| f64::from(1_u32 << bit) * h.abs()))
-        .collect();
-    units.sort_unstable_by(|a, b| b.total_cmp(a));
-    let search = Search {
-        position,
-        lost: sums(losses.iter().map(|gain| gain.size)),
-        losses,
-        units: sums(units.into_iter()),
-        excluded,
-    };
+    let worth = position.rows.worth(&position.hidden);
+    // All bits of all codes that meet something of the hidden state.
+    let met = position.hidden.iter().filter(|h| **h != 0.0).count();
+    let most = losses.most() + met * position.rows.head().layout().bits();
+    let search = Search { position, losses, worth, most, excluded };
     search.least()
 }
 
@@ -110,21 +105,9 @@ pub(super) fn no_flips(position: &Position<'_>) -> Option<LeastFlips> {
     Some(LeastFlips { flips: 0, executed_at_least: 0, rival: second.row, margin, slack: -margin, float_error, witness })
 }
 
-/// Sums of the first 0, 1, 2, ... numbers.
-pub(super) fn sums(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
-    let start = std::iter::once(0.0);
-    start
-        .chain(numbers.scan(0.0, |sum, x| {
-            *sum += x;
-            Some(*sum)
-        }))
-        .collect()
-}
-
 impl Search<'_> {
-    fn least(&self) -> Option<LeastFlips> {
-        // No more than these are of any use.
-        let most = self.losses.len() + self.units.len() - 1;
+    fn least(mut self) -> Option<LeastFlips> {
+        let most = self.most;
         let (mut low, mut high) = (0, 1.min(most));
         let mut found = loop {
             if let Some(found) = self.level(high).best {
@@ -152,39 +135,40 @@ impl Search<'_> {
         Some(found.into_least(high, executed))
     }
 
-    /// `R_j(k)` for a row whose largest scale is `scale`.
-    fn reach(&self, k: usize, scale: f64) -> f64 {
-        let sum = |sums: &[f64], k: usize| sums[k.min(sums.len() - 1)];
-        (0..=k.min(self.lost.len() - 1)).map(|i| self.lost[i] + scale * sum(&self.units, k - i)).fold(0.0, f64::max)
-    }
-
     /// What `k` flips can do.
-    fn level(&self, k: usize) -> Level {
+    fn level(&mut self, k: usize) -> Level {
         let position = self.position;
         let (token, rows) = (position.token, position.rows);
         let grown = 1.0 + position.bound.largest;
-        let sum = |sums: &[f64]| sums[k.min(sums.len() - 1)];
+        let last = |sums: &[f64], k: usize| sums[k.min(sums.len() - 1)];
+        let worth = &self.worth;
+        // `D(i)`; of as many flips as can be, what all of them do is enough.
+        let all = [self.losses.sum(usize::MAX)];
+        let lost = if k < self.most { self.losses.sums(k) } else { &all };
+        // `R_j(k)` for a row whose largest scale is `scale`.
+        let reach = |scale: f64| lost.iter().enumerate().map(|(i, lost)| lost + scale * last(worth, k - i)).fold(0.0, f64::max);
         let mut candidates: Vec<(f64, usize)> = Vec::new();
         for row in (0..rows.len()).filter(|&row| row != token.row) {
             // How far the executed program may be from the exact one counts for the rival, here and below.
             let error = token.executed + position.coarse(row);
             let margin = position.margin_at_least(row);
-            let at_most = grown * (sum(&self.lost) + rows.scale(row) * sum(&self.units));
+            let at_most = grown * (last(lost, k) + rows.scale(row) * last(worth, k));
             if at_most - margin + error < 0.0 || self.excluded.contains(&(row as u32)) {
                 continue;
             }
-            let slack = grown * self.reach(k, rows.scale(row)) - margin;
+            let slack = grown * reach(rows.scale(row)) - margin;
             if slack + error >= 0.0 {
                 candidates.push((slack, row));
             }
         }
         candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let losses = self.losses.of_use(k);
         let mut level = Level::default();
         for (at_most, row) in candidates {
             if level.best.as_ref().is_some_and(|best| at_most < best.slack) {
                 break;
             }
-            let gains = self.largest(row, k);
+            let gains = largest(position, row, k, &losses);
             let gained: f64 = gains.iter().map(|gain| gain.size).sum();
             let grown_by = position.bound.largest * gained;
             let error = token.executed + position.coarse(row) + grown_by;
@@ -205,24 +189,19 @@ impl Search<'_> {
         level
     }
 
-    /// The `k` largest of the token's losses and the rival's gains together.
-    fn largest(&self, rival: usize, k: usize) -> Vec<Gain> {
-        largest(self.position, rival, k, &self.losses)
-    }
 }
 
+/// The best changes of `k` flips among the token's losses and the rival's gains.
 fn largest(position: &Position<'_>, rival: usize, k: usize, losses: &[Gain]) -> Vec<Gain> {
-    let mut gains = position.gains(rival, true, k);
-    gains.extend_from_slice(&losses[..k.min(losses.len())]);
-    gains.sort_unstable_by(by_size);
-    gains.truncate(k);
-    gains
+    let mut gains = position.gains(rival, true, k).of_use(k);
+    gains.extend_from_slice(losses);
+    Best::new(gains, position.rows.changes().independent()).changes(k)
 }
 
 /// The `k` flips that bring `rival` closest to the position's token, or furthest past it.
 pub(super) fn largest_gains(position: &Position<'_>, rival: usize, k: usize) -> Vec<Flip> {
-    let losses = position.gains(position.token.row, false, k);
-    largest(position, rival, k, &losses).iter().map(|gain| gain.flip).collect()
+    let losses = position.gains(position.token.row, false, k).of_use(k);
+    allocation::flips(&largest(position, rival, k, &losses))
 }
 
 impl Found {
@@ -234,7 +213,7 @@ impl Found {
             margin: self.margin,
             slack: self.slack,
             float_error: self.float_error,
-            witness: self.gains.iter().map(|gain| gain.flip).collect(),
+            witness: allocation::flips(&self.gains),
         }
     }
 }

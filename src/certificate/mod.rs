@@ -8,9 +8,10 @@
 //!
 //! ```text
 //! h[c]               hidden state at a position, c a column; the body's own f32 values, as stored
-//! q[r,c]             code of row r: an integer of 4 or 8 bits; g = c / group_size its group
-//! s[r,g], b[r,g]     scale and bias, as stored, widened exactly
-//! w[r,c] = s[r,g] q[r,c] + b[r,g]
+//! q[r,c]             code of row r: an integer or a float of 2 to 8 bits; g = c / group_size its group
+//! v[r,c]             what the code stands for: the integer itself, or the number that the float is
+//! s[r,g], b[r,g]     scale and bias, as stored, widened exactly; formats of floats have no biases, so b = 0
+//! w[r,c] = s[r,g] v[r,c] + b[r,g]
 //! z_r    = sum over c of w[r,c] h[c]       the exact logit, a real number
 //! zx_r                                     the executed logit, an f32
 //! t                  the token chosen at the position: the first largest zx
@@ -33,7 +34,7 @@
 //! anywhere in the head, change a single token of the answer. What follows the first change is not certified: it has
 //! to be run.
 //!
-//! # Why sorting is enough
+//! # Why sorting is enough where codes are integers
 //!
 //! Flipping bit `i` of code `(r, c)` changes `q[r,c]` by `+2^i` if the bit was 0, by `-2^i` if it was 1, whatever the
 //! other bits are. So it moves `z_r` by
@@ -56,12 +57,35 @@
 //! is the least number of flips after which `j` wins over `t`; `k = min over j of k_j` is the least after which `t`
 //! loses, whoever then wins; and the prefix is a witness. Sums are compared as the order of tokens compares logits.
 //!
+//! # Why it is not enough where codes are floats
+//!
+//! In a float a bit's worth depends on the other bits of its code. The logit is still linear in the values of codes, and
+//! flips of different codes still add up. So let `d` be what *all* flips of one code in `F` do together. What is said above
+//! of flips holds of these changes: those in other rows, and those that raise `z_t` or lower `z_j`, can be left out. Of
+//! what is left, replace each change of a code, `m` flips say, by the change of that code by `m` flips or fewer that gains
+//! most, `G(r, c, m)`: `j` wins all the more. Hence
+//!
+//! ```text
+//! k_j = least k with  max over m_c, sum of m_c <= k, of  sum over the codes c of rows t and j of  G(c, m_c)  passing m_j
+//! ```
+//!
+//! `G` is a table, since a code has few values (`changes.rs`). It need not be concave in `m`, so that sorting is not enough:
+//! `allocation.rs` finds the maximum by a dynamic program in sums that do not round. A flip in the census is a change by one
+//! bit, in whatever code; scales act on the values of a group as they do on integers.
+//!
+//! *NaN.* A float of 8 bits may be NaN. Then the logit of its row is NaN whatever the hidden state is, and the program ends
+//! the step as NONFINITE, which changes the answer. In which code, and by how many flips, has nothing to do with the
+//! position, so that this is known of a head once and for all ([`NanFlips`]): how few flips do it, and every single flip
+//! that does. All else here is about flips that leave every code a number: a certificate of an answer says what the fewest
+//! flips of either kind are, and beside it the fewest of these ([`NanReport`]).
+//!
 //! # Why rows may be passed over
 //!
 //! Reading a row costs as much as a logit. But the executed logits of all rows are there, and `|zx_j - z_j| <= E_j` with
 //! an `E_j` that needs only the largest weight that a code of the row could give. So `m_j >= z_t - zx_j - E_j`, unread.
-//! On the other side the gains in row `j` are at most `2^i S_j |h[c]|`, `S_j` the largest magnitude of the row's scales:
-//! a sorted list that is the same for all rows, but for a factor. A row, or a (row, column) pair, is passed over only
+//! On the other side the gains in row `j` are at most `2^i S_j |h[c]|`, `S_j` the largest magnitude of the row's scales
+//! (in place of `2^i` the most that one change of a float does): a sorted list that is the same for all rows, but for a
+//! factor. A row, or a (row, column) pair, is passed over only
 //! where the lower bound of the margin, less the float error of both rows for the executed claim, is beyond the upper
 //! bound of what its gains can reach. `least_flips.rs`, `census.rs`, `confined.rs` and `scales.rs` say which bound each
 //! uses; all of them are of this form, so that nothing passed over can belong to what is counted.
@@ -87,6 +111,7 @@
 //! | | |
 //! | --- | --- |
 //! | `position.rs` | hidden state, token, logits of all rows; gains; both comparisons |
+//! | `changes.rs`, `allocation.rs` | what flips do to one code; the most that some flips do, wherever they go |
 //! | `bound.rs`, `exact.rs` | the bound of the kernel's rounding; sums that do not round |
 //! | `least_flips.rs`, `confined.rs` | fewest flips anywhere, or in one word, row or line |
 //! | `census.rs`, `scales.rs` | every single flip: of codes, of scales and biases |
@@ -105,10 +130,12 @@
 //! A head whose edits reach the embedding, too, has no certificate ([`CertificateError::Tied`]): its hidden states are
 //! not fixed.
 
+mod allocation;
 mod answer;
 mod bound;
 mod census;
 mod certificates;
+mod changes;
 mod collapse;
 mod confined;
 mod data;
@@ -128,17 +155,19 @@ pub use census::{Census, Hit, census};
 pub use certificates::{Certificates, Refused};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::{Within, least_flips_within};
-pub use data::{Answer, Confined, ExecutedCensus, PositionReport, Ran, Silence, Times, TowardReport, WeakBit};
+pub use data::{
+    Answer, Confined, ExecutedCensus, NanReport, PositionReport, Ran, Silence, Times, TowardReport, WeakBit,
+};
 pub use ground::{Stage, Watch};
 pub use least_flips::{LeastFlips, all_least_flips, least_flips};
-pub use position::{Flip, Outcome, Position, Rows};
+pub use position::{Flip, NanFlips, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, Union, WordCount};
 pub use scales::{ScaleCensus, scale_census};
 pub use single_bits::{BitCount, SingleBits};
 pub use suite::Suite;
 pub use toward::{Toward, toward};
 
-use crate::{kernels::Rounding, model::BodyError, quant::Format, search::RunError, subject::Subject};
+use crate::{kernels::Rounding, model::BodyError, search::RunError, subject::Subject};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -149,9 +178,6 @@ pub enum CertificateError {
         "there is no certificate of a head that is also the embedding: an edit of it changes every hidden state, and a logit is no longer linear in a code; use --tied separate, which edits a copy used as the head only"
     )]
     Tied,
-    /// The derivation of the claims does not cover codes that are floats yet.
-    #[error("there are no certificates for the format {0} yet; affine formats of any width have them")]
-    Format(Format),
     /// Nothing bounds the rounding of another backend's kernels.
     #[error("certificates rest on the rounding bound of the CPU's kernels; use --backend cpu, not {0}")]
     Backend(&'static str),
@@ -175,10 +201,6 @@ pub enum CertificateError {
 fn rounding(subject: &Subject) -> Result<Rounding, CertificateError> {
     if subject.shared() {
         return Err(CertificateError::Tied);
-    }
-    let format = subject.head().layout().format();
-    if format.codes().are_floats() {
-        return Err(CertificateError::Format(format));
     }
     let backend = subject.backend();
     if backend.after_head().bias.is_some() {

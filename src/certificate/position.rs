@@ -11,7 +11,9 @@ use crate::{
 
 use super::{
     CertificateError,
+    allocation::{Best, leave_out},
     bound::{Bound, dot},
+    changes::Changes,
     exact::Sum,
 };
 
@@ -44,24 +46,57 @@ fn wins(a: usize, b: usize, order: Ordering) -> bool {
     order.then(b.cmp(&a)).is_gt()
 }
 
-/// A flip and how far it moves its row's logit in the wanted direction: more than 0, and exact.
+/// A change of one code and how far it moves its row's logit in the wanted direction: more than 0, and exact (the change
+/// of the value, the scale and the hidden state have no more than 53 significant bits together).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Gain {
     pub(super) size: f64,
-    pub(super) flip: Flip,
+    pub(super) row: u32,
+    pub(super) column: u32,
+    /// Bits of the code that are flipped.
+    pub(super) mask: u8,
 }
 
-/// Larger gains first; of equal ones the first flip, so that results do not depend on how they were found.
+impl Gain {
+    /// How many bits it flips.
+    pub(super) const fn flips(&self) -> usize {
+        self.mask.count_ones() as usize
+    }
+
+    /// The bits that it flips.
+    pub(super) fn each(&self) -> impl Iterator<Item = Flip> + use<> {
+        let Self { row, column, mask, .. } = *self;
+        (0..8).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| Flip { row, column, bit })
+    }
+}
+
+/// Larger gains first; of equal ones the first code and the least bits, so that results do not depend on how they were
+/// found.
 pub(super) fn by_size(a: &Gain, b: &Gain) -> Ordering {
-    b.size.total_cmp(&a.size).then(a.flip.cmp(&b.flip))
+    b.size.total_cmp(&a.size).then((a.row, a.column, a.mask).cmp(&(b.row, b.column, b.mask)))
+}
+
+/// Flips that make codes NaN, wherever they are in a head.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NanFlips {
+    /// Fewest flips that make a code NaN.
+    pub flips: usize,
+    /// Flips that do it, all in one code: of the codes that so few make NaN the first.
+    pub witness: Vec<Flip>,
+    /// Every single flip that makes a code NaN, by row, column and bit.
+    pub single: Vec<Flip>,
 }
 
 /// A head, and what holds of its rows whatever the hidden state.
 #[derive(Debug)]
 pub struct Rows<'a> {
     head: MatrixRef<'a>,
+    /// What flips do to codes.
+    changes: Changes,
     /// How its logits are rounded.
     pub(super) rounding: Rounding,
+    /// Where the format has NaN among its codes.
+    nan: Option<NanFlips>,
     /// Largest magnitude of a row's scales.
     scale: Vec<f64>,
     /// Largest magnitude that a weight of the row can have, whatever its code.
@@ -71,24 +106,26 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Reads all scales and biases of `head`, whose logits are executed with this rounding.
+    /// Reads all scales and biases of `head`, whose logits are executed with this rounding; its codes, too, where they can
+    /// be NaN.
     pub fn new(head: MatrixRef<'a>, rounding: Rounding, team: &Team) -> Self {
         let layout = head.layout();
         let mut found = vec![(0.0_f64, 0.0_f64); layout.rows()];
-        let mask = f64::from(layout.width().mask());
+        let changes = Changes::new(layout.format().codes());
         team.for_each_chunk(&mut found, 256, |chunk, found| {
             for (i, (scale, weight)) in found.iter_mut().enumerate() {
                 let row = 256 * chunk + i;
                 for group in 0..layout.groups_per_row() {
-                    let (s, b) = (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
+                    let s = f64::from(head.scale(row, group));
                     *scale = scale.max(s.abs());
-                    *weight = weight.max(b.abs()).max((mask * s + b).abs());
+                    *weight = weight.max(largest_weight(&changes, s, bias(&head, row, group)));
                 }
             }
         });
         let (scale, weight): (Vec<f64>, Vec<f64>) = found.into_iter().unzip();
         let largest_weight = weight.iter().copied().fold(0.0, f64::max);
-        Self { head, rounding, scale, weight, largest_weight }
+        let nan = changes.have_nan().then(|| nan_flips(&head, &changes, team));
+        Self { head, changes, rounding, nan, scale, weight, largest_weight }
     }
 
     /// The head.
@@ -112,12 +149,42 @@ impl<'a> Rows<'a> {
         self.largest_weight
     }
 
-    /// What the most significant bit of a code is worth.
-    pub(super) const fn top_bit(&self) -> f64 {
-        (1_u32 << (self.head.layout().bits() - 1)) as f64
+    /// Flips that make codes NaN; `None` where no code of the format is. Each of them changes every answer: the logit of
+    /// its row is NaN at any position, and the program ends that step as NONFINITE.
+    pub const fn nan(&self) -> Option<&NanFlips> {
+        self.nan.as_ref()
     }
 
-    /// The flips of one code that raise its row's product with a vector that has `hidden` in the code's column, or
+    /// What flips do to codes.
+    pub(super) const fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The bias of a group, 0 where the format has none.
+    pub(super) fn bias(&self, row: usize, group: usize) -> f64 {
+        bias(&self.head, row, group)
+    }
+
+    /// The largest magnitude of a weight under this scale and bias, whatever its code, unless that is NaN.
+    pub(super) fn largest_weight_of(&self, scale: f64, bias: f64) -> f64 {
+        largest_weight(&self.changes, scale, bias)
+    }
+
+    /// Bounds of what flips in a row do to its product with `hidden`, relative to its largest scale: entry `n` of `n` flips,
+    /// and the last of as many as one likes.
+    pub(super) fn worth(&self, hidden: &[f64]) -> Vec<f64> {
+        let of = |h: f64| self.changes.worth().iter().map(move |worth| worth * h.abs());
+        let mut worth: Vec<f64> = hidden.iter().filter(|h| **h != 0.0).flat_map(|&h| of(h)).collect();
+        worth.sort_unstable_by(|a, b| b.total_cmp(a));
+        let mut sum = 0.0;
+        let sums = worth.into_iter().map(|worth| {
+            sum += worth;
+            sum
+        });
+        std::iter::once(0.0).chain(sums).collect()
+    }
+
+    /// The changes of one code that raise its row's product with a vector that has `hidden` in the code's column, or
     /// lower it.
     pub(super) fn gains_of_code(
         &self,
@@ -132,15 +199,9 @@ impl<'a> Rows<'a> {
         if up == 0.0 {
             return;
         }
-        let code = self.head.code(row, column);
-        // Setting a bit moves the product along `up`, clearing it against it.
-        let clear = if (up > 0.0) == raise { 0 } else { 1 };
-        for bit in 0..layout.bits() {
-            if code >> bit & 1 == clear {
-                let size = f64::from(1_u32 << bit) * up.abs();
-                let flip = Flip { row: row as u32, column: column as u32, bit: bit as u8 };
-                found(Gain { size, flip });
-            }
+        // Raising a value moves the product along `up`, lowering it against it.
+        for change in self.changes.of(self.head.code(row, column), (up > 0.0) == raise) {
+            found(Gain { size: change.by * up.abs(), row: row as u32, column: column as u32, mask: change.mask });
         }
     }
 
@@ -149,11 +210,58 @@ impl<'a> Rows<'a> {
         let layout = self.head.layout();
         let mut weights = Vec::with_capacity(layout.cols());
         for group in 0..layout.groups_per_row() {
-            let (scale, bias) = (f64::from(self.head.scale(row, group)), f64::from(self.head.bias(row, group)));
+            let (scale, bias) = (f64::from(self.head.scale(row, group)), self.bias(row, group));
             // The product is exact: at most 24 + 8 bits.
-            weights.extend(self.head.codes(row, group).map(|code| scale * f64::from(code) + bias));
+            weights.extend(self.head.codes(row, group).map(|code| scale * self.changes.value(code) + bias));
         }
         weights
+    }
+}
+
+fn bias(head: &MatrixRef<'_>, row: usize, group: usize) -> f64 {
+    if head.layout().format().has_biases() { f64::from(head.bias(row, group)) } else { 0.0 }
+}
+
+/// Values reach from 0, or as far below it, to the largest.
+fn largest_weight(changes: &Changes, scale: f64, bias: f64) -> f64 {
+    bias.abs().max((changes.largest_value() * scale + bias).abs())
+}
+
+/// Looks at every code for the flips that make it NaN.
+fn nan_flips(head: &MatrixRef<'_>, changes: &Changes, team: &Team) -> NanFlips {
+    const ROWS: usize = 64;
+    let layout = head.layout();
+    // For each rows' part: the fewest flips and where, and the columns where one does it.
+    type Part = (Option<(u32, u32, u32)>, Vec<(u32, u32)>);
+    let mut parts: Vec<Part> = vec![Part::default(); layout.rows().div_ceil(ROWS)];
+    team.for_each_chunk(&mut parts, 1, |chunk, parts| {
+        let (least, single) = &mut parts[0];
+        for row in chunk * ROWS..((chunk + 1) * ROWS).min(layout.rows()) {
+            let codes = (0..layout.groups_per_row()).flat_map(|group| head.codes(row, group));
+            for (column, code) in codes.enumerate() {
+                let Some(flips) = changes.to_nan(code) else { continue };
+                if flips == 1 {
+                    single.push((row as u32, column as u32));
+                }
+                if least.is_none_or(|(least, ..)| flips < least) {
+                    *least = Some((flips, row as u32, column as u32));
+                }
+            }
+        }
+    });
+    let making = |row: u32, column: u32, flips: u32| {
+        let code = head.code(row as usize, column as usize);
+        let masks = (0..=layout.width().mask()).filter(move |mask| mask.count_ones() == flips);
+        let mut masks = masks.filter(move |mask| changes.is_nan(code ^ mask));
+        let gain = Gain { size: 0.0, row, column, mask: masks.next().unwrap_or(0) as u8 };
+        gain.each()
+    };
+    let least = parts.iter().filter_map(|part| part.0).min();
+    let single = parts.iter().flat_map(|part| &part.1).flat_map(|&(row, column)| making(row, column, 1));
+    NanFlips {
+        flips: least.map_or(0, |(flips, ..)| flips as usize),
+        witness: least.map_or(Vec::new(), |(flips, row, column)| making(row, column, flips).collect()),
+        single: single.collect(),
     }
 }
 
@@ -218,7 +326,9 @@ impl<'a> Position<'a> {
         let size = |&c: &u32| hidden[c as usize].abs();
         columns.sort_by(|a, b| size(b).total_cmp(&size(a)));
         let token = executed.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
-        let bound = Bound::new(&hidden, rows.rounding);
+        // A float's product with its scale is not rounded.
+        let exact = layout.format().codes().are_floats();
+        let bound = Bound::new(&hidden, if exact { rows.rounding.of_exact_weights() } else { rows.rounding });
         let none = Logit { row: token, value: 0.0, executed: 0.0, of_f64: 0.0 };
         let mut position = Self {
             rows,
@@ -324,52 +434,62 @@ impl<'a> Position<'a> {
         let head = &self.rows.head;
         for column in columns {
             let group = column / head.layout().group_size();
-            let own = || (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
+            let own = || (f64::from(head.scale(row, group)), self.rows.bias(row, group));
             let (scale, bias) = instead.unwrap_or_else(own);
-            sum.add_product(sign * scale * f64::from(head.code(row, column)), self.hidden[column]);
+            let value = self.rows.changes.value(head.code(row, column));
+            sum.add_product(sign * scale * value, self.hidden[column]);
             sum.add(sign * bias * self.hidden[column]);
         }
     }
 
-    /// The fewest of `gains`, from the first on and on top of `base`, with which `winner` beats `loser` in real
-    /// arithmetic.
-    pub(super) fn fewest(&self, winner: &Logit, loser: &Logit, base: &[f64], gains: &[Gain]) -> Option<usize> {
-        let mut sizes = base.to_vec();
+    /// The fewest flips, at most `limit`, that with the best of `gains` and on top of `base` make `winner` beat `loser` in
+    /// real arithmetic.
+    pub(super) fn fewest(
+        &self,
+        winner: &Logit,
+        loser: &Logit,
+        base: &[f64],
+        gains: &mut Best,
+        limit: usize,
+    ) -> Option<usize> {
         let start: f64 = base.iter().sum();
         let missing = loser.value - winner.value - start;
         let tolerance = winner.executed + loser.executed;
-        let mut sum = 0.0;
-        for k in 0..=gains.len() {
-            if k > 0 {
-                sum += gains[k - 1].size;
-                sizes.push(gains[k - 1].size);
-            }
-            // Not even near.
-            if sum - missing + tolerance < 0.0 {
-                continue;
-            }
-            if self.beats(winner, loser, &sizes) {
-                return Some(k);
-            }
+        // Not even near.
+        let far = |sum: f64| sum - missing + tolerance < 0.0;
+        let most = gains.most().min(limit);
+        if far(gains.sum(usize::MAX)) {
+            return None;
         }
-        None
+        let wins = |k: &usize| {
+            if far(gains.sum(*k)) {
+                return false;
+            }
+            let sizes = [base, &gains.changes(*k).iter().map(|gain| gain.size).collect::<Vec<_>>()].concat();
+            self.beats(winner, loser, &sizes)
+        };
+        (0..=most).find(wins)
     }
 
     /// The same for the executed program, from below: with fewer, `winner` is certain to stay behind, unless an
     /// operation overflows.
-    pub(super) fn fewest_executed(&self, winner: &Logit, loser: &Logit, base: &[f64], gains: &[Gain]) -> Option<usize> {
+    pub(super) fn fewest_executed(
+        &self,
+        winner: &Logit,
+        loser: &Logit,
+        base: &[f64],
+        gains: &mut Best,
+        limit: usize,
+    ) -> Option<usize> {
         let grown = 1.0 + self.bound.largest;
         let error = winner.executed + loser.executed + winner.of_f64 + loser.of_f64;
-        let mut ahead = winner.value - loser.value + error + base.iter().sum::<f64>() * grown;
-        for k in 0..=gains.len() {
-            if k > 0 {
-                ahead += grown * gains[k - 1].size;
-            }
-            if ahead >= 0.0 {
-                return Some(k);
-            }
+        let ahead = winner.value - loser.value + error + base.iter().sum::<f64>() * grown;
+        let perhaps = |sum: f64| ahead + grown * sum >= 0.0;
+        let most = gains.most().min(limit);
+        if !perhaps(gains.sum(usize::MAX)) {
+            return None;
         }
-        None
+        (0..=most).find(|&k| perhaps(gains.sum(k)))
     }
 
     /// Whether the token is also the winner in real arithmetic.
@@ -405,22 +525,22 @@ impl<'a> Position<'a> {
         }
     }
 
-    /// How far flipping `bit` of the code at `row`, `column` moves the row's logit. Exact: a power of two times two
-    /// `f32`.
-    pub(super) fn delta(&self, row: usize, column: usize, bit: usize) -> f64 {
-        let head = &self.rows.head;
+    /// How far flipping the bits `mask` of the code at `row`, `column` moves the row's logit. Exact, as a [`Gain`] is; NaN
+    /// where the code becomes NaN.
+    pub(super) fn delta(&self, row: usize, column: usize, mask: u8) -> f64 {
+        let (head, changes) = (&self.rows.head, &self.rows.changes);
         let scale = f64::from(head.scale(row, column / head.layout().group_size()));
         let code = head.code(row, column);
-        let change = f64::from(1_u32 << bit) * if code >> bit & 1 == 0 { 1.0 } else { -1.0 };
-        change * scale * self.hidden[column]
+        (changes.value(code ^ u32::from(mask)) - changes.value(code)) * scale * self.hidden[column]
     }
 
-    /// The `count` largest gains of a row, largest first: those that raise its logit, or lower it. Fewer, if there
-    /// are fewer.
-    pub(super) fn gains(&self, row: usize, raise: bool, count: usize) -> Vec<Gain> {
-        let reach = self.rows.top_bit() * self.rows.scale[row];
-        let mut found = Vec::new();
+    /// What flips in a row can do at most that raise its logit, or lower it, of up to `count` flips.
+    pub(super) fn gains(&self, row: usize, raise: bool, count: usize) -> Best {
+        let changes = &self.rows.changes;
+        let reach = changes.most() * self.rows.scale[row];
+        let mut found: Vec<Gain> = Vec::new();
         let mut least = 0.0;
+        let mut full = count.saturating_add(count.max(8));
         for &column in &self.columns {
             // Columns that follow are no better.
             if count == 0 || reach * self.hidden[column as usize].abs() < least {
@@ -431,15 +551,13 @@ impl<'a> Position<'a> {
                     found.push(gain);
                 }
             });
-            if found.len() >= count.saturating_add(count.max(8)) {
-                found.select_nth_unstable_by(count - 1, by_size);
-                found.truncate(count);
-                least = found[count - 1].size;
+            if found.len() >= full {
+                least = leave_out(&mut found, count);
+                full = 2 * found.len().max(full / 2);
             }
         }
-        found.sort_unstable_by(by_size);
-        found.truncate(count);
-        found
+        leave_out(&mut found, count);
+        Best::new(found, changes.independent())
     }
 
     /// The flips of one code that raise its row's logit, or lower it.

@@ -1,8 +1,8 @@
 //! Single flips of the bits of scales and biases, apart from those of codes.
 //!
 //! One bit of `scales[r, g]` changes all weights of a group at once: with the new value `s'`, the row's logit moves by
-//! `(s' - s) Q`, where `Q = sum of code h` over the group's columns; one bit of `biases[r, g]` by `(b' - b) H`, where `H
-//! = sum of h`. A bit high in the exponent multiplies a scale by a power of two, so unlike a code's it may matter in
+//! `(s' - s) Q`, where `Q = sum of v h` over the group's columns, `v` the values of the codes; one bit of `biases[r, g]`,
+//! where the format has biases, by `(b' - b) H`, where `H = sum of h`. A bit high in the exponent multiplies a scale by a power of two, so unlike a code's it may matter in
 //! every row, and `Q` is computed for all rows. What is left of the work is passed over where the change is too small
 //! for the row's margin.
 //!
@@ -47,18 +47,19 @@ pub struct ScaleCensus {
     pub by_position: Vec<usize>,
 }
 
-/// Critical bits of `scales` and of `biases` over all positions of an answer.
+/// Critical bits of `scales` and of `biases` over all positions of an answer; a format without biases has no bits of them.
 pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2] {
     let Some(first) = positions.first() else { return Default::default() };
     let layout = *first.rows.head().layout();
     let width = 8 * layout.scale_type().size();
-    let total_bits = layout.rows() * layout.groups_per_row() * width;
-    let empty = || ScaleCensus {
-        total_bits,
-        by_bit_position: vec![0; width],
+    let empty = |tensor| ScaleCensus {
+        total_bits: layout.rows() * layout.columns(tensor) * width,
+        by_bit_position: vec![0; if layout.format().tensors().contains(&tensor) { width } else { 0 }],
         by_position: vec![0; positions.len()],
         ..ScaleCensus::default()
     };
+    let empty = || [Tensor::Scales, Tensor::Biases].map(empty);
+    let changes = first.rows.changes();
     let group_size = layout.group_size();
     // `H` of each group at each position, with its magnitude.
     let of_biases: Vec<Bases> = (0..layout.groups_per_row())
@@ -73,26 +74,28 @@ pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2]
         })
         .collect();
     let agree: Vec<bool> = positions.iter().map(Position::agrees).collect();
-    let found = Mutex::new([empty(), empty()]);
+    let found = Mutex::new(empty());
     team.for_each(layout.rows().div_ceil(CHUNK), |chunk| {
-        let mut part = [empty(), empty()];
-        let mut codes = Vec::with_capacity(group_size);
+        let mut part = empty();
+        let mut values: Vec<f64> = Vec::with_capacity(group_size);
         let mut of_scales = Bases::default();
         for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(layout.rows()) {
             let mut of_row = OfRow::new(positions, &agree, row);
             for (group, of_biases) in of_biases.iter().enumerate() {
                 let first_column = group * group_size;
-                codes.clear();
-                codes.extend(first.rows.head().codes(row, group).map(f64::from));
-                let largest = codes.iter().copied().fold(0.0, f64::max);
+                values.clear();
+                values.extend(first.rows.head().codes(row, group).map(|code| changes.value(code)));
+                let largest = values.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
                 of_scales.sums.clear();
                 of_scales.sums.extend(
-                    positions.iter().map(|at| dot(&codes, &at.hidden[first_column..][..group_size], |q, h| q * h)),
+                    positions.iter().map(|at| dot(&values, &at.hidden[first_column..][..group_size], |q, h| q * h)),
                 );
                 of_scales.sizes.clear();
                 of_scales.sizes.extend(of_biases.sizes.iter().map(|size| largest * size));
                 look(&mut of_row, group, Tensor::Scales, &of_scales, &mut part[0]);
-                look(&mut of_row, group, Tensor::Biases, of_biases, &mut part[1]);
+                if layout.format().has_biases() {
+                    look(&mut of_row, group, Tensor::Biases, of_biases, &mut part[1]);
+                }
             }
         }
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +108,9 @@ pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2]
         }
     });
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.iter_mut().for_each(|census| census.vulnerability = census.critical_bits as f64 / total_bits as f64);
+    for census in found.iter_mut().filter(|census| census.total_bits > 0) {
+        census.vulnerability = census.critical_bits as f64 / census.total_bits as f64;
+    }
     found
 }
 
@@ -153,8 +158,8 @@ fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, par
     let rows = of_row.positions[0].rows;
     let head = rows.head();
     let layout = head.layout();
-    let data = head.part(tensor).expect("an affine format has scales and biases");
-    let (scale, bias) = (f64::from(head.scale(row, group)), f64::from(head.bias(row, group)));
+    let data = head.part(tensor).expect("the format has the tensor");
+    let (scale, bias) = (f64::from(head.scale(row, group)), rows.bias(row, group));
     let old = if tensor == Tensor::Scales { scale } else { bias };
     // The least change that could matter at some position.
     let least = (0..of_row.least.len())
@@ -171,8 +176,7 @@ fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, par
         }
         let new = f64::from(new);
         let values = if tensor == Tensor::Scales { (new, bias) } else { (scale, new) };
-        let weight = values.1.abs().max((f64::from(layout.width().mask()) * values.0 + values.1).abs());
-        let weight = weight.max(rows.weight(row));
+        let weight = rows.largest_weight_of(values.0, values.1).max(rows.weight(row));
         let change = new - old;
         // Where the new value could overflow the kernel, nothing is passed over.
         let fits = weight < of_row.overflow_limit;

@@ -26,6 +26,11 @@ impl Rounding {
     /// sixteen lanes are brought together in.
     pub const KERNELS: Self = Self { lanes: LANES, others: 1 + LANES.ilog2() as usize };
 
+    /// The same where each weight is a number of `f32` as it is, so that forming it rounds nothing.
+    pub(crate) const fn of_exact_weights(self) -> Self {
+        Self { others: self.others - 1, ..self }
+    }
+
     /// Roundings that the term of `column` passes through, in a row of `columns`: those of its lane are the multiply-adds
     /// from its own to the last.
     pub(crate) const fn of_term(self, column: usize, columns: usize) -> usize {

@@ -218,7 +218,7 @@ impl PlainRow {
 
 /// The number that a sign, `exponent` and `fraction` bits are, as IEEE 754 has it for other widths, but without infinities; of
 /// eight bits the largest magnitude is NaN.
-fn small_float(bits: u32, exponent: u32, fraction: u32) -> f32 {
+pub(super) fn small_float(bits: u32, exponent: u32, fraction: u32) -> f32 {
     let bias = (1 << (exponent - 1)) - 1;
     let (e, f) = (bits >> fraction & ((1 << exponent) - 1), bits & ((1 << fraction) - 1));
     let part = f as f32 / (1 << fraction) as f32;

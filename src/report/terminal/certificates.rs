@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Look, plain};
 use crate::{
-    certificate::{Answer, Collapse, Confined, Protection, ScaleCensus, Silence, SingleBits, Suite, TowardReport},
+    certificate::{Answer, Collapse, Confined, NanReport, Protection, ScaleCensus, Silence, SingleBits, Suite, TowardReport},
     coherence::Verdict,
 };
 
@@ -32,8 +32,9 @@ pub(crate) fn answer(answer: &Answer, look: Look) -> String {
     if let (Some(witness), Some(run), Some(position)) = (&answer.witness, &answer.witness_run, answer.witness_position)
     {
         // A file may name a position that its answer does not have.
-        let loses = answer.positions.get(position).map_or(String::new(), |at| {
-            format!(", {:?} loses to {:?}", at.text, at.rival_text.as_deref().unwrap_or(""))
+        let loses = answer.positions.get(position).map_or(String::new(), |at| match &at.rival_text {
+            Some(rival) if at.least_finite_flips.is_none() => format!(", {:?} loses to {rival:?}", at.text),
+            _ => ", a logit is NaN".to_owned(),
         });
         line("", &format!("{}: at position {position}{loses}", shortened(witness)));
         let did = if run.changed { "run, it says" } else { "RUN, IT CHANGES NOTHING:" };
@@ -63,6 +64,9 @@ pub(crate) fn answer(answer: &Answer, look: Look) -> String {
         if !apart.is_empty() {
             line(tensor, &apart);
         }
+    }
+    if let Some(nan) = &answer.nan {
+        line("NaN", &not_a_number(nan));
     }
     if let Some(within) = &answer.within {
         line(&format!("one {}", within.unit), &confined(within));
@@ -166,6 +170,15 @@ fn least_flips(answer: &Answer) -> String {
             format!("{exact}: no {} flips of code bits, anywhere in the head, change a token", exact - 1)
         }
     }
+}
+
+fn not_a_number(nan: &NanReport) -> String {
+    let bits = format!("{} single flips make a code NaN, which ends every answer", grouped(nan.bits));
+    let finite = match nan.least_finite_flips {
+        Some(flips) => format!("{flips} flips change a token with all codes numbers, and no fewer"),
+        None => "no flips change a token with all codes numbers".to_owned(),
+    };
+    format!("{bits}; {} at least: {}; {finite}", nan.flips, shortened(&nan.witness))
 }
 
 fn vulnerability(critical: usize, total: usize, what: &str) -> String {
