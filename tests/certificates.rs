@@ -13,11 +13,11 @@ use lm_headroom::{
         CertificateError, Certifier, Flip, LeastFlips, Options, Outcome, Position, Rows, Within, all_least_flips,
         census, least_flips,
     },
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, config::Override},
     edit::{Edit, Plan},
     kernels::{Kernel, Rounding},
     model::{BodyError, CpuProjection, Decoder, Projection, Query},
-    quant::{FloatType, MatrixRef},
+    quant::{FloatType, Format, MatrixRef},
     subject::{self, Prompt, Subject},
     team::Team,
     testing::{
@@ -411,15 +411,18 @@ fn nothing_less_than_certified_changes_a_token_of_the_model_inside() {
     assert!(seen > 0);
 }
 
-/// Heads of every code width, scale type and group size, with hidden states of their own.
+/// A small model with a head in this format.
+fn with_head(format: Format, fixture: Fixture) -> Fixture {
+    Fixture { overrides: [("lm_head".to_owned(), Override::Format(format))].into(), ..fixture }
+}
+
+/// Heads of every format and scale type, with hidden states of their own.
 fn heads() -> impl Iterator<Item = (Arc<Checkpoint>, Vec<f32>)> {
-    (0..12_u64).map(|seed| {
-        let bits = if seed % 2 == 0 { 4 } else { 8 };
-        let scale_type = [FloatType::F16, FloatType::Bf16, FloatType::F32][seed as usize % 3];
-        let (hidden_size, group_size) = [(64, 32), (128, 64), (256, 128)][seed as usize / 2 % 3];
-        let small = Fixture::default();
-        let fixture =
-            Fixture { seed, bits, scale_type, hidden_size, group_size, intermediate_size: hidden_size, ..small };
+    Format::all().zip(0_u64..).map(|(format, seed)| {
+        let scale_type = [FloatType::F16, FloatType::Bf16, FloatType::F32][(seed / 3 + seed) as usize % 3];
+        let hidden_size = [128, 256][seed as usize % 2];
+        let small = Fixture { seed, scale_type, hidden_size, intermediate_size: hidden_size, ..Fixture::default() };
+        let fixture = with_head(format, small);
         let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
         // A few columns far larger than the others, as in trained models.
         let hidden = (0..hidden_size)
@@ -441,7 +444,9 @@ fn executed_logits_lie_within_the_bound_and_not_far_within() {
         for (row, &executed) in executed.iter().enumerate() {
             let weight = |c: usize| {
                 let group = c / group_size;
-                f64::from(head.scale(row, group)) * f64::from(head.code(row, c)) + f64::from(head.bias(row, group))
+                let value = head.layout().format().codes().value(head.code(row, c));
+                let bias = if head.biases().is_some() { head.bias(row, group) } else { 0.0 };
+                f64::from(head.scale(row, group)) * f64::from(value) + f64::from(bias)
             };
             let exact: f64 = hidden.iter().enumerate().map(|(c, &h)| weight(c) * f64::from(h)).sum();
             let (logit, bound) = position.exact_logit(row);
@@ -458,7 +463,7 @@ fn executed_logits_lie_within_the_bound_and_not_far_within() {
 
 #[test]
 fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
-    let (mut flips, mut changing, mut undecided) = (0, 0, 0);
+    let (mut flips, mut changing, mut undecided, mut nan) = (0, 0, 0, 0);
     for (checkpoint, hidden) in heads() {
         let head = checkpoint.weights().head().view();
         let layout = *head.layout();
@@ -469,6 +474,7 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
         let position = Position::new(&rows, &hidden, &executed).expect("finite");
         let found: BTreeMap<Flip, Outcome> =
             census(&[position], &team)[0].hits.iter().map(|hit| (hit.flip, hit.executed)).collect();
+        let to_nan: BTreeSet<Flip> = rows.nan().iter().flat_map(|nan| &nan.single).copied().collect();
         let token = Kernel::best().top(&executed).expect("finite").token;
         let mut logits = executed.clone();
         for row in 0..layout.rows() as u32 {
@@ -480,9 +486,13 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
                 let flip = Flip { row, column, bit };
                 let plan = Flip::edit(&[flip]).plan(&head).expect("a plan");
                 projection.patch(&plan, &hidden, &mut logits).expect("logits");
-                let changes = Kernel::best().top(&logits).expect("finite").token != token;
+                let top = Kernel::best().top(&logits);
+                let changes = top.is_none_or(|top| top.token != token);
                 logits[row as usize] = executed[row as usize];
+                assert_eq!(top.is_none(), to_nan.contains(&flip), "{flip:?}");
+                nan += usize::from(top.is_none());
                 match found.get(&flip) {
+                    _ if top.is_none() => assert!(!found.contains_key(&flip), "{flip:?}"),
                     Some(Outcome::Changes) => assert!(changes, "{flip:?}"),
                     Some(Outcome::Stays) | None => assert!(!changes, "{flip:?}"),
                     Some(Outcome::Undecided) => undecided += 1,
@@ -492,8 +502,40 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
             }
         }
     }
-    println!("{flips} flips run, {changing} change the token, {undecided} were undecided");
-    assert!(changing > 100 && undecided < changing / 10);
+    println!("{flips} flips run, {changing} change the token, {nan} of them by NaN, {undecided} were undecided");
+    assert!(changing > 100 && nan > 0 && undecided < changing / 10);
+}
+
+#[test]
+fn answers_of_heads_in_every_format_are_certified_and_every_witness_does_what_it_claims() {
+    let mut by_nan = 0;
+    for (format, seed) in Format::all().zip(0..) {
+        let fixture = with_head(format, Fixture { hidden_size: 128, seed, ..Fixture::default() });
+        let subject = subject_of(Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint")));
+        let certifier = Certifier::new(&subject).expect("a head of its own");
+        let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new() };
+        for within in [Within::Word, Within::Row, Within::Line] {
+            let options = Options { within: Some(within), max_tokens: 4, ..EVERYTHING };
+            let answer = certifier.answer(&prompt, &options, &mut |_| Ok(())).expect("a certificate");
+            assert_eq!(answer.failures, [""; 0], "{format}");
+            assert!(answer.positions.iter().all(|at| at.witness_changes == Some(true)), "{format}");
+            let (least, run) = (answer.least_flips.expect("flips do"), answer.witness_run.expect("it was run"));
+            assert!(run.changed && least > 0, "{format}");
+            let within = answer.within.expect("asked for");
+            assert!(within.least_flips >= Some(least) && within.witness_changes == Some(true), "{format}: {within:?}");
+            let toward = answer.toward.expect("asked for");
+            assert_ne!(toward.witness_works, Some(false), "{format}: {toward:?}");
+            assert_eq!(answer.biases.total_bits > 0, format.has_biases(), "{format}");
+            assert!(answer.scales.critical_bits > 0 && answer.critical_bits > 0, "{format}");
+            assert_eq!(answer.nan.is_some(), format == Format::MXFP8, "{format}");
+            if let Some(nan) = answer.nan {
+                assert_eq!(nan.witness_run.expect("it was run").finish, Finish::Nonfinite);
+                assert!(least <= nan.flips && Some(least) <= nan.least_finite_flips);
+                by_nan += usize::from(Some(least) < nan.least_finite_flips);
+            }
+        }
+    }
+    println!("answers of which NaN takes fewer flips than any other token: {by_nan}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Law 7: no edit with fewer flips than a position's least count changes that position's token; its witness does. What
-//! is certified of a small head, against trying every set of flips.
+//! is certified of a small head in any format, against trying every set of flips.
 
 use arbitrary::{Arbitrary, Unstructured};
 use serde::{Deserialize, Serialize};
@@ -24,16 +24,29 @@ impl<'a> Arbitrary<'a> for Certified {
 
 impl Case for Certified {
     const NAME: &'static str = "certificate";
-    const CLASSES: &'static [&'static str] = &["least 1", "least 2", "least 3", "least 4"];
-    const ENTROPY: usize = 64;
+    const CLASSES: &'static [&'static str] = &[
+        "integers, least 1",
+        "integers, least 2",
+        "integers, least 3",
+        "integers, least 4",
+        "floats, least 1",
+        "floats, least 2",
+        "floats, least 3",
+        "floats, least 4",
+        "fewer by NaN",
+    ];
+    const ENTROPY: usize = 96;
 
     fn check(&self, reached: &mut Reached) -> LawResult {
-        match SmallHead::from_bytes(&self.bytes).check() {
+        let head = SmallHead::from_bytes(&self.bytes);
+        match head.check() {
             Ok(checked) => {
-                if let Some(least @ 1..=4) = checked.least.filter(|_| checked.exhausted) {
-                    reached.one(Self::CLASSES[least - 1]);
+                let codes = if head.format.codes().are_floats() { "floats" } else { "integers" };
+                if let Some(least) = checked.least_finite.filter(|_| checked.exhausted) {
+                    reached.one(&format!("{codes}, least {least}"));
                 }
-                reached.one("tried");
+                reached.one_if(checked.least < checked.least_finite, "fewer by NaN");
+                reached.one(&head.format.to_string());
                 Ok(())
             }
             Err(seen) => {
