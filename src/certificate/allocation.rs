@@ -231,7 +231,8 @@ fn allocate<T: Total>(codes: &[Vec<Gain>], sizes: &[T], zero: T, columns: usize)
         sizes = rest;
         // From above, so that what is added to has no change of this code yet.
         for flips in (1..columns).rev() {
-            for (i, (change, size)) in changes.iter().zip(own).enumerate().take_while(|(_, (c, _))| c.flips() <= flips) {
+            for (i, (change, size)) in changes.iter().zip(own).enumerate().take_while(|(_, (c, _))| c.flips() <= flips)
+            {
                 let with = totals[flips - change.flips()].plus(size);
                 if with.exceeds(&totals[flips]) {
                     totals[flips] = with;
@@ -275,7 +276,10 @@ mod tests {
         assert_eq!(flips(&best.changes(4)).len(), 4);
         assert_eq!((best.sum(100), best.changes(100).len()), (22.5, 3));
         let mut alone = Best::new(vec![gain(0, 1, 3.0), gain(1, 1, 2.0), gain(1, 2, 8.0)], true);
-        assert_eq!((alone.most(), alone.sums(9), alone.changes(1)), (3, &[0.0, 8.0, 11.0, 13.0][..], vec![gain(1, 2, 8.0)]));
+        assert_eq!(
+            (alone.most(), alone.sums(9), alone.changes(1)),
+            (3, &[0.0, 8.0, 11.0, 13.0][..], vec![gain(1, 2, 8.0)])
+        );
     }
 
     #[test]

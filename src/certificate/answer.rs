@@ -392,17 +392,11 @@ impl<'a> Certifier<'a> {
             answer.within = Some(Confined {
                 unit: within.name().into(),
                 least_flips: at_most(least_confined.map(|least| least.flips), nan),
-                executed_at_least: at_most(
-                    confined.iter().flatten().map(|least| least.executed_at_least).min(),
-                    nan,
-                ),
+                executed_at_least: at_most(confined.iter().flatten().map(|least| least.executed_at_least).min(), nan),
                 witness: self::witness(least_confined, nan).map(|flips| Flip::edit(flips).to_string()),
                 witness_position: by_nan.map(|_| 0).or(confined_witness.map(|(index, _)| index)),
                 witness_changes: changes,
-                positions: confined
-                    .iter()
-                    .map(|least| at_most(least.as_ref().map(|least| least.flips), nan))
-                    .collect(),
+                positions: confined.iter().map(|least| at_most(least.as_ref().map(|least| least.flips), nan)).collect(),
             });
         }
         if let Some((token, found)) = first {

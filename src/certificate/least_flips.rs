@@ -146,7 +146,8 @@ impl Search<'_> {
         let all = [self.losses.sum(usize::MAX)];
         let lost = if k < self.most { self.losses.sums(k) } else { &all };
         // `R_j(k)` for a row whose largest scale is `scale`.
-        let reach = |scale: f64| lost.iter().enumerate().map(|(i, lost)| lost + scale * last(worth, k - i)).fold(0.0, f64::max);
+        let reach =
+            |scale: f64| lost.iter().enumerate().map(|(i, lost)| lost + scale * last(worth, k - i)).fold(0.0, f64::max);
         let mut candidates: Vec<(f64, usize)> = Vec::new();
         for row in (0..rows.len()).filter(|&row| row != token.row) {
             // How far the executed program may be from the exact one counts for the rival, here and below.
@@ -188,7 +189,6 @@ impl Search<'_> {
         }
         level
     }
-
 }
 
 /// The best changes of `k` flips among the token's losses and the rival's gains.

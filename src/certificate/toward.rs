@@ -77,8 +77,7 @@ pub fn toward(position: &Position<'_>, token: usize) -> Option<Toward> {
     let (mut lowered, mut spare) = (0, f64::INFINITY);
     for rival in search.ahead {
         let mut losses = position.gains(rival.row, false, flips - raising);
-        let needed =
-            position.fewest(&chosen, &rival, &base, &mut losses, flips - raising).expect("f(n) is finite");
+        let needed = position.fewest(&chosen, &rival, &base, &mut losses, flips - raising).expect("f(n) is finite");
         let lowered_by = losses.changes(needed);
         let moved: f64 = base.iter().chain(lowered_by.iter().map(|loss| &loss.size)).sum();
         lowered += usize::from(needed > 0);

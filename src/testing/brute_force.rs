@@ -246,7 +246,8 @@ impl SmallHead {
             (0..COLS / size)
                 .map(|group| {
                     let columns = group * size..(group + 1) * size;
-                    let q: f64 = columns.clone().map(|c| value(self.format.codes(), codes[c]) * self.hidden_at(c)).sum();
+                    let q: f64 =
+                        columns.clone().map(|c| value(self.format.codes(), codes[c]) * self.hidden_at(c)).sum();
                     let h: f64 = columns.map(|c| self.hidden_at(c)).sum();
                     scales[row][group] * q + biases.get(row).map_or(0.0, |biases| biases[group] * h)
                 })
@@ -440,7 +441,8 @@ impl SmallHead {
                 critical += usize::from(!value.is_finite() || self.top_with(row, group, tensor, value) != token);
             }
             let total = 8 * size * elements;
-            if (certified.critical_bits, certified.nonfinite_bits, certified.total_bits) != (critical, not_finite, total)
+            if (certified.critical_bits, certified.nonfinite_bits, certified.total_bits)
+                != (critical, not_finite, total)
             {
                 return Err(differ(tensor.name(), &certified, &(critical, not_finite)));
             }

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use super::{Look, plain};
 use crate::{
-    certificate::{Answer, Collapse, Confined, NanReport, Protection, ScaleCensus, Silence, SingleBits, Suite, TowardReport},
+    certificate::{
+        Answer, Collapse, Confined, NanReport, Protection, ScaleCensus, Silence, SingleBits, Suite, TowardReport,
+    },
     coherence::Verdict,
 };
 
