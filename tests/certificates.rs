@@ -304,7 +304,7 @@ fn no_fewer_flips_change_a_token_and_every_witness_does() {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..config });
     let tried = Mutex::new((0_u64, 0_usize));
     runner
-        .run(&vec(any::<u8>(), 24..64), |bytes| {
+        .run(&vec(any::<u8>(), 48..96), |bytes| {
             let head = SmallHead::from_bytes(&bytes);
             let checked = head.check().map_err(TestCaseError::fail)?;
             let mut tried = tried.lock().expect("no panic");
