@@ -276,10 +276,8 @@ mod tests {
         assert_eq!(flips(&best.changes(4)).len(), 4);
         assert_eq!((best.sum(100), best.changes(100).len()), (22.5, 3));
         let mut alone = Best::new(vec![gain(0, 1, 3.0), gain(1, 1, 2.0), gain(1, 2, 8.0)], true);
-        assert_eq!(
-            (alone.most(), alone.sums(9), alone.changes(1)),
-            (3, &[0.0, 8.0, 11.0, 13.0][..], vec![gain(1, 2, 8.0)])
-        );
+        assert_eq!((alone.most(), alone.sums(9)), (3, &[0.0, 8.0, 11.0, 13.0][..]));
+        assert_eq!(alone.changes(1), [gain(1, 2, 8.0)]);
     }
 
     #[test]
