@@ -291,7 +291,7 @@ const G32_LEAST: &str = include_str!("fixtures/reference/smollm2-g32-eos.least_f
 const G32_CRITICAL: &str = include_str!("fixtures/reference/smollm2-g32-eos.critical_bits.jsonl");
 
 /// Cases for the property below; `PROPTEST_CASES` asks for more.
-const CASES: u32 = 300;
+const CASES: u32 = 1_000;
 
 #[test]
 fn no_fewer_flips_change_a_token_and_every_witness_does() {

@@ -108,10 +108,12 @@ impl SmallHead {
         let types = format.scale_types();
         let scale_type = types[(first & 3) % types.len()];
         let rows = 2 + (first >> 2) % 3;
-        let used = match bits {
-            2 | 3 => 2 + (first >> 5) % 4,
-            4 => 2 + (first >> 5) % 3,
-            _ => 1 + (first >> 5) % 2,
+        let floats = format.codes().are_floats();
+        let used = match (bits, floats) {
+            (2 | 3, _) | (4, true) => 2 + (first >> 5) % 4,
+            (4, false) => 2 + (first >> 5) % 3,
+            (_, true) => 1 + (first >> 5) % 4,
+            (_, false) => 1 + (first >> 5) % 2,
         };
         let mut hidden: Vec<(usize, f32)> = Vec::new();
         for i in 0..used {
@@ -149,6 +151,10 @@ impl SmallHead {
             }
         }
         let mut head = Self { format, scale_type, codes, scales, biases, hidden };
+        // Sums of more columns are exact in f32 only where scales are equal.
+        if format == Format::MXFP8 && used > 2 {
+            head.even();
+        }
         // Left to chance, a token that takes several flips is rare.
         let aim = next();
         match (aim & 3, format.has_biases()) {
@@ -183,6 +189,14 @@ impl SmallHead {
         }
     }
 
+    /// Makes all columns weigh the same, so that none of them decides alone.
+    fn even(&mut self) {
+        let scale = self.scales[0][0].abs();
+        self.scales.iter_mut().flatten().for_each(|other| *other = scale);
+        let size = self.hidden[0].1.abs();
+        self.hidden.iter_mut().filter(|(_, h)| *h != 0.0).for_each(|(_, h)| *h = size.copysign(*h));
+    }
+
     /// Gives row 0 codes with which it leads, and the others codes with which they do not; codes of 8 bits that take some
     /// flips to become NaN.
     fn lead(&mut self, next: &mut impl FnMut() -> usize) {
@@ -190,7 +204,10 @@ impl SmallHead {
         let all = 0..=self.format.width().mask();
         let numbers: Vec<u32> = all.clone().filter(|&code| !value(codes, code).is_nan()).collect();
         let drawn = next();
-        let (level, far) = (2 + drawn % 7, 1 + drawn / 8 % 5);
+        let (level, far) = ([8, 8, 8, 7, 6, 5, 4, 3][drawn % 8], 1 + drawn / 8 % 5);
+        if drawn & 0x80 == 0 {
+            self.even();
+        }
         for row in 0..self.codes.len() {
             for column in self.hidden.iter().map(|(column, _)| *column).collect::<Vec<_>>() {
                 let draw = next();
