@@ -3,7 +3,7 @@
 use lm_headroom::{
     checkpoint::Bytes,
     testing::skipped,
-    tokenizer::{Tokenizer, TokenizerError, TokenizerFiles, check_ids},
+    tokenizer::{Encoding, Tokenizer, TokenizerError, TokenizerFiles, check_ids},
 };
 use serde_json::Value;
 
@@ -140,4 +140,47 @@ fn ids_beyond_the_vocabulary_and_empty_prompts_are_refused() {
     assert!(check_ids(&[0, 9], 10).is_ok());
     assert!(matches!(check_ids(&[], 10), Err(TokenizerError::Empty)));
     assert!(matches!(check_ids(&[0, 10], 10), Err(TokenizerError::Id { id: 10, position: 1, vocab_size: 10 })));
+}
+
+/// Small tokenizers of many kinds, and what mlx-lm makes of texts with them; `tools/goldens/tokenizers_of_many_kinds.py`
+/// writes the fixture.
+#[test]
+fn tokenizers_of_many_kinds_give_the_ids_that_mlx_lm_gives() {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        name: String,
+        tokenizer: Value,
+        config: Value,
+        map: Option<Value>,
+        /// A text, its ids with special tokens where mlx-lm adds them, and its ids without.
+        cases: Vec<(String, Vec<u32>, Vec<u32>)>,
+    }
+    let kinds: Vec<Kind> = serde_json::from_str(include_str!("fixtures/tokenizers.json")).expect("a fixture");
+    let (mut equal, mut different) = (0, Vec::new());
+    for Kind { name, tokenizer, config, map, cases } in &kinds {
+        let bytes = |value: &Value| Bytes::new(value.to_string());
+        let tokenizer = Tokenizer::from_files(TokenizerFiles {
+            tokenizer: Some(bytes(tokenizer)),
+            config: Some(bytes(config)),
+            special_tokens: map.as_ref().map(bytes),
+            template: Some(Bytes::new("{{ messages[0].content }}")),
+            ..TokenizerFiles::default()
+        })
+        .expect(name);
+        let texts: Vec<&str> = cases.iter().map(|(text, ..)| text.as_str()).collect();
+        let raw = tokenizer.encode_raws(&texts);
+        let chats = tokenizer.encode_chats(&Encoding::default(), &texts);
+        for (((text, with, without), raw), chat) in cases.iter().zip(raw).zip(chats) {
+            for (expected, ids) in [(with, raw.expect(name)), (without, chat.expect(name).ids)] {
+                if ids == *expected {
+                    equal += 1;
+                } else {
+                    different.push(format!("{name}: {text:?} is {expected:?}, here {ids:?}"));
+                }
+            }
+        }
+    }
+    eprintln!("{} tokenizers, {equal} encodings equal, {} different", kinds.len(), different.len());
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    assert!(kinds.len() >= 12 && equal > 4000);
 }
