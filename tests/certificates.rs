@@ -513,7 +513,7 @@ fn answers_of_heads_in_every_format_are_certified_and_every_witness_does_what_it
         let fixture = with_head(format, Fixture { hidden_size: 128, seed, ..Fixture::default() });
         let subject = subject_of(Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint")));
         let certifier = Certifier::new(&subject).expect("a head of its own");
-        let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new() };
+        let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new(), date: None };
         for within in [Within::Word, Within::Row, Within::Line] {
             let options = Options { within: Some(within), max_tokens: 4, ..EVERYTHING };
             let answer = certifier.answer(&prompt, &options, &mut |_| Ok(())).expect("a certificate");
