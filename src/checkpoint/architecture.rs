@@ -234,11 +234,11 @@ impl Attention {
         self.kv_heads * self.head_dim
     }
 
-    /// Columns of keys, or of values, that a position keeps for this layer.
-    pub const fn kept_size(&self) -> usize {
+    /// What a position keeps for this layer: key heads, which are as many as the value heads, and the columns of one.
+    pub const fn kept(&self) -> (usize, usize) {
         match self.key_values {
-            KeyValues::Own | KeyValues::FromKeys => self.key_value_size(),
-            KeyValues::OfLayer(_) => 0,
+            KeyValues::Own | KeyValues::FromKeys => (self.kv_heads, self.head_dim),
+            KeyValues::OfLayer(_) => (0, self.head_dim),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     },
     specification::{
         activation, logits, scalar,
-        vector::{self, Scores},
+        vector::{self, Asking, Scores},
     },
 };
 use crate::quant::{MatrixRef, WeightsRef};
@@ -214,20 +214,36 @@ impl Kernel {
         call!(self, vector::rope_neighbours(x, head_dim, cos, sin));
     }
 
-    /// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
-    /// `softmax(scores of q . k) v` for each, `[heads, columns]`.
+    /// Attention over the positions of a path in their order: `softmax(scores of q . k) v` for each head of each that asks. Keys and values
+    /// come in stretches of several that lie one after the other, `[positions, cols]` each.
     ///
     /// # Panics
-    /// If there is no key, or another number of values; if a key or value is not as long as the first key, `q` is not a
-    /// whole number of times as long, or `out` is not as long as `q`; if there are fewer sinks than heads.
-    pub(crate) fn attend(self, q: &[f32], rule: &Scores<'_>, keys: &[&[f32]], values: &[&[f32]], out: &mut [f32]) {
-        let cols = keys.first().map_or(0, |key| key.len());
-        assert!(cols > 0 && q.len().is_multiple_of(cols), "whole heads, and something to attend to");
-        assert_eq!((out.len(), values.len()), (q.len(), keys.len()), "outputs, and values");
-        assert!(keys.iter().chain(values).all(|x| x.len() == cols), "columns of a head");
-        assert!(rule.sinks.is_none_or(|sinks| sinks.len() >= q.len() / cols), "a sink for each head");
-        let mut scores = vec![0.0; q.len() / cols * keys.len()];
-        call!(self, vector::attend(q, rule, keys, values, &mut scores, out));
+    /// If nobody asks, or for nothing, or for a position that is not there; if queries are not whole heads, as many for all that ask, or outputs
+    /// are not as long; if a stretch is not whole, or those of keys and values differ; if there are fewer sinks than heads.
+    pub(crate) fn attend(
+        self,
+        asking: &mut [Asking<'_>],
+        cols: usize,
+        rule: &Scores<'_>,
+        keys: &[&[f32]],
+        values: &[&[f32]],
+    ) {
+        let size = asking[0].q.len();
+        assert!(size > 0 && size.is_multiple_of(cols), "whole heads");
+        let lengths = |stretches: &[&[f32]]| stretches.iter().map(|stretch| stretch.len()).collect::<Vec<_>>();
+        let stretches = lengths(keys);
+        assert_eq!(stretches, lengths(values), "a value for each key");
+        assert!(stretches.iter().all(|len| len.is_multiple_of(cols)), "columns of a head");
+        let positions = stretches.iter().sum::<usize>() / cols;
+        let mut of_a_head = 0;
+        for Asking { q, over, out } in &*asking {
+            assert!(q.len() == size && out.len() == size, "heads and their outputs");
+            assert!(!over.is_empty() && over.end <= positions, "{over:?} of {positions} positions");
+            of_a_head += over.len();
+        }
+        assert!(rule.sinks.is_none_or(|sinks| sinks.len() >= size / cols), "a sink for each head");
+        let mut scores = vec![0.0; size / cols * of_a_head];
+        call!(self, vector::attend(asking, cols, rule, keys, values, &mut scores));
     }
 
     /// `out[i] = exp(logits[i] - log_sum)`, in f64.

@@ -31,7 +31,7 @@ pub use multiply::{Pass, Product, multiply};
 pub use paths::Paths;
 pub use rounding::Rounding;
 pub use specification::scalar::{self, LANES};
-pub(crate) use specification::vector::Scores;
+pub(crate) use specification::vector::{Asking, Scores};
 pub use statistics::Top;
 pub(crate) use statistics::{Differences, Peaks, Replaced, Spans};
 pub use tops::{Tops, tops};

@@ -1,38 +1,79 @@
 //! Keys and values of every position that a body has seen, linked to the position before.
+//!
+//! They lie in pages of [`PAGE`] slots. In a page, what one key head of a layer has at these slots lies together, so that attention reads a
+//! path as few stretches: slots are given out in ascending order, so a prompt's are neighbours.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use super::Slot;
 
-/// One position: which one it follows, how far from the start it is, and its keys and values.
+/// Slots of a page.
+const PAGE: usize = 64;
+
+/// Which position it follows, and how far from the start it is.
 #[derive(Debug)]
 struct Entry {
     parent: Option<Slot>,
     position: u32,
     /// Tokens of the prompt that the path begins with, where that was said.
     prompt: u32,
-    /// Keys, then values, of one layer after the other, as far as they are known.
-    data: Vec<f32>,
+}
+
+/// Where keys and values of a layer lie in a page: `[keys and values, heads, PAGE, head_dim]` from `start` on.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: usize,
+    heads: usize,
+    head_dim: usize,
+}
+
+/// Slots of one path that follow one another, in one page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    first: Slot,
+    len: usize,
+}
+
+impl Run {
+    /// Takes the position after it in, if it lies behind it.
+    const fn take(&mut self, slot: Slot) -> bool {
+        let follows = slot.0 == self.first.0 + self.len as u32 && !slot.0.is_multiple_of(PAGE as u32);
+        if follows {
+            self.len += 1;
+        }
+        follows
+    }
+}
+
+/// Appends a position to the runs of a path.
+pub(super) fn append(path: &mut Vec<Run>, start: usize, slot: Slot) {
+    if !path[start..].last_mut().is_some_and(|last| last.take(slot)) {
+        path.push(Run { first: slot, len: 1 });
+    }
 }
 
 /// Slots are used again after [`Cache::release`], with their memory.
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// Where the keys and the values of each layer begin in [`Entry::data`].
-    offsets: Vec<(usize, usize)>,
+    layers: Vec<Place>,
     /// Floats that a position keeps.
     width: usize,
     entries: Vec<Entry>,
-    free: Vec<Slot>,
+    pages: Vec<Box<[f32]>>,
+    free: BinaryHeap<Reverse<u32>>,
 }
 
 impl Cache {
-    /// `key_value_sizes`: columns of all key heads of each layer, and of all value heads.
-    pub(super) fn new(key_value_sizes: impl Iterator<Item = usize>) -> Self {
+    /// `layers`: key heads of each layer, which are as many as its value heads, and the columns of one.
+    pub(super) fn new(layers: impl Iterator<Item = (usize, usize)>) -> Self {
         let mut width = 0;
-        let offsets = key_value_sizes.map(|size| {
-            width += 2 * size;
-            (width - 2 * size, width - size)
+        let layers = layers.map(|(heads, head_dim)| {
+            let start = width * PAGE;
+            width += 2 * heads * head_dim;
+            Place { start, heads, head_dim }
         });
-        Self { offsets: offsets.collect(), width, entries: Vec::new(), free: Vec::new() }
+        let layers = layers.collect();
+        Self { layers, width, entries: Vec::new(), pages: Vec::new(), free: BinaryHeap::new() }
     }
 
     /// Bytes of keys and values a position.
@@ -44,20 +85,22 @@ impl Cache {
     pub(super) fn open(&mut self, parent: Option<Slot>, prompt: usize) -> Slot {
         let position = parent.map_or(0, |parent| self.entries[parent.0 as usize].position + 1);
         let prompt = parent.map_or(prompt as u32, |parent| self.entries[parent.0 as usize].prompt);
-        if let Some(slot) = self.free.pop() {
-            let entry = &mut self.entries[slot.0 as usize];
-            (entry.parent, entry.position, entry.prompt) = (parent, position, prompt);
-            entry.data.clear();
-            return slot;
+        let entry = Entry { parent, position, prompt };
+        if let Some(Reverse(slot)) = self.free.pop() {
+            self.entries[slot as usize] = entry;
+            return Slot(slot);
         }
-        let slot = Slot(u32::try_from(self.entries.len()).expect("fewer than 2^32 positions fit into memory"));
-        self.entries.push(Entry { parent, position, prompt, data: Vec::with_capacity(self.width) });
-        slot
+        let slot = u32::try_from(self.entries.len()).expect("fewer than 2^32 positions fit into memory");
+        self.entries.push(entry);
+        if self.pages.len() * PAGE < self.entries.len() {
+            self.pages.push(vec![0.0; self.width * PAGE].into());
+        }
+        Slot(slot)
     }
 
     pub(super) fn release(&mut self, slot: Slot) {
-        debug_assert!(!self.free.contains(&slot), "a slot is released once");
-        self.free.push(slot);
+        debug_assert!(!self.free.iter().any(|&Reverse(free)| free == slot.0), "a slot is released once");
+        self.free.push(Reverse(slot.0));
     }
 
     /// Distance from the start: 0 for the first position.
@@ -71,36 +114,42 @@ impl Cache {
         prompt.max(position + 1) as usize
     }
 
-    /// Takes keys and values of `slot` in the layer after those that it has, and gives the keys, which may be changed until
-    /// they are read.
-    pub(super) fn append(&mut self, slot: Slot, keys: &[f32], values: &[f32]) -> &mut [f32] {
-        debug_assert_eq!(keys.len(), values.len(), "keys and values");
-        let data = &mut self.entries[slot.0 as usize].data;
-        let start = data.len();
-        data.extend_from_slice(keys);
-        data.extend_from_slice(values);
-        &mut data[start..start + keys.len()]
+    /// Keeps keys and values of `slot` in a layer, `[heads, head_dim]` each.
+    pub(super) fn keep(&mut self, layer: usize, slot: Slot, keys: &[f32], values: &[f32]) {
+        let place = self.layers[layer];
+        let (page, at) = (slot.0 as usize / PAGE, slot.0 as usize % PAGE);
+        let heads = keys.chunks_exact(place.head_dim).chain(values.chunks_exact(place.head_dim));
+        for (head, from) in heads.enumerate() {
+            let start = place.start + (head * PAGE + at) * place.head_dim;
+            self.pages[page][start..][..place.head_dim].copy_from_slice(from);
+        }
     }
 
-    /// Where the keys and the values of `layer` begin among the floats of a position.
-    pub(super) fn offsets(&self, layer: usize) -> (usize, usize) {
-        self.offsets[layer]
+    /// The keys and the values of a head of a layer, at the first `count` positions of a path.
+    pub(super) fn stretches(&self, layer: usize, head: usize, path: &[Run], mut count: usize) -> [Vec<&[f32]>; 2] {
+        let Place { start, heads, head_dim } = self.layers[layer];
+        let mut found = [Vec::with_capacity(path.len()), Vec::with_capacity(path.len())];
+        for run in path {
+            let len = run.len.min(count);
+            count -= len;
+            let (page, at) = (run.first.0 as usize / PAGE, run.first.0 as usize % PAGE);
+            for (which, found) in found.iter_mut().enumerate() {
+                let start = start + ((which * heads + head) * PAGE + at) * head_dim;
+                found.push(&self.pages[page][start..][..len * head_dim]);
+            }
+        }
+        found
     }
 
-    /// `count` floats of `slot` from the `start`th.
-    #[inline]
-    pub(super) fn floats(&self, slot: Slot, start: usize, count: usize) -> &[f32] {
-        &self.entries[slot.0 as usize].data[start..][..count]
-    }
-
-    /// Appends the slots from the first position to `slot` to `path`.
-    pub(super) fn path(&self, slot: Slot, path: &mut Vec<Slot>) {
-        let start = path.len();
+    /// Appends the runs from the first position to `slot` to `path`.
+    pub(super) fn path(&self, slot: Slot, path: &mut Vec<Run>) {
+        let mut slots = Vec::with_capacity(self.position(slot) + 1);
         let mut at = Some(slot);
         while let Some(slot) = at {
-            path.push(slot);
+            slots.push(slot);
             at = self.entries[slot.0 as usize].parent;
         }
-        path[start..].reverse();
+        let start = path.len();
+        slots.into_iter().rev().for_each(|slot| append(path, start, slot));
     }
 }

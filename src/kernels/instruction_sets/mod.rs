@@ -149,15 +149,15 @@ macro_rules! entry_points {
         /// As [`attend`](crate::kernels::attention::attend), with this file's features detected.
         #[target_feature(enable = $features)]
         pub(crate) unsafe fn attend(
-            q: &[f32],
-            rule: &crate::kernels::specification::vector::Scores<'_>,
+            asking: &mut [crate::kernels::Asking<'_>],
+            cols: usize,
+            rule: &crate::kernels::Scores<'_>,
             keys: &[&[f32]],
             values: &[&[f32]],
             scores: &mut [f32],
-            out: &mut [f32],
         ) {
             // SAFETY: as for this function.
-            unsafe { crate::kernels::attention::attend::<$lanes>(q, rule, keys, values, scores, out) }
+            unsafe { crate::kernels::attention::attend::<$lanes>(asking, cols, rule, keys, values, scores) }
         }
 
         super::vector_entry_points!($features);

@@ -158,34 +158,53 @@ impl Scores<'_> {
     }
 }
 
-/// Attention of query heads that share keys and values, one after the other in `q`, over positions in order:
-/// `out = sum_j softmax(scale * q . k_j)_j * v_j` for each; `rule` may say more of the scores.
+/// What attends at a position: query heads that share keys and values, one after the other.
+#[derive(Debug)]
+pub(crate) struct Asking<'a> {
+    /// `[heads, columns]`.
+    pub q: &'a [f32],
+    /// The positions of the path that it attends to, one at least.
+    pub over: std::ops::Range<usize>,
+    /// Where its output goes, as long as `q`.
+    pub out: &'a mut [f32],
+}
+
+/// Attention over the positions of a path in their order: `out = sum_j softmax(scale * q . k_j)_j * v_j` for each head of each that asks;
+/// `rule` may say more of the scores. Keys and values, of `cols` columns each, come in stretches of several that lie one after the other.
 #[inline(always)]
 pub(crate) fn attend(
-    q: &[f32],
+    asking: &mut [Asking<'_>],
+    cols: usize,
     rule: &Scores<'_>,
     keys: &[&[f32]],
     values: &[&[f32]],
     scores: &mut [f32],
-    out: &mut [f32],
 ) {
-    let cols = keys[0].len();
-    let heads = q.chunks_exact(cols).zip(scores.chunks_exact_mut(keys.len())).zip(out.chunks_exact_mut(cols));
-    for (head, ((q, scores), out)) in heads.enumerate() {
-        for (score, key) in scores.iter_mut().zip(keys) {
-            *score = dot(q, key);
-        }
-        let total = weigh(scores, rule.of_head(head));
-        out.fill(0.0);
-        for (score, value) in scores.iter().zip(values) {
-            for (out, v) in out.iter_mut().zip(*value) {
-                *out = score.mul_add(*v, *out);
+    for Asking { q, over, out } in asking {
+        let of_path = |stretches| rows(stretches, cols).skip(over.start);
+        let scores = &mut scores[..over.len()];
+        for (head, (q, out)) in q.chunks_exact(cols).zip(out.chunks_exact_mut(cols)).enumerate() {
+            for (score, key) in scores.iter_mut().zip(of_path(keys)) {
+                *score = dot(q, key);
+            }
+            let total = weigh(scores, rule.of_head(head));
+            out.fill(0.0);
+            for (score, value) in scores.iter().zip(of_path(values)) {
+                for (out, v) in out.iter_mut().zip(value) {
+                    *out = score.mul_add(*v, *out);
+                }
+            }
+            for out in out {
+                *out /= total;
             }
         }
-        for out in out {
-            *out /= total;
-        }
     }
+}
+
+/// Each key, or value, of some stretches.
+#[inline(always)]
+fn rows<'a>(stretches: &'a [&'a [f32]], cols: usize) -> impl Iterator<Item = &'a [f32]> {
+    stretches.iter().flat_map(move |stretch| stretch.chunks_exact(cols))
 }
 
 /// Products of query and keys into weights that are not yet divided by their sum, and that sum, in which a sink takes part.

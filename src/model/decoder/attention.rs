@@ -1,12 +1,12 @@
 //! The attention of a layer.
 
-use super::{Batch, Decoder, Work, norm::normalize_heads, project};
+use super::{Batch, Decoder, Path, Work, norm::normalize_heads, project};
 use crate::{
     checkpoint::{
         AttentionWeights, Qkv,
         architecture::{Attention, KeyValues, Pairing, Projections, QueryGrowth},
     },
-    kernels::{Kernel, Scores, scalar},
+    kernels::{Asking, Kernel, Scores},
     model::rope::Turn,
 };
 
@@ -62,14 +62,14 @@ impl Decoder {
                 kernel.rms_norm_plain(&before, norm.eps, head);
             });
         }
-        let turned = turned_already(attention);
-        for (i, slot) in batch.slots.iter().enumerate() {
-            let (position, known) = (cache.position(*slot), cache.known(*slot));
-            let row = i * size..(i + 1) * size;
-            let keys = cache.append(*slot, &k[row.clone()], &v[row]);
-            if !turned {
-                turn(*kernel, attention, rope.at(index, position, known), keys);
-            }
+        if !turned_already(attention) {
+            team.for_each_chunk(k, size, |i, keys| {
+                let slot = batch.slots[i];
+                turn(*kernel, attention, rope.at(index, cache.position(slot), cache.known(slot)), keys);
+            });
+        }
+        for (slot, (keys, values)) in batch.slots.iter().zip(k.chunks_exact(size).zip(v.chunks_exact(size))) {
+            cache.keep(index, *slot, keys, values);
         }
     }
 
@@ -84,42 +84,58 @@ impl Decoder {
     ) {
         let Self { kernel, team, work, rope, cache, .. } = self;
         let Attention { heads, kv_heads, head_dim, .. } = *attention;
-        // The query heads of one position that share a key head are one item, or all of a position are.
-        let together = heads / kv_heads;
+        let (size, together) = (attention.query_size(), heads / kv_heads);
         let shared = together * head_dim;
-        let part = if shared.is_multiple_of(scalar::LANES) { shared } else { attention.query_size() };
         let sinks = weights.sinks.as_ref().map(|sinks| sinks.values.as_slice());
         let source = match attention.key_values {
             KeyValues::OfLayer(layer) => layer,
             KeyValues::Own | KeyValues::FromKeys => index,
         };
-        let (keys_at, values_at) = cache.offsets(source);
-        let turned = turned_already(attention);
-        work.input.fill_parts(team, rows.len(), attention.query_size(), part, |item, out| {
-            let first = item * part / shared;
-            let row = rows[first / kv_heads];
-            let path = &batch.paths[batch.ranges[row].clone()];
-            let path = &path[attention.window.map_or(0, |window| path.len().saturating_sub(window))..];
-            let (position, known) = (cache.position(batch.slots[row]), cache.known(batch.slots[row]));
-            let mut queries = work.q[item * part..][..part].to_vec();
-            if !turned {
-                turn(*kernel, attention, rope.at(index, position, known), &mut queries);
+        // An item is a key head and some positions, whose outputs lie together.
+        let tile = batch.tile(rows);
+        let tiles = rows.len().div_ceil(tile);
+        work.heads.resize(kv_heads * tiles * tile * shared, 0.0);
+        let q = &work.q;
+        team.for_each_chunk(&mut work.heads, tile * shared, |item, out| {
+            let (key_head, first) = (item / tiles, item % tiles * tile);
+            let rows = &rows[first..rows.len().min(first + tile)];
+            let mut queries = Vec::with_capacity(rows.len() * shared);
+            for (i, &row) in (first..).zip(rows) {
+                let (position, known) = (cache.position(batch.slots[row]), cache.known(batch.slots[row]));
+                let start = queries.len();
+                queries.extend_from_slice(&q[i * size + key_head * shared..][..shared]);
+                let own = &mut queries[start..];
+                if !turned_already(attention) {
+                    turn(*kernel, attention, rope.at(index, position, known), own);
+                }
+                if let Some(factor) = attention.query_growth.and_then(|growth| grown(growth, position)) {
+                    kernel.scale(own, factor);
+                }
             }
-            if let Some(factor) = attention.query_growth.and_then(|growth| grown(growth, position)) {
-                kernel.scale(&mut queries, factor);
+            let scores = Scores {
+                scale: attention.scale,
+                softcap: attention.softcap,
+                sinks: sinks.map(|sinks| &sinks[key_head * together..][..together]),
+            };
+            let mut asking = rows.iter().zip(queries.chunks_exact(shared)).zip(out.chunks_exact_mut(shared)).map(
+                |((&row, q), out)| {
+                    let end = batch.paths[row].positions;
+                    Asking { q, over: attention.window.map_or(0, |window| end.saturating_sub(window))..end, out }
+                },
+            );
+            // Those whose path begins as that of the last one read it together.
+            for part in rows.chunk_by(|&one, &next| batch.paths[one].runs.start == batch.paths[next].runs.start) {
+                let longest = part.iter().map(|&row| &batch.paths[row]).max_by_key(|path| path.positions);
+                let Path { runs, positions } = longest.expect("a part has a position");
+                let [keys, values] = cache.stretches(source, key_head, &batch.runs[runs.clone()], *positions);
+                let mut asking: Vec<Asking<'_>> = asking.by_ref().take(part.len()).collect();
+                kernel.attend(&mut asking, head_dim, &scores, &keys, &values);
             }
-            for ((head, q), out) in (first..).zip(queries.chunks_exact(shared)).zip(out.chunks_exact_mut(shared)) {
-                let key_head = head % kv_heads;
-                let head_at = key_head * head_dim;
-                let gather = |at: usize| -> Vec<&[f32]> {
-                    path.iter().map(|&slot| cache.floats(slot, at + head_at, head_dim)).collect()
-                };
-                let scores = Scores {
-                    scale: attention.scale,
-                    softcap: attention.softcap,
-                    sinks: sinks.map(|sinks| &sinks[key_head * together..][..together]),
-                };
-                kernel.attend(q, &scores, &gather(keys_at), &gather(values_at), out);
+        });
+        let heads = &work.heads;
+        work.input.fill(team, rows.len(), size, |i, out| {
+            for (key_head, out) in out.chunks_exact_mut(shared).enumerate() {
+                out.copy_from_slice(&heads[(key_head * tiles * tile + i) * shared..][..shared]);
             }
         });
         project(*kernel, team, &work.input, [(&weights.o_proj, &mut work.attended)]);

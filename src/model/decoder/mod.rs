@@ -19,13 +19,17 @@ mod attention;
 mod mlp;
 mod norm;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use self::{
     mlp::activate,
     norm::{Joined, normalize},
 };
-use super::{Body, BodyError, Extension, Parent, Slot, Step, cache::Cache, rope::RopeTables};
+use super::{
+    Body, BodyError, Extension, Parent, Slot, Step,
+    cache::{self, Cache, Run},
+    rope::RopeTables,
+};
 use crate::{
     checkpoint::{
         Checkpoint, LayerWeights, Linear, NormWeights,
@@ -38,6 +42,8 @@ use crate::{
 
 /// Positions that go through the layers together: bounds working memory on long prompts.
 const BATCH: usize = 256;
+/// Positions that attend together at most: each key is read from far away once for all of them.
+const TILE: usize = 8;
 
 /// The body of a checkpoint on the CPU.
 #[derive(Debug)]
@@ -63,6 +69,8 @@ struct Work {
     up: Vec<f32>,
     /// What the tokens of a batch give to the layers, `[n, layers * size]`; nothing where the model has none.
     token_inputs: Vec<f32>,
+    /// Outputs of heads, `[key heads, positions, heads that share it, head_dim]`.
+    heads: Vec<f32>,
     /// Products of several projections in one, before they are parted.
     joined: Vec<f32>,
     /// The last attention's output.
@@ -72,12 +80,45 @@ struct Work {
 }
 
 /// The positions of one batch.
+#[derive(Default)]
 struct Batch {
     slots: Vec<Slot>,
-    /// Positions in order, for all of them; each position's path is a range.
-    paths: Vec<Slot>,
-    ranges: Vec<std::ops::Range<usize>>,
+    /// Those of all paths; a position that continues the path before it shares its runs, of which the last may go on behind it.
+    runs: Vec<Run>,
+    paths: Vec<Path>,
     wanted: Vec<usize>,
+}
+
+/// All positions up to one, itself included: how many they are, and among the runs of the batch those where they lie.
+struct Path {
+    runs: Range<usize>,
+    positions: usize,
+}
+
+impl Batch {
+    /// Takes a position in that follows `parent` among those of the batch, or else what the cache says.
+    fn push(&mut self, cache: &Cache, slot: Slot, parent: Option<usize>) {
+        let start = match parent {
+            Some(parent) if parent + 1 == self.paths.len() => {
+                let start = self.paths[parent].runs.start;
+                cache::append(&mut self.runs, start, slot);
+                start
+            }
+            _ => {
+                let start = self.runs.len();
+                cache.path(slot, &mut self.runs);
+                start
+            }
+        };
+        self.paths.push(Path { runs: start..self.runs.len(), positions: cache.position(slot) + 1 });
+        self.slots.push(slot);
+    }
+
+    /// How many of `rows` attend together: as many as there are for a path, and not so many that threads have nothing to do.
+    fn tile(&self, rows: &[usize]) -> usize {
+        let paths = rows.chunk_by(|&one, &next| self.paths[one].runs.start == self.paths[next].runs.start).count();
+        (rows.len() / paths).min(TILE)
+    }
 }
 
 impl Decoder {
@@ -93,13 +134,14 @@ impl Decoder {
             gate: Vec::new(),
             up: Vec::new(),
             token_inputs: Vec::new(),
+            heads: Vec::new(),
             joined: Vec::new(),
             attended: Vec::new(),
             out: Vec::new(),
         };
         Self {
             rope: RopeTables::new(architecture),
-            cache: Cache::new(architecture.layers.iter().map(|layer| layer.attention.kept_size())),
+            cache: Cache::new(architecture.layers.iter().map(|layer| layer.attention.kept())),
             checkpoint,
             kernel,
             team,
@@ -324,37 +366,20 @@ impl Body for Decoder {
         let mut slots: Vec<Slot> = Vec::with_capacity(steps.len());
         let mut hidden = Vec::new();
         for part in steps.chunks(BATCH) {
-            let mut batch = Batch { slots: Vec::new(), paths: Vec::new(), ranges: Vec::new(), wanted: Vec::new() };
+            let mut batch = Batch::default();
             let first = slots.len();
             for (i, step) in part.iter().enumerate() {
-                let parent = match step.parent {
-                    Parent::Start | Parent::Prompt(_) => None,
-                    Parent::Slot(slot) => Some(slot),
-                    Parent::Step(index) => Some(slots[index]),
+                let (parent, in_batch) = match step.parent {
+                    Parent::Start | Parent::Prompt(_) => (None, None),
+                    Parent::Slot(slot) => (Some(slot), None),
+                    Parent::Step(index) => (Some(slots[index]), index.checked_sub(first)),
                 };
                 let prompt = match step.parent {
                     Parent::Prompt(tokens) => tokens,
                     _ => 0,
                 };
                 let slot = self.cache.open(parent, prompt);
-                let before = match step.parent {
-                    Parent::Step(index) if index >= first => Some(batch.ranges[index - first].clone()),
-                    _ => None,
-                };
-                // A position that continues the path written last shares it.
-                let start = match before {
-                    Some(range) if range.end == batch.paths.len() => {
-                        batch.paths.push(slot);
-                        range.start
-                    }
-                    _ => {
-                        let start = batch.paths.len();
-                        self.cache.path(slot, &mut batch.paths);
-                        start
-                    }
-                };
-                batch.ranges.push(start..batch.paths.len());
-                batch.slots.push(slot);
+                batch.push(&self.cache, slot, in_batch);
                 slots.push(slot);
                 if step.hidden {
                     batch.wanted.push(i);

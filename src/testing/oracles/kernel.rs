@@ -9,7 +9,7 @@ use super::{
     logits::{self, instruction_sets},
 };
 use crate::{
-    kernels::{Activations, Differences, Kernel, Pass, Paths, Product, Scores, Top, multiply, scalar, tops},
+    kernels::{Activations, Asking, Differences, Kernel, Pass, Paths, Product, Scores, Top, multiply, scalar, tops},
     model::{CpuProjection, Projection},
     quant::{DenseRef, FloatType, Layout, MatrixBuf, MatrixRef, Tensor, WeightsRef},
     random::SplitMix64,
@@ -353,7 +353,8 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
     kernel.rope(&mut turned, 2 * cos.len(), &cos, &sin);
     all.extend_from_slice(&turned);
     let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) = keys.iter().zip(&values).map(|(k, v)| (&k[..], &v[..])).unzip();
-    kernel.attend(&x, &scaled(0.125), &keys, &values, &mut out);
+    let mut asking = [Asking { q: &x, over: 0..keys.len(), out: &mut out }];
+    kernel.attend(&mut asking, n, &scaled(0.125), &keys, &values);
     all.extend_from_slice(&out);
     let top = kernel.top(&x).expect("finite");
     all.extend([top.token as f32, top.best, top.second]);
@@ -394,10 +395,44 @@ pub fn rest_of_other_families(kernel: Kernel, n: usize, mut next: impl FnMut() -
     changed(&|out| kernel.rope(&mut out[..2 * head_dim], head_dim, &cos, &sin));
     changed(&|out| kernel.rope_neighbours(&mut out[..2 * head_dim], head_dim, &cos, &sin));
     for (softcap, sinks) in [(Some(2.0), None), (None, Some(&w[..1])), (Some(2.0), Some(&w[..1]))] {
-        kernel.attend(&x, &Scores { scale: 0.125, softcap, sinks }, &keys, &values, &mut out);
+        let mut asking = [Asking { q: &x, over: 0..keys.len(), out: &mut out }];
+        kernel.attend(&mut asking, n, &Scores { scale: 0.125, softcap, sinks }, &keys, &values);
         all.extend_from_slice(&out);
     }
     all
+}
+
+/// Several heads at several positions attend together as each would alone by the specification, whatever stretches their path lies in.
+fn attention(columns: usize, seed: u64) -> LawResult {
+    let mut random = SplitMix64(seed);
+    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| 6.0 * random.unit() - 3.0).collect() };
+    // Lengths of stretches around those of which blocks are made, alone and together.
+    let lengths = [3, 1, 64, 1, 1, 60, 2, 63, 5];
+    let stretches = |floats: &mut dyn FnMut(usize) -> Vec<f32>| lengths.map(|len| floats(len * columns));
+    let (heads, keys, values) = (floats(3 * 5 * columns), stretches(&mut floats), stretches(&mut floats));
+    let (keys, values) = (keys.each_ref().map(|x| &x[..]), values.each_ref().map(|x| &x[..]));
+    let overs = [0..200, 70..71, 130..199];
+    for kernel in instruction_sets() {
+        for count in 1..=5 {
+            let q: Vec<&[f32]> = heads.chunks_exact(5 * columns).map(|heads| &heads[..count * columns]).collect();
+            let mut together = vec![vec![POISON; count * columns]; overs.len()];
+            let asking = overs.iter().zip(&q).zip(&mut together);
+            let mut asking: Vec<Asking<'_>> =
+                asking.map(|((over, q), out)| Asking { q, over: over.clone(), out }).collect();
+            kernel.attend(&mut asking, columns, &scaled(0.25), &keys, &values);
+            for ((over, q), together) in overs.iter().zip(&q).zip(&together) {
+                let mut alone = vec![POISON; count * columns];
+                for (q, out) in q.chunks_exact(columns).zip(alone.chunks_exact_mut(columns)) {
+                    let rows = |x: &[&[f32]]| x.concat()[over.start * columns..over.end * columns].to_vec();
+                    let mut asking = [Asking { q, over: 0..over.len(), out }];
+                    Kernel::SCALAR.attend(&mut asking, columns, &scaled(0.25), &[&rows(&keys)], &[&rows(&values)]);
+                }
+                let what = || format!("{} with {count} heads of {columns} columns over {over:?}", kernel.name());
+                equal(together, &alone, "heads and positions that share keys attend as each would alone", what)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Everything of a forward pass that is not a product has one result on every kernel.
@@ -430,25 +465,7 @@ pub fn rest(columns: usize, seed: u64, reached: &mut Reached) -> LawResult {
         let what = || format!("{} with {columns} columns", kernel.name());
         equal(&of_others(kernel), &expected, "what some families have has one result on every kernel", what)?;
     }
-    // Heads that share keys, as many as are taken together and one more.
-    let mut random = SplitMix64(!seed);
-    let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| 6.0 * random.unit() - 3.0).collect() };
-    let (heads, keys, values) = (floats(5 * columns), floats(columns * 7), floats(columns * 7));
-    let (keys, values) =
-        (keys.chunks_exact(columns).collect::<Vec<_>>(), values.chunks_exact(columns).collect::<Vec<_>>());
-    for kernel in instruction_sets() {
-        for count in 1..=5 {
-            let (q, mut together, mut alone) = (&heads[..count * columns], vec![POISON; count * columns], Vec::new());
-            kernel.attend(q, &scaled(0.25), &keys, &values, &mut together);
-            for q in q.chunks_exact(columns) {
-                let mut out = vec![POISON; columns];
-                Kernel::SCALAR.attend(q, &scaled(0.25), &keys, &values, &mut out);
-                alone.extend(out);
-            }
-            let what = || format!("{} with {count} heads of {columns} columns", kernel.name());
-            equal(&together, &alone, "heads that share keys attend as each would alone", what)?;
-        }
-    }
+    attention(columns, !seed)?;
     reached.one("rest of a forward pass");
     Ok(())
 }
