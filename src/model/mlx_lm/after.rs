@@ -39,7 +39,11 @@ pub(super) fn curve(products: &[f32], logits: &[f32]) -> Result<Curve, (f32, f32
         })
         .fold((0.0, 0.0), |most: (f32, f32), found| if found.0 > most.0 || found.0.is_nan() { found } else { most });
     let positive = |x: f32| x > 0.0 && x.is_finite();
-    if difference <= CLOSE && positive(scale) && softcap.is_none_or(positive) { Ok(curve) } else { Err((difference, at)) }
+    if difference <= CLOSE && positive(scale) && softcap.is_none_or(positive) {
+        Ok(curve)
+    } else {
+        Err((difference, at))
+    }
 }
 
 /// `cap * tanh(scale * x / cap)`, where what is absent is left out.
@@ -55,9 +59,13 @@ mod tests {
     #[test]
     fn scales_and_softcaps_are_found_and_what_is_neither_is_refused() {
         let products = products(1536);
-        for (scale, softcap) in
-            [(None, None), (Some(0.0625), None), (None, Some(30.0)), (Some(0.196_116_13), Some(20.0)), (Some(12.0), None)]
-        {
+        for (scale, softcap) in [
+            (None, None),
+            (Some(0.0625), None),
+            (None, Some(30.0)),
+            (Some(0.196_116_13), Some(20.0)),
+            (Some(12.0), None),
+        ] {
             let wanted = Curve { scale, softcap };
             let logits: Vec<f32> = products.iter().map(|&x| value(wanted, x)).collect();
             let found = curve(&products, &logits).expect("a curve");

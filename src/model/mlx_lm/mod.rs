@@ -231,8 +231,11 @@ impl MlxLm {
         let module = || facts.module.clone();
         let products = after::products(facts.rows);
         let made = self.shared().server.after(&products)?;
-        let curve = after::curve(&products, &made)
-            .map_err(|(difference, at)| MlxLmError::After { module: module(), difference, at })?;
+        let curve = after::curve(&products, &made).map_err(|(difference, at)| MlxLmError::After {
+            module: module(),
+            difference,
+            at,
+        })?;
         self.after_head.curve = curve;
         let tokens = PROBE.map(|token| token % facts.rows as u32);
         let (hidden, theirs) = self.shared().server.logits(&tokens, facts.cols, facts.rows)?;
