@@ -195,21 +195,6 @@ pub(super) fn quantized(
     Ok((matrix, bias.map(|bias| bias.values)))
 }
 
-/// The matrix `module` out of `tensors`, whatever else they hold.
-pub(super) fn quantized(
-    tensors: BTreeMap<String, StoredTensor>,
-    module: &str,
-    rows: usize,
-    cols: usize,
-    format: Format,
-) -> Result<Quantized, WeightsError> {
-    let quantization = Quantization { format, overrides: BTreeMap::new() };
-    let names = &super::family::LLAMA.tensors;
-    let formats = BTreeMap::new();
-    let mut parts = Parts { names, hidden: cols, tied: false, quantization: &quantization, tensors, formats };
-    parts.quantized(module, rows, cols, format)
-}
-
 /// The tensors that nothing has asked for yet.
 struct Parts<'a> {
     names: &'static TensorNames,
