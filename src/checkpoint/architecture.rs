@@ -68,6 +68,19 @@ pub struct AfterHead {
     pub curve: Curve,
 }
 
+impl AfterHead {
+    /// What it is, in words; `None` where nothing follows the head.
+    pub fn told(&self) -> Option<String> {
+        let parts = [
+            self.bias.as_ref().map(|_| "a bias of each row".to_owned()),
+            self.curve.scale.map(|scale| format!("scale {scale}")),
+            self.curve.softcap.map(|cap| format!("softcap {cap}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    }
+}
+
 /// An increasing function of one number: `cap * tanh(scale * x / cap)`, where what is absent is left out.
 ///
 /// Since it increases, it keeps the order of logits: which token is chosen, and the least flips that choose another, are decided

@@ -178,19 +178,21 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
     Ok(ModelWeights { embed_tokens, embed_positions, token_inputs, layers, norm, lm_head, head_bias, formats })
 }
 
-/// The matrix `module` out of `tensors`, whatever else they hold.
+/// The matrix `module` of `rows` and `cols` out of `tensors`, whatever else they hold, and its bias if it has one.
 pub(super) fn quantized(
     tensors: BTreeMap<String, StoredTensor>,
     module: &str,
-    rows: usize,
-    cols: usize,
+    [rows, cols]: [usize; 2],
     format: Format,
-) -> Result<Quantized, WeightsError> {
+    bias: bool,
+) -> Result<(Quantized, Option<Vec<f32>>), WeightsError> {
     let quantization = Quantization { format, overrides: BTreeMap::new() };
     let names = &super::family::LLAMA.tensors;
     let formats = BTreeMap::new();
     let mut parts = Parts { names, hidden: cols, tied: false, quantization: &quantization, tensors, formats };
-    parts.quantized(module, rows, cols, format)
+    let matrix = parts.quantized(module, rows, cols, format)?;
+    let bias = bias.then(|| parts.vector(&format!("{module}.bias"), rows)).transpose()?;
+    Ok((matrix, bias.map(|bias| bias.values)))
 }
 
 /// The tensors that nothing has asked for yet.

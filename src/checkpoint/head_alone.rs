@@ -30,6 +30,8 @@ pub struct HeadPlace {
     pub cols: usize,
     /// Name of its format, such as `affine-4-g64`.
     pub format: String,
+    /// Whether it adds a number to the product of each row.
+    pub bias: bool,
     /// Layers of the body.
     pub layers: usize,
 }
@@ -63,19 +65,19 @@ pub enum HeadError {
     Tensors(#[from] WeightsError),
 }
 
-/// Takes the head out of `tensors`, with the name of its module in the files.
+/// Takes the head out of `tensors`, with the name of its module in the files and its bias, where it has one.
 pub(super) fn take(
     tensors: BTreeMap<String, StoredTensor>,
     wanted: &HeadPlace,
-) -> Result<(String, Quantized), HeadError> {
+) -> Result<(String, Quantized, Option<Vec<f32>>), HeadError> {
     let format: Format = wanted.format.parse().map_err(|error| HeadError::Format {
         module: wanted.module.clone(),
         format: wanted.format.clone(),
         error,
     })?;
     let module = find(&tensors, &wanted.module)?;
-    let head = assemble::quantized(tensors, &module, wanted.rows, wanted.cols, format)?;
-    Ok((module, head))
+    let (head, bias) = assemble::quantized(tensors, &module, [wanted.rows, wanted.cols], format, wanted.bias)?;
+    Ok((module, head, bias))
 }
 
 /// The name in the files of the module that is called `module` in the model.
@@ -126,6 +128,7 @@ mod tests {
             rows: fixture.vocab_size,
             cols: fixture.hidden_size,
             format: format!("affine-{}-g{}", fixture.bits, fixture.group_size),
+            bias: false,
             layers: 3,
         }
     }

@@ -43,7 +43,7 @@ use std::{
 };
 
 pub use self::{
-    architecture::{AfterHead, Architecture},
+    architecture::{AfterHead, Architecture, Curve},
     assemble::WeightsError,
     bytes::{Bytes, FileRange},
     config::Config,
@@ -244,6 +244,8 @@ pub struct Checkpoint {
     source: Source,
     facts: Facts,
     head: Quantized,
+    /// `[vocab_size]`.
+    head_bias: Option<Vec<f32>>,
     /// What it takes to compute the body; `None` where the checkpoint was opened for its head alone.
     body: Option<(Config, ModelWeights)>,
     tensors: Vec<TensorInfo>,
@@ -320,8 +322,9 @@ impl Checkpoint {
             head: config.family.tensors.head(architecture.tied).to_owned(),
             eos_token_ids: config.eos_token_ids.clone(),
         };
+        let head_bias = weights.head_bias.as_ref().map(|bias| bias.values.clone());
         let (head, body) = (weights.head().clone(), Some((config, weights)));
-        Ok(Self { source, facts, head, body, tensors, files, notes, digest: OnceLock::new() })
+        Ok(Self { source, facts, head, head_bias, body, tensors, files, notes, digest: OnceLock::new() })
     }
 
     fn load_head(place: &Place, source: Source, wanted: &HeadPlace) -> Result<Self, CheckpointError> {
@@ -329,7 +332,7 @@ impl Checkpoint {
         let config_json = small_files(place, &source, &mut files)?;
         let (stored, index) = stored_tensors(place, &source, &mut files)?;
         let tensors = stored.iter().map(|(name, tensor)| tensor.info(name)).collect();
-        let (name, head) = head_alone::take(stored, wanted)?;
+        let (name, head, head_bias) = head_alone::take(stored, wanted)?;
         let (rows, cols) = (head.layout().rows(), head.layout().cols());
         let (model_type, mut eos) = head_alone::read_config(&config_json, rows).map_err(broken(CONFIG))?;
         if let Some(file) = files.get(GENERATION_CONFIG) {
@@ -346,7 +349,7 @@ impl Checkpoint {
             head: name,
             eos_token_ids: eos.0,
         };
-        Ok(Self { source, facts, head, body: None, tensors, files, notes, digest: OnceLock::new() })
+        Ok(Self { source, facts, head, head_bias, body: None, tensors, files, notes, digest: OnceLock::new() })
     }
 
     /// What is not as it should be and hinders nothing, for people: an index that says otherwise than the files, an eos
@@ -413,12 +416,11 @@ impl Checkpoint {
         self.files.keys().map(String::as_str)
     }
 
-    /// What turns the head's products into logits, where the body is computed here: what the configuration says, and the head's
-    /// bias. A checkpoint that was opened for its head alone says nothing of it.
+    /// What turns the head's products into logits, as far as it was read: of a checkpoint that was opened for its head alone no
+    /// more than the bias is known.
     pub fn after_head(&self) -> AfterHead {
-        let Some((config, weights)) = &self.body else { return AfterHead::default() };
-        let bias = weights.head_bias.as_ref().map(|bias| bias.values.clone());
-        AfterHead { bias, curve: config.architecture.curve }
+        let curve = self.body.as_ref().map_or(Curve::NONE, |(config, _)| config.architecture.curve);
+        AfterHead { bias: self.head_bias.clone(), curve }
     }
 
     /// BLAKE3 over the files that the model consists of: those that [`file`](Self::file) gives. In

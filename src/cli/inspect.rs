@@ -111,6 +111,7 @@ fn object(subject: &Subject, digests: bool) -> Value {
         "tied": facts.tied,
         "head": facts.head,
         "head_format": subject.head().layout().format().to_string(),
+        "after_head": subject.backend().after_head().told(),
         "quantization": quantization(subject),
         "formats": of_modules(subject),
         "first_words": first_words(subject),
@@ -158,6 +159,9 @@ fn text(subject: &Subject, digests: bool) -> String {
     _ = writeln!(out, "{} tensors, {:.1} MiB; the head {:.1} MiB", checkpoint.tensors().len(), mib(all), mib(head));
     _ = writeln!(out, "quantization {}", quantization(subject));
     _ = writeln!(out, "formats {}", formats(&of_modules(subject)));
+    if let Some(after) = subject.backend().after_head().told() {
+        _ = writeln!(out, "after the head: {after}");
+    }
     _ = writeln!(out, "head {}, first packed words {:?}", checkpoint.facts().head, first_words(subject));
     if digests {
         _ = writeln!(out, "model digest {}", checkpoint.model_digest());

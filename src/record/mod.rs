@@ -78,6 +78,9 @@ pub struct ModelFacts {
     /// Name of the head's format, such as `affine-6-g64` or `mxfp4`. Older records do not have it: theirs are affine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+    /// What stands between the head's products and the logits, such as `softcap 30`; not there where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_head: Option<String>,
     /// Whether embedding and head are one matrix in the checkpoint.
     pub tied: bool,
 }

@@ -490,6 +490,7 @@ fn facts(
             bits: layout.bits(),
             group_size: layout.group_size(),
             format: Some(layout.format().to_string()),
+            after_head: backend.after_head().told(),
             tied: model.tied,
         },
         machine: machine(),

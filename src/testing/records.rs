@@ -58,6 +58,7 @@ pub(crate) fn record() -> Record {
                 bits: 4,
                 group_size: 32,
                 format: Some("affine-4-g32".to_owned()),
+                after_head: None,
                 tied: false,
             },
             machine: String::new(),

@@ -15,11 +15,18 @@
 //! and on where the prompt ends, whatever else a run holds. Hidden states come in float32, whatever type they are computed in
 //! ([`Precision`]); the product with the head is this program's, as on the CPU.
 //!
+//! # What follows the head
+//!
+//! It is asked for, and not read from a configuration: the child makes the model go on with numbers that it is given in place of
+//! the head's product, and `after.rs` recognizes a scale and a softcap. A bias of the head's rows lies in the files. Then the
+//! logits of a probe prompt must be those of mlx-lm, or the model is refused.
+//!
 //! # Memory
 //!
 //! The child keeps the caches of the branches of a run, up to a gigabyte, and computes again what it has dropped, in the same
 //! order and so with the same bits.
 
+mod after;
 mod error;
 mod positions;
 mod server;
@@ -39,13 +46,12 @@ use self::{
     positions::Positions,
     server::{Facts, Server},
 };
-use super::{AnyBody, Backend, Body, BodyError, CpuProjection, Extension, Precision, Projection, Query, Slot, Step};
+use super::{
+    AnyBody, Backend, Body, BodyError, CpuProjection, Extension, Precision, Projection, Query, Slot, Step,
+    projection::bend,
+};
 use crate::{
-    checkpoint::{
-        Checkpoint, HeadPlace,
-        architecture::{AfterHead, Curve},
-        demo,
-    },
+    checkpoint::{Checkpoint, HeadPlace, architecture::AfterHead, demo},
     kernels::{Kernel, Rounding},
     quant::MatrixRef,
     team::Team,
@@ -128,7 +134,7 @@ impl Python {
         let (mlx_lm, mlx) = &self.server.versions;
         let name = format!("mlx-lm-{mlx_lm}-mlx-{mlx}-{}-{}", facts.dtype, facts.device);
         let shared = Shared { server: self.server, released: Vec::new() };
-        let model = MlxLm {
+        let mut model = MlxLm {
             shared: Arc::new(Mutex::new(shared)),
             chunks: Arc::default(),
             checkpoint: Arc::clone(&checkpoint),
@@ -136,8 +142,9 @@ impl Python {
             team,
             name,
             digest: facts.digest.clone(),
+            after_head: checkpoint.after_head(),
         };
-        model.check(&facts)?;
+        model.find_after_head(&facts)?;
         Ok((checkpoint, model))
     }
 }
@@ -183,15 +190,12 @@ fn place(facts: &Facts) -> Result<HeadPlace, MlxLmError> {
     if facts.global_scale {
         return Err(unsupported("it has a scale of its own beside those of its groups"));
     }
-    if facts.bias {
-        return Err(unsupported("it adds a bias to its rows"));
-    }
     let (Some(mode), Some(bits), Some(group_size)) = (&facts.mode, facts.bits, facts.group_size) else {
         return Err(unsupported("it names no mode, bits and group_size"));
     };
     let format = if mode == "affine" { format!("affine-{bits}-g{group_size}") } else { mode.clone() };
-    let Facts { tied, rows, cols, layers, .. } = *facts;
-    Ok(HeadPlace { module, tied, rows, cols, format, layers })
+    let Facts { tied, rows, cols, bias, layers, .. } = *facts;
+    Ok(HeadPlace { module, tied, rows, cols, format, bias, layers })
 }
 
 /// The child, and the chunks that it may forget.
@@ -214,6 +218,7 @@ pub struct MlxLm {
     name: String,
     /// Digest of the head as the child holds it, where it is also the embedding.
     digest: Option<String>,
+    after_head: AfterHead,
 }
 
 impl MlxLm {
@@ -221,33 +226,33 @@ impl MlxLm {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees that the head which was read, and what follows it, give the logits of mlx-lm.
-    fn check(&self, facts: &Facts) -> Result<(), MlxLmError> {
+    /// Finds what follows the head, and sees that the head which was read, followed by that, gives the logits of mlx-lm.
+    fn find_after_head(&mut self, facts: &Facts) -> Result<(), MlxLmError> {
         let module = || facts.module.clone();
-        let product: Vec<f32> = (0..facts.rows).map(|row| row as f32 * 0.01 - 40.0).collect();
-        let logits = self.shared().server.after(&product)?;
-        let (at, difference) = product
-            .iter()
-            .zip(&logits)
-            .map(|(&x, &y)| (x, (x - y).abs()))
-            .fold((0.0, 0.0_f32), |most, found| if found.1 > most.1 || found.1.is_nan() { found } else { most });
-        if difference != 0.0 {
-            return Err(MlxLmError::After { module: module(), difference, at });
-        }
+        let products = after::products(facts.rows);
+        let made = self.shared().server.after(&products)?;
+        let curve = after::curve(&products, &made).map_err(|(difference, at)| MlxLmError::After {
+            module: module(),
+            difference,
+            at,
+        })?;
+        self.after_head.curve = curve;
         let tokens = PROBE.map(|token| token % facts.rows as u32);
         let (hidden, theirs) = self.shared().server.logits(&tokens, facts.cols, facts.rows)?;
         let mut ours = vec![0.0; facts.rows];
         self.projection(self.checkpoint.head().view())
             .logits(vec![Query { shift: 0, hidden: vec![&hidden], out: &mut ours }])
             .expect("the CPU's projection does not fail");
+        bend(self.kernel, curve, &mut ours);
         let largest = theirs.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
         let difference = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, nan_max);
-        // Of 8 significant bits, in sums of which many are rounded; of 24.
+        // Of 24 significant bits, in sums of which many are rounded; of 8.
         let relative = if facts.dtype == "float32" { 1e-4 } else { 3e-2 };
         if difference <= relative * largest.max(1.0) {
             return Ok(());
         }
-        Err(MlxLmError::Logits { module: module(), after: "nothing".to_owned(), difference, largest })
+        let after = self.after_head.told().unwrap_or_else(|| "nothing".to_owned());
+        Err(MlxLmError::Logits { module: module(), after, difference, largest })
     }
 }
 
@@ -255,9 +260,6 @@ impl MlxLm {
 fn nan_max(a: f32, b: f32) -> f32 {
     if a.is_nan() || b.is_nan() { f32::NAN } else { a.max(b) }
 }
-
-/// What follows the head of each model that is run.
-static NOTHING: AfterHead = AfterHead { bias: None, curve: Curve::NONE };
 
 impl Backend for MlxLm {
     fn name(&self) -> &'static str {
@@ -279,7 +281,7 @@ impl Backend for MlxLm {
     }
 
     fn after_head(&self) -> &AfterHead {
-        &NOTHING
+        &self.after_head
     }
 
     fn body(&self) -> AnyBody {
@@ -287,7 +289,7 @@ impl Backend for MlxLm {
     }
 
     fn projection<'a>(&'a self, head: MatrixRef<'a>) -> Box<dyn Projection + 'a> {
-        Box::new(CpuProjection::new(head, self.kernel, &self.team))
+        Box::new(CpuProjection::new(head, self.kernel, &self.team).with(&self.after_head))
     }
 }
 

@@ -38,6 +38,7 @@ impl Positions {
         let (mut slots, mut chunks): (Vec<Slot>, Vec<Chunk>) = (Vec::with_capacity(steps.len()), Vec::new());
         for step in steps {
             let parent = match step.parent {
+                // How long the prompt is, is seen where it ends.
                 Parent::Start | Parent::Prompt(_) => None,
                 Parent::Slot(slot) => Some(slot),
                 Parent::Step(index) => Some(slots[index]),
