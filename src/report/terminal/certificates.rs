@@ -177,10 +177,10 @@ fn least_flips(answer: &Answer) -> String {
 fn not_a_number(nan: &NanReport) -> String {
     let bits = format!("{} single flips make a code NaN, which ends every answer", grouped(nan.bits));
     let finite = match nan.least_finite_flips {
-        Some(flips) => format!("{flips} flips change a token with all codes numbers, and no fewer"),
-        None => "no flips change a token with all codes numbers".to_owned(),
+        Some(flips) => format!("least flips that leave all codes numbers: {flips}"),
+        None => "no flips that leave all codes numbers change a token".to_owned(),
     };
-    format!("{bits}; {} at least: {}; {finite}", nan.flips, shortened(&nan.witness))
+    format!("{bits}; least: {}, {}; {finite}", nan.flips, shortened(&nan.witness))
 }
 
 fn vulnerability(critical: usize, total: usize, what: &str) -> String {
