@@ -14,7 +14,11 @@ use std::{
 
 use lm_headroom::{
     certificate::{CertificateError, Certifier},
-    checkpoint::{Checkpoint, config::Override, family::{LLAMA, MISTRAL}},
+    checkpoint::{
+        Checkpoint,
+        config::Override,
+        family::{LLAMA, MISTRAL},
+    },
     edit::{Edit, Plan},
     kernels::Kernel,
     model::{Body, BodyError, Mlx, Parent, Precision, Projection, Query, Step},
