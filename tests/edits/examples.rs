@@ -157,7 +157,13 @@ fn random_flips_are_as_many_bits_as_they_say_all_in_their_tensor() {
     let reached = Cell::new(0);
     let tensors = [Tensor::Weight, Tensor::Scales, Tensor::Biases];
     proptest!(|(layout in layouts(), which in 0..3_usize, flips in 0..=16_u64, seed in any::<u64>())| {
+        // A small head of floats may have no biases, and fewer bits than that in its scales.
         let matrix = MatrixBuf::random(layout, seed);
+        let part = matrix.parts().find(|(tensor, _)| *tensor == tensors[which]);
+        let flips = flips.min(part.map_or(0, |(_, bytes)| 8 * bytes.len() as u64));
+        if part.is_none() {
+            return Ok(());
+        }
         let random = Random { tensor: tensors[which], amount: Amount::Flips(flips), seed };
         let written = matrix.written(&Edit::new(vec![Change::Random(random)]));
         for ((tensor, before), (_, after)) in matrix.parts().zip(written.parts()) {
@@ -185,6 +191,9 @@ fn out_of_place(layout: &Layout) -> Vec<(Change, &'static str, usize, Change)> {
         (Tensor::Scales, "group", groups, scale_bits),
         (Tensor::Biases, "group", groups, scale_bits),
     ] {
+        if !layout.format().tensors().contains(&tensor) {
+            continue;
+        }
         add("row", rows, &|row| Change::Flip { tensor, row, column: 0, bit: 0 });
         add(what, columns, &|column| Change::Flip { tensor, row: 0, column, bit: 0 });
         add("bit", bits, &|bit| Change::Flip { tensor, row: 0, column: 0, bit: bit as u32 });

@@ -73,7 +73,9 @@ fn long_templates_end_nothing_but_the_child() {
         repeated("100,000 comparisons", format!("{{{{ {}1 }}}}", "1 == ".repeat(n))).may_run(),
         repeated("100,000 times and", format!("{{{{ {}1 }}}}", "1 and ".repeat(n))).may_run(),
         repeated("100,000 conditional values", format!("{{{{ {}1 }}}}", "1 if 0 else ".repeat(n))),
-        repeated("20,000 elif", format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000))),
+        Input::new("a template with 20,000 elif")
+            .file("chat_template.jinja", format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000)))
+            .says(&["the prompt is empty"]),
         repeated("100,000 if in if", format!("{}{}", "{% if 1 %}".repeat(n), "{% endif %}".repeat(n))),
         repeated("100,000 for in for", format!("{}{}", "{% for a in [1] %}".repeat(n), "{% endfor %}".repeat(n))),
         repeated("100,000 set blocks", format!("{}{}", "{% set a %}".repeat(n), "{% endset %}".repeat(n))),

@@ -350,7 +350,7 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
     kernel.add(&mut sum, &up);
     all.extend_from_slice(&sum);
     let mut turned = x.clone();
-    kernel.rope(&mut turned, 2 * cos.len(), &cos, &sin);
+    kernel.rope(&mut turned, (2 * cos.len()).max(1), &cos, &sin);
     all.extend_from_slice(&turned);
     let (keys, values): (Vec<&[f32]>, Vec<&[f32]>) = keys.iter().zip(&values).map(|(k, v)| (&k[..], &v[..])).unzip();
     let mut asking = [Asking { q: &x, over: 0..keys.len(), out: &mut out }];
@@ -391,9 +391,10 @@ pub fn rest_of_other_families(kernel: Kernel, n: usize, mut next: impl FnMut() -
     changed(&|out| kernel.softcap(out, 1.5));
     changed(&|out| kernel.scale(out, 0.7));
     // A part of a head, of both kinds of pairs.
-    let head_dim = n / 8 * 4;
-    changed(&|out| kernel.rope(&mut out[..2 * head_dim], head_dim, &cos, &sin));
-    changed(&|out| kernel.rope_neighbours(&mut out[..2 * head_dim], head_dim, &cos, &sin));
+    let head_dim = (n / 8 * 4).max(1);
+    let heads = n / head_dim * head_dim;
+    changed(&|out| kernel.rope(&mut out[..heads], head_dim, &cos, &sin));
+    changed(&|out| kernel.rope_neighbours(&mut out[..heads], head_dim, &cos, &sin));
     for (softcap, sinks) in [(Some(2.0), None), (None, Some(&w[..1])), (Some(2.0), Some(&w[..1]))] {
         let mut asking = [Asking { q: &x, over: 0..keys.len(), out: &mut out }];
         kernel.attend(&mut asking, n, &Scores { scale: 0.125, softcap, sinks }, &keys, &values);
