@@ -53,11 +53,15 @@ fn a_tied_matrix_edited_as_head_alone_answers_as_the_untied_checkpoint() {
     as_mlx_lm("smollm2-g64-tied", G64, false);
 }
 
-/// The checkpoint in a folder, if its family is native.
+/// The checkpoint in a folder, if its family is native and all that its configuration asks for is; else what is refused is said.
 fn native(folder: &Path) -> Option<Arc<Checkpoint>> {
     match subject::open(Some(folder)) {
         Ok(checkpoint) => Some(checkpoint),
-        Err(CheckpointError::Config { error: ConfigError::ModelType(_), .. }) => None,
+        Err(CheckpointError::Config { error: error @ (ConfigError::ModelType(_) | ConfigError::Asks { .. }), .. }) => {
+            let text = error.to_string();
+            println!("{}: refused: {}", folder.display(), text.get(..100).unwrap_or(&text));
+            None
+        }
         Err(error) => panic!("{}: {error}", folder.display()),
     }
 }

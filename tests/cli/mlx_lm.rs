@@ -194,8 +194,8 @@ fn a_child_killed_at_any_moment_is_an_error_and_a_resumed_run_goes_on() {
     let journal = folder.path().join("run.jsonl");
     let args = |resume: bool| {
         let (model, journal) = (model.to_str().expect("Unicode"), journal.to_str().expect("Unicode"));
-        let mut args = vec!["sweep", "--family", "shift", "--values", "0..40", "--model", model, "--backend", "mlx-lm"];
-        args.extend(["--threshold", "9", "--max-tokens", "30", "--format", "jsonl", "--out", journal]);
+        let mut args = vec!["sweep", "--family", "shift", "--values", "0..16", "--model", model, "--backend", "mlx-lm"];
+        args.extend(["--threshold", "9", "--max-tokens", "12", "--format", "jsonl", "--out", journal]);
         args.extend(resume.then_some("--resume"));
         args
     };

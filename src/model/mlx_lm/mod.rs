@@ -246,8 +246,9 @@ impl MlxLm {
         bend(self.kernel, curve, &mut ours);
         let largest = theirs.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
         let difference = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, nan_max);
-        // Of 24 significant bits, in sums of which many are rounded; of 8.
-        let relative = if facts.dtype == "float32" { 1e-4 } else { 3e-2 };
+        // Sums of 24 significant bits; in those of 8 each addition may lose half a percent. Another matrix would differ by all of it, and
+        // what follows the head is known to be right.
+        let relative = if facts.dtype == "float32" { 1e-4 } else { 1e-1 };
         if difference <= relative * largest.max(1.0) {
             return Ok(());
         }
