@@ -3,6 +3,8 @@
 //! `cargo bench --bench formats [FORMAT...]`; `HEADROOM_THREADS` sets the threads (default: all), `HEADROOM_KERNEL` the kernel
 //! (default: the fastest), `HEADROOM_SHIFT` a shift (default: 0).
 
+#![expect(clippy::print_stdout, reason = "a program")]
+
 #[path = "common/head.rs"]
 mod head;
 #[path = "common/kernel.rs"]

@@ -57,7 +57,9 @@ fn a_tied_matrix_edited_as_head_alone_answers_as_the_untied_checkpoint() {
 fn native(folder: &Path) -> Option<Arc<Checkpoint>> {
     match subject::open(Some(folder)) {
         Ok(checkpoint) => Some(checkpoint),
-        Err(CheckpointError::Config { error: error @ (ConfigError::ModelType(_) | ConfigError::Asks { .. }), .. }) => {
+        Err(CheckpointError::Config {
+            error: error @ (ConfigError::ModelType(_) | ConfigError::Asks { .. }), ..
+        }) => {
             let text = error.to_string();
             println!("{}: refused: {}", folder.display(), text.get(..100).unwrap_or(&text));
             None

@@ -92,11 +92,11 @@ impl Config {
     }
 }
 
+/// Tokens that end an answer, and those that are named beyond the vocabulary.
+pub(super) type EosIds = (Vec<u32>, Vec<u64>);
+
 /// `eos_token_id` of `generation_config.json`, where it is to replace that of `config.json`; see [`eos`].
-pub(super) fn generation_eos(
-    generation_config_json: &[u8],
-    vocab_size: usize,
-) -> Result<Option<(Vec<u32>, Vec<u64>)>, ConfigError> {
+pub(super) fn generation_eos(generation_config_json: &[u8], vocab_size: usize) -> Result<Option<EosIds>, ConfigError> {
     let map = parse_object(generation_config_json)?;
     let keys = Keys::new(&map, "");
     let found = keys.get("eos_token_id").filter(|value| value.as_u64() != Some(0));
@@ -111,7 +111,7 @@ fn family_of(model_type: &str, keys: &Keys<'_>) -> Result<&'static Family, Confi
 }
 
 /// One id or a list of them, those beyond the vocabulary apart; a repeated one counts once.
-pub(super) fn eos(keys: &Keys<'_>, value: &Value, vocab_size: usize) -> Result<(Vec<u32>, Vec<u64>), ConfigError> {
+pub(super) fn eos(keys: &Keys<'_>, value: &Value, vocab_size: usize) -> Result<EosIds, ConfigError> {
     let values = match value {
         Value::Array(values) => values.as_slice(),
         one => std::slice::from_ref(one),

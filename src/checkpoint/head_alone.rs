@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{
     assemble::{self, WeightsError},
-    config::eos,
+    config::{EosIds, eos},
     config_error::ConfigError,
     json::{parse_object, shortened},
     keys::Keys,
@@ -100,10 +100,7 @@ fn find(tensors: &BTreeMap<String, StoredTensor>, module: &str) -> Result<String
 }
 
 /// `model_type` of a family that need not be known, and the tokens that end an answer, those beyond the vocabulary apart.
-pub(super) fn read_config(
-    config_json: &[u8],
-    vocab_size: usize,
-) -> Result<(String, (Vec<u32>, Vec<u64>)), ConfigError> {
+pub(super) fn read_config(config_json: &[u8], vocab_size: usize) -> Result<(String, EosIds), ConfigError> {
     let map = parse_object(config_json)?;
     let keys = Keys::new(&map, "");
     let model_type = keys.text("model_type")?.ok_or_else(|| keys.missing("model_type"))?;

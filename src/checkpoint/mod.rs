@@ -178,7 +178,7 @@ pub enum CheckpointError {
     #[error("{error}; {index}: fetch the checkpoint again if that file belongs to it")]
     Incomplete {
         /// What the model lacks.
-        error: WeightsError,
+        error: Box<WeightsError>,
         /// What the index says.
         index: IndexError,
     },
@@ -307,7 +307,7 @@ impl Checkpoint {
         let weights = match (assemble::assemble(&config, stored), &index) {
             // A matrix without its scales is taken for one that is not quantized, so a missing file has many faces.
             (Err(error), Some(index @ IndexError::NoFile { .. })) => {
-                return Err(CheckpointError::Incomplete { error, index: index.clone() });
+                return Err(CheckpointError::Incomplete { error: Box::new(error), index: index.clone() });
             }
             (assembled, _) => assembled?,
         };

@@ -102,6 +102,7 @@ pub struct AttentionWeights {
 }
 
 /// Projections to queries, keys and values.
+#[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
 pub enum Qkv {
     /// Each by itself: `[Q, D]`, `[K, D]`, `[K, D]`.
@@ -127,6 +128,7 @@ pub struct MlpWeights {
 }
 
 /// The projections into an MLP.
+#[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
 pub enum Inner {
     /// `[F, D]`: `up_proj` without a gate.

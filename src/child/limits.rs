@@ -58,7 +58,8 @@ fn used() -> Duration {
     // SAFETY: `usage` is a valid `rusage` to be written.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
     let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs().into())
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
     };
     time(usage.ru_utime) + time(usage.ru_stime)
 }

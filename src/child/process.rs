@@ -160,6 +160,7 @@ impl Drop for Process {
 }
 
 /// What a status, and what was said before, mean.
+#[cfg_attr(unix, expect(clippy::needless_return, reason = "what follows is of other systems"))]
 fn explain(status: ExitStatus, said: &str, memory: usize, processor: Duration) -> ChildError {
     let text = shown(said);
     match status.code() {

@@ -46,7 +46,10 @@ pub(crate) fn serve(mut answer: impl FnMut(Vec<u8>) -> Option<Vec<u8>> + Send + 
 /// Says what happened in one line for the parent, and ends.
 #[expect(clippy::exit, reason = "what a panic left behind is not to be used")]
 fn panicked(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("for a reason that is no text");
+    let payload = panic.payload();
+    let message =
+        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let message = message.unwrap_or("for a reason that is no text");
     // Nobody is left to be told where this fails.
     drop(io::stderr().write_all(message.as_bytes()));
     std::process::exit(PANICKED);

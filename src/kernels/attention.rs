@@ -133,6 +133,7 @@ unsafe fn products<L: Lanes, const H: usize>(
 /// The instruction set of `L` was detected; these columns lie in each value and in each of the `H` outputs of `cols` columns; `scores`
 /// is the place of the first weight, those of the next head lie `stride` further on.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "they are places and strides of one loop")]
 unsafe fn add_values<L: Lanes, const H: usize, const N: usize>(
     mut scores: *const f32,
     stride: usize,

@@ -98,7 +98,7 @@ pub enum BodyError {
     },
     /// mlx-lm does not compute the body.
     #[error(transparent)]
-    MlxLm(#[from] mlx_lm::MlxLmError),
+    MlxLm(Box<mlx_lm::MlxLmError>),
     /// A backend cannot compute something that the model does.
     #[error("{backend} does not compute {what}, which this model has; use --backend cpu")]
     Unsupported {
@@ -113,6 +113,12 @@ pub enum BodyError {
         /// What MLX says.
         message: String,
     },
+}
+
+impl From<mlx_lm::MlxLmError> for BodyError {
+    fn from(error: mlx_lm::MlxLmError) -> Self {
+        Self::MlxLm(Box::new(error))
+    }
 }
 
 /// Everything of a model before its head.

@@ -142,7 +142,7 @@ impl SmallHead {
                 // So far apart that all sums are still exact in f32.
                 Format::MXFP8 => 2_f32.powi(byte as i32 % 3 - 1),
                 Format::MXFP4 => 2_f32.powi(byte as i32 % 7 - 3),
-                Format::NVFP4 => FloatType::E4m3.get(&[0x28 + (byte & 0x1f) as u8 | (byte & 0x80) as u8], 0),
+                Format::NVFP4 => FloatType::E4m3.get(&[(0x28 + (byte & 0x1f) as u8) | (byte & 0x80) as u8], 0),
                 _ => (byte as f32 - 96.0).trunc() / 16.0 / step * 2.0,
             };
             scales.push((0..groups).map(|_| scale(next())).collect());

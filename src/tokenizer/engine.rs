@@ -79,7 +79,6 @@ impl Engine {
 }
 
 /// An error of a library as it may stand in a message: some repeat all that they were given.
-#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
 fn brief(error: impl Display) -> String {
     const LONGEST: usize = 500;
     let mut text = error.to_string();

@@ -298,7 +298,7 @@ fn on_a_terminal_there_are_our_own_colors_and_no_other_sequences() {
     let sequences: Vec<&str> = text.split('\u{1b}').skip(1).collect();
     assert!(sequences.len() > 4, "{text:?}");
     let own = |s: &&str| s.starts_with('[') && s[1..].trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('m');
-    assert!(sequences.iter().all(|s| own(&s)), "{text:?}");
+    assert!(sequences.iter().all(own), "{text:?}");
     assert!(!text.contains('\u{202e}') && !text.contains('\u{9b}') && !text.contains("\nheadroom: error:"), "{text:?}");
     drop(folder);
 }

@@ -46,6 +46,10 @@ fn one() {
     fs::write(&task, serde_json::to_vec(&measured(&args)).expect("JSON")).expect("written");
 }
 
+#[expect(
+    clippy::zombie_processes,
+    reason = "it is waited for with what it took, which the standard library does not tell"
+)]
 /// Runs the program in an environment that the user's does not change.
 fn measured(args: &[String]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));

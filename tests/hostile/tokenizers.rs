@@ -68,7 +68,8 @@ fn text_that_is_no_tokenizer_is_refused() {
     ];
     let input =
         |(what, text): (&str, Vec<u8>)| Input::new(format!("{what} as a tokenizer")).file(FILE, text).says(&[FILE]);
-    let large: [(&str, fn() -> Vec<u8>); 4] = [
+    type Made = fn() -> Vec<u8>;
+    let large: [(&str, Made); 4] = [
         ("a text", || format!("{{\"version\":\"{}\"}}", "x".repeat(30_000_000)).into_bytes()),
         ("a list", || format!("{{\"added_tokens\":[{}0]}}", "0,".repeat(5_000_000)).into_bytes()),
         ("lists", || format!("{{\"model\":[{}0]}}", "[],".repeat(3_000_000)).into_bytes()),

@@ -26,7 +26,7 @@ pub(crate) fn gelu(x: &mut [f32]) {
 /// GELU's approximation by `tanh`: `x (1 + tanh u) / 2` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`, which is `x / (1 + exp(-2 u))`.
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: &mut [f32]) {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     for x in x {
         let u = TWICE_SQRT_2_OVER_PI * *x * (0.044_715 * *x).mul_add(*x, 1.0);
         *x /= 1.0 + exp32(-u);

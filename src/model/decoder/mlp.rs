@@ -16,7 +16,8 @@ impl Decoder {
         let Work { input, gate, up, joined, out, .. } = work;
         let size = mlp.intermediate_size;
         // What goes through the activation, and what it is multiplied by: from where and how far apart.
-        let (inside, factor): ((&[f32], usize), Option<(&[f32], usize)>) = match &weights.inner {
+        type Strided<'a> = (&'a [f32], usize);
+        let (inside, factor): (Strided<'_>, Option<Strided<'_>>) = match &weights.inner {
             Inner::Plain(up_proj) => {
                 project(*kernel, team, input, [(up_proj, up)]);
                 ((up, size), None)

@@ -100,6 +100,7 @@ pub(crate) fn plain(text: &str) -> String {
 /// A whole text for people with everything spelled out that a terminal would act upon or not show, but for the ends of its
 /// lines and, where they are wanted, the colors of [`Look`]. A stranger's line end within it has to be spelled out before,
 /// by [`plain`] or in quotes: nobody could tell it from one of ours here.
+#[cfg(any(feature = "cli", feature = "testing", test))]
 pub(crate) fn harmless(text: &str, look: Look) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -119,6 +120,7 @@ pub(crate) fn harmless(text: &str, look: Look) -> String {
 
 /// The escape sequence at the beginning of a text, if it does no more than [`Look`] and the parser of arguments do: one
 /// number that sets a color of the palette, a weight, an underline, or all back.
+#[cfg(any(feature = "cli", feature = "testing", test))]
 fn color(text: &str) -> &str {
     let Some(rest) = text.strip_prefix("\u{1b}[") else { return "" };
     match rest.split_once('m').map(|(number, _)| (number, number.parse::<u8>())) {

@@ -131,11 +131,10 @@ pub(super) fn check(name: &str, value: &Value, arguments: Arguments) -> Result<b
                 | Value::Range { .. }
         ),
         "iterable" => is_iterable(value)?,
-        "callable" => match value {
-            Value::Undefined(_) => true,
-            Value::Macro(_) | Value::Function(_) | Value::Method(_) | Value::Loop(_) => true,
-            _ => false,
-        },
+        "callable" => matches!(
+            value,
+            Value::Undefined(_) | Value::Macro(_) | Value::Function(_) | Value::Method(_) | Value::Loop(_)
+        ),
         _ => return Err(Error::fails(format!("no test named {name:?}"))),
     })
 }

@@ -153,7 +153,7 @@ fn of_text(name: &str, value: Value, arguments: Arguments) -> Result<Value> {
                 None | Some(Value::None) => -1,
                 Some(count) => expect_integer(&count, name)?,
             };
-            return replaced(&*value.to_text()?, &old, &new, count);
+            return replaced(&value.to_text()?, &old, &new, count);
         }
         _ => {}
     }

@@ -132,7 +132,8 @@ pub(super) fn offset(text: &str, index: usize) -> usize {
 
 /// Python's `str.isupper` or `str.islower`: some letter has this case and none the other.
 pub(super) fn is_case(text: &str, upper: bool) -> bool {
-    let (is, is_not): (fn(char) -> bool, fn(char) -> bool) =
+    type Is = fn(char) -> bool;
+    let (is, is_not): (Is, Is) =
         if upper { (char::is_uppercase, char::is_lowercase) } else { (char::is_lowercase, char::is_uppercase) };
     text.chars().any(is) && !text.chars().any(is_not)
 }
