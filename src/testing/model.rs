@@ -66,7 +66,7 @@ pub fn subject(name: &str, threads: usize) -> Result<Subject, ModelError> {
     Ok(Subject::new(name.to_owned(), revision, checkpoint, Kernel::best(), Arc::new(Team::new(threads)))?)
 }
 
-/// As [`subject`], with the body computed by the mlx-lm of the Python that `HEADROOM_PYTHON` names, else `python3`.
+/// As [`subject()`], with the body computed by the mlx-lm of the Python that `HEADROOM_PYTHON` names, else `python3`.
 ///
 /// # Errors
 /// [`ModelError`]; [`ModelError::Absent`] also where there is no such Python, or it has no mlx-lm that serves.

@@ -1,7 +1,7 @@
 //! Reading, encoding, decoding and rendering in a child, for files of strangers.
 //!
 //! The library that reads `tokenizer.json` panics, overflows the stack, never ends or takes all memory on some inputs, and a
-//! chat template is a program. In a child with limits any of that is an error ([`ChildError`](crate::child::ChildError)) that names the
+//! chat template is a program. In a child with limits any of that is an error ([`ChildError`]) that names the
 //! file. The limits are far above what honest models take: a tokenizer takes some ten bytes of memory for each of its file,
 //! of which the largest in use have 33 million, and a second.
 

@@ -11,7 +11,7 @@
 //!
 //! MLX chooses kernels by shapes, so that a prompt in one go and the same prompt token by token differ in their last bits, and
 //! with a dynamic rotary embedding in more than those. Here the order is one: a prompt goes through the model in one stretch
-//! (in pieces of 2,048 positions), everything after it token by token ([`positions`]). So a hidden state depends on its tokens
+//! (in pieces of 2,048 positions), everything after it token by token (`positions`). So a hidden state depends on its tokens
 //! and on where the prompt ends, whatever else a run holds. Hidden states come in float32, whatever type they are computed in
 //! ([`Precision`]); the product with the head is this program's, as on the CPU.
 //!
