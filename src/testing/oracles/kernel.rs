@@ -271,7 +271,13 @@ pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> La
             scalar::dot(&weights, &hidden)
         })
         .collect();
-    assert!((0..layout.rows()).all(|other| other == row || logits[other] < logits[row]), "it is the largest");
+    claim!(
+        LAW,
+        (0..layout.rows()).all(|other| other == row || logits[other] < logits[row]),
+        "the row that was made the largest is it, by the specification as well",
+        "row {row} has {}",
+        logits[row]
+    );
     for kernel in screens {
         for states in [1, 2] {
             let paths = chosen(&matrix, kernel, 1, (&[shift], &hidden.repeat(states)), &[logits.repeat(states)])?;
