@@ -78,8 +78,8 @@ impl Engine {
     }
 }
 
-/// An error of a library as it may stand in a message: some repeat all that they were given.
-fn brief(error: impl Display) -> String {
+/// An error as it may stand in a message: some of libraries repeat all that they were given, and a template can make its own as long as it likes.
+pub(super) fn brief(error: impl Display) -> String {
     const LONGEST: usize = 500;
     let mut text = error.to_string();
     if let Some((end, _)) = text.char_indices().nth(LONGEST) {

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use crate::{
     kernels::products::{
         block::{Block, Parts, TILE_ROWS},
-        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, Mxfp4, Mxfp8, Nvfp4},
+        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, E2m1, Mxfp8},
         lanes::Lanes,
         line::Line,
         panel::{self, Panel},
@@ -263,41 +263,31 @@ macro_rules! crossing {
 crossing!(Affine3: 3, Affine5: 5, Affine6: 6);
 
 /// Floats of 4 bits, of which the low three pick a magnitude and the highest is the sign.
-macro_rules! floats_of_4_bits {
-    ($($codes:ty),*) => {$(
-        // SAFETY: as for `Lanes`.
-        unsafe impl Decode<$codes> for Ymm {
-            /// The scale times each magnitude.
-            type Group = __m256;
+// SAFETY: as for `Lanes`.
+unsafe impl<const GROUP: usize> Decode<E2m1<GROUP>> for Ymm {
+    /// The scale times each magnitude.
+    type Group = __m256;
 
-            #[inline(always)]
-            unsafe fn group(scale: f32, _bias: f32) -> __m256 {
-                // SAFETY: detected by the caller's promise.
-                unsafe { _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_setr_ps(0., 0.5, 1., 1.5, 2., 3., 4., 6.)) }
-            }
-            #[inline(always)]
-            unsafe fn decode<const SHIFTED: bool>(
-                words: *const u8,
-                lane: usize,
-                _shift: __m256i,
-                group: __m256,
-            ) -> Self {
-                // SAFETY: detected and valid by the caller's promise.
-                unsafe {
-                    let bytes = bytes_of_pairs(_mm256_set1_epi64x(words.cast::<i64>().read_unaligned()));
-                    let (codes, signs) = if lane == 0 {
-                        (bytes, _mm256_slli_epi32::<28>(bytes))
-                    } else {
-                        (_mm256_srli_epi32::<4>(bytes), _mm256_slli_epi32::<24>(bytes))
-                    };
-                    let signs = _mm256_and_si256(signs, _mm256_set1_epi32(i32::MIN));
-                    Self(_mm256_xor_ps(_mm256_permutevar8x32_ps(group, codes), _mm256_castsi256_ps(signs)))
-                }
-            }
+    #[inline(always)]
+    unsafe fn group(scale: f32, _bias: f32) -> __m256 {
+        // SAFETY: detected by the caller's promise.
+        unsafe { _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_setr_ps(0., 0.5, 1., 1.5, 2., 3., 4., 6.)) }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(words: *const u8, lane: usize, _shift: __m256i, group: __m256) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let bytes = bytes_of_pairs(_mm256_set1_epi64x(words.cast::<i64>().read_unaligned()));
+            let (codes, signs) = if lane == 0 {
+                (bytes, _mm256_slli_epi32::<28>(bytes))
+            } else {
+                (_mm256_srli_epi32::<4>(bytes), _mm256_slli_epi32::<24>(bytes))
+            };
+            let signs = _mm256_and_si256(signs, _mm256_set1_epi32(i32::MIN));
+            Self(_mm256_xor_ps(_mm256_permutevar8x32_ps(group, codes), _mm256_castsi256_ps(signs)))
         }
-    )*};
+    }
 }
-floats_of_4_bits!(Mxfp4, Nvfp4);
 
 // SAFETY: as for `Lanes`.
 unsafe impl Decode<Mxfp8> for Ymm {

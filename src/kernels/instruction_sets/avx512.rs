@@ -12,7 +12,7 @@ use super::avx2;
 use crate::{
     kernels::products::{
         block::{Block, Parts, TILE_ROWS},
-        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, Mxfp4, Mxfp8, Nvfp4},
+        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, E2m1, Mxfp8},
         lanes::{LANES, Lanes},
         line::Line,
         panel::{self, Panel},
@@ -320,23 +320,7 @@ unsafe fn floats(scale: f32) -> __m512 {
 }
 
 // SAFETY: as for `Lanes`.
-unsafe impl Decode<Mxfp4> for Zmm {
-    type Group = __m512;
-
-    #[inline(always)]
-    unsafe fn group(scale: f32, _bias: f32) -> __m512 {
-        // SAFETY: detected by the caller's promise.
-        unsafe { floats(scale) }
-    }
-    #[inline(always)]
-    unsafe fn decode<const SHIFTED: bool>(words: *const u8, _lane: usize, shift: __m512i, group: __m512) -> Self {
-        // SAFETY: detected and valid by the caller's promise.
-        unsafe { picked::<SHIFTED>(words, shift, group) }
-    }
-}
-
-// SAFETY: as for `Lanes`.
-unsafe impl Decode<Nvfp4> for Zmm {
+unsafe impl<const GROUP: usize> Decode<E2m1<GROUP>> for Zmm {
     type Group = __m512;
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use crate::{
     kernels::products::{
         block::{Block, Parts, TILE_ROWS},
-        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, Mxfp4, Mxfp8, Nvfp4},
+        codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, E2m1, Mxfp8},
         lanes::{LANES, Lanes},
         line::Line,
         panel::{self, Panel},
@@ -165,41 +165,36 @@ const FLOATS: [[u8; 16]; 2] = [
 ];
 
 /// Floats of 4 bits, whose upper bytes are looked up.
-macro_rules! floats_of_4_bits {
-    ($($codes:ty),*) => {$(
-        // SAFETY: as for `Lanes`.
-        unsafe impl Decode<$codes> for Quads {
-            type Group = float32x4_t;
+// SAFETY: as for `Lanes`.
+unsafe impl<const GROUP: usize> Decode<E2m1<GROUP>> for Quads {
+    type Group = float32x4_t;
 
-            #[inline(always)]
-            unsafe fn group(scale: f32, _bias: f32) -> float32x4_t {
-                // SAFETY: detected by the caller's promise.
-                unsafe { vdupq_n_f32(scale) }
+    #[inline(always)]
+    unsafe fn group(scale: f32, _bias: f32) -> float32x4_t {
+        // SAFETY: detected by the caller's promise.
+        unsafe { vdupq_n_f32(scale) }
+    }
+    #[inline(always)]
+    unsafe fn decode<const SHIFTED: bool>(
+        words: *const u8,
+        _lane: usize,
+        _shift: uint32x4_t,
+        group: float32x4_t,
+    ) -> Self {
+        // SAFETY: detected and valid by the caller's promise.
+        unsafe {
+            let table = uint8x16x2_t(vld1q_u8(FLOATS[0].as_ptr()), vld1q_u8(FLOATS[1].as_ptr()));
+            let mut weights = [vdupq_n_f32(0.0); 4];
+            for i in 0..4 {
+                // Code c asks for byte c of the first sixteen and of the second, and twice for one that is not there.
+                let at = vmlaq_u32(vdupq_n_u32(0x1000_ffff), quad(words, i), vdupq_n_u32(0x0101_0000));
+                let values = vreinterpretq_f32_u8(vqtbl2q_u8(table, vreinterpretq_u8_u32(at)));
+                weights[i] = vmulq_f32(group, values);
             }
-            #[inline(always)]
-            unsafe fn decode<const SHIFTED: bool>(
-                words: *const u8,
-                _lane: usize,
-                _shift: uint32x4_t,
-                group: float32x4_t,
-            ) -> Self {
-                // SAFETY: detected and valid by the caller's promise.
-                unsafe {
-                    let table = uint8x16x2_t(vld1q_u8(FLOATS[0].as_ptr()), vld1q_u8(FLOATS[1].as_ptr()));
-                    let mut weights = [vdupq_n_f32(0.0); 4];
-                    for i in 0..4 {
-                        // Code c asks for byte c of the first sixteen and of the second, and twice for one that is not there.
-                        let at = vmlaq_u32(vdupq_n_u32(0x1000_ffff), quad(words, i), vdupq_n_u32(0x0101_0000));
-                        let values = vreinterpretq_f32_u8(vqtbl2q_u8(table, vreinterpretq_u8_u32(at)));
-                        weights[i] = vmulq_f32(group, values);
-                    }
-                    Self(weights)
-                }
-            }
+            Self(weights)
         }
-    )*};
+    }
 }
-floats_of_4_bits!(Mxfp4, Nvfp4);
 
 /// The codes of 4 bits of four columns, from `4 * i` on.
 ///

@@ -66,21 +66,13 @@ impl Codes for Affine8 {
     const COMMON: bool = true;
 }
 
-/// Floats of 4 bits in groups of 32.
-pub(crate) struct Mxfp4;
+/// Floats of 4 bits in groups of 32 (`mxfp4`) or of 16 (`nvfp4`).
+pub(crate) struct E2m1<const GROUP: usize>;
 
-impl Codes for Mxfp4 {
+impl<const GROUP: usize> Codes for E2m1<GROUP> {
     const BITS: usize = 4;
-    const GROUP: usize = 32;
-}
-
-/// Floats of 4 bits in groups of 16.
-pub(crate) struct Nvfp4;
-
-impl Codes for Nvfp4 {
-    const BITS: usize = 4;
-    const TURN: usize = 1;
-    const GROUP: usize = 16;
+    const TURN: usize = GROUP / LANES;
+    const GROUP: usize = GROUP;
 }
 
 /// Floats of 8 bits in groups of 32.
@@ -124,8 +116,8 @@ pub(crate) unsafe trait DecodeAll:
     + Decode<Affine5>
     + Decode<Affine6>
     + Decode<Affine8>
-    + Decode<Mxfp4>
-    + Decode<Nvfp4>
+    + Decode<E2m1<32>>
+    + Decode<E2m1<16>>
     + Decode<Mxfp8>
 {
 }
@@ -138,11 +130,34 @@ unsafe impl<L> DecodeAll for L where
         + Decode<Affine5>
         + Decode<Affine6>
         + Decode<Affine8>
-        + Decode<Mxfp4>
-        + Decode<Nvfp4>
+        + Decode<E2m1<32>>
+        + Decode<E2m1<16>>
         + Decode<Mxfp8>
 {
 }
+
+/// Calls a function, generic over the kind of codes and the instruction set, for the codes of a matrix that are not
+/// [`Codes::COMMON`]. (A closure would be a function without the instruction set's features.)
+///
+/// # Panics
+/// If they are common.
+macro_rules! for_uncommon_codes {
+    ($matrix:expr, $function:ident::<$lanes:ty>($($argument:expr),*)) => {{
+        use crate::{kernels::products::codes, quant::Codes};
+        let layout = $matrix.layout();
+        match (layout.format().codes(), layout.bits(), layout.group_size()) {
+            (Codes::Affine(_), 2, _) => $function::<codes::Affine2, $lanes, false>($($argument),*),
+            (Codes::Affine(_), 3, _) => $function::<codes::Affine3, $lanes, false>($($argument),*),
+            (Codes::Affine(_), 5, _) => $function::<codes::Affine5, $lanes, false>($($argument),*),
+            (Codes::Affine(_), 6, _) => $function::<codes::Affine6, $lanes, false>($($argument),*),
+            (Codes::E2m1, _, 16) => $function::<codes::E2m1<16>, $lanes, false>($($argument),*),
+            (Codes::E2m1, ..) => $function::<codes::E2m1<32>, $lanes, false>($($argument),*),
+            (Codes::E4m3, ..) => $function::<codes::Mxfp8, $lanes, false>($($argument),*),
+            (Codes::Affine(_), bits, _) => unreachable!("{bits} bits are common, or no format has them"),
+        }
+    }};
+}
+pub(crate) use for_uncommon_codes;
 
 /// Whether a matrix has [`Codes::COMMON`] codes: integers of 4 or of 8 bits.
 pub(crate) const fn common(layout: &Layout) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{
     block::{Block, Parts, Scratch, TILE_ROWS, grow_lines},
-    codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, DecodeAll, Mxfp4, Mxfp8, Nvfp4},
+    codes::{Affine4, Affine8, Codes, Decode, DecodeAll, for_uncommon_codes},
     copies::copy_shifted,
     direct::{ALONE_ROWS, tile_from_registers},
     exceptions,
@@ -11,10 +11,7 @@ use super::{
     scales::{prefetch_scales, widen_scales},
     stream::LEAST_ROW_BYTES,
 };
-use crate::{
-    kernels::paths::Paths,
-    quant::{Codes as Kind, MatrixRef},
-};
+use crate::{kernels::paths::Paths, quant::MatrixRef};
 
 /// The product of a block of quantized rows whose codes are common, shifted by `shift`, and the block's vectors.
 ///
@@ -49,20 +46,7 @@ pub(crate) unsafe fn uncommon<L: Panel + DecodeAll>(
     scratch: &mut Scratch,
 ) -> Paths {
     // SAFETY: as for this function; the codes are what the layout says.
-    unsafe {
-        match (matrix.layout().format().codes(), matrix.layout().bits()) {
-            (Kind::Affine(_), 2) => block_of_codes::<Affine2, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 3) => block_of_codes::<Affine3, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 5) => block_of_codes::<Affine5, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 6) => block_of_codes::<Affine6, L, false>(matrix, shift, block, scratch),
-            (Kind::E2m1, _) if matrix.layout().group_size() == Nvfp4::GROUP => {
-                block_of_codes::<Nvfp4, L, false>(matrix, shift, block, scratch)
-            }
-            (Kind::E2m1, _) => block_of_codes::<Mxfp4, L, false>(matrix, shift, block, scratch),
-            (Kind::E4m3, _) => block_of_codes::<Mxfp8, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), bits) => unreachable!("{bits} bits are common, or no format has them"),
-        }
-    }
+    unsafe { for_uncommon_codes!(matrix, block_of_codes::<L>(matrix, shift, block, scratch)) }
 }
 
 /// The product of a block of rows where codes are known to be `C`.

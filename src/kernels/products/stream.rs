@@ -12,7 +12,7 @@ use std::{hint::black_box, ptr};
 
 use super::{
     block::{BLOCK_ROWS, Block, Scratch, TILE_ROWS},
-    codes::{Affine2, Affine3, Affine4, Affine5, Affine6, Affine8, Codes, Decode, DecodeAll, Mxfp4, Mxfp8, Nvfp4},
+    codes::{Affine4, Affine8, Codes, Decode, DecodeAll, for_uncommon_codes},
     copies::subtract_all,
     exceptions,
     lanes::{LANES, Lanes, sum_lines},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     kernels::paths::Paths,
-    quant::{Codes as Kind, Layout, MatrixRef},
+    quant::{Layout, MatrixRef},
 };
 
 /// Rows of a block, at most.
@@ -112,20 +112,7 @@ pub(crate) unsafe fn uncommon<L: Stream + Panel + DecodeAll>(
     scratch: &mut Scratch,
 ) -> Paths {
     // SAFETY: as for this function; the codes are what the layout says.
-    unsafe {
-        match (matrix.layout().format().codes(), matrix.layout().bits()) {
-            (Kind::Affine(_), 2) => stream_of_codes::<Affine2, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 3) => stream_of_codes::<Affine3, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 5) => stream_of_codes::<Affine5, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), 6) => stream_of_codes::<Affine6, L, false>(matrix, shift, block, scratch),
-            (Kind::E2m1, _) if matrix.layout().group_size() == Nvfp4::GROUP => {
-                stream_of_codes::<Nvfp4, L, false>(matrix, shift, block, scratch)
-            }
-            (Kind::E2m1, _) => stream_of_codes::<Mxfp4, L, false>(matrix, shift, block, scratch),
-            (Kind::E4m3, _) => stream_of_codes::<Mxfp8, L, false>(matrix, shift, block, scratch),
-            (Kind::Affine(_), bits) => unreachable!("{bits} bits are common, or no format has them"),
-        }
-    }
+    unsafe { for_uncommon_codes!(matrix, stream_of_codes::<L>(matrix, shift, block, scratch)) }
 }
 
 /// [`streamed`] where codes are known to be `C`.

@@ -38,14 +38,12 @@ use self::{
     syntax::Body,
     value::Value,
 };
-use super::{clock::Clock, ordered_json::Json};
+use super::{clock::Clock, engine::brief, ordered_json::Json};
 
 /// Bytes that a template may render, apart from [`TIMES`] those of the messages. The longest in use writes a few thousand.
 const LONGEST: usize = 32 << 10;
 /// How often a template may say what it was told.
 const TIMES: usize = 4;
-/// Longest text of an error, in characters.
-const LONGEST_ERROR: usize = 500;
 
 /// Stack of the thread that renders: what nests as deep as the renderer lets it must fit, without optimization.
 const STACK: usize = 128 << 20;
@@ -112,14 +110,6 @@ impl From<Error> for TemplateError {
             Kind::Fails => Self::Invalid { line: error.line(), message },
             Kind::Refused => Self::Refused { line: error.line(), message },
         }
-    }
-}
-
-/// A template can make its errors as long as it likes.
-fn brief(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_ERROR) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 
