@@ -41,6 +41,9 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// How its logits are rounded, where that is known: what a certificate rests on.
     fn rounding(&self) -> Option<Rounding>;
 
+    /// Whether activations are float32 throughout, and not of a type with fewer significant bits.
+    fn is_float32(&self) -> bool;
+
     /// What turns the head's products into logits.
     fn after_head(&self) -> &AfterHead;
 
@@ -112,6 +115,10 @@ impl Backend for Cpu {
 
     fn rounding(&self) -> Option<Rounding> {
         Some(Rounding::KERNELS)
+    }
+
+    fn is_float32(&self) -> bool {
+        true
     }
 
     fn after_head(&self) -> &AfterHead {

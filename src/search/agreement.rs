@@ -28,7 +28,7 @@ pub fn agree(
     max_tokens: usize,
     mut done: impl FnMut(&Check),
 ) -> Result<Vec<Check>, RunError> {
-    let bound = if other.backend().kernel().contains("float32") { FLOAT32 } else { NARROW };
+    let bound = if other.backend().is_float32() { FLOAT32 } else { NARROW };
     let answers = [native, other].map(|subject| {
         let mut trials = subject.trials(prompts.iter().map(|prompt| prompt.ids.as_slice()), max_tokens);
         trials.answers(&mut subject.projection(subject.head().view()))

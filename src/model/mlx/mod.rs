@@ -94,6 +94,7 @@ pub struct Mlx {
     checkpoint: Arc<Checkpoint>,
     after_head: AfterHead,
     kernel: String,
+    is_float32: bool,
 }
 
 impl fmt::Debug for Mlx {
@@ -117,8 +118,8 @@ impl Mlx {
         }
         let source = Arc::clone(&checkpoint);
         let owner = Owner::start(move || State::load(&source, widen))?;
-        let kernel = owner.ask("dtype", |state| Ok(state.kernel()))?;
-        Ok(Self { owner: Arc::new(owner), after_head: checkpoint.after_head(), checkpoint, kernel })
+        let (kernel, is_float32) = owner.ask("dtype", |state| Ok((state.kernel(), state.dtype == Dtype::Float32)))?;
+        Ok(Self { owner: Arc::new(owner), after_head: checkpoint.after_head(), checkpoint, kernel, is_float32 })
     }
 }
 
@@ -263,6 +264,10 @@ impl Backend for Mlx {
     fn rounding(&self) -> Option<Rounding> {
         // MLX states no order of additions.
         None
+    }
+
+    fn is_float32(&self) -> bool {
+        self.is_float32
     }
 
     fn after_head(&self) -> &AfterHead {

@@ -141,6 +141,7 @@ impl Python {
             kernel,
             team,
             name,
+            is_float32: facts.dtype == "float32",
             digest: facts.digest.clone(),
             after_head: checkpoint.after_head(),
         };
@@ -216,6 +217,7 @@ pub struct MlxLm {
     team: Arc<Team>,
     /// Versions, type and device.
     name: String,
+    is_float32: bool,
     /// Digest of the head as the child holds it, where it is also the embedding.
     digest: Option<String>,
     after_head: AfterHead,
@@ -248,7 +250,7 @@ impl MlxLm {
         let difference = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, nan_max);
         // Sums of 24 significant bits; in those of 8 each addition may lose half a percent. Another matrix would differ by all of it, and
         // what follows the head is known to be right.
-        let relative = if facts.dtype == "float32" { 1e-4 } else { 1e-1 };
+        let relative = if self.is_float32 { 1e-4 } else { 1e-1 };
         if difference <= relative * largest.max(1.0) {
             return Ok(());
         }
@@ -279,6 +281,10 @@ impl Backend for MlxLm {
     fn rounding(&self) -> Option<Rounding> {
         // The head is multiplied by the kernels of the CPU.
         Some(Rounding::KERNELS)
+    }
+
+    fn is_float32(&self) -> bool {
+        self.is_float32
     }
 
     fn after_head(&self) -> &AfterHead {
