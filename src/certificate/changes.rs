@@ -23,6 +23,8 @@ pub(super) struct Changes {
     codes: Codes,
     /// By code: its value.
     values: Vec<f64>,
+    /// The largest magnitude among them that is a number.
+    largest_value: f64,
     /// By code: changes that lower its value, and that raise it.
     of: Vec<[Vec<Change>; 2]>,
     /// By code: the fewest flips that make it NaN. Empty where no code is.
@@ -50,7 +52,9 @@ impl Changes {
             };
             (all.clone().map(of).collect(), (0..bits).rev().map(|bit| f64::from(1_u32 << bit)).collect())
         };
-        Self { codes, values, of, to_nan: all.filter_map(nearest).collect(), worth }
+        let numbers = values.iter().filter(|value| !value.is_nan());
+        let largest_value = numbers.fold(0.0, |most: f64, value| most.max(value.abs()));
+        Self { codes, values, largest_value, of, to_nan: all.filter_map(nearest).collect(), worth }
     }
 
     /// Whether each change of a code can be made whatever others of it are made, and all of them flip one bit.
@@ -70,8 +74,8 @@ impl Changes {
     }
 
     /// The largest magnitude of a value that is a number.
-    pub(super) fn largest_value(&self) -> f64 {
-        self.values.iter().filter(|value| !value.is_nan()).fold(0.0, |most, value| most.max(value.abs()))
+    pub(super) const fn largest_value(&self) -> f64 {
+        self.largest_value
     }
 
     /// The most that one change can change a value.
