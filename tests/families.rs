@@ -10,6 +10,8 @@ use lm_headroom::{
     checkpoint::{Checkpoint, Family, family, family::NATIVE},
     kernels::Kernel,
     model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step},
+    search::agree,
+    subject::{Prompt, Subject},
     team::Team,
     testing::fixture::{Fixture, files_of},
     trial::{Task, Trials, Tying},
@@ -78,8 +80,8 @@ fn each_family_has_one_digest_on_every_instruction_set() {
     assert!(stored == text, "was, is: {changed:?}");
 }
 
-/// What a family's fixture computes when one key of its configuration is another, which asks for the same tensors.
-fn with(name: &str, key: &str, value: &Value) -> (String, String) {
+/// A family's fixture, and the same with one key of its configuration another, which asks for the same tensors.
+fn pair(name: &str, key: &str, value: &Value) -> [Arc<Checkpoint>; 2] {
     let family = family::named(name).expect("a native family");
     let fixture = fixture(family);
     let (plain, mut changed) = (fixture.config(), fixture.config());
@@ -92,7 +94,12 @@ fn with(name: &str, key: &str, value: &Value) -> (String, String) {
         None => own[key] = value.clone(),
     }
     assert_ne!(plain, changed, "{name}: {key} has this value already");
-    [plain, changed].map(|config| digest(&opened(&config, &fixture), Kernel::best())).into()
+    [plain, changed].map(|config| opened(&config, &fixture))
+}
+
+/// What a family's fixture computes when one key of its configuration is another.
+fn with(name: &str, key: &str, value: &Value) -> (String, String) {
+    pair(name, key, value).map(|checkpoint| digest(&checkpoint, Kernel::best())).into()
 }
 
 #[test]
@@ -136,5 +143,29 @@ fn what_a_family_has_makes_a_difference() {
     for (name, key, value) in changes {
         let (plain, changed) = with(name, key, &value);
         assert_ne!(plain, changed, "{name}: {key} = {value} changes nothing");
+    }
+}
+
+#[test]
+fn where_two_bodies_part_is_named_by_position_and_layer() {
+    let cases = [
+        ("llama", "rope_theta", json!(100.0), 0),
+        ("gemma", "rms_norm_eps", json!(0.1), 0),
+        ("smollm3", "no_rope_layer_interval", json!(3), 1),
+        ("gemma3_text", "sliding_window_pattern", json!(3), 1),
+    ];
+    for (name, key, value, layer) in cases {
+        let [a, b] = pair(name, key, &value).map(|checkpoint| {
+            let team = Arc::new(Team::new(2));
+            Subject::new(name.to_owned(), None, checkpoint, Kernel::best(), team).expect("no tokenizer is none to fail")
+        });
+        let prompt = Prompt { text: String::new(), ids: TEXT.to_vec(), expected: Vec::new(), date: None };
+        let same = agree(&a, &a, std::slice::from_ref(&prompt), 2, |_| ()).expect("checks");
+        assert!(same.iter().all(|check| check.holds) && same.len() == 4, "{name}: {same:?}");
+        let checks = agree(&a, &b, &[prompt], 2, |_| ()).expect("checks");
+        let of_layers = checks[0].detail.as_deref().expect("a difference");
+        let expected =
+            format!("the first that differs is at layer {layer} of 3, counted from 0, at the end of prompt 0");
+        assert!(of_layers.starts_with(&expected), "{name}, {key}: {of_layers}");
     }
 }

@@ -151,6 +151,16 @@ pub trait Body {
 
     /// Releases a position. No position that follows it may be extended afterwards.
     fn release(&mut self, slot: Slot);
+
+    /// What the layers have added up to behind each of them, at the last of `tokens`, which begin a text: `[layers][hidden_size]`, before
+    /// the last norm. `None` where the body does not look inside. Nothing of it is kept.
+    ///
+    /// # Errors
+    /// [`BodyError`], as of [`extend`](Self::extend).
+    fn layers(&mut self, tokens: &[u32]) -> Result<Option<Vec<Vec<f32>>>, BodyError> {
+        let _ = tokens;
+        Ok(None)
+    }
 }
 
 impl<B: Body + ?Sized> Body for Box<B> {
@@ -176,5 +186,9 @@ impl<B: Body + ?Sized> Body for Box<B> {
 
     fn release(&mut self, slot: Slot) {
         (**self).release(slot);
+    }
+
+    fn layers(&mut self, tokens: &[u32]) -> Result<Option<Vec<Vec<f32>>>, BodyError> {
+        (**self).layers(tokens)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A wrong rotary embedding, norm or order of experts in a new family shows at once where hidden states are held against those
 //! of mlx-lm, position by position: the first position that differs says more than a wrong answer does. At the first position
-//! of all no rotary embedding, window or cache has done anything yet.
+//! of all no rotary embedding, window or cache has done anything yet. Where both backends say what each layer gives, the first layer that
+//! differs is named, at the end of each prompt.
 
 use super::{RunError, verify::Check};
 use crate::{
@@ -35,8 +36,16 @@ pub fn agree(
     });
     let [own, theirs] = answers;
     let (own, theirs) = (own?, theirs?);
-    let (mut hidden, mut logits) = (Differences::default(), Differences::default());
+    let [mut layers, mut hidden, mut logits] = [(); 3].map(|()| Differences::default());
     for (number, (prompt, answer)) in prompts.iter().zip(&own).enumerate() {
+        if let (Some(a), Some(b)) = (native.body().layers(&prompt.ids)?, other.body().layers(&prompt.ids)?) {
+            let count = a.len();
+            for (layer, (a, b)) in a.iter().zip(&b).enumerate() {
+                layers.take(a, b, bound, || {
+                    format!("layer {layer} of {count}, counted from 0, at the end of prompt {number}")
+                });
+            }
+        }
         let ids: Vec<u32> = prompt.ids.iter().chain(&answer.tokens).copied().collect();
         let (a, b) = (states(native, &ids)?, states(other, &ids)?);
         for (position, (a, b)) in a.iter().zip(&b).enumerate() {
@@ -57,11 +66,14 @@ pub fn agree(
         })
         .collect();
     let mut checks = Vec::new();
-    for (claim, cases, detail) in [
+    // A backend that does not look inside has nothing to say of layers.
+    let of_layers =
+        ("what each layer gives is the other backend's, at the end of each prompt", layers.cases, layers.told());
+    for (claim, cases, detail) in (layers.cases > 0).then_some(of_layers).into_iter().chain([
         ("hidden states are the other backend's, at each position", hidden.cases, hidden.told()),
         ("logits are the other backend's, at each position", logits.cases, logits.told()),
         ("answers are the other backend's", prompts.len(), different),
-    ] {
+    ]) {
         let holds = detail.is_empty() && cases > 0;
         let check = Check { claim, holds, cases, detail: (!holds).then(|| detail.join("; ")) };
         done(&check);

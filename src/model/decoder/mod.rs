@@ -54,6 +54,8 @@ pub struct Decoder {
     rope: RopeTables,
     cache: Cache,
     work: Work,
+    /// States behind each layer, while somebody asks for them.
+    traced: Option<Vec<Vec<f32>>>,
 }
 
 /// Buffers that are used again in each call.
@@ -146,6 +148,7 @@ impl Decoder {
             kernel,
             team,
             work,
+            traced: None,
         }
     }
 
@@ -160,6 +163,9 @@ impl Decoder {
         for (index, (layer, weights)) in architecture.layers.iter().zip(&weights.layers).enumerate() {
             let last = index + 1 == architecture.layers.len();
             self.normalize(layer.attention_norm, weights.attention_norm.as_ref(), joined);
+            if index > 0 {
+                self.trace(batch.wanted.last().copied());
+            }
             self.keys_and_values(index, &layer.attention, &weights.attention, batch);
             let rows = if last { &batch.wanted } else { &everyone };
             if last {
@@ -201,6 +207,15 @@ impl Decoder {
             let start = hidden.len();
             hidden.resize(start + size, 0.0);
             normalize(*kernel, architecture.norm, &weights.norm, x, &mut hidden[start..]);
+        }
+        self.trace(batch.wanted.len().checked_sub(1));
+    }
+
+    /// Keeps the state of a row, if somebody asks for the states behind layers.
+    fn trace(&mut self, row: Option<usize>) {
+        if let (Some(traced), Some(row)) = (&mut self.traced, row) {
+            let size = self.checkpoint.config().architecture.hidden_size;
+            traced.push(self.work.x[row * size..][..size].to_vec());
         }
     }
 
@@ -401,6 +416,19 @@ impl Body for Decoder {
 
     fn release(&mut self, slot: Slot) {
         self.cache.release(slot);
+    }
+
+    fn layers(&mut self, tokens: &[u32]) -> Result<Option<Vec<Vec<f32>>>, BodyError> {
+        let step = |(i, &token): (usize, &u32)| {
+            let parent = i.checked_sub(1).map_or(Parent::Prompt(tokens.len()), Parent::Step);
+            Step { token, parent, hidden: i + 1 == tokens.len(), embedding: None, row: None }
+        };
+        let steps: Vec<Step<'_>> = tokens.iter().enumerate().map(step).collect();
+        self.traced = Some(Vec::new());
+        let extended = self.extend(&steps);
+        let traced = self.traced.take();
+        extended?.slots.into_iter().rev().for_each(|slot| self.release(slot));
+        Ok(traced)
     }
 }
 

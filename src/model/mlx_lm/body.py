@@ -15,6 +15,7 @@ itself leads to standard error, so that whatever a library prints does no harm.
     {"opened": {...}}                                   the answer to "open"
     {"after": true} + logits                            the answer to "after"
     {"logits": true} + hidden state + logits            the answer to "logits"
+    {"layers": count} + states                          the answer to "layers"; null where blocks give something else
     {"extended": true, "digest"} + states               the answer to "extend"
     {"error": {"kind", "message"}}                      the answer to any of them
 
@@ -22,6 +23,7 @@ itself leads to standard error, so that whatever a library prints does no harm.
     {"do": "open", "model", "dtype", "trust_remote_code", "cache_bytes"}
     {"do": "after"} + f32 values, [rows of the head]    what the model makes of these values as the head's product
     {"do": "logits", "tokens"}                          what the head is sent at the end of a prompt, and mlx-lm's logits there
+    {"do": "layers", "tokens"}                          what each block gives for the last token of a prompt
     {"do": "extend", "release", "chunks": [{"id", "parent", "tokens", "rows"}]} + edited rows
 
 A chunk is a stretch of tokens that goes through the model in one call, as a prompt does in mlx-lm, or a single token. Its
@@ -301,6 +303,33 @@ class Model:
         mx.eval(hidden, logits)
         return bytes(memoryview(hidden)) + bytes(memoryview(logits))
 
+    def layers(self, tokens):
+        """What each block gives for the last of these tokens; None where one gives something else than a state for each."""
+        mx, blocks, given = self.mx, list(self.model.layers), {}
+        kinds = [type(block) for block in blocks]
+
+        def recording(number, kind):
+            def recorded(module, *args, **kwargs):
+                out = kind.__call__(module, *args, **kwargs)
+                given[number] = out[0] if isinstance(out, (tuple, list)) else out
+                return out
+
+            return type("Recorded" + kind.__name__, (kind,), {"__call__": recorded})
+
+        try:
+            for number, (block, kind) in enumerate(zip(blocks, kinds)):
+                block.__class__ = recording(number, kind)
+            self.run(Chunk(None, tokens, {}), self.make_prompt_cache(self.model))
+        finally:
+            for block, kind in zip(blocks, kinds):
+                block.__class__ = kind
+        states, shape = [given.get(number) for number in range(len(blocks))], self.recorder.hidden.shape
+        if any(not isinstance(state, mx.array) or state.shape != shape for state in states):
+            return {"layers": None}, b""
+        states = [state[0, -1].astype(mx.float32) for state in states]
+        mx.eval(states)
+        return {"layers": len(states)}, b"".join(bytes(memoryview(state)) for state in states)
+
     def extend(self, request, payload):
         for number in request["release"]:
             self.release(number)
@@ -404,6 +433,8 @@ def serve(frames):
                 frames.send({"after": True}, model.after(payload))
             elif what == "logits":
                 frames.send({"logits": True}, model.logits(request["tokens"]))
+            elif what == "layers":
+                frames.send(*model.layers(request["tokens"]))
             elif what == "extend":
                 frames.send(*model.extend(request, payload))
             else:

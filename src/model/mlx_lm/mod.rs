@@ -352,6 +352,12 @@ impl Body for MlxLmBody {
             self.model.shared().released.push(chunk);
         }
     }
+
+    fn layers(&mut self, tokens: &[u32]) -> Result<Option<Vec<Vec<f32>>>, BodyError> {
+        let cols = self.hidden_size();
+        let states = self.model.shared().server.layers(tokens, cols)?;
+        Ok(states.map(|states| states.chunks_exact(cols).map(<[f32]>::to_vec).collect()))
+    }
 }
 
 impl Drop for MlxLmBody {

@@ -160,6 +160,15 @@ impl Server {
         Ok((hidden, logits))
     }
 
+    /// What the model's blocks give for the last of `tokens`, one after the other; `None` where one gives something else than a state
+    /// of `cols` columns for each token.
+    pub(super) fn layers(&mut self, tokens: &[u32], cols: usize) -> Result<Option<Vec<f32>>, MlxLmError> {
+        let doing = "compute what each layer gives";
+        let (answer, states) = self.ask(doing, &json!({"do": "layers", "tokens": tokens}), &[])?;
+        let Some(count) = answer["layers"].as_u64() else { return Ok(None) };
+        self.floats(doing, &states, (count as usize).saturating_mul(cols)).map(Some)
+    }
+
     /// Forgets chunks and computes new ones, each after those before it; their last hidden states, one after the other. Where
     /// rows of the embedding are replaced, it is seen to have the digest `undone` again afterwards.
     pub(super) fn extend(
