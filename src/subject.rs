@@ -148,6 +148,7 @@ impl Subject {
         };
         let files = TokenizerFiles {
             tokenizer: checkpoint.file("tokenizer.json"),
+            model: checkpoint.file("config.json"),
             config: checkpoint.file("tokenizer_config.json"),
             special_tokens: checkpoint.file("special_tokens_map.json"),
             added_tokens: checkpoint.file("added_tokens.json"),
@@ -181,6 +182,12 @@ impl Subject {
     pub fn with_shared_embedding(mut self, shared: bool) -> Self {
         self.shared = shared && self.checkpoint.facts().tied;
         self
+    }
+
+    /// What is not as it should be with its tokenizer and hinders nothing, for people.
+    /// [`Checkpoint::notes`] has the same of its checkpoint.
+    pub fn notes(&self) -> &[String] {
+        self.tokenizer.as_ref().map_or(&[], Tokenizer::notes)
     }
 
     /// The model as it was named.

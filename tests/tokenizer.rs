@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "a test says what it looked at")]
 
+use std::collections::BTreeMap;
+
 use lm_headroom::{
     checkpoint::Bytes,
     testing::skipped,
@@ -185,4 +187,102 @@ fn tokenizers_of_many_kinds_give_the_ids_that_mlx_lm_gives() {
     println!("{} tokenizers, {equal} encodings equal, {} different", kinds.len(), different.len());
     assert!(different.is_empty(), "{}", different.join("\n"));
     assert!(kinds.len() >= 12 && equal > 4000);
+}
+
+/// What `tools/goldens/tokenizer_classes.py` asked transformers for.
+#[derive(serde::Deserialize)]
+struct Classes {
+    tokenizers: BTreeMap<String, Value>,
+    entries: Vec<Entry>,
+}
+
+/// A tokenizer with the files beside it.
+#[derive(serde::Deserialize)]
+struct Entry {
+    tokenizer: String,
+    config: Value,
+    model: Value,
+    /// The class that is chosen, if mlx-lm loads it.
+    class: Option<String>,
+    #[serde(default)]
+    named: BTreeMap<String, String>,
+    #[serde(default)]
+    eos: Vec<u32>,
+    #[serde(default)]
+    cases: Vec<Case>,
+}
+
+/// A text, its ids with special tokens where mlx-lm adds them, its ids without, and what those decode to; none where mlx-lm
+/// fails.
+type Case = (String, Option<Vec<u32>>, Option<Vec<u32>>, Option<String>);
+
+fn classes() -> Classes {
+    serde_json::from_str(include_str!("fixtures/tokenizer_classes.json")).expect("a fixture")
+}
+
+fn opened(tokenizer: &Value, config: &Value, model: &Value, template: &str) -> Result<Tokenizer, TokenizerError> {
+    Tokenizer::from_files(TokenizerFiles {
+        tokenizer: Some(Bytes::new(tokenizer.to_string())),
+        config: Some(Bytes::new(config.to_string())),
+        model: Some(Bytes::new(model.to_string())),
+        template: Some(Bytes::new(template.to_owned())),
+        ..TokenizerFiles::default()
+    })
+}
+
+#[test]
+fn classes_that_build_their_own_tokenizer_give_the_ids_that_mlx_lm_gives() {
+    let Classes { tokenizers, entries, .. } = classes();
+    let (mut equal, mut refused, mut rebuilt, mut different) = (0, 0, 0, Vec::new());
+    for Entry { tokenizer: file, config, model, class, named, eos, cases } in &entries {
+        let name = format!("{file}, {config}, {class:?}");
+        let json = &tokenizers[file];
+        let tokenizer = match opened(json, config, model, "{{ messages[0].content }}") {
+            Ok(tokenizer) => tokenizer,
+            Err(error) if class.is_none() => {
+                assert!(matches!(error, TokenizerError::File { .. }), "{name}: {error}");
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("{name}: {error}"),
+        };
+        let Some(class) = class else {
+            assert!(matches!(tokenizer.encode_raw("The"), Err(TokenizerError::Class(_))), "{name}");
+            refused += 1;
+            continue;
+        };
+        rebuilt += usize::from(class != "TokenizersBackend");
+        assert_eq!(tokenizer.eos(&[], usize::MAX), *eos, "{name}");
+        let texts: Vec<&str> = cases.iter().map(|(text, ..)| text.as_str()).collect();
+        let raw = tokenizer.encode_raws(&texts);
+        let chats = tokenizer.encode_chats(&Encoding::default(), &texts);
+        for (((text, with, without, decoded), raw), chat) in cases.iter().zip(raw).zip(chats) {
+            for (expected, ids) in [(with, raw.ok()), (without, chat.ok().map(|chat| chat.ids))] {
+                match (expected, ids) {
+                    (Some(expected), Some(ids)) if ids == *expected => equal += 1,
+                    (_, None) => refused += 1,
+                    (expected, ids) => different.push(format!("{name}: {text:?} is {expected:?}, here {ids:?}")),
+                }
+            }
+            if let (Some(without), Some(decoded)) = (without, decoded) {
+                let text = tokenizer.decode(without).expect("a text");
+                if text != *decoded {
+                    different.push(format!("{name}: {without:?} decode to {decoded:?}, here to {text:?}"));
+                }
+            }
+        }
+        // A template that names all tokens gives what their texts give.
+        let variables: String = named.keys().map(|name| format!("{{{{ {name} }}}}")).collect();
+        let texts: String = named.values().map(String::as_str).collect();
+        let ids = |template| opened(json, config, model, template).expect(&name).encode_chat(None, &texts).ok();
+        assert_eq!(ids(&variables), ids("{{ messages[0].content }}"), "{name}");
+    }
+    println!(
+        "{} tokenizers, {rebuilt} of them built by their class; {equal} encodings equal, {refused} refused, {} different",
+        entries.len(),
+        different.len()
+    );
+    let first = &different[..different.len().min(20)];
+    assert!(different.is_empty(), "{}", first.join("\n"));
+    assert!(rebuilt > 200 && equal > 8000);
 }

@@ -134,7 +134,9 @@ fn put_together(
         Some(child) => Subject::new_apart(name, revision, checkpoint, kernel, team, child),
         None => Subject::new(name, revision, checkpoint, kernel, team),
     };
-    subject.with_context(|| format!("cannot use the tokenizer of {:?}", args.model))
+    let subject = subject.with_context(|| format!("cannot use the tokenizer of {:?}", args.model))?;
+    subject.notes().iter().for_each(|note| message(note));
+    Ok(subject)
 }
 
 fn team(args: &ModelArgs) -> Arc<Team> {

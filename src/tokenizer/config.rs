@@ -1,5 +1,5 @@
-//! `tokenizer_config.json` and `special_tokens_map.json`: which tokens a model declares and, in some models, its chat
-//! templates. Nothing else is kept of them, since some are megabytes of what nobody here asks for.
+//! `tokenizer_config.json` and `special_tokens_map.json`: which tokens a model declares, by which class transformers loads
+//! them, and, in some models, its chat templates. Nothing else is kept of them, since some are megabytes of what nobody here asks for.
 
 use std::fmt;
 
@@ -8,7 +8,10 @@ use serde::{
     de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::special_tokens::AddedToken;
+use super::{
+    class::{Options, Setting},
+    special_tokens::AddedToken,
+};
 
 /// More tokens and templates than any model names.
 const MOST: usize = 100_000;
@@ -18,6 +21,14 @@ const MOST: usize = 100_000;
 pub(super) struct TokenizerConfig {
     /// Keys that end in `_token`, with the token: a text, or an object with `content`, in the file's order.
     pub(super) tokens: Vec<(String, AddedToken)>,
+    /// Keys that end in `_token`, and are null.
+    pub(super) none: Vec<String>,
+    /// `tokenizer_class`.
+    pub(super) class: Option<String>,
+    /// Whether `auto_map` names code of a tokenizer.
+    pub(super) code: bool,
+    /// What a class is told.
+    pub(super) options: Options,
     /// `additional_special_tokens`.
     pub(super) additional: Vec<AddedToken>,
     /// `extra_special_tokens`, where it is a list.
@@ -81,12 +92,24 @@ impl<'de> Visitor<'de> for ConfigVisitor {
                     config.decoder = Some(decoder);
                 }
                 "split_special_tokens" => config.split_special_tokens = matches!(map.next_value()?, Loose::True),
+                "tokenizer_class" => config.class = map.next_value::<Loose>()?.text(),
+                "auto_map" => {
+                    let named = map.next_value::<serde_json::Value>()?;
+                    config.code = named.is_array() || named.get("AutoTokenizer").is_some_and(|code| !code.is_null());
+                }
+                "add_prefix_space" => config.options.add_prefix_space = map.next_value::<Loose>()?.setting(),
+                "legacy" => config.options.legacy = map.next_value::<Loose>()?.setting(),
                 _ if key.ends_with("_token") => {
-                    if let Some(token) = map.next_value::<Loose>()?.token() {
-                        config.tokens.retain(|(other, _)| *other != key);
-                        config.tokens.push((key, token));
+                    match map.next_value::<Loose>()? {
+                        Loose::Null => config.none.push(key),
+                        value => {
+                            if let Some(token) = value.token() {
+                                config.tokens.retain(|(other, _)| *other != key);
+                                config.tokens.push((key, token));
+                            }
+                        }
                     }
-                    if config.tokens.len() > 1000 {
+                    if config.tokens.len() + config.none.len() > 1000 {
                         return Err(A::Error::custom("more than 1000 keys end in `_token`"));
                     }
                 }
@@ -103,6 +126,8 @@ impl<'de> Visitor<'de> for ConfigVisitor {
 enum Loose {
     Text(String),
     True,
+    False,
+    Null,
     List(Vec<Self>),
     Object(Box<Object>),
     Other,
@@ -137,6 +162,23 @@ impl Loose {
                 text: false,
             }),
             _ => None,
+        }
+    }
+
+    /// A text that is not empty.
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    fn setting(&self) -> Setting {
+        match self {
+            Self::True => Setting::Is(true),
+            Self::False => Setting::Is(false),
+            Self::Null => Setting::Null,
+            _ => Setting::Other,
         }
     }
 
@@ -181,10 +223,10 @@ impl<'de> Visitor<'de> for LooseVisitor {
         f.write_str("a JSON value")
     }
     fn visit_unit<E>(self) -> Result<Loose, E> {
-        Ok(Loose::Other)
+        Ok(Loose::Null)
     }
     fn visit_bool<E>(self, value: bool) -> Result<Loose, E> {
-        Ok(if value { Loose::True } else { Loose::Other })
+        Ok(if value { Loose::True } else { Loose::False })
     }
     fn visit_u64<E>(self, _: u64) -> Result<Loose, E> {
         Ok(Loose::Other)

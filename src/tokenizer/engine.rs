@@ -4,12 +4,19 @@
 use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
+use tokenizers::PostProcessorWrapper;
 
-use super::special_tokens::{AddedToken, Declared};
+use super::{
+    class::Around,
+    file,
+    special_tokens::{AddedToken, Declared},
+};
 
 /// A tokenizer that was read.
 pub(super) struct Engine {
     inner: tokenizers::Tokenizer,
+    /// The token that stands for a gap in a text, where the class of the tokenizer knows one.
+    gap: Option<String>,
 }
 
 /// What is known of a tokenizer once it is read.
@@ -41,33 +48,50 @@ pub(super) struct Text {
 }
 
 impl Engine {
-    /// Reads `tokenizer.json`, and adds the tokens that are declared beside it.
+    /// Reads `tokenizer.json`, builds what the declared class builds of it, and adds the tokens that are declared beside it.
     pub(super) fn load(json: &[u8], declared: &Declared) -> Result<(Self, Loaded), String> {
-        // Not `from_bytes`, whose reader of JSON would be compiled into this crate once more.
         let json = std::str::from_utf8(json).map_err(brief)?;
-        let mut inner: tokenizers::Tokenizer = json.parse().map_err(brief)?;
-        // Left over from training in some files. transformers drops both; obeyed, they would cut or fill prompts.
-        inner.with_truncation(None).map_err(brief)?;
-        inner.with_padding(None);
-        let added = |token: &AddedToken| {
-            tokenizers::AddedToken::from(token.content.clone(), token.special)
-                .lstrip(token.lstrip)
-                .rstrip(token.rstrip)
-                .single_word(token.single_word)
-                .normalized(token.normalized)
+        let class = declared.built.as_ref().map(|built| {
+            let class = built.class().ok_or_else(|| "the class of the tokenizer is not known".to_owned())?;
+            Ok::<_, String>((class, built))
+        });
+        let class = class.transpose()?;
+        let (mut inner, file) = match class {
+            // Python writes a name that is not there as `None`.
+            Some((class, built)) => file::build(json, class, built, declared.token("unk_token").unwrap_or("None"))?,
+            None => file::read(json)?,
         };
-        // Those that are there stay as they are.
-        inner.add_tokens(declared.added.iter().map(added)).map_err(brief)?;
+        let add = |inner: &mut tokenizers::Tokenizer, tokens: Vec<AddedToken>| {
+            inner.add_tokens(tokens.into_iter().map(added)).map_err(brief)
+        };
+        add(&mut inner, declared.added(&file, class.is_none()))?;
+        if let Some((class, _)) = class {
+            add(&mut inner, declared.again(&file, class.again))?;
+            match class.around {
+                Around::AsInFile => {}
+                Around::Nothing => drop(inner.with_post_processor(None::<PostProcessorWrapper>)),
+                Around::Bos => {
+                    let bos = declared.token("bos_token").and_then(|bos| Some((bos, inner.token_to_id(bos)?)));
+                    inner.with_post_processor(bos.map(|(bos, id)| before(bos, id)).transpose()?);
+                }
+            }
+        }
         inner.set_encode_special_tokens(declared.split);
         let eos = declared.token("eos_token").and_then(|eos| inner.token_to_id(eos));
         let has = |token: &&str| inner.token_to_id(token).is_some();
         let thinks = THINKING.iter().any(|tokens| tokens.iter().all(has));
         let loaded = Loaded { size: inner.get_vocab_size(true), eos, thinks };
-        Ok((Self { inner }, loaded))
+        let gap = class.and_then(|(class, _)| class.fill()).and_then(|fill| declared.token(fill)).map(str::to_owned);
+        Ok((Self { inner, gap }, loaded))
     }
 
     /// The ids of a text.
     pub(super) fn encode(&self, Text { text, special }: &Text) -> Result<Vec<u32>, String> {
+        if let Some(gap) = self.gap.as_deref().filter(|gap| text.contains(gap)) {
+            return Err(format!(
+                "{gap} in a text is a gap to be filled, of which this class of tokenizers makes another prompt"
+            ));
+        }
         let encoding = self.inner.encode_fast(text.as_str(), *special).map_err(brief)?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -76,6 +100,28 @@ impl Engine {
     pub(super) fn decode(&self, tokens: &[u32]) -> Result<String, String> {
         self.inner.decode(tokens, false).map_err(brief)
     }
+}
+
+/// A token as the library has it.
+fn added(token: AddedToken) -> tokenizers::AddedToken {
+    tokenizers::AddedToken::from(token.content, token.special)
+        .lstrip(token.lstrip)
+        .rstrip(token.rstrip)
+        .single_word(token.single_word)
+        .normalized(token.normalized)
+}
+
+/// A post-processor that puts a token before a text.
+fn before(token: &str, id: u32) -> Result<PostProcessorWrapper, String> {
+    let special = serde_json::json!({"SpecialToken": {"id": token, "type_id": 0}});
+    let text = |id: &str| serde_json::json!({"Sequence": {"id": id, "type_id": 0}});
+    let made = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [special, text("A")],
+        "pair": [special, text("A"), special, text("B")],
+        "special_tokens": {token: {"id": token, "ids": [id], "tokens": [token]}},
+    });
+    serde_json::from_value(made).map_err(brief)
 }
 
 /// An error as it may stand in a message: some of libraries repeat all that they were given, and a template can make its own as long as it likes.

@@ -1,7 +1,8 @@
 //! Text to token ids and back, as transformers and mlx-lm do it.
 //!
-//! The `tokenizers` crate reads `tokenizer.json`; the chat template and the special tokens' names come from the
-//! files beside it.
+//! The `tokenizers` crate reads `tokenizer.json`; the chat template, the special tokens' names and the class by which
+//! transformers would load all this come from the files beside it. Some classes build another tokenizer than the file states
+//! (`class`), and then that one gives the ids.
 //!
 //! # In this process or apart
 //!
@@ -12,10 +13,12 @@
 //! model so but the one inside. Both give the same ids and texts.
 
 mod apart;
+mod class;
 mod clock;
 mod config;
 mod encoding;
 mod engine;
+mod file;
 mod ordered_json;
 mod special_tokens;
 mod template;
@@ -35,6 +38,7 @@ pub use self::{
     template::TemplateError,
 };
 use self::{
+    class::{Built, Chosen, ModelConfig},
     config::TokenizerConfig,
     engine::{Engine, Text},
     special_tokens::Declared,
@@ -74,6 +78,12 @@ pub enum TokenizerError {
         /// What ended the child.
         error: ChildError,
     },
+    /// Files for which transformers has a class that builds another tokenizer than `tokenizer.json` states, in a way that is
+    /// not known here.
+    #[error(
+        "tokenizer_config.json: {0}; give prompts with --prompt-ids, or set tokenizer_class to \"TokenizersBackend\", which takes tokenizer.json as it is"
+    )]
+    Class(String),
     /// The chat template gave no text.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -140,6 +150,8 @@ fn instead(file: &str) -> &'static str {
 pub struct TokenizerFiles {
     /// `tokenizer.json`.
     pub tokenizer: Option<Bytes>,
+    /// `config.json`, in which transformers looks for what class of tokenizers to load.
+    pub model: Option<Bytes>,
     /// `tokenizer_config.json`.
     pub config: Option<Bytes>,
     /// `special_tokens_map.json`.
@@ -161,6 +173,9 @@ pub struct Tokenizer {
     eos: Option<u32>,
     /// Whether mlx-lm takes it for a model that thinks.
     thinks: bool,
+    /// Why there are no ids that mlx-lm is known to give.
+    refusal: Option<String>,
+    notes: Vec<String>,
 }
 
 /// Tokens that a tokenizer may add to any text.
@@ -230,10 +245,35 @@ impl Tokenizer {
         let within = config.template.take();
         let map = parsed("special_tokens_map.json", files.special_tokens)?;
         let added = parsed("added_tokens.json", files.added_tokens)?;
-        let declared = Declared::gather(config, map, added);
+        let model: ModelConfig = parsed("config.json", files.model)?.unwrap_or_default();
+        let byte_level = || std::str::from_utf8(&json).is_ok_and(|json| json.contains("\"ByteLevel\""));
+        let chosen = class::choose(config.class.as_deref(), config.code, &model, byte_level);
+        let (mut built, mut refusal, mut notes) = (None, None, Vec::new());
+        match &chosen {
+            Chosen::File => {}
+            Chosen::Class(class) => match Built::new(class, config.options) {
+                Ok(class) => built = Some(class),
+                Err(wrong) => refusal = Some(wrong),
+            },
+            Chosen::Unknown(name) => {
+                refusal = Some(format!("headroom does not know how {name}, a class of transformers, makes ids"));
+            }
+            Chosen::Code => notes.push(
+                "tokenizer_config.json names code of its own for the tokenizer, which mlx-lm runs where it is told to trust it; \
+                 here ids are those of tokenizer.json as it is"
+                    .to_owned(),
+            ),
+        }
+        let declared = Declared::gather(config, map, added, built);
         let (place, loaded) = load(json, &declared)?;
         let templates = Templates::gather(within, files.template, files.templates)?;
-        Ok(Self { place, size: loaded.size, templates, declared, eos: loaded.eos, thinks: loaded.thinks })
+        let engine::Loaded { size, eos, thinks } = loaded;
+        Ok(Self { place, size, templates, declared, eos, thinks, refusal, notes })
+    }
+
+    /// What is not as it should be and hinders nothing, for people.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Ids of a chat of an optional system message and one message of a user, with the start of an answer.
@@ -276,7 +316,7 @@ impl Tokenizer {
 
     /// What a template is given besides the messages: what mlx-lm gives it, and before that what was asked for.
     fn variables(&self, encoding: &Encoding) -> Vec<(String, Json)> {
-        let tokens = self.declared.named.iter().map(|(name, token)| (name.clone(), Json::Text(token.clone())));
+        let tokens = self.declared.named().map(|(name, token)| (name.to_owned(), Json::Text(token.to_owned())));
         let given = [
             ("enable_thinking", Json::Bool(self.thinks)),
             ("tools", Json::Null),
@@ -316,6 +356,9 @@ impl Tokenizer {
     }
 
     fn encode_all(&self, texts: Vec<Text>) -> Vec<Result<Vec<u32>, TokenizerError>> {
+        if let Some(refusal) = &self.refusal {
+            return texts.iter().map(|_| Err(TokenizerError::Class(refusal.clone()))).collect();
+        }
         let limits: Vec<usize> = texts.iter().map(|text| SPECIAL + TOKENS_A_BYTE * text.text.len()).collect();
         let answers = match &self.place {
             Place::Here(engine) => Ok(texts.iter().map(|text| engine.encode(text)).collect()),

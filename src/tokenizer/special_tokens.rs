@@ -7,17 +7,20 @@
 //! One that the vocabulary does not have gets an id beyond it, so that a prompt that holds it is refused where the
 //! model has no such row, and never becomes other ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::config::TokenizerConfig;
+use super::{
+    class::{Again, Built},
+    config::TokenizerConfig,
+};
 
 /// The roles that transformers gives to tokens, in its order.
 const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// A token that is found in a text before anything else.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct AddedToken {
     pub(super) content: String,
     /// It takes the white space before it.
@@ -30,6 +33,7 @@ pub(super) struct AddedToken {
     pub(super) normalized: bool,
     pub(super) special: bool,
     /// It was written as a text alone, without properties.
+    #[serde(default)]
     pub(super) text: bool,
 }
 
@@ -43,29 +47,34 @@ impl AddedToken {
 /// All that a model declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Declared {
-    /// Tokens with a name, which templates can use by it.
-    pub(super) named: Vec<(String, String)>,
-    /// Tokens to be added to those of `tokenizer.json`, in this order, unless they are there.
-    pub(super) added: Vec<AddedToken>,
+    /// Tokens with a name, which templates can use by it: those with a role first, in the order of [`ROLES`].
+    named: Vec<(String, AddedToken)>,
+    /// Further special tokens.
+    extra: Vec<AddedToken>,
+    /// Added tokens with their ids, where the config lists them: those of `tokenizer.json` then count only where that is used
+    /// as it is.
+    listed: Option<Vec<(u32, AddedToken)>>,
+    /// `added_tokens.json`, where they are not listed.
+    numbered: Vec<(u32, AddedToken)>,
     /// Whether special tokens in a text are cut like any other text.
     pub(super) split: bool,
+    /// The class that builds the tokenizer, unless `tokenizer.json` is used as it is.
+    pub(super) built: Option<Built>,
 }
 
 impl Declared {
-    /// Gathers what the files declare.
+    /// Gathers what the files declare, and what the class of `built` does where they do not.
     pub(super) fn gather(
         mut config: TokenizerConfig,
         map: Option<TokenizerConfig>,
         added_file: Option<BTreeMap<String, u32>>,
+        built: Option<Built>,
     ) -> Self {
         if config.extra.is_empty() {
             config.extra = std::mem::take(&mut config.additional);
         }
-        let mut added = Vec::new();
-        let mut listed: Vec<AddedToken> = Vec::new();
-        if let Some(decoder) = config.decoder {
-            listed.extend(decoder.into_iter().map(|(_, token)| token));
-        } else {
+        let mut numbered = Vec::new();
+        if config.decoder.is_none() {
             if let Some(map) = map {
                 for (name, mut token) in map.tokens {
                     token.normalized = token.normalized && !token.text;
@@ -73,6 +82,8 @@ impl Declared {
                     config.tokens.retain(|(other, _)| *other != name);
                     config.tokens.push((name, token));
                 }
+                config.tokens.retain(|(name, _)| !map.none.contains(name));
+                config.none.extend(map.none);
                 config.named.extend(map.named);
                 for token in map.extra {
                     if !config.extra.iter().any(|other| other.content == token.content) {
@@ -83,50 +94,102 @@ impl Declared {
                     config.extra = map.additional;
                 }
             }
-            let mut file: Vec<(String, u32)> = added_file.into_iter().flatten().collect();
-            file.sort_by_key(|&(_, id)| id);
-            for (content, _) in file {
-                let special = config
-                    .tokens
-                    .iter()
-                    .any(|(name, token)| ROLES.contains(&name.as_str()) && token.content == content)
+            for (content, id) in added_file.into_iter().flatten() {
+                let special = config.tokens.iter().any(|(name, token)| has_role(name) && token.content == content)
                     || config.extra.iter().any(|token| token.content == content);
-                listed.push(AddedToken { special, normalized: !special, text: false, ..AddedToken::plain(content) });
+                let token = AddedToken { special, normalized: !special, text: false, ..AddedToken::plain(content) };
+                numbered.push((id, token));
             }
         }
-        added.extend(listed.iter().cloned());
-        let rank = |name: &str| ROLES.iter().position(|role| *role == name).unwrap_or(ROLES.len());
-        config.tokens.sort_by_key(|(name, _)| rank(name));
-        let mut named: Vec<(String, AddedToken)> = config.tokens;
+        let TokenizerConfig { mut tokens, none, extra, decoder: listed, split_special_tokens: split, .. } = config;
+        let class = built.as_ref().and_then(Built::class);
+        if let Some(class) = class {
+            let has =
+                |name: &str| tokens.iter().any(|(other, _)| other == name) || none.iter().any(|other| other == name);
+            tokens.extend(class.named(has));
+        }
+        // Roles, then the names that the class has besides, then others.
+        let rank = |name: &str| match ROLES.iter().position(|role| *role == name) {
+            Some(role) => (0, role),
+            None => class.and_then(|class| class.rank(name)).map_or((2, 0), |place| (1, place)),
+        };
+        tokens.sort_by_key(|(name, _)| rank(name));
+        let mut named = tokens;
         for (name, token) in config.named {
             named.retain(|(other, _)| *other != name);
             named.push((name, token));
         }
-        for (name, token) in &named {
-            // One that is listed keeps the properties that the list gives it.
-            let known = listed.iter().any(|other| other.content == token.content) && ROLES.contains(&name.as_str());
-            if !known && !added.iter().any(|other| other.content == token.content) {
-                added.push(AddedToken { special: true, ..token.clone() });
-            }
-        }
-        for token in config.extra {
-            if !added.iter().any(|other| other.content == token.content) {
-                added.push(token);
-            }
-        }
-        // What has a role is special, wherever its properties stand.
-        for token in &mut added {
-            token.special = token.special || named.iter().any(|(_, other)| other.content == token.content);
-        }
-        added.retain(|token| !token.content.is_empty());
-        let named = named.into_iter().map(|(name, token)| (name, token.content)).collect();
-        Self { named, added, split: config.split_special_tokens }
+        named.retain(|(_, token)| !token.content.is_empty());
+        Self { named, extra, listed, numbered, split, built }
+    }
+
+    /// Names and texts of the tokens that have a name.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.named.iter().map(|(name, token)| (name.as_str(), token.content.as_str()))
     }
 
     /// The token of a name.
     pub(super) fn token(&self, name: &str) -> Option<&str> {
-        self.named.iter().find(|(other, _)| other == name).map(|(_, token)| token.as_str())
+        self.named().find(|(other, _)| *other == name).map(|(_, token)| token)
     }
+
+    /// The tokens to be added to a tokenizer, in their order. `file` are those of `tokenizer.json`, with its ids, and `kept`
+    /// says whether the tokenizer has them.
+    pub(super) fn added(&self, file: &[(u32, AddedToken)], kept: bool) -> Vec<AddedToken> {
+        let listed = self.all_listed(file);
+        let (known, contents): (HashSet<&AddedToken>, HashSet<&str>) = match kept {
+            true => file.iter().map(|(_, token)| (token, token.content.as_str())).unzip(),
+            false => Default::default(),
+        };
+        let mut added: Vec<&AddedToken> = listed.values().copied().filter(|token| !known.contains(token)).collect();
+        let listed_contents: HashSet<&str> = added.iter().map(|token| token.content.as_str()).collect();
+        let first = added.len();
+        for token in self.named_and_extra(&listed) {
+            let content = token.content.as_str();
+            let is_there = contents.contains(content) || listed_contents.contains(content);
+            if !is_there && !added[first..].contains(&token) {
+                added.push(token);
+            }
+        }
+        let names: HashSet<&str> = self.named().map(|(_, content)| content).collect();
+        let special = |token: &AddedToken| token.special || token.text || names.contains(token.content.as_str());
+        added.into_iter().map(|token| AddedToken { special: special(token), ..token.clone() }).collect()
+    }
+
+    /// The named and the extra tokens, as they are added once more.
+    pub(super) fn again(&self, file: &[(u32, AddedToken)], how: Again) -> Vec<AddedToken> {
+        let listed = self.all_listed(file);
+        let again = |token: &AddedToken| match how {
+            Again::No => None,
+            Again::Special => Some(AddedToken { special: true, ..token.clone() }),
+            Again::Plain => Some(AddedToken::plain(token.content.clone())),
+        };
+        self.named_and_extra(&listed).into_iter().filter_map(again).collect()
+    }
+
+    /// Added tokens by their ids: those that the config lists, or all that there are.
+    fn all_listed<'a>(&'a self, file: &'a [(u32, AddedToken)]) -> BTreeMap<u32, &'a AddedToken> {
+        let listed = match &self.listed {
+            Some(listed) => listed.iter().chain(&[]),
+            None => self.numbered.iter().chain(file),
+        };
+        listed.map(|(id, token)| (*id, token)).collect()
+    }
+
+    /// Of named tokens, one with a role that is listed has the properties that the list gives it.
+    fn named_and_extra<'a>(&'a self, listed: &BTreeMap<u32, &'a AddedToken>) -> Vec<&'a AddedToken> {
+        let by_content: HashMap<&str, &AddedToken> =
+            listed.values().map(|token| (token.content.as_str(), *token)).collect();
+        let of_role = |(name, token): &'a (String, AddedToken)| match by_content.get(token.content.as_str()) {
+            Some(listed) if has_role(name) => *listed,
+            _ => token,
+        };
+        self.named.iter().map(of_role).chain(&self.extra).collect()
+    }
+}
+
+fn has_role(name: &str) -> bool {
+    ROLES.contains(&name)
 }
 
 #[cfg(test)]
@@ -135,11 +198,11 @@ mod tests {
 
     fn gather(config: &str, map: Option<&str>) -> Declared {
         let read = |json: &str| serde_json::from_str::<TokenizerConfig>(json).expect(json);
-        Declared::gather(read(config), map.map(read), None)
+        Declared::gather(read(config), map.map(read), None, None)
     }
 
-    fn contents(declared: &Declared) -> Vec<&str> {
-        declared.added.iter().map(|token| token.content.as_str()).collect()
+    fn contents(declared: &Declared) -> Vec<String> {
+        declared.added(&[], true).into_iter().map(|token| token.content).collect()
     }
 
     #[test]
@@ -149,7 +212,7 @@ mod tests {
         let declared = gather(config, None);
         assert_eq!(contents(&declared), ["<s>", "</s>", "<i>", "<a>", "<b>"]);
         assert_eq!(declared.token("image_token"), Some("<i>"));
-        assert!(declared.added[4].lstrip);
+        assert!(declared.added(&[], true)[4].lstrip);
         let extra =
             gather(r#"{"extra_special_tokens": {"audio_token": "<x>"}, "additional_special_tokens": ["<a>"]}"#, None);
         assert_eq!(contents(&extra), ["<x>", "<a>"]);
@@ -165,6 +228,7 @@ mod tests {
         let listed = r#"{"bos_token": "<s>", "added_tokens_decoder": {"1": {"content": "<s>", "rstrip": true}}}"#;
         let declared = gather(listed, Some(map));
         assert_eq!(declared.token("bos_token"), Some("<s>"));
-        assert!(declared.added.len() == 1 && declared.added[0].rstrip && declared.added[0].special);
+        let added = declared.added(&[], true);
+        assert!(added.len() == 1 && added[0].rstrip && added[0].special);
     }
 }
