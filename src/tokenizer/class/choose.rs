@@ -121,10 +121,11 @@ mod tests {
         #[derive(Deserialize)]
         struct Fixture {
             tokenizers: std::collections::BTreeMap<String, Value>,
-            /// Model type, class in `tokenizer_config.json`, class in `config.json`, whether there is an `auto_map`, and the
-            /// tokenizer; what is chosen, unless transformers fails.
-            choices: Vec<(String, Option<String>, Option<String>, bool, String, Option<String>)>,
+            choices: Vec<Choice>,
         }
+        /// Model type, class in `tokenizer_config.json`, class in `config.json`, whether there is an `auto_map`, and the
+        /// tokenizer; what is chosen, unless transformers fails.
+        type Choice = (String, Option<String>, Option<String>, bool, String, Option<String>);
         let fixture = include_str!("../../../tests/fixtures/tokenizer_classes.json");
         let Fixture { tokenizers, choices } = serde_json::from_str(fixture).expect("a fixture");
         let (mut different, mut counts) = (Vec::new(), [0; 4]);
