@@ -139,6 +139,9 @@ fn what_a_family_has_makes_a_difference() {
         ("gpt_neox", "use_parallel_residual", json!(false)),
         ("gpt_neox", "rotary_pct", json!(0.5)),
         ("hunyuan_v1_dense", "rope_scaling.alpha", json!(10.0)),
+        ("lfm2", "norm_eps", json!(0.1)),
+        ("qwen3_5", "rms_norm_eps", json!(0.1)),
+        ("qwen3_5", "rope_parameters.partial_rotary_factor", json!(1.0)),
     ];
     for (name, key, value) in changes {
         let (plain, changed) = with(name, key, &value);

@@ -338,6 +338,9 @@ impl Body for Watched<'_> {
     fn bytes_per_position(&self) -> usize {
         self.body.bytes_per_position()
     }
+    fn bytes_per_path(&self) -> usize {
+        self.body.bytes_per_path()
+    }
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
         let extension = self.body.extend(steps)?;
         let mut kept = self.kept.borrow_mut();

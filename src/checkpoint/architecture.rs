@@ -13,11 +13,11 @@
 //!
 //! | a family has | it becomes |
 //! | --- | --- |
-//! | an output gate of attention, chunks | an `Option` in [`Attention`]; a chunk is a suffix of a position's path, as a window is |
+//! | chunks of attention | an `Option` in [`Attention`]; a chunk is a suffix of a position's path, as a window is |
 //! | another rule for the rotary frequencies | a variant of [`RopeScaling`] |
 //! | another activation | a variant of [`Activation`] |
 //! | experts | [`Layer::mlp`] becomes an enum of [`Mlp`] and experts, each of which is an [`Mlp`] |
-//! | short convolutions, gated DeltaNet | [`Layer::attention`] becomes an enum of [`Attention`] and these, which keep a state of their own |
+//! | another way to mix positions, such as Mamba | a variant of [`Mixer`], which says what a position keeps |
 
 /// A model, from tokens to hidden states and logits.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,17 +151,17 @@ impl Layers {
     }
 }
 
-/// A transformer block. A branch is `scale * output_norm(f(norm(x)))`, where what is absent is left out; `f` is attention or MLP.
+/// A transformer block. A branch is `scale * output_norm(f(norm(x)))`, where what is absent is left out; `f` is the mixer or the MLP.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Layer {
     /// Which input each branch has.
     pub wiring: Wiring,
-    /// Norm of the attention's input.
+    /// Norm of the mixer's input.
     pub attention_norm: Option<Norm>,
     /// The first branch.
-    pub attention: Attention,
-    /// Norm of the attention's output.
+    pub mixer: Mixer,
+    /// Norm of the mixer's output.
     pub attention_output_norm: Option<Norm>,
     /// Norm of the MLP's input.
     pub mlp_norm: Option<Norm>,
@@ -191,12 +191,122 @@ pub struct TokenInput {
 /// How the branches of a block are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wiring {
-    /// `h = x + attention(x)`, then `h + mlp(h)`.
+    /// `h = x + mixer(x)`, then `h + mlp(h)`.
     Serial,
-    /// `x + attention(x) + mlp(x)`.
+    /// `x + mixer(x) + mlp(x)`.
     Parallel,
-    /// The same, where the attention's norm is that of the MLP's input, too.
+    /// The same, where the mixer's norm is that of the MLP's input, too.
     ParallelOneNorm,
+}
+
+/// How a position takes in what the positions before it are: most layers attend to them, others carry a state along.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mixer {
+    /// Attention.
+    Attention(Attention),
+    /// A convolution over the last positions.
+    ShortConvolution(ShortConvolution),
+    /// A state by the gated delta rule.
+    DeltaNet(DeltaNet),
+}
+
+impl Mixer {
+    /// The attention, where it is one.
+    pub const fn attention(&self) -> Option<&Attention> {
+        match self {
+            Self::Attention(attention) => Some(attention),
+            Self::ShortConvolution(_) | Self::DeltaNet(_) => None,
+        }
+    }
+
+    /// What each position keeps for this layer of a model of so many hidden columns, until it is released: rows, and the columns of one.
+    pub const fn kept(&self, hidden_size: usize) -> (usize, usize) {
+        match self {
+            Self::Attention(Attention { kv_heads, head_dim, key_values, .. }) => match key_values {
+                KeyValues::Own | KeyValues::FromKeys => (2 * *kv_heads, *head_dim),
+                KeyValues::OfLayer(_) => (0, *head_dim),
+            },
+            Self::ShortConvolution(_) => (1, hidden_size),
+            // What is convolved, and decay and strength of each head: the state can be computed from them.
+            Self::DeltaNet(net) => (1, net.mixed_size() + 2 * net.value_heads),
+        }
+    }
+
+    /// Floats of the state that follows from what the positions of a path keep.
+    pub const fn state(&self) -> usize {
+        match self {
+            Self::Attention(_) | Self::ShortConvolution(_) => 0,
+            Self::DeltaNet(net) => net.value_heads * net.key_dim * net.value_dim,
+        }
+    }
+}
+
+/// `out_proj(c * convolved(b * x))`, where `[b, c, x] = in_proj(input)`, each as wide as the model. Each column is convolved by itself with
+/// its last values.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ShortConvolution {
+    /// Positions that the convolution sees, the own one included.
+    pub taps: usize,
+    /// Whether the projections and the convolution have a bias.
+    pub bias: bool,
+}
+
+/// A state of each value head, `[key_dim, value_dim]`, that follows the gated delta rule (Yang, Kautz and Hatamizadeh, *Gated Delta
+/// Networks*, 2024).
+///
+/// ```text
+/// q, k, v  = silu(convolved([q, k, v] of the input)),  q and k of length 1, q divided by sqrt(key_dim)
+/// decay    = exp(-exp(a_log) * ln(1 + exp(a + dt_bias))),  strength = sigmoid(b),  one of each for a value head
+/// state    = decay * state
+/// state   += k^T (strength * (v - k state))
+/// output   = out_proj(norm(q state) * silu(z))
+/// ```
+///
+/// A key head serves `value_heads / key_heads` value heads that follow one another.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeltaNet {
+    /// Query heads, which are as many as the key heads.
+    pub key_heads: usize,
+    /// Value heads, a multiple of the key heads.
+    pub value_heads: usize,
+    /// Columns of a query or a key.
+    pub key_dim: usize,
+    /// Columns of a value.
+    pub value_dim: usize,
+    /// Positions that the convolution sees, the own one included.
+    pub taps: usize,
+    /// Norm of each head's output.
+    pub norm: Norm,
+    /// How the projections are stored.
+    pub projections: DeltaProjections,
+}
+
+impl DeltaNet {
+    /// Columns of all keys, or of all queries.
+    pub const fn key_size(&self) -> usize {
+        self.key_heads * self.key_dim
+    }
+
+    /// Columns of all values.
+    pub const fn value_size(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
+
+    /// Columns that are convolved: queries, keys and values.
+    pub const fn mixed_size(&self) -> usize {
+        2 * self.key_size() + self.value_size()
+    }
+}
+
+/// How the projections of a [`DeltaNet`] are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaProjections {
+    /// Queries, keys and values in one matrix, one after the other; `z`, `b` and `a` each in one of its own.
+    Apart,
+    /// Two matrices, both by key head: the rows of its query, its key, its values and their `z`; and those of `b` and `a`.
+    ByKeyHead,
 }
 
 /// Causal attention of query heads over the keys and values that they share: query head `j` reads key head
@@ -234,10 +344,13 @@ pub struct Attention {
     pub qkv_bias: bool,
     /// Whether the projection of the heads' outputs has one.
     pub o_bias: bool,
+    /// Whether the projection to queries gives each head a gate, too, in the columns behind its query: outputs are multiplied by its
+    /// sigmoid.
+    pub gated: bool,
 }
 
 impl Attention {
-    /// Columns of all query heads: rows of `q_proj`, columns of `o_proj`.
+    /// Columns of all query heads: columns of `o_proj`, and rows of `q_proj` where there are no gates.
     pub const fn query_size(&self) -> usize {
         self.heads * self.head_dim
     }
@@ -245,14 +358,6 @@ impl Attention {
     /// Columns of all key heads, or of all value heads: rows of `k_proj` and of `v_proj`.
     pub const fn key_value_size(&self) -> usize {
         self.kv_heads * self.head_dim
-    }
-
-    /// What a position keeps for this layer: key heads, which are as many as the value heads, and the columns of one.
-    pub const fn kept(&self) -> (usize, usize) {
-        match self.key_values {
-            KeyValues::Own | KeyValues::FromKeys => (self.kv_heads, self.head_dim),
-            KeyValues::OfLayer(_) => (0, self.head_dim),
-        }
     }
 }
 

@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, fmt};
 
 use super::{
     architecture::{
-        Activation, Attention, KeyValues, Layer, Mlp, Norm, NormWeight, QkNorm, Span, TokenInput, TokenInputs,
+        Activation, Attention, DeltaNet, KeyValues, Layer, Mixer, Mlp, Norm, NormWeight, QkNorm, ShortConvolution,
+        Span, TokenInput, TokenInputs,
     },
     bytes::Bytes,
     config::{Config, Override, Quantization},
-    family::{Dropped, GateName, QkvNames, TensorNames},
+    family::{DeltaProjectionNames, Dropped, GateName, QkvNames, TensorNames},
     json::shortened,
     tensors::{Dtype, StoredTensor},
     weights::{
-        AttentionWeights, Dense, Inner, LayerWeights, Linear, MlpWeights, ModelWeights, NormWeights, Qkv, Quantized,
+        AttentionWeights, ConvolutionWeights, DeltaNetWeights, DeltaProjectionWeights, Dense, Inner, LayerWeights,
+        Linear, MixerWeights, MlpWeights, ModelWeights, NormWeights, Qkv, Quantized, ShortConvolutionWeights,
         TokenInputWeights, TokenInputsWeights, Vector, Weights,
     },
 };
@@ -231,7 +233,11 @@ impl Parts<'_> {
 
     fn layer(&mut self, index: usize, layer: &Layer) -> Result<LayerWeights, WeightsError> {
         let names = self.names;
-        let attention = self.attention(index, &layer.attention)?;
+        let mixer = match &layer.mixer {
+            Mixer::Attention(attention) => MixerWeights::Attention(self.attention(index, attention)?),
+            Mixer::ShortConvolution(rule) => MixerWeights::ShortConvolution(self.short_convolution(index, rule)?),
+            Mixer::DeltaNet(net) => MixerWeights::DeltaNet(self.delta_net(index, net)?),
+        };
         let mlp = self.mlp(index, &layer.mlp)?;
         let mut norm = |norm: Option<Norm>, name: Option<&str>| match norm.zip(name) {
             Some((norm, name)) => self.norm(norm, &names.in_layer(index, name), self.hidden).map(Some),
@@ -239,7 +245,7 @@ impl Parts<'_> {
         };
         Ok(LayerWeights {
             attention_norm: norm(layer.attention_norm, names.attention_norm)?,
-            attention,
+            mixer,
             attention_output_norm: norm(layer.attention_output_norm, names.attention_output_norm)?,
             mlp_norm: norm(layer.mlp_norm, names.mlp_norm)?,
             mlp,
@@ -279,7 +285,8 @@ impl Parts<'_> {
 
     fn attention(&mut self, index: usize, attention: &Attention) -> Result<AttentionWeights, WeightsError> {
         let (names, hidden) = (self.names, self.hidden);
-        let (query, key_value) = (attention.query_size(), attention.key_value_size());
+        let (heads, key_value) = (attention.query_size(), attention.key_value_size());
+        let query = if attention.gated { 2 * heads } else { heads };
         let mut linear = |name, rows, cols, bias| self.linear(&names.in_layer(index, name), rows, cols, bias);
         let bias = attention.qkv_bias;
         let qkv = match names.qkv {
@@ -298,7 +305,7 @@ impl Parts<'_> {
                 Qkv::Joined(linear(name, query + 2 * key_value, hidden, bias)?)
             }
         };
-        let o_proj = linear(names.o_proj, hidden, query, attention.o_bias)?;
+        let o_proj = linear(names.o_proj, hidden, heads, attention.o_bias)?;
         let mut norm = |name, heads| match attention.qk_norm {
             Some(rule) => self.head_norm(rule, &names.in_layer(index, name), heads, attention.head_dim).map(Some),
             None => Ok(None),
@@ -310,6 +317,66 @@ impl Parts<'_> {
         };
         let sinks = attention.sinks.then(|| self.vector(&names.in_layer(index, "self_attn.sinks"), attention.heads));
         Ok(AttentionWeights { qkv, q_norm, k_norm, sinks: sinks.transpose()?, o_proj })
+    }
+
+    fn short_convolution(
+        &mut self,
+        index: usize,
+        rule: &ShortConvolution,
+    ) -> Result<ShortConvolutionWeights, WeightsError> {
+        let (names, hidden) = (self.names, self.hidden);
+        let own = names.short_convolution;
+        let in_layer = |name| names.in_layer(index, name);
+        Ok(ShortConvolutionWeights {
+            in_proj: self.linear(&in_layer(own.in_proj), 3 * hidden, hidden, rule.bias)?,
+            convolution: self.convolution(&in_layer(own.convolution), rule.taps, hidden, rule.bias)?,
+            out_proj: self.linear(&in_layer(own.out_proj), hidden, hidden, rule.bias)?,
+        })
+    }
+
+    fn delta_net(&mut self, index: usize, net: &DeltaNet) -> Result<DeltaNetWeights, WeightsError> {
+        let (names, hidden) = (self.names, self.hidden);
+        let own = names.delta_net;
+        let in_layer = |name| names.in_layer(index, name);
+        let (mixed, values, heads) = (net.mixed_size(), net.value_size(), net.value_heads);
+        let mut linear = |name, rows| self.linear(&in_layer(name), rows, hidden, false);
+        let projections = match own.projections {
+            DeltaProjectionNames::Apart { qkv, z, b, a } => DeltaProjectionWeights::Apart([
+                linear(qkv, mixed)?,
+                linear(z, values)?,
+                linear(b, heads)?,
+                linear(a, heads)?,
+            ]),
+            DeltaProjectionNames::ByKeyHead { qkvz, ba } => {
+                DeltaProjectionWeights::ByKeyHead([linear(qkvz, mixed + values)?, linear(ba, 2 * heads)?])
+            }
+        };
+        let a_log = self.vector(&in_layer(own.a_log), heads)?;
+        Ok(DeltaNetWeights {
+            projections,
+            convolution: self.convolution(&in_layer(own.convolution), net.taps, mixed, false)?,
+            rates: a_log.values.iter().map(|&a| libm::exp(f64::from(a))).collect(),
+            dt_bias: self.vector(&in_layer(own.dt_bias), heads)?,
+            norm: self.norm(net.norm, &in_layer(own.norm), net.value_dim)?,
+            out_proj: self.linear(&in_layer(own.out_proj), hidden, values, false)?,
+        })
+    }
+
+    /// A convolution, which is stored as `[columns, taps, 1]`.
+    fn convolution(
+        &mut self,
+        module: &str,
+        taps: usize,
+        columns: usize,
+        bias: bool,
+    ) -> Result<ConvolutionWeights, WeightsError> {
+        let (float_type, data) = self.floats(&format!("{module}.weight"), &[columns, taps, 1], None)?;
+        let at = |tap: usize, column: usize| float_type.get(&data, column * taps + tap);
+        let bias = bias.then(|| self.vector(&format!("{module}.bias"), columns)).transpose()?;
+        Ok(ConvolutionWeights {
+            taps: (0..taps).flat_map(|tap| (0..columns).map(move |column| at(tap, column))).collect(),
+            bias,
+        })
     }
 
     /// The norm of queries or keys.

@@ -57,6 +57,18 @@ pub enum ConfigError {
         /// Key and value heads.
         kv_heads: usize,
     },
+    /// The value heads of a DeltaNet must be shared out evenly among its key heads.
+    #[error("`{value_heads_key}` is {value_heads}, which is not a multiple of `{key_heads_key}`, {key_heads}")]
+    DeltaHeads {
+        /// Key of the value heads.
+        value_heads_key: &'static str,
+        /// Value heads.
+        value_heads: usize,
+        /// Key of the key heads.
+        key_heads_key: &'static str,
+        /// Key heads.
+        key_heads: usize,
+    },
     /// `head_dim` is absent and cannot be derived.
     #[error("hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}, and head_dim is not given")]
     HeadDim {
@@ -71,13 +83,15 @@ pub enum ConfigError {
     /// A rotary scaling that headroom does not compute.
     #[error("rope type `{0}` is not supported for this model_type")]
     RopeType(String),
-    /// An attention that is neither full nor slides.
-    #[error("layer_types[{layer}] is `{found}`, but this model_type has `full_attention` and `sliding_attention` only")]
+    /// A layer of another type than the family has.
+    #[error("layer_types[{layer}] is `{found}`, but this model_type has `full_attention` and `{other}` only")]
     LayerType {
         /// Layer, from 0.
         layer: usize,
         /// Its type.
         found: String,
+        /// The type that layers may have besides full attention.
+        other: &'static str,
     },
     /// A list of what layers are must have an entry for each.
     #[error("{key} has {found} entries for {layers} layers")]

@@ -57,7 +57,8 @@ pub use self::{
     mistaken::Mistaken,
     tensors::TensorError,
     weights::{
-        AttentionWeights, Dense, Inner, LayerWeights, Linear, MlpWeights, ModelWeights, NormWeights, Qkv, Quantized,
+        AttentionWeights, ConvolutionWeights, DeltaNetWeights, DeltaProjectionWeights, Dense, Inner, LayerWeights,
+        Linear, MixerWeights, MlpWeights, ModelWeights, NormWeights, Qkv, Quantized, ShortConvolutionWeights,
         TokenInputWeights, TokenInputsWeights, Vector, Weights,
     },
 };

@@ -49,7 +49,7 @@ pub struct LayerWeights {
     /// `[D]`.
     pub attention_norm: Option<NormWeights>,
     /// The first branch.
-    pub attention: AttentionWeights,
+    pub mixer: MixerWeights,
     /// `[D]`.
     pub attention_output_norm: Option<NormWeights>,
     /// `[D]`.
@@ -86,6 +86,65 @@ pub struct TokenInputsWeights {
     pub norm: NormWeights,
 }
 
+/// What mixes positions in a [`LayerWeights`].
+#[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
+#[derive(Clone, Debug)]
+pub enum MixerWeights {
+    /// Attention.
+    Attention(AttentionWeights),
+    /// A short convolution.
+    ShortConvolution(ShortConvolutionWeights),
+    /// A gated DeltaNet.
+    DeltaNet(DeltaNetWeights),
+}
+
+/// A convolution of each column by itself, over `T` positions.
+#[derive(Clone, Debug)]
+pub struct ConvolutionWeights {
+    /// `[T, columns]`: the last one is for the own position.
+    pub taps: Vec<f32>,
+    /// `[columns]`; only where the architecture has one.
+    pub bias: Option<Vector>,
+}
+
+/// Short convolution of a [`LayerWeights`].
+#[derive(Clone, Debug)]
+pub struct ShortConvolutionWeights {
+    /// `[3 D, D]`.
+    pub in_proj: Linear,
+    /// Over `D` columns.
+    pub convolution: ConvolutionWeights,
+    /// `[D, D]`.
+    pub out_proj: Linear,
+}
+
+/// Gated DeltaNet of a [`LayerWeights`]. With `K` for all key columns, `V` for all value columns and `H` for the value heads.
+#[derive(Clone, Debug)]
+pub struct DeltaNetWeights {
+    /// Projections of the input.
+    pub projections: DeltaProjectionWeights,
+    /// Over `2 K + V` columns.
+    pub convolution: ConvolutionWeights,
+    /// `[H]`: how fast each head decays, `exp(a_log)`.
+    pub rates: Vec<f64>,
+    /// `[H]`.
+    pub dt_bias: Vector,
+    /// As long as a value.
+    pub norm: NormWeights,
+    /// `[D, V]`.
+    pub out_proj: Linear,
+}
+
+/// Projections of a gated DeltaNet's input.
+#[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
+#[derive(Clone, Debug)]
+pub enum DeltaProjectionWeights {
+    /// Queries, keys and values `[2 K + V, D]`, then `z` `[V, D]`, `b` and `a` `[H, D]` each.
+    Apart([Linear; 4]),
+    /// By key head: queries, keys, values and `z` `[2 K + 2 V, D]`; `b` and `a` `[2 H, D]`.
+    ByKeyHead([Linear; 2]),
+}
+
 /// Attention of a [`LayerWeights`].
 #[derive(Clone, Debug)]
 pub struct AttentionWeights {
@@ -105,7 +164,7 @@ pub struct AttentionWeights {
 #[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
 pub enum Qkv {
-    /// Each by itself: `[Q, D]`, `[K, D]`, `[K, D]`.
+    /// Each by itself: `[Q, D]`, or `[2 Q, D]` where heads have gates, then `[K, D]`, `[K, D]`.
     Apart([Linear; 3]),
     /// Queries and keys, which serve as values, too.
     QueryAndKey([Linear; 2]),

@@ -128,10 +128,10 @@ fn object(subject: &Subject, digests: bool) -> Value {
     object
 }
 
-/// A size of the layers: each that occurs, in the order in which they do.
-fn of_layers(architecture: &Architecture, size: impl Fn(&Layer) -> usize) -> String {
+/// A size of the layers that have one: each that occurs, in the order in which they do.
+fn of_layers(architecture: &Architecture, size: impl Fn(&Layer) -> Option<usize>) -> String {
     let mut sizes = Vec::new();
-    for size in architecture.layers.iter().map(|layer| size(layer).to_string()) {
+    for size in architecture.layers.iter().filter_map(|layer| Some(size(layer)?.to_string())) {
         if !sizes.contains(&size) {
             sizes.push(size);
         }
@@ -149,10 +149,10 @@ fn text(subject: &Subject, digests: bool) -> String {
         _ = write!(
             out,
             "{} query heads, {} key heads, head_dim {}, intermediate {}, ",
-            of_layers(architecture, |layer| layer.attention.heads),
-            of_layers(architecture, |layer| layer.attention.kv_heads),
-            of_layers(architecture, |layer| layer.attention.head_dim),
-            of_layers(architecture, |layer| layer.mlp.intermediate_size),
+            of_layers(architecture, |layer| Some(layer.mixer.attention()?.heads)),
+            of_layers(architecture, |layer| Some(layer.mixer.attention()?.kv_heads)),
+            of_layers(architecture, |layer| Some(layer.mixer.attention()?.head_dim)),
+            of_layers(architecture, |layer| Some(layer.mlp.intermediate_size)),
         );
     }
     _ = writeln!(out, "vocabulary {}, eos {:?}", checkpoint.facts().vocab_size, subject.eos());

@@ -15,7 +15,7 @@ use super::{
         stream,
     },
     specification::{
-        activation, logits, scalar,
+        activation, delta_rule, logits, scalar,
         vector::{self, Asking, Scores},
     },
 };
@@ -168,6 +168,24 @@ impl Kernel {
         call!(self, vector::multiply(x, y));
     }
 
+    /// `x[c] += y[c] * z[c]`, rounded once.
+    pub(crate) fn multiply_add(self, x: &mut [f32], y: &[f32], z: &[f32]) {
+        call!(self, vector::multiply_add(x, y, z));
+    }
+
+    /// One step of the gated delta rule of one head; see [`delta_rule::delta_rule`]. `qkv` are query, key and value, `gates` decay and
+    /// strength, `state` is `[key, value]`; `written` and `out`, as long as the value, are overwritten.
+    pub(crate) fn delta_rule(
+        self,
+        state: &mut [f32],
+        qkv: [&[f32]; 3],
+        gates: [f32; 2],
+        written: &mut [f32],
+        out: &mut [f32],
+    ) {
+        call!(self, delta_rule::delta_rule(state, qkv, gates, written, out));
+    }
+
     /// `x[c] *= factor`.
     pub(crate) fn scale(self, x: &mut [f32], factor: f32) {
         call!(self, vector::scale(x, factor));
@@ -196,6 +214,11 @@ impl Kernel {
     /// xIELU with its four `parts`; see [`activation::xielu`].
     pub(crate) fn xielu(self, x: &mut [f32], parts: &[f32; 4]) {
         call!(self, activation::xielu(x, parts));
+    }
+
+    /// `x[c] = sigmoid(x[c])`.
+    pub(crate) fn sigmoid(self, x: &mut [f32]) {
+        call!(self, activation::sigmoid(x));
     }
 
     /// `x[c] = cap * tanh(x[c] / cap)`.

@@ -1,7 +1,9 @@
-//! Keys and values of every position that a body has seen, linked to the position before.
+//! What every position that a body has seen keeps for each layer, linked to the position before: keys and values, or what a layer with a
+//! state of its own computes that from.
 //!
-//! They lie in pages of [`PAGE`] slots. In a page, what one key head of a layer has at these slots lies together, so that attention reads a
-//! path as few stretches: slots are given out in ascending order, so a prompt's are neighbours.
+//! It is rows of floats, and they lie in pages of [`PAGE`] slots. In a page, a row of a layer at all of these slots lies together, so that
+//! attention reads what one key head has along a path as few stretches: slots are given out in ascending order, so a prompt's are
+//! neighbours.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -19,12 +21,13 @@ struct Entry {
     prompt: u32,
 }
 
-/// Where keys and values of a layer lie in a page: `[keys and values, heads, PAGE, head_dim]` from `start` on.
+/// Where a layer's rows lie in a page: `[rows, PAGE, columns]` from `start` on. The first half of the rows of attention are keys of its
+/// heads, the others values.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     start: usize,
-    heads: usize,
-    head_dim: usize,
+    rows: usize,
+    columns: usize,
 }
 
 /// Slots of one path that follow one another, in one page.
@@ -64,19 +67,19 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// `layers`: key heads of each layer, which are as many as its value heads, and the columns of one.
+    /// `layers`: rows that a position keeps for each layer, and the columns of one.
     pub(super) fn new(layers: impl Iterator<Item = (usize, usize)>) -> Self {
         let mut width = 0;
-        let layers = layers.map(|(heads, head_dim)| {
+        let layers = layers.map(|(rows, columns)| {
             let start = width * PAGE;
-            width += 2 * heads * head_dim;
-            Place { start, heads, head_dim }
+            width += rows * columns;
+            Place { start, rows, columns }
         });
         let layers = layers.collect();
         Self { layers, width, entries: Vec::new(), pages: Vec::new(), free: BinaryHeap::new() }
     }
 
-    /// Bytes of keys and values a position.
+    /// Bytes that a position keeps.
     pub(super) const fn bytes_per_position(&self) -> usize {
         self.width * size_of::<f32>()
     }
@@ -103,6 +106,11 @@ impl Cache {
         self.free.push(Reverse(slot.0));
     }
 
+    /// The position before it.
+    pub(super) fn parent(&self, slot: Slot) -> Option<Slot> {
+        self.entries[slot.0 as usize].parent
+    }
+
     /// Distance from the start: 0 for the first position.
     pub(super) fn position(&self, slot: Slot) -> usize {
         self.entries[slot.0 as usize].position as usize
@@ -114,28 +122,35 @@ impl Cache {
         prompt.max(position + 1) as usize
     }
 
-    /// Keeps keys and values of `slot` in a layer, `[heads, head_dim]` each.
-    pub(super) fn keep(&mut self, layer: usize, slot: Slot, keys: &[f32], values: &[f32]) {
+    /// Keeps the rows of `slot` in a layer, which lie one after the other in some parts: keys and values `[heads, head_dim]`, or one row.
+    pub(super) fn keep<const N: usize>(&mut self, layer: usize, slot: Slot, parts: [&[f32]; N]) {
         let place = self.layers[layer];
         let (page, at) = (slot.0 as usize / PAGE, slot.0 as usize % PAGE);
-        let heads = keys.chunks_exact(place.head_dim).chain(values.chunks_exact(place.head_dim));
-        for (head, from) in heads.enumerate() {
-            let start = place.start + (head * PAGE + at) * place.head_dim;
-            self.pages[page][start..][..place.head_dim].copy_from_slice(from);
+        let rows = parts.into_iter().flat_map(|part| part.chunks_exact(place.columns));
+        for (row, from) in rows.enumerate() {
+            let start = place.start + (row * PAGE + at) * place.columns;
+            self.pages[page][start..][..place.columns].copy_from_slice(from);
         }
+    }
+
+    /// The row that `slot` keeps in a layer that has one.
+    pub(super) fn row(&self, layer: usize, slot: Slot) -> &[f32] {
+        let Place { start, columns, .. } = self.layers[layer];
+        let (page, at) = (slot.0 as usize / PAGE, slot.0 as usize % PAGE);
+        &self.pages[page][start + at * columns..][..columns]
     }
 
     /// The keys and the values of a head of a layer, at the first `count` positions of a path.
     pub(super) fn stretches(&self, layer: usize, head: usize, path: &[Run], mut count: usize) -> [Vec<&[f32]>; 2] {
-        let Place { start, heads, head_dim } = self.layers[layer];
+        let Place { start, rows, columns } = self.layers[layer];
         let mut found = [Vec::with_capacity(path.len()), Vec::with_capacity(path.len())];
         for run in path {
             let len = run.len.min(count);
             count -= len;
             let (page, at) = (run.first.0 as usize / PAGE, run.first.0 as usize % PAGE);
             for (which, found) in found.iter_mut().enumerate() {
-                let start = start + ((which * heads + head) * PAGE + at) * head_dim;
-                found.push(&self.pages[page][start..][..len * head_dim]);
+                let start = start + ((which * rows / 2 + head) * PAGE + at) * columns;
+                found.push(&self.pages[page][start..][..len * columns]);
             }
         }
         found

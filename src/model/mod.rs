@@ -12,6 +12,7 @@ pub mod mlx;
 pub mod mlx_lm;
 pub(crate) mod projection;
 mod rope;
+mod states;
 
 pub use backend::{AnyBody, Backend, Cpu, HeldHead, Precision};
 pub use decoder::Decoder;
@@ -129,6 +130,12 @@ pub trait Body {
     /// Bytes that one position keeps until it is released.
     fn bytes_per_position(&self) -> usize;
 
+    /// Bytes that each path takes besides while a call extends it: the states at its last position and at the one before. They may be
+    /// dropped between two calls, and are then computed again from what the positions keep.
+    fn bytes_per_path(&self) -> usize {
+        0
+    }
+
     /// Runs new positions. The bits of a hidden state depend on the tokens up to it alone, not on what
     /// else is in the call or how a prefix was cut into calls. (On MLX they depend on the cut, too; `model/mlx`
     /// says how.)
@@ -170,6 +177,10 @@ impl<B: Body + ?Sized> Body for Box<B> {
 
     fn bytes_per_position(&self) -> usize {
         (**self).bytes_per_position()
+    }
+
+    fn bytes_per_path(&self) -> usize {
+        (**self).bytes_per_path()
     }
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {

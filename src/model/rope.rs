@@ -46,7 +46,7 @@ impl RopeTables {
     pub(super) fn new(architecture: &Architecture) -> Self {
         let mut tables: Vec<Table> = Vec::new();
         let of_layer = architecture.layers.iter().map(|layer| {
-            let rope = layer.attention.rope.as_ref()?;
+            let rope = layer.mixer.attention()?.rope.as_ref()?;
             let known = tables.iter().position(|table| table.rope == *rope);
             Some(known.unwrap_or_else(|| {
                 let frequencies = frequencies(rope).collect();

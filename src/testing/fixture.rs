@@ -28,10 +28,13 @@ use super::{families, heads::encode};
 use crate::{
     checkpoint::{
         Architecture, Config,
-        architecture::{Activation, KeyValues, Layer, Norm, NormWeight, Span},
+        architecture::{Activation, KeyValues, Layer, Mixer, Norm, NormWeight, Span},
         bytes::Bytes,
         config::Override,
-        family::{self, Family, Flag, GateName, HeadDim, Intermediate, KvHeads, QkvNames, ScalingRule, Theta, Tied},
+        family::{
+            self, DeltaProjectionNames, Family, Flag, GateName, HeadDim, Intermediate, KvHeads, QkvNames, ScalingRule,
+            Theta, Tied,
+        },
     },
     quant::{Codes, FloatType, Format},
     random::SplitMix64,
@@ -192,6 +195,12 @@ impl Fixture {
             Intermediate::Key(size) => put(size.key, json!(self.intermediate_size)),
             Intermediate::Half(size) => put(size.key, json!(2 * self.intermediate_size)),
             Intermediate::FourTimesHidden => {}
+            Intermediate::Adjusted { keys: [key, _], adjust, factor, multiple } => {
+                put(key, json!(3 * self.intermediate_size));
+                put(adjust, json!(true));
+                put(factor, json!(0.5));
+                put(multiple, json!(self.intermediate_size));
+            }
         }
         if let KvHeads::Key(size) = sizes.kv_heads {
             put(size.key, json!(self.num_key_value_heads));
@@ -266,24 +275,9 @@ impl Fixture {
             modules.push(module(names.projection.to_owned(), columns, hidden, false));
         }
         for (index, layer) in architecture.layers.iter().enumerate() {
-            let (attention, mlp) = (&layer.attention, &layer.mlp);
-            let (query, key_value, inner) = (attention.query_size(), attention.key_value_size(), mlp.intermediate_size);
-            let mut of_layer = Vec::new();
-            match names.qkv {
-                QkvNames::Apart { q, k, v } => of_layer.extend(
-                    [(q, query), (k, key_value), (v, key_value)][..match attention.key_values {
-                        KeyValues::Own => 3,
-                        KeyValues::FromKeys => 2,
-                        KeyValues::OfLayer(_) => 1,
-                    }]
-                        .iter()
-                        .map(|&(name, rows)| (name, rows, hidden, attention.qkv_bias)),
-                ),
-                QkvNames::Joined(name) | QkvNames::ByKeyHead(name) => {
-                    of_layer.push((name, query + 2 * key_value, hidden, attention.qkv_bias));
-                }
-            }
-            of_layer.push((names.o_proj, hidden, query, attention.o_bias));
+            let mlp = &layer.mlp;
+            let inner = mlp.intermediate_size;
+            let mut of_layer = self.of_mixer(&layer.mixer, hidden);
             if let GateName::Apart(gate) = names.gate {
                 of_layer.push((gate, inner, hidden, mlp.bias));
             }
@@ -303,11 +297,54 @@ impl Fixture {
         modules
     }
 
-    /// The weights of norms, by name, with what they lie around and their shape.
+    /// The matrices of a layer's mixer: name in the layer, rows, columns, and whether there is a bias.
+    fn of_mixer(&self, mixer: &Mixer, hidden: usize) -> Vec<(&'static str, usize, usize, bool)> {
+        let names = &self.family.tensors;
+        let attention = match mixer {
+            Mixer::Attention(attention) => attention,
+            Mixer::ShortConvolution(rule) => {
+                let own = names.short_convolution;
+                return vec![(own.in_proj, 3 * hidden, hidden, rule.bias), (own.out_proj, hidden, hidden, rule.bias)];
+            }
+            Mixer::DeltaNet(net) => {
+                let own = names.delta_net;
+                let (mixed, values, heads) = (net.mixed_size(), net.value_size(), net.value_heads);
+                let mut all = match own.projections {
+                    DeltaProjectionNames::Apart { qkv, z, b, a } => {
+                        vec![(qkv, mixed), (z, values), (b, heads), (a, heads)]
+                    }
+                    DeltaProjectionNames::ByKeyHead { qkvz, ba } => vec![(qkvz, mixed + values), (ba, 2 * heads)],
+                };
+                let out = (own.out_proj, hidden, values, false);
+                return all.drain(..).map(|(name, rows)| (name, rows, hidden, false)).chain([out]).collect();
+            }
+        };
+        let (heads, key_value) = (attention.query_size(), attention.key_value_size());
+        let query = if attention.gated { 2 * heads } else { heads };
+        let mut all = Vec::new();
+        match names.qkv {
+            QkvNames::Apart { q, k, v } => all.extend(
+                [(q, query), (k, key_value), (v, key_value)][..match attention.key_values {
+                    KeyValues::Own => 3,
+                    KeyValues::FromKeys => 2,
+                    KeyValues::OfLayer(_) => 1,
+                }]
+                    .iter()
+                    .map(|&(name, rows)| (name, rows, hidden, attention.qkv_bias)),
+            ),
+            QkvNames::Joined(name) | QkvNames::ByKeyHead(name) => {
+                all.push((name, query + 2 * key_value, hidden, attention.qkv_bias));
+            }
+        }
+        all.push((names.o_proj, hidden, heads, attention.o_bias));
+        all
+    }
+
+    /// The weights of norms and what else is no matrix of a module, by name, with what they lie around and their shape.
     fn norms(&self) -> Vec<(String, f32, Vec<usize>)> {
         let (architecture, names) = (self.architecture(), &self.family.tensors);
         let hidden = architecture.hidden_size;
-        let mut all = Vec::new();
+        let (mut all, mut others) = (Vec::new(), Vec::new());
         let mut norm = |norm: Norm, module: &str, shape: &[usize]| {
             let middle = match norm.weight {
                 NormWeight::AsStored => 1.0,
@@ -334,7 +371,28 @@ impl Fixture {
             if let Some(input) = layer.token_input {
                 norm(input.output_norm, &in_layer(names.token_inputs.output_norm), &[hidden]);
             }
-            let attention = &layer.attention;
+            let attention = match &layer.mixer {
+                Mixer::Attention(attention) => attention,
+                Mixer::ShortConvolution(rule) => {
+                    let convolution = in_layer(names.short_convolution.convolution);
+                    others.push((format!("{convolution}.weight"), 0.3, vec![hidden, rule.taps, 1]));
+                    if rule.bias {
+                        others.push((format!("{convolution}.bias"), 0.0, vec![hidden]));
+                    }
+                    continue;
+                }
+                Mixer::DeltaNet(net) => {
+                    let own = names.delta_net;
+                    norm(net.norm, &in_layer(own.norm), &[net.value_dim]);
+                    let convolution = format!("{}.weight", in_layer(own.convolution));
+                    others.extend([
+                        (convolution, 0.3, vec![net.mixed_size(), net.taps, 1]),
+                        (in_layer(own.a_log), 0.5, vec![net.value_heads]),
+                        (in_layer(own.dt_bias), 0.0, vec![net.value_heads]),
+                    ]);
+                    continue;
+                }
+            };
             if let Some(rule) = attention.qk_norm {
                 let sides = [(names.qk_norm.q, attention.heads), (names.qk_norm.k, attention.kv_heads)];
                 let own = !matches!(attention.key_values, KeyValues::OfLayer(_));
@@ -355,6 +413,7 @@ impl Fixture {
         if let Some(inputs) = architecture.token_inputs {
             norm(inputs.norm, names.token_inputs.norm, &[inputs.size]);
         }
+        all.extend(others);
         all
     }
 

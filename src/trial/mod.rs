@@ -377,7 +377,7 @@ impl<'a, B: Body> Trials<'a, B> {
 
     /// How many trials of `positions` positions each fit into the memory for prefixes.
     fn at_once(&self, positions: usize) -> usize {
-        trials_at_once(self.body.bytes_per_position(), self.body.hidden_size(), positions)
+        trials_at_once(self.body.bytes_per_position(), self.body.bytes_per_path(), self.body.hidden_size(), positions)
     }
 
     fn pin(&mut self, node: NodeId) {
@@ -692,9 +692,9 @@ const fn positions_of_a_trial(shared: bool, longest_prompt: usize, max_tokens: u
 }
 
 /// Trials of so many positions that fit into the memory for prefixes; of a position there are the bytes that the body
-/// keeps, and a hidden state.
-fn trials_at_once(position_bytes: usize, hidden_size: usize, positions: usize) -> usize {
-    let bytes = (position_bytes + 4 * hidden_size).saturating_mul(positions).max(1);
+/// keeps, and a hidden state; of a trial the bytes that the body takes to extend its path.
+fn trials_at_once(position_bytes: usize, path_bytes: usize, hidden_size: usize, positions: usize) -> usize {
+    let bytes = (position_bytes + 4 * hidden_size).saturating_mul(positions).saturating_add(path_bytes).max(1);
     (TRIE_BYTES / bytes).max(1)
 }
 
@@ -742,8 +742,10 @@ mod tests {
         assert_eq!(positions_of_a_trial(false, 37, 10), 10);
         assert_eq!(positions_of_a_trial(true, 37, 10), 67);
         // Keys and values of SmolLM2's 30 layers, in f32.
-        assert_eq!(trials_at_once(30 * 2 * 192 * 4, 576, 10), 2219);
-        assert_eq!(trials_at_once(1 << 30, 8, 2), 1);
-        assert_eq!(trials_at_once(0, 0, 10), 1 << 30);
+        assert_eq!(trials_at_once(30 * 2 * 192 * 4, 0, 576, 10), 2219);
+        assert_eq!(trials_at_once(1 << 30, 0, 8, 2), 1);
+        assert_eq!(trials_at_once(0, 0, 0, 10), 1 << 30);
+        // The states of two positions, each larger than all that ten positions keep.
+        assert_eq!(trials_at_once(1 << 10, 2 << 20, 0, 10), 509);
     }
 }

@@ -2,7 +2,7 @@
 
 use lm_headroom::checkpoint::{
     Checkpoint, CheckpointError, ConfigError,
-    architecture::{Layer, Pairing, Rope, RopeScaling},
+    architecture::{Attention, Layer, Pairing, Rope, RopeScaling},
     config::Override,
     family::{LLAMA, MISTRAL, NATIVE},
 };
@@ -30,10 +30,14 @@ fn every_layer(checkpoint: &Checkpoint) -> &Layer {
     first
 }
 
+fn attention(layer: &Layer) -> &Attention {
+    layer.mixer.attention().expect("a layer that attends")
+}
+
 /// The rotary embedding of all layers.
 #[track_caller]
 fn rope(checkpoint: &Checkpoint) -> Rope {
-    every_layer(checkpoint).attention.rope.clone().expect("a rotary embedding")
+    attention(every_layer(checkpoint)).rope.clone().expect("a rotary embedding")
 }
 
 fn without(key: &str) -> super::Files {
@@ -74,7 +78,8 @@ fn absent_keys_have_the_defaults_of_mlx_lm() {
         map.insert("head_dim".into(), Value::Null);
     });
     let checkpoint = opened(files);
-    let (config, Layer { attention, mlp, .. }) = (checkpoint.config(), every_layer(&checkpoint));
+    let (config, layer) = (checkpoint.config(), every_layer(&checkpoint));
+    let (attention, mlp) = (attention(layer), &layer.mlp);
     assert_eq!((rope(&checkpoint).theta, rope(&checkpoint).scaling), (10_000.0, RopeScaling::Default));
     assert_eq!((attention.qkv_bias, attention.o_bias, mlp.bias), (false, false, false));
     assert_eq!((attention.head_dim, config.max_position_embeddings), (16, None));
@@ -87,7 +92,7 @@ fn as_many_key_value_heads_as_query_heads_where_the_key_is_absent() {
     let mut config = fixture.config();
     config.as_object_mut().unwrap().remove("num_key_value_heads");
     let files = lm_headroom::testing::fixture::files_of(&config, &fixture.tensors(), 1);
-    assert_eq!(every_layer(&opened(files)).attention.kv_heads, 4);
+    assert_eq!(attention(every_layer(&opened(files))).kv_heads, 4);
 }
 
 #[test]
@@ -221,7 +226,8 @@ fn a_sliding_window_alone_slides_nothing_and_layers_slide_where_they_are_listed(
             config["sliding_window"] = json!(4);
             config["layer_types"] = json!(["full_attention", "sliding_attention"]);
         }));
-        let windows: Vec<_> = sliding.config().architecture.layers.iter().map(|layer| layer.attention.window).collect();
+        let windows: Vec<_> =
+            sliding.config().architecture.layers.iter().map(|layer| attention(layer).window).collect();
         assert_eq!(windows, [None, Some(4)]);
         let without: fn(&mut Value) = |config| config["layer_types"] = json!(["full_attention", "sliding_attention"]);
         refused(with(without), &["sliding_window", "missing"]);
@@ -335,7 +341,8 @@ fn attention_that_is_neither_full_nor_slides_is_refused() {
         json!(["full_attention", "chunked_attention"]),
         &["layer_types[1]", "chunked_attention"],
     );
-    assert_eq!(error, ConfigError::LayerType { layer: 1, found: "chunked_attention".to_owned() });
+    let (found, other) = ("chunked_attention".to_owned(), "sliding_attention");
+    assert_eq!(error, ConfigError::LayerType { layer: 1, found, other });
     refused_with("layer_types", json!(["full_attention"]), &["layer_types", "2 layers"]);
     refused_with("layer_types", json!([1, 2]), &["layer_types"]);
     refused_with("layer_types", json!("full_attention"), &["layer_types"]);

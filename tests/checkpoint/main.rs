@@ -5,6 +5,7 @@ mod config;
 mod folder;
 mod headers;
 mod hostile;
+mod mixers;
 mod real;
 mod valid;
 mod weights;

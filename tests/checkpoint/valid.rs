@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use lm_headroom::{
-    checkpoint::{Checkpoint, Inner, Linear, NormWeights, Qkv, Weights, config::Override, head_digest},
+    checkpoint::{
+        AttentionWeights, Checkpoint, Inner, Linear, MixerWeights, NormWeights, Qkv, Weights, config::Override,
+        head_digest,
+    },
     quant::{FloatType, Format},
     testing::fixture::{Fixture, FixtureTensor, raw_safetensors},
 };
@@ -19,14 +22,15 @@ fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f3
         all.insert("lm_head".to_owned(), (Weights::Quantized(head.clone()), None));
     }
     for (i, layer) in weights.layers.iter().enumerate() {
-        let (Qkv::Apart([q, k, v]), Inner::Gated([gate, up])) = (&layer.attention.qkv, &layer.mlp.inner) else {
-            panic!("a Llama has its projections apart");
+        let MixerWeights::Attention(AttentionWeights { qkv: Qkv::Apart([q, k, v]), o_proj, .. }) = &layer.mixer else {
+            panic!("a Llama attends, and has its projections apart");
         };
+        let Inner::Gated([gate, up]) = &layer.mlp.inner else { panic!("a Llama has its projections apart") };
         let linears: [(&str, &Linear); 7] = [
             ("self_attn.q_proj", q),
             ("self_attn.k_proj", k),
             ("self_attn.v_proj", v),
-            ("self_attn.o_proj", &layer.attention.o_proj),
+            ("self_attn.o_proj", o_proj),
             ("mlp.gate_proj", gate),
             ("mlp.up_proj", up),
             ("mlp.down_proj", &layer.mlp.down_proj),
@@ -134,7 +138,8 @@ fn heads_wider_than_the_model_open() {
     let fixture = Fixture { head_dim: Some(32), num_key_value_heads: 1, ..Fixture::default() };
     let checkpoint = opened(fixture.files());
     for layer in checkpoint.config().architecture.layers.iter() {
-        assert_eq!((layer.attention.query_size(), layer.attention.key_value_size()), (128, 32));
+        let attention = layer.mixer.attention().expect("a Llama attends");
+        assert_eq!((attention.query_size(), attention.key_value_size()), (128, 32));
     }
     check(&fixture, &checkpoint);
 }

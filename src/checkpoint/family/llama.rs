@@ -1,10 +1,10 @@
 //! Llama, what mlx-lm runs by the same class (`models/llama.py`), and families that differ from it in little.
 
 use super::{
-    ActivationRule, AttentionScale, ConfigRules, Dropped, EmbeddingScale, Family, Flag, GateName, HeadDim,
-    Intermediate, KvHeads, LogitScale, NormRule, QkNormNames, QkNormRule, QkvNames, ResidualScale, RopeLayers,
-    RopeRule, Scales, ScalingRule, Sizes, Sliding, SlidingRope, TensorNames, TextConfig, Theta, Tied, TokenInputNames,
-    rules::size,
+    ActivationRule, AttentionScale, ConfigRules, DeltaNetNames, DeltaProjectionNames, Dropped, EmbeddingScale, Family,
+    Flag, GateName, HeadDim, Intermediate, KvHeads, LogitScale, NormRule, QkNormNames, QkNormRule, QkvNames,
+    ResidualScale, RopeLayers, RopeRule, Scales, ScalingRule, ShortConvolutionNames, Sizes, Sliding, SlidingRope,
+    TensorNames, TextConfig, Theta, Tied, TokenInputNames, rules::size,
 };
 use crate::checkpoint::architecture::{Activation, NormKind, Pairing, Span, Wiring};
 
@@ -30,6 +30,8 @@ pub const LLAMA: Family = Family {
         learned_positions: None,
         qkv_bias: Flag::Key("attention_bias", false),
         o_bias: Flag::Key("attention_bias", false),
+        gated: false,
+        other_mixers: None,
         mlp_bias: Flag::Key("mlp_bias", false),
         norm: NormRule {
             kind: NormKind::Rms,
@@ -80,6 +82,24 @@ pub const LLAMA: Family = Family {
         qkv: QkvNames::Apart { q: "self_attn.q_proj", k: "self_attn.k_proj", v: "self_attn.v_proj" },
         qk_norm: QkNormNames { q: "self_attn.q_norm", k: "self_attn.k_norm", heads: None },
         o_proj: "self_attn.o_proj",
+        short_convolution: ShortConvolutionNames {
+            in_proj: "conv.in_proj",
+            convolution: "conv.conv",
+            out_proj: "conv.out_proj",
+        },
+        delta_net: DeltaNetNames {
+            projections: DeltaProjectionNames::Apart {
+                qkv: "linear_attn.in_proj_qkv",
+                z: "linear_attn.in_proj_z",
+                b: "linear_attn.in_proj_b",
+                a: "linear_attn.in_proj_a",
+            },
+            convolution: "linear_attn.conv1d",
+            a_log: "linear_attn.A_log",
+            dt_bias: "linear_attn.dt_bias",
+            norm: "linear_attn.norm",
+            out_proj: "linear_attn.out_proj",
+        },
         attention_output_norm: None,
         mlp_norm: Some("post_attention_layernorm"),
         gate: GateName::Apart("mlp.gate_proj"),

@@ -12,6 +12,7 @@
 
 mod gemma;
 mod gpt;
+mod lfm;
 mod llama;
 mod names;
 mod qwen;
@@ -19,21 +20,25 @@ mod rules;
 
 pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
 pub use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
+pub use lfm::LFM2;
 pub use llama::{
     APERTUS, ERNIE4_5, EXAONE, EXAONE4, GLM, GLM4, GRANITE, HELIUM, HUNYUAN_V1_DENSE, INTERNLM2, INTERNLM3, LLAMA,
     MIMO, MINICPM, MINISTRAL3, MISTRAL, MISTRAL3, MISTRAL3_OF_MINISTRAL3, NEMOTRON, OLMO2, OLMO3, PHI3, SEED_OSS,
     SMOLLM3, TELECHAT3,
 };
-pub use names::{Dropped, GateName, QkNormNames, QkvNames, TensorNames, TokenInputNames};
-pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
+pub use names::{
+    DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, ShortConvolutionNames, TensorNames,
+    TokenInputNames,
+};
+pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_5, QWEN3_VL};
 pub use rules::{
-    ActivationRule, AttentionScale, ConfigRules, EmbeddingScale, Flag, FullLayersRule, HeadDim, Intermediate, KvHeads,
-    LogitScale, NormRule, QkNormRule, ResidualScale, RopeLayers, RopeRule, Scales, ScalingRule, Size, Sizes, Sliding,
-    SlidingRope, Theta, Tied,
+    ActivationRule, AttentionLayers, AttentionScale, ConfigRules, EmbeddingScale, Flag, FullLayersRule, HeadDim,
+    Intermediate, KvHeads, LogitScale, MixerRule, NormRule, OtherMixers, QkNormRule, ResidualScale, RopeLayers,
+    RopeRule, Scales, ScalingRule, Size, Sizes, Sliding, SlidingRope, Theta, Tied,
 };
 
 /// The families whose bodies this program computes. Tests, oracles and messages go through this list.
-pub const NATIVE: [&Family; 45] = [
+pub const NATIVE: [&Family; 47] = [
     &LLAMA,
     &MISTRAL,
     &MISTRAL3,
@@ -79,6 +84,8 @@ pub const NATIVE: [&Family; 45] = [
     &GPT2,
     &GPT_BIGCODE,
     &QWEN,
+    &LFM2,
+    &QWEN3_5,
 ];
 
 /// What distinguishes the checkpoints of a family.

@@ -22,6 +22,10 @@ pub struct TensorNames {
     pub qk_norm: QkNormNames,
     /// Within a layer: projection of the heads' outputs.
     pub o_proj: &'static str,
+    /// Within a layer: a short convolution, where the family has one.
+    pub short_convolution: ShortConvolutionNames,
+    /// Within a layer: a gated DeltaNet, where the family has one.
+    pub delta_net: DeltaNetNames,
     /// Within a layer: norm of the attention's output.
     pub attention_output_norm: Option<&'static str>,
     /// Within a layer: norm of the MLP's input.
@@ -59,6 +63,57 @@ pub struct TokenInputNames {
     pub output: &'static str,
     /// Within a layer: norm of that projection.
     pub output_norm: &'static str,
+}
+
+/// Names of a short convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortConvolutionNames {
+    /// Projection of the input.
+    pub in_proj: &'static str,
+    /// What convolves.
+    pub convolution: &'static str,
+    /// Projection of the output.
+    pub out_proj: &'static str,
+}
+
+/// Names of a gated DeltaNet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaNetNames {
+    /// Projections of the input.
+    pub projections: DeltaProjectionNames,
+    /// What convolves queries, keys and values.
+    pub convolution: &'static str,
+    /// Logarithm of each head's rate of decay.
+    pub a_log: &'static str,
+    /// What is added to the input of each head's decay.
+    pub dt_bias: &'static str,
+    /// Norm of each head's output.
+    pub norm: &'static str,
+    /// Projection of the output.
+    pub out_proj: &'static str,
+}
+
+/// Names of the projections of a gated DeltaNet's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaProjectionNames {
+    /// Queries, keys and values in one matrix, the others by themselves.
+    Apart {
+        /// Projection to queries, keys and values.
+        qkv: &'static str,
+        /// Projection to what gates outputs.
+        z: &'static str,
+        /// Projection to the strength of what is written.
+        b: &'static str,
+        /// Projection to decays.
+        a: &'static str,
+    },
+    /// Two matrices, both by key head.
+    ByKeyHead {
+        /// Projection to queries, keys, values and what gates outputs.
+        qkvz: &'static str,
+        /// Projection to strengths and decays.
+        ba: &'static str,
+    },
 }
 
 /// Names of the projections to queries, keys and values.

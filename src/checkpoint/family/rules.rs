@@ -20,6 +20,10 @@ pub struct ConfigRules {
     pub qkv_bias: Flag,
     /// Whether the projection of the heads' outputs has one.
     pub o_bias: Flag,
+    /// Whether the projection to queries gives each head a gate, too.
+    pub gated: bool,
+    /// Layers that mix positions by something else than attention.
+    pub other_mixers: Option<OtherMixers>,
     /// Whether the projections of the MLP have one.
     pub mlp_bias: Flag,
     /// The norms of the residual stream.
@@ -56,6 +60,50 @@ pub struct ConfigRules {
     pub output_scale: bool,
     /// Keys that ask for something elsewhere, and that mlx-lm's class for this family does not read.
     pub ignored: &'static [&'static str],
+}
+
+/// Layers that mix positions by something else than attention: which ones, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherMixers {
+    /// The other layers.
+    pub attention: AttentionLayers,
+    /// What these compute.
+    pub mixer: MixerRule,
+}
+
+/// Which layers attend, where some do not. One does at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionLayers {
+    /// Every `n`th; the key of `n`, and `n` where it is absent.
+    Every(Size),
+    /// Those whose numbers, from 0, a list under the first key has; without the list those that `layer_types` calls
+    /// `full_attention`, where the others have the second name.
+    Listed(&'static str, &'static str),
+}
+
+/// What mixes positions instead of attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MixerRule {
+    /// A convolution over the last positions.
+    ShortConvolution {
+        /// Positions that it sees.
+        taps: Size,
+        /// Whether it and its projections have a bias.
+        bias: Flag,
+    },
+    /// Gated DeltaNet.
+    DeltaNet {
+        /// Query heads, and as many key heads.
+        key_heads: Size,
+        /// Value heads.
+        value_heads: Size,
+        /// Columns of a query or a key.
+        key_dim: Size,
+        /// Columns of a value.
+        value_dim: Size,
+        /// Positions that the convolution sees.
+        taps: Size,
+    },
 }
 
 /// What layers without a window have of their own.
@@ -138,6 +186,18 @@ pub enum Intermediate {
     Half(Size),
     /// Four times the width of the model.
     FourTimesHidden,
+    /// What the first of these keys says that is there; where a flag says so two thirds of it, rounded down, times a factor, rounded
+    /// down, and then rounded up to a multiple.
+    Adjusted {
+        /// Keys of the width.
+        keys: [&'static str; 2],
+        /// Key of the flag, which must be given.
+        adjust: &'static str,
+        /// Key of the factor.
+        factor: &'static str,
+        /// Key of what the width is a multiple of.
+        multiple: &'static str,
+    },
 }
 
 /// Something that a model has or has not.

@@ -24,6 +24,7 @@ const ASKING: &[&str] = &[
     "attn_logit_softcapping",
     "attn_output_gate",
     "attn_temperature_tuning",
+    "conv_L_cache",
     "dim_model_base",
     "embedding_multiplier",
     "enable_moe_block",

@@ -1,9 +1,10 @@
 //! Reads what a model computes from its configuration, by the rules of its family.
 //!
-//! `rope.rs` reads the rotary embedding, `pattern.rs` what differs from layer to layer, and `asking.rs` has the keys that may not be
-//! passed over in silence.
+//! `rope.rs` reads the rotary embedding, `mixers.rs` what mixes positions instead of attention, `pattern.rs` what differs from layer to
+//! layer, and `asking.rs` has the keys that may not be passed over in silence.
 
 mod asking;
+mod mixers;
 mod pattern;
 mod rope;
 
@@ -12,8 +13,8 @@ use serde_json::Value;
 use self::pattern::{Kind, Pattern};
 use super::{
     architecture::{
-        Architecture, Attention, Curve, Gate, KeyValues, Layer, Layers, Mlp, Norm, NormKind, NormWeight, Projections,
-        QkNorm, TokenInput, TokenInputs, Wiring,
+        Architecture, Attention, Curve, Gate, KeyValues, Layer, Layers, Mixer, Mlp, Norm, NormKind, NormWeight,
+        Projections, QkNorm, TokenInput, TokenInputs, Wiring,
     },
     config_error::ConfigError,
     family::{
@@ -66,6 +67,9 @@ impl Reader<'_> {
             Intermediate::Key(size) => self.size(size)?,
             Intermediate::Half(size) => self.size(size)? / 2,
             Intermediate::FourTimesHidden => 4 * hidden_size,
+            Intermediate::Adjusted { keys, adjust, factor, multiple } => {
+                self.adjusted_width(keys, adjust, factor, multiple)?
+            }
         };
         if !(1..=LARGEST).contains(&(intermediate_size as u64)) {
             return Err(keys.invalid(sizes.hidden_size.key, "such that the MLP has 1 to 2^24 columns"));
@@ -87,13 +91,19 @@ impl Reader<'_> {
         };
         let (mlp_bias, doubles) = (self.flag(rules.mlp_bias)?, self.flag(rules.borrowing_doubles)?);
         let token_inputs = self.token_inputs(norm)?;
+        let other_mixer = rules.other_mixers.map(|rule| self.other_mixer(rule.mixer, norm)).transpose()?;
         let mut kinds = Vec::new();
         for kind in pattern.kinds() {
-            let heads = self.heads(hidden_size, kind)?;
-            let attention = Attention {
-                window: pattern.window(kind),
-                rope: self.rope(heads.head_dim, kind)?,
-                ..self.attention(heads, norm, kind)?
+            let mixer = match &other_mixer {
+                Some(mixer) if !kind.attends => mixer.clone(),
+                _ => {
+                    let heads = self.heads(hidden_size, kind)?;
+                    Mixer::Attention(Attention {
+                        window: pattern.window(kind),
+                        rope: self.rope(heads.head_dim, kind)?,
+                        ..self.attention(heads, norm, kind)?
+                    })
+                }
             };
             let wider = if doubles && kind.borrows.is_some() { 2 } else { 1 };
             let mlp = Mlp {
@@ -105,7 +115,7 @@ impl Reader<'_> {
             let layer = Layer {
                 wiring,
                 attention_norm: named(names.attention_norm),
-                attention,
+                mixer,
                 attention_output_norm: named(names.attention_output_norm),
                 mlp_norm,
                 mlp,
@@ -226,6 +236,7 @@ impl Reader<'_> {
             },
             qkv_bias: self.flag(rules.qkv_bias)?,
             o_bias: self.flag(rules.o_bias)?,
+            gated: rules.gated,
         })
     }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::checkpoint::{
     config_error::ConfigError,
-    family::{ConfigRules, RopeLayers, Size, Sliding},
+    family::{AttentionLayers, ConfigRules, RopeLayers, Size, Sliding},
     json::shortened,
     keys::Keys,
 };
@@ -17,6 +17,8 @@ const LONGEST_PERIOD: usize = 4096;
 pub(super) struct Kind {
     /// Whether it sees only the last positions.
     pub sliding: bool,
+    /// Whether it attends, and does not mix positions by something else.
+    pub attends: bool,
     /// Whether it has a rotary embedding.
     pub turned: bool,
     /// The earlier layer whose keys and values it takes.
@@ -40,13 +42,22 @@ impl Pattern {
             RopeLayers::Sliding => vec![true],
             RopeLayers::Listed(list, every, default) => listed(keys, list, every, default, count)?,
         };
-        // Both repeat: two lists have as many entries as there are layers, and other periods are short.
-        let length = if sliding.len().max(turned.len()) == count || sliding.len() == turned.len() {
-            sliding.len().max(turned.len())
-        } else {
-            sliding.len() * turned.len()
+        let attends = match rules.other_mixers {
+            None => vec![true],
+            Some(rule) => attending(keys, rule.attention, count)?,
         };
-        let kind = |i| Kind { sliding: sliding[i % sliding.len()], turned: turned[i % turned.len()], borrows: None };
+        // All repeat: lists have as many entries as there are layers, and other periods are short.
+        let both = |one: usize, other: usize| {
+            let longer = one.max(other);
+            if longer == count || one == other { longer } else { one * other }
+        };
+        let length = both(both(sliding.len(), turned.len()), attends.len());
+        let kind = |i| Kind {
+            sliding: sliding[i % sliding.len()],
+            attends: attends[i % attends.len()],
+            turned: turned[i % turned.len()],
+            borrows: None,
+        };
         let mut period: Vec<Kind> = (0..length.min(count)).map(kind).collect();
         if let Some(Size { key, default }) = rules.borrowing_layers {
             let borrowing = keys.size_or_none(key)?.or(default).ok_or_else(|| keys.missing(key))?;
@@ -91,7 +102,7 @@ fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, Co
     match rule {
         Sliding::Never => Ok(vec![false]),
         Sliding::LayerTypes { every } => match keys.list("layer_types")? {
-            Some(types) => layer_types(keys, types, count),
+            Some(types) => layer_types(keys, types, "sliding_attention", count),
             None => Ok(every.map_or_else(|| vec![false], all_but_the_last)),
         },
         Sliding::Every { every, .. } => {
@@ -109,6 +120,44 @@ fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, Co
             Some(_) => Err(keys.invalid(key, "a text of the letters L and G")),
         },
     }
+}
+
+/// Which layers of a period attend, at least one.
+fn attending(keys: &Keys<'_>, rule: AttentionLayers, count: usize) -> Result<Vec<bool>, ConfigError> {
+    let attends = match rule {
+        AttentionLayers::Every(Size { key, default }) => {
+            let every = keys.size(key)?.or(default).ok_or_else(|| keys.missing(key))?;
+            if every > count.min(LONGEST_PERIOD) {
+                return Err(keys.invalid(key, "at most the number of layers, and at most 4096"));
+            }
+            all_but_the_last(every).into_iter().map(|other| !other).collect()
+        }
+        AttentionLayers::Listed(list, other) => match (keys.list(list)?, keys.list("layer_types")?) {
+            (Some(numbers), _) => numbered(keys, list, numbers, count)?,
+            (None, Some(types)) => layer_types(keys, types, other, count)?.into_iter().map(|other| !other).collect(),
+            (None, None) => return Err(keys.missing(list)),
+        },
+    };
+    if !attends.contains(&true) {
+        return Err(keys.invalid("layer_types", "such that one layer has full attention"));
+    }
+    Ok(attends)
+}
+
+/// The layers whose numbers a list has.
+fn numbered(keys: &Keys<'_>, list: &'static str, numbers: &[Value], count: usize) -> Result<Vec<bool>, ConfigError> {
+    if count > LONGEST_PERIOD {
+        return Err(keys.invalid("num_hidden_layers", "at most 4096 where a list has the numbers of some"));
+    }
+    let mut flags = vec![false; count];
+    for number in numbers {
+        let flag = number.as_u64().and_then(|number| flags.get_mut(usize::try_from(number).ok()?));
+        *flag.ok_or_else(|| keys.invalid(list, "a list of layers' numbers, from 0"))? = true;
+    }
+    if numbers.is_empty() {
+        return Err(keys.invalid(list, "a list of layers' numbers, one at least"));
+    }
+    Ok(flags)
 }
 
 /// All layers, of which the last ones take keys and values from the last one of their kind before them.
@@ -137,17 +186,18 @@ fn all_but_the_last(every: usize) -> Vec<bool> {
     (1..=every).map(|i| i != every).collect()
 }
 
-fn layer_types(keys: &Keys<'_>, types: &[Value], count: usize) -> Result<Vec<bool>, ConfigError> {
-    let mut sliding = Vec::new();
+/// Which layers are of another type than full attention: of the one that is called `other`.
+fn layer_types(keys: &Keys<'_>, types: &[Value], other: &'static str, count: usize) -> Result<Vec<bool>, ConfigError> {
+    let mut others = Vec::new();
     for (layer, found) in types.iter().enumerate() {
-        sliding.push(match found.as_str() {
+        others.push(match found.as_str() {
             Some("full_attention") => false,
-            Some("sliding_attention") => true,
-            Some(other) => return Err(ConfigError::LayerType { layer, found: shortened(other) }),
+            Some(found) if found == other => true,
+            Some(found) => return Err(ConfigError::LayerType { layer, found: shortened(found), other }),
             None => return Err(keys.invalid("layer_types", "a list of texts")),
         });
     }
-    of_each_layer("layer_types", sliding, count)
+    of_each_layer("layer_types", others, count)
 }
 
 /// Those that a list of 1 and 0 says, or all but every `n`th.

@@ -174,6 +174,7 @@ macro_rules! vector_entry_points {
             fn layer_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             fn add(x: &mut [f32], y: &[f32]);
             fn multiply(x: &mut [f32], y: &[f32]);
+            fn multiply_add(x: &mut [f32], y: &[f32], z: &[f32]);
             fn scale(x: &mut [f32], factor: f32);
             fn rope(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]);
             fn rope_neighbours(x: &mut [f32], head_dim: usize, cos: &[f32], sin: &[f32]);
@@ -185,6 +186,10 @@ macro_rules! vector_entry_points {
             fn relu_squared(x: &mut [f32]);
             fn xielu(x: &mut [f32], parts: &[f32; 4]);
             fn softcap(x: &mut [f32], cap: f32);
+            fn sigmoid(x: &mut [f32]);
+        );
+        super::vector_entry_points!($features; delta_rule
+            fn delta_rule(state: &mut [f32], qkv: [&[f32]; 3], gates: [f32; 2], written: &mut [f32], out: &mut [f32]);
         );
         super::vector_entry_points!($features; logits
             fn peaks(logits: &[f32], best: &mut [f32], second: &mut [f32]);

@@ -55,6 +55,14 @@ pub(crate) fn xielu(x: &mut [f32], parts: &[f32; 4]) {
     }
 }
 
+/// `x[c] = 1 / (1 + exp(-x[c]))`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: &mut [f32]) {
+    for x in x {
+        *x = 1.0 / (1.0 + exp32(-*x));
+    }
+}
+
 /// `x[c] = cap * tanh(x[c] / cap)`.
 #[inline(always)]
 pub(crate) fn softcap(x: &mut [f32], cap: f32) {

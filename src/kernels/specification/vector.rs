@@ -96,6 +96,14 @@ pub(crate) fn multiply(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// `x[c] += y[c] * z[c]`, rounded once.
+#[inline(always)]
+pub(crate) fn multiply_add(x: &mut [f32], y: &[f32], z: &[f32]) {
+    for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
+        *x = y.mul_add(*z, *x);
+    }
+}
+
 /// `x[c] *= factor`.
 #[inline(always)]
 pub(crate) fn scale(x: &mut [f32], factor: f32) {

@@ -21,8 +21,13 @@ impl Decoder {
         batch: &Batch,
     ) {
         let Self { kernel, team, work, rope, cache, .. } = self;
-        let Work { input, q, k, v, joined, .. } = work;
+        let Work { input, q, k, v, gate, joined, .. } = work;
         match &weights.qkv {
+            Qkv::Apart([q_proj, k_proj, v_proj]) if attention.gated => {
+                project(*kernel, team, input, [(q_proj, joined), (k_proj, k), (v_proj, v)]);
+                part_gates(attention.head_dim, joined, [q, gate]);
+                team.for_each_chunk(gate, attention.query_size(), |_, gates| kernel.sigmoid(gates));
+            }
             Qkv::Apart([q_proj, k_proj, v_proj]) => {
                 project(*kernel, team, input, [(q_proj, q), (k_proj, k), (v_proj, v)]);
             }
@@ -69,7 +74,7 @@ impl Decoder {
             });
         }
         for (slot, (keys, values)) in batch.slots.iter().zip(k.chunks_exact(size).zip(v.chunks_exact(size))) {
-            cache.keep(index, *slot, keys, values);
+            cache.keep(index, *slot, [keys, values]);
         }
     }
 
@@ -100,10 +105,10 @@ impl Decoder {
             let (key_head, first) = (item / tiles, item % tiles * tile);
             let rows = &rows[first..rows.len().min(first + tile)];
             let mut queries = Vec::with_capacity(rows.len() * shared);
-            for (i, &row) in (first..).zip(rows) {
+            for &row in rows {
                 let (position, known) = (cache.position(batch.slots[row]), cache.known(batch.slots[row]));
                 let start = queries.len();
-                queries.extend_from_slice(&q[i * size + key_head * shared..][..shared]);
+                queries.extend_from_slice(&q[row * size + key_head * shared..][..shared]);
                 let own = &mut queries[start..];
                 if !turned_already(attention) {
                     turn(*kernel, attention, rope.at(index, position, known), own);
@@ -132,10 +137,13 @@ impl Decoder {
                 kernel.attend(&mut asking, head_dim, &scores, &keys, &values);
             }
         });
-        let heads = &work.heads;
+        let (heads, gates) = (&work.heads, &work.gate);
         work.input.fill(team, rows.len(), size, |i, out| {
             for (key_head, out) in out.chunks_exact_mut(shared).enumerate() {
                 out.copy_from_slice(&heads[(key_head * tiles * tile + i) * shared..][..shared]);
+            }
+            if attention.gated {
+                kernel.multiply(out, &gates[rows[i] * size..][..size]);
             }
         });
         project(*kernel, team, &work.input, [(&weights.o_proj, &mut work.attended)]);
@@ -159,6 +167,15 @@ fn turn(kernel: Kernel, attention: &Attention, turn: Option<Turn<'_>>, heads: &m
 fn grown(QueryGrowth { beta, original }: QueryGrowth, position: usize) -> Option<f32> {
     let times = (position as f64 / original).floor();
     (times > 0.0).then(|| (1.0 + beta * libm::log(1.0 + times)) as f32)
+}
+
+/// Parts the products of a projection to queries and gates, which take turns head by head.
+fn part_gates(head_dim: usize, joined: &[f32], parts: [&mut Vec<f32>; 2]) {
+    for (which, out) in parts.into_iter().enumerate() {
+        out.clear();
+        out.reserve(joined.len() / 2);
+        joined.chunks_exact(head_dim).skip(which).step_by(2).for_each(|columns| out.extend_from_slice(columns));
+    }
 }
 
 /// Parts the products of projections that are one matrix into queries, keys and values.

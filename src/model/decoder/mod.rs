@@ -7,21 +7,26 @@
 //! each layer:
 //!   q, k, v  [n, heads|kv_heads * head_dim] one pass over q_proj, k_proj, v_proj of attention_norm(x); q and k rotated
 //!   o        [n, heads * head_dim]          attention over each position's own path, in order
-//!   x       += o_proj(o)
+//!   x       += o_proj(o)                    or what another mixer gives
 //!   x       += down_proj(activation(gate_proj(h)) * up_proj(h)),  h = mlp_norm(x)
 //! hidden     [wanted, hidden]               norm
 //! ```
 //!
-//! In the last layer only the wanted positions go beyond keys and values. What a layer does not have, such as a bias, is
-//! skipped. `attention.rs` and `mlp.rs` have the branches, and `norm.rs` what brings them together.
+//! In the last layer only the wanted positions go beyond what is kept. What a layer does not have, such as a bias, is
+//! skipped. `mixer.rs` says which of `attention.rs`, `short_convolution.rs` and `delta_net.rs` has the first branch, `mlp.rs` has the
+//! second, and `norm.rs` what brings them together.
 
 mod attention;
+mod delta_net;
+mod mixer;
 mod mlp;
 mod norm;
+mod short_convolution;
 
 use std::{ops::Range, sync::Arc};
 
 use self::{
+    delta_net::Chain,
     mlp::activate,
     norm::{Joined, normalize},
 };
@@ -29,6 +34,7 @@ use super::{
     Body, BodyError, Extension, Parent, Slot, Step,
     cache::{self, Cache, Run},
     rope::RopeTables,
+    states::States,
 };
 use crate::{
     checkpoint::{
@@ -53,6 +59,7 @@ pub struct Decoder {
     team: Arc<Team>,
     rope: RopeTables,
     cache: Cache,
+    states: States,
     work: Work,
     /// States behind each layer, while somebody asks for them.
     traced: Option<Vec<Vec<f32>>>,
@@ -73,6 +80,8 @@ struct Work {
     token_inputs: Vec<f32>,
     /// Outputs of heads, `[key heads, positions, heads that share it, head_dim]`.
     heads: Vec<f32>,
+    /// The state of each chain of a batch, where layers have one.
+    states: Vec<Box<[f32]>>,
     /// Products of several projections in one, before they are parted.
     joined: Vec<f32>,
     /// The last attention's output.
@@ -88,6 +97,8 @@ struct Batch {
     /// Those of all paths; a position that continues the path before it shares its runs, of which the last may go on behind it.
     runs: Vec<Run>,
     paths: Vec<Path>,
+    /// The positions in their order, as stretches of one path.
+    chains: Vec<Chain>,
     wanted: Vec<usize>,
 }
 
@@ -100,6 +111,11 @@ struct Path {
 impl Batch {
     /// Takes a position in that follows `parent` among those of the batch, or else what the cache says.
     fn push(&mut self, cache: &Cache, slot: Slot, parent: Option<usize>) {
+        let index = self.paths.len();
+        match self.chains.last_mut() {
+            Some(last) if parent.is_some_and(|parent| parent + 1 == index) => last.positions.end += 1,
+            _ => self.chains.push(Chain { positions: index..index + 1, parent: cache.parent(slot) }),
+        }
         let start = match parent {
             Some(parent) if parent + 1 == self.paths.len() => {
                 let start = self.paths[parent].runs.start;
@@ -137,13 +153,15 @@ impl Decoder {
             up: Vec::new(),
             token_inputs: Vec::new(),
             heads: Vec::new(),
+            states: Vec::new(),
             joined: Vec::new(),
             attended: Vec::new(),
             out: Vec::new(),
         };
         Self {
             rope: RopeTables::new(architecture),
-            cache: Cache::new(architecture.layers.iter().map(|layer| layer.attention.kept())),
+            cache: Cache::new(architecture.layers.iter().map(|layer| layer.mixer.kept(architecture.hidden_size))),
+            states: States::new(architecture.layers.iter().map(|layer| layer.mixer.state())),
             checkpoint,
             kernel,
             team,
@@ -166,22 +184,19 @@ impl Decoder {
             if index > 0 {
                 self.trace(batch.wanted.last().copied());
             }
-            self.keys_and_values(index, &layer.attention, &weights.attention, batch);
+            self.take_in(index, layer, weights, batch);
             let rows = if last { &batch.wanted } else { &everyone };
             if last {
                 // From here on only what was asked for.
-                let query_size = layer.attention.query_size();
                 for (to, &from) in rows.iter().enumerate() {
                     self.work.x.copy_within(from * size..(from + 1) * size, to * size);
-                    self.work.q.copy_within(from * query_size..(from + 1) * query_size, to * query_size);
                 }
                 self.work.x.truncate(rows.len() * size);
-                self.work.q.truncate(rows.len() * query_size);
             }
             if rows.is_empty() {
                 return;
             }
-            self.attend(index, &layer.attention, &weights.attention, batch, rows);
+            self.give_out(index, layer, weights, batch, rows);
             let (attention, mlp) = (Joined::attention(layer, weights), Joined::mlp(layer, weights));
             let (norm, before, after) = match layer.wiring {
                 Wiring::Serial => (layer.mlp_norm.zip(weights.mlp_norm.as_ref()), attention, mlp),
@@ -365,6 +380,10 @@ impl Body for Decoder {
         self.cache.bytes_per_position()
     }
 
+    fn bytes_per_path(&self) -> usize {
+        2 * self.states.floats() * size_of::<f32>()
+    }
+
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
         let architecture = &self.checkpoint.config().architecture;
         let vocab_size = architecture.vocab_size;
@@ -380,9 +399,10 @@ impl Body for Decoder {
         }
         let mut slots: Vec<Slot> = Vec::with_capacity(steps.len());
         let mut hidden = Vec::new();
-        for part in steps.chunks(BATCH) {
+        while slots.len() < steps.len() {
             let mut batch = Batch::default();
             let first = slots.len();
+            let part = &steps[first..self.end_of_batch(steps, first)];
             for (i, step) in part.iter().enumerate() {
                 let (parent, in_batch) = match step.parent {
                     Parent::Start | Parent::Prompt(_) => (None, None),
@@ -401,7 +421,9 @@ impl Body for Decoder {
                 }
                 self.rope.reach(self.cache.position(slot), self.cache.known(slot));
             }
+            self.begin_chains(&batch);
             self.run(part, &batch, &mut hidden);
+            self.end_chains(&batch);
         }
         Ok(Extension { slots, hidden })
     }
@@ -416,6 +438,7 @@ impl Body for Decoder {
 
     fn release(&mut self, slot: Slot) {
         self.cache.release(slot);
+        self.states.release(slot);
     }
 
     fn layers(&mut self, tokens: &[u32]) -> Result<Option<Vec<Vec<f32>>>, BodyError> {
@@ -433,6 +456,30 @@ impl Body for Decoder {
 }
 
 impl Decoder {
+    /// Where the batch ends that begins with step `first`. Where layers have a state, no chain of a batch begins inside of another, and
+    /// their states fit into memory.
+    fn end_of_batch(&self, steps: &[Step<'_>], first: usize) -> usize {
+        let most = steps.len().min(first + BATCH);
+        if self.states.floats() == 0 {
+            return most;
+        }
+        let mut chains = 0;
+        for (i, step) in steps.iter().enumerate().take(most).skip(first) {
+            let inside = match step.parent {
+                Parent::Step(index) => index.checked_sub(first).map(|_| index),
+                Parent::Start | Parent::Prompt(_) | Parent::Slot(_) => None,
+            };
+            if inside.is_some_and(|parent| parent + 1 == i) {
+                continue;
+            }
+            if inside.is_some() || chains == self.states.paths_at_once() {
+                return i;
+            }
+            chains += 1;
+        }
+        most
+    }
+
     /// Refuses steps beyond the last position that has a learned vector.
     fn check_positions(&self, steps: &[Step<'_>], positions: usize) -> Result<(), BodyError> {
         let mut at: Vec<usize> = Vec::with_capacity(steps.len());

@@ -26,9 +26,9 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        Architecture, AttentionWeights, Checkpoint, Inner, MlpWeights, NormWeights, Qkv,
+        Architecture, AttentionWeights, Checkpoint, Inner, MixerWeights, MlpWeights, NormWeights, Qkv,
         architecture::{
-            self, Activation, Gate, KeyValues, Layer, Norm, NormKind, NormWeight, Pairing, Projections, Rope,
+            self, Activation, Gate, KeyValues, Layer, Mixer, Norm, NormKind, NormWeight, Pairing, Projections, Rope,
             RopeScaling, Wiring,
         },
     },
@@ -49,7 +49,11 @@ pub(super) fn unsupported(architecture: &Architecture) -> Option<&'static str> {
         (!plain(architecture.norm), "another norm than RMS norm"),
     ];
     let first = |all: &[(bool, &'static str)]| all.iter().find(|(there, _)| *there).map(|(_, what)| *what);
-    first(&of_model).or_else(|| architecture.layers.kinds().iter().find_map(|layer| first(&of_layer(layer))))
+    let of_layer = |layer: &Layer| match layer.mixer.attention() {
+        Some(attention) => first(&of_layer(layer, attention)),
+        None => Some("layers with a state of their own"),
+    };
+    first(&of_model).or_else(|| architecture.layers.kinds().iter().find_map(of_layer))
 }
 
 /// Whether it is the norm that all norms here are.
@@ -57,8 +61,8 @@ fn plain(norm: Norm) -> bool {
     norm.kind == NormKind::Rms && norm.weight == NormWeight::AsStored && !norm.bias
 }
 
-fn of_layer(layer: &Layer) -> [(bool, &'static str); 20] {
-    let (attention, mlp) = (&layer.attention, &layer.mlp);
+fn of_layer(layer: &Layer, attention: &architecture::Attention) -> [(bool, &'static str); 21] {
+    let mlp = &layer.mlp;
     let rope = attention.rope.as_ref();
     [
         (layer.wiring != Wiring::Serial, "parallel branches"),
@@ -67,6 +71,7 @@ fn of_layer(layer: &Layer) -> [(bool, &'static str); 20] {
         (layer.residual_scale.is_some(), "a scale of branches"),
         (attention.softcap.is_some(), "a bound of attention's scores"),
         (attention.sinks, "attention sinks"),
+        (attention.gated, "gates of attention's outputs"),
         (attention.scale != 1.0 / (attention.head_dim as f32).sqrt(), "another scale of attention's scores"),
         (rope.is_some_and(|rope| amplitude(rope).is_some()), "an amplitude of the rotary embedding"),
         (layer.token_input.is_some() || layer.output_scale, "a third branch"),
@@ -168,9 +173,12 @@ impl Decoder {
             None => Matrix::of(&weights.embed_tokens, widen)?,
         };
         let blocks = architecture.layers.iter().zip(&weights.layers).map(|(layer, weights)| {
+            let (Mixer::Attention(attention), MixerWeights::Attention(own)) = (&layer.mixer, &weights.mixer) else {
+                return Err(MISSING);
+            };
             Ok::<_, BodyError>(Block {
                 attention_norm: Normalization::load(layer.attention_norm, weights.attention_norm.as_ref(), widen)?,
-                attention: Attention::load(&layer.attention, &weights.attention, widen)?,
+                attention: Attention::load(attention, own, widen)?,
                 mlp_norm: Normalization::load(layer.mlp_norm, weights.mlp_norm.as_ref(), widen)?,
                 mlp: Mlp::load(&layer.mlp, &weights.mlp, widen)?,
             })

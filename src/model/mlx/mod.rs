@@ -313,7 +313,8 @@ impl Body for MlxBody {
     fn bytes_per_position(&self) -> usize {
         let layers = &self.mlx.checkpoint.config().architecture.layers;
         // Keys and values, four bytes an element, which is the most.
-        layers.iter().map(|layer| 2 * layer.attention.key_value_size() * size_of::<f32>()).sum()
+        let kept = layers.iter().filter_map(|layer| layer.mixer.attention()).map(|own| 2 * own.key_value_size());
+        kept.sum::<usize>() * size_of::<f32>()
     }
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {

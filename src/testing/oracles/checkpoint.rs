@@ -108,7 +108,8 @@ pub fn valid() -> &'static [Files] {
             intermediate_size: 32,
             num_attention_heads: 2,
             num_key_value_heads: 1,
-            num_hidden_layers: 1,
+            // One of each kind.
+            num_hidden_layers: 1 + usize::from(family.config.other_mixers.is_some()),
             ..Fixture::default()
         };
         let scaled = serde_json::json!({"type": "llama3", "factor": 8});

@@ -406,6 +406,19 @@ pub fn rest_of_other_families(kernel: Kernel, n: usize, mut next: impl FnMut() -
         kernel.attend(&mut asking, n, &Scores { scale: 0.125, softcap, sinks }, &keys, &values);
         all.extend_from_slice(&out);
     }
+    out.copy_from_slice(&x);
+    kernel.multiply_add(&mut out, &w, keys[0]);
+    all.extend_from_slice(&out);
+    kernel.sigmoid(&mut out);
+    all.extend_from_slice(&out);
+    // Two steps, of heads whose values are wider than their keys.
+    let (mut state, mut written) = (values[..7].concat(), vec![POISON; n]);
+    for (at, value) in [(0, &x), (n.saturating_sub(7), &w)] {
+        let [query, key] = [keys[1], keys[2]].map(|x| &x[at..][..7.min(n)]);
+        kernel.delta_rule(&mut state, [query, key, value], [0.9, 0.4], &mut written, &mut out);
+        all.extend_from_slice(&out);
+    }
+    all.extend_from_slice(&state);
     all
 }
 

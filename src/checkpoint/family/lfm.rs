@@ -1,0 +1,56 @@
+//! LFM.
+
+use super::{
+    AttentionLayers, ConfigRules, Family, Flag, GateName, HeadDim, Intermediate, LLAMA, MixerRule, NormRule,
+    OtherMixers, QkNormNames, QkNormRule, RopeRule, ScalingRule, Sizes, Sliding, TensorNames, Theta, Tied, rules::size,
+};
+use crate::checkpoint::architecture::Span;
+
+/// LFM 2: most layers are short convolutions.
+pub const LFM2: Family = Family {
+    name: "lfm2",
+    model_type: "lfm2",
+    models: "LFM 2",
+    config: ConfigRules {
+        sizes: Sizes {
+            head_dim: HeadDim::Shared,
+            intermediate: Intermediate::Adjusted {
+                keys: ["block_ff_dim", "intermediate_size"],
+                adjust: "block_auto_adjust_ff_dim",
+                factor: "block_ffn_dim_multiplier",
+                multiple: "block_multiple_of",
+            },
+            ..LLAMA.config.sizes
+        },
+        tied: Tied::Always,
+        qkv_bias: Flag::Never,
+        o_bias: Flag::Never,
+        other_mixers: Some(OtherMixers {
+            attention: AttentionLayers::Listed("full_attn_idxs", "conv"),
+            mixer: MixerRule::ShortConvolution { taps: size("conv_L_cache"), bias: Flag::Key("conv_bias", false) },
+        }),
+        mlp_bias: Flag::Never,
+        norm: NormRule { eps: "norm_eps", ..LLAMA.config.norm },
+        qk_norm: Some(QkNormRule { when: Flag::Always, span: Span::Head, after_rope: false }),
+        rope: RopeRule {
+            theta: Theta::Key("rope_theta", 1_000_000.0),
+            pairing_key: false,
+            scaling: ScalingRule::None,
+            ..LLAMA.config.rope
+        },
+        sliding: Sliding::Never,
+        ..LLAMA.config
+    },
+    tensors: TensorNames {
+        norm: "model.embedding_norm",
+        attention_norm: Some("operator_norm"),
+        qk_norm: QkNormNames { q: "self_attn.q_layernorm", k: "self_attn.k_layernorm", heads: None },
+        o_proj: "self_attn.out_proj",
+        mlp_norm: Some("ffn_norm"),
+        gate: GateName::Apart("feed_forward.w1"),
+        up_proj: "feed_forward.w3",
+        down_proj: "feed_forward.w2",
+        ..LLAMA.tensors
+    },
+    ..LLAMA
+};
