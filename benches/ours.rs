@@ -22,7 +22,7 @@ use lm_headroom::{
     kernels::{Activations, Pass, Product, multiply},
     model::{Parent, Query, Step},
     quant::{FloatType, MatrixRef, WeightsRef},
-    search::{Session, Settings, probe},
+    search::{Session, Settings, keep, probe},
     seed,
     subject::{self, Subject},
     team::Team,
@@ -58,7 +58,9 @@ fn run(checkpoint: &str) {
     // Digests are those of loading; the session before the one that counts has computed them.
     let ladder = || {
         let mut session = Session::new(&model, &prompts, Settings::given(TOKENS, 6.3));
-        timed(|| probe(&mut session, &edits, |_| Ok(())).expect("records"))
+        let mut records = Vec::new();
+        let (seconds, ()) = timed(|| probe(&mut session, &edits, keep(&mut records)).expect("records"));
+        (seconds, records)
     };
     ladder();
     let (seconds, records) = ladder();

@@ -23,16 +23,17 @@
 //!
 //! ```
 //! use lm_headroom::{
-//!     search::{Session, Settings, ladder},
+//!     search::{Session, Settings, keep, ladder},
 //!     seed::SHIFTS,
 //!     subject::Subject,
 //! };
 //!
 //! let model = Subject::open("demo")?; // or a folder, or `org/name` of the Hugging Face hub
 //! let prompts = [model.prompt("What is 2+2?")?];
-//! let run = ladder(&mut Session::new(&model, &prompts, Settings::default()), &SHIFTS, |_| Ok(()))?;
-//! assert!(run.records[0].text.contains('4') && !run.records[9].text.contains('4'));
-//! assert!(run.restored.identical && run.restored.same_as_clean);
+//! let mut records = Vec::new();
+//! let restored = ladder(&mut Session::new(&model, &prompts, Settings::default()), &SHIFTS, keep(&mut records))?;
+//! assert!(records[0].text.contains('4') && !records[9].text.contains('4'));
+//! assert!(restored.identical && restored.same_as_clean);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -57,9 +58,11 @@ pub mod child;
 pub mod cli;
 pub mod coherence;
 pub mod edit;
+mod exact;
 pub mod head;
 pub mod kernels;
 pub mod model;
+mod numbers;
 pub mod quant;
 pub mod random;
 pub mod record;

@@ -59,18 +59,38 @@ pub(crate) fn median<T: Ord + Copy>(values: &[T]) -> Option<T> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// The percentile bootstrap's interval of 95 % of [`median`]; `None` of nothing.
-pub(crate) fn median_interval<T: Ord + Copy>(values: &[T]) -> Option<[T; 2]> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable();
-    let n = sorted.len();
-    let mut distinct = sorted.clone();
-    distinct.dedup();
-    let reaches = |level: f64| {
-        let at_most = |value: T| sorted.partition_point(|&other| other <= value);
-        distinct.iter().copied().find(|&value| tail(n, at_most(value), n / 2 + 1) >= level)
-    };
+/// As [`median`], of values of which there are so many each, ascending.
+pub(crate) fn median_of_counts<T: Copy>(counts: &[(T, usize)]) -> Option<T> {
+    let mut middle = total(counts) / 2;
+    counts
+        .iter()
+        .find(|&&(_, count)| {
+            middle < count || {
+                middle -= count;
+                false
+            }
+        })
+        .map(|&(value, _)| value)
+}
+
+/// The percentile bootstrap's interval of 95 % of [`median_of_counts`]; `None` of nothing.
+pub(crate) fn median_interval<T: Copy>(counts: &[(T, usize)]) -> Option<[T; 2]> {
+    let n = total(counts);
+    let mut at_most = 0;
+    let tails: Vec<(T, f64)> = counts
+        .iter()
+        .filter(|&&(_, count)| count > 0)
+        .map(|&(value, count)| {
+            at_most += count;
+            (value, tail(n, at_most, n / 2 + 1))
+        })
+        .collect();
+    let reaches = |level: f64| tails.iter().find(|&&(_, tail)| tail >= level).map(|&(value, _)| value);
     Some([reaches(0.025)?, reaches(0.975)?])
+}
+
+fn total<T>(counts: &[(T, usize)]) -> usize {
+    counts.iter().map(|(_, count)| count).sum()
 }
 
 /// The probability that a binomial variable of `n` trials, each with probability `x / n`, is at least `least`.
@@ -140,6 +160,16 @@ mod tests {
         assert_eq!(median(&[1, 3]), Some(3));
         assert_eq!(median(&[5, 1, 3]), Some(3));
         assert_eq!(median(&[4, 1, 2, 3]), Some(3));
+        for values in [&[][..], &[3], &[1, 3], &[5, 1, 3], &[4, 1, 2, 3], &[2, 2, 0, 0], &[7, 7, 7]] {
+            assert_eq!(median_of_counts(&counts(values)), median::<u8>(values), "{values:?}");
+        }
+    }
+
+    /// How often each value is there, ascending, and of one that is not.
+    fn counts(values: &[u8]) -> Vec<(u8, usize)> {
+        (0..=values.iter().max().map_or(0, |max| max + 1))
+            .map(|value| (value, values.iter().filter(|&&other| other == value).count()))
+            .collect()
     }
 
     /// The same interval by drawing every possible sample with replacement.
@@ -165,20 +195,21 @@ mod tests {
     #[test]
     fn the_medians_interval_is_that_of_all_samples_with_replacement() {
         assert_eq!(median_interval::<u8>(&[]), None);
+        assert_eq!(median_interval(&[(1, 0)]), None);
         for values in
             [&[2][..], &[0, 5], &[1, 1, 4], &[0, 1, 2, 3], &[5, 0, 0, 2, 2], &[0, 1, 2, 3, 4, 5], &[3, 3, 3, 3, 0, 3]]
         {
-            assert_eq!(median_interval(values), Some(by_all_samples(values)), "{values:?}");
+            assert_eq!(median_interval(&counts(values)), Some(by_all_samples(values)), "{values:?}");
         }
     }
 
     #[test]
     fn the_medians_interval_narrows_with_more_values() {
-        let spread = |n: u32| (0..n).map(|i| i % 6).collect::<Vec<_>>();
+        let spread = |n: usize| (0..6).map(|value| (value, n / 6)).collect::<Vec<_>>();
         let [lo, hi] = median_interval(&spread(6)).expect("an interval");
         assert!(hi - lo >= 3, "{lo} to {hi}");
         assert_eq!(median_interval(&spread(60_000)), Some([2, 3]));
-        assert_eq!(median_interval(&[4_u8; 1000]), Some([4, 4]));
+        assert_eq!(median_interval(&[(4_u8, 1000)]), Some([4, 4]));
     }
 
     #[test]

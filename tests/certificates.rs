@@ -17,7 +17,7 @@ use lm_headroom::{
     edit::{Edit, Plan},
     kernels::{Kernel, Rounding},
     model::{BodyError, CpuProjection, Decoder, Projection, Query},
-    quant::{FloatType, Format, MatrixRef},
+    quant::{FloatType, Format, MatrixRef, Tensor},
     subject::{self, Prompt, Subject},
     team::Team,
     testing::{
@@ -385,7 +385,9 @@ fn every_witness_of_the_model_inside_does_what_it_claims() {
             let flips: Edit = weak.edit.parse().expect("an edit");
             assert!(flips.plan(&matrix).is_ok() && weak.ran.changed, "{weak:?}");
         }
-        assert_eq!(answer.critical_bits, answer.critical.as_ref().expect("a union").len());
+        let critical = answer.critical.as_ref().expect("a set");
+        let counts = [answer.critical_bits, answer.scales.critical_bits, answer.biases.critical_bits];
+        assert_eq!(counts, [Tensor::Weight, Tensor::Scales, Tensor::Biases].map(|tensor| critical.len(tensor)));
     }
     println!("{positions} positions, by least flips: {certified:?}");
     assert!(certified.keys().any(|&flips| flips >= 2));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use lm_headroom::{
     coherence::{Finish, Verdict},
     model::Projection,
-    search::{Progress, Session, Settings, calibrate, ladder},
+    search::{Session, Settings, calibrate, keep, ladder},
     seed,
     subject::{Prompt, Subject},
     testing::model::answers,
@@ -131,23 +131,21 @@ fn shifts_break_it_by_degrees_and_restoring_brings_the_clean_answers_back() {
     let shifts: Vec<i64> = seed::SHIFTS.into_iter().chain(digits).collect();
     let mut verdicts: BTreeMap<(bool, Verdict), usize> = BTreeMap::new();
     let mut session = Session::new(&model, &prompts, settings);
-    let run = ladder(&mut session, &shifts, |progress| {
-        if let Progress::Record { record, .. } = progress {
-            let documented = seed::SHIFTS.contains(&record.shift.expect("a shift"));
-            *verdicts.entry((documented, record.verdict)).or_default() += 1;
-        }
-        Ok(())
-    })
-    .expect("a ladder");
+    let mut records = Vec::new();
+    let restored = ladder(&mut session, &shifts, keep(&mut records)).expect("a ladder");
+    for record in &records {
+        let documented = seed::SHIFTS.contains(&record.shift.expect("a shift"));
+        *verdicts.entry((documented, record.verdict)).or_default() += 1;
+    }
     println!("{verdicts:?}");
     for documented in [true, false] {
         let kinds = verdicts.keys().filter(|(seed, _)| *seed == documented).count();
         assert!(kinds >= 4, "{kinds} verdicts: {verdicts:?}");
     }
-    assert!(run.restored.identical && run.restored.same_as_clean);
-    assert_eq!(run.restored.text, "2 + 2 is 4.");
+    assert!(restored.identical && restored.same_as_clean);
+    assert_eq!(restored.text, "2 + 2 is 4.");
     // The clean model is healthy, and every one of its answers right.
-    let clean = run.records.iter().filter(|record| record.shift == Some(0));
+    let clean = records.iter().filter(|record| record.shift == Some(0));
     assert!(clean.clone().count() == prompts.len());
     for record in clean {
         assert_eq!((record.verdict, record.kl_mean, record.agreement), (Verdict::Healthy, Some(0.0), Some(1.0)));

@@ -13,7 +13,7 @@ use lm_headroom::{
     coherence::Verdict,
     edit::Edit,
     kernels::Kernel,
-    search::{Session, Settings, replay, replay::Replayed},
+    search::{Session, Settings, keep, replay, replay::Replayed},
     subject::{self, Subject},
     team::Team,
     testing::skipped,
@@ -50,7 +50,8 @@ fn measured(model: &str, folder: Option<PathBuf>) -> Vec<(Labelled, Verdict)> {
     };
     let trials = labels.iter().map(replayed).collect();
     let mut session = Session::new(&subject, &prompts, Settings::default());
-    let records = replay(&mut session, trials, |_| Ok(())).expect("trials");
+    let mut records = Vec::new();
+    replay(&mut session, trials, keep(&mut records)).expect("trials");
     labels.into_iter().zip(records).map(|(label, record)| (label, record.verdict)).collect()
 }
 

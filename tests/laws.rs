@@ -12,7 +12,7 @@ use lm_headroom::{
             certificate::Certified,
             checkpoint::Damaged,
             guard::Guards,
-            journal::{Torn, length},
+            journal::{Torn, lengths},
             kernel::Products,
             measure::Measurement,
             packing::Packing,
@@ -131,11 +131,12 @@ fn law_9_any_tokenizer_and_any_template_end_nothing_but_the_child_that_reads_the
 fn law_10_a_journal_cut_at_any_byte_resumes_to_the_same_result() {
     holds::<Torn>(200);
     // And at every byte there is.
-    let mut reached = Reached::default();
-    let length = u16::try_from(length()).expect("a small journal");
-    for left in 0..=length {
-        Torn::cut(left).check(&mut reached).unwrap_or_else(|violation| panic!("{violation}"));
+    for (length, compressed) in lengths().into_iter().zip([false, true]) {
+        let (length, mut reached) = (u16::try_from(length).expect("a small journal"), Reached::default());
+        for left in 0..=length {
+            Torn::cut(left, compressed).check(&mut reached).unwrap_or_else(|violation| panic!("{violation}"));
+        }
+        println!("a journal of {length} bytes cut at each of them: {reached}");
+        assert_eq!(reached.total(), u64::from(length) + 1);
     }
-    println!("a journal of {length} bytes cut at each of them: {reached}");
-    assert_eq!(reached.total(), u64::from(length) + 1);
 }

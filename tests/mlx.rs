@@ -24,7 +24,7 @@ use lm_headroom::{
     model::{Body, BodyError, Mlx, Parent, Precision, Projection, Query, Step},
     quant::{FloatType, Format},
     record::Record,
-    search::{Session, Settings, ladder, probe, verify},
+    search::{Session, Settings, keep, ladder, probe, verify},
     seed,
     subject::{self, Prompt, Subject},
     team::Team,
@@ -286,13 +286,14 @@ fn a_tied_matrix_edited_as_embedding_too_gives_the_cpu_s_answers() {
 fn records(model: &Subject, shifts: &[i64]) -> Vec<Record> {
     let prompts = [model.prompt(seed::PROMPT).expect("ids").expecting(["4"])];
     let mut session = Session::new(model, &prompts, Settings::given(10, 9.0));
-    let run = ladder(&mut session, shifts, |_| Ok(())).expect("a ladder");
-    assert!(run.restored.identical && run.restored.same_as_clean, "{:?}", run.restored);
-    assert_eq!((&run.restored.head_digest_before, &run.restored.head_digest_after), {
-        let stored = &run.records[0].head_digest;
+    let mut records = Vec::new();
+    let restored = ladder(&mut session, shifts, keep(&mut records)).expect("a ladder");
+    assert!(restored.identical && restored.same_as_clean, "{restored:?}");
+    assert_eq!((&restored.head_digest_before, &restored.head_digest_after), {
+        let stored = &records[0].head_digest;
         (stored, stored)
     });
-    run.records
+    records
 }
 
 #[test]
@@ -472,7 +473,9 @@ fn sessions_on_several_threads_share_one_model() {
     let answers: Vec<Vec<u32>> = std::thread::scope(|scope| {
         let session = || {
             let mut session = Session::new(model, &prompts, Settings::given(3, 9.0));
-            probe(&mut session, &[Edit::shift(1)], |_| Ok(())).expect("records").remove(0).tokens
+            let mut records = Vec::new();
+            probe(&mut session, &[Edit::shift(1)], keep(&mut records)).expect("records");
+            records.remove(0).tokens
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(session)).collect();
         threads.into_iter().map(|thread| thread.join().expect("an answer")).collect()

@@ -16,10 +16,8 @@
 //! one if `m = 1`, where `c` itself is none of them. A single flip of that code gains more and takes no more flips. So only
 //! changes that gain `x` or more are looked at; they are few, as long as `n` is small.
 
-use super::{
-    exact::Sum,
-    position::{Flip, Gain, by_size},
-};
+use super::position::{Flip, Gain, by_size};
+use crate::exact::Sum;
 
 /// What any number of flips can do at most, out of some gains.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use super::{
     CertificateError, Outcome,
     census::{Census, Hit, census},
     confined::{Within, least_flips_within},
+    critical::CriticalBits,
     data::{Answer, Confined, ExecutedCensus, NanReport, PositionReport, Ran, Times, TowardReport, WeakBit},
     ground::{Ground, Stage, Watch, logits, run},
     least_flips::{LeastFlips, all_least_flips, largest_gains},
@@ -119,7 +120,10 @@ impl<'a> Certifier<'a> {
         let [scales, biases] = scale_census(&positions, team);
         lap(&mut times.scales);
 
-        let mut answer = self.found(prompt, &clean, &positions, &least, &censuses)?;
+        let (mut answer, critical) = self.found(prompt, &clean, &positions, &least, &censuses)?;
+        let layout = self.rows.head().layout();
+        let [of_scales, of_biases] = [&scales, &biases].map(|census| census.critical.clone());
+        answer.critical = Some(CriticalBits::with(layout, critical.flips(), of_scales, of_biases));
         (answer.scales, answer.biases) = (scales, biases);
         watch(Stage::Running)?;
         self.execute(&mut answer, &mut head, &positions, &hidden, &executed, &least, &censuses, watch)?;
@@ -146,7 +150,7 @@ impl<'a> Certifier<'a> {
         Ok(self.subject.decode(&[row as u32]).map_err(RunError::from)?)
     }
 
-    /// What was found, before anything is run.
+    /// What was found, before anything is run, and the critical bits of codes.
     fn found(
         &self,
         prompt: &Prompt,
@@ -154,7 +158,7 @@ impl<'a> Certifier<'a> {
         positions: &[Position<'_>],
         least: &[Option<LeastFlips>],
         censuses: &[Census],
-    ) -> Result<Answer, CertificateError> {
+    ) -> Result<(Answer, Union), CertificateError> {
         let layout = self.rows.head().layout();
         let nan = self.rows.nan();
         let single: &[Flip] = nan.map_or(&[], |nan| &nan.single);
@@ -204,7 +208,7 @@ impl<'a> Certifier<'a> {
         // The witness of the answer: the fewest flips, of these the one that float error is least in the way of.
         let weakest = least.iter().flatten().map(|least| least.flips).min();
         let executed = least.iter().flatten().map(|least| least.executed_at_least).min();
-        Ok(Answer {
+        let answer = Answer {
             prompt: prompt.text.clone(),
             text: self.subject.decode(&clean.tokens).map_err(RunError::from)?,
             tokens: clean.tokens.clone(),
@@ -241,8 +245,9 @@ impl<'a> Certifier<'a> {
             toward: None,
             failures: Vec::new(),
             ms: Times::default(),
-            critical: Some(critical),
-        })
+            critical: None,
+        };
+        Ok((answer, critical))
     }
 
     /// Runs each position's witness and undecided bits, teacher-forced.

@@ -32,7 +32,6 @@ use crate::{
     edit::{Amount, Change, Edit, Random},
     model::Projection,
     quant::Tensor,
-    record::Record,
     search::{Job, Progress, Session, Settings, Spec},
     stats,
     subject::{Prompt, Subject},
@@ -142,25 +141,28 @@ impl Field<'_> {
     /// What becomes of each prompt under each edit.
     fn run(&mut self, edits: &[Edit], watch: Watch<'_>) -> Result<Vec<Vec<Fate>>, CertificateError> {
         let prompts = self.0.prompts().len();
-        let jobs: Vec<Job> = edits
+        let jobs = edits
             .iter()
             .flat_map(|edit| (0..prompts).map(move |prompt| (prompt, edit.clone())))
             .enumerate()
-            .map(|(trial, (prompt, edit))| Job { trial, prompt, edit, family: None, value: None })
-            .collect();
-        let records = self.0.run(&jobs, |progress| match progress {
-            Progress::Record { .. } => Ok(()),
+            .map(|(trial, (prompt, edit))| Job { trial, prompt, edit, family: None, value: None });
+        let mut fates = Vec::new();
+        self.0.run(jobs, &mut |progress| match progress {
+            Progress::Record { record, .. } => {
+                fates.push(Fate {
+                    prompt: record.prompt.clone(),
+                    verdict: record.verdict,
+                    coherent_tokens: record.coherent_tokens,
+                    text: record.text.clone(),
+                });
+                Ok(())
+            }
+            Progress::HandedOver => Ok(()),
             Progress::Begins(_) | Progress::Reading { .. } | Progress::Calibrating { .. } | Progress::Wave { .. } => {
                 watch(Stage::Running)
             }
         })?;
-        let fate = |record: &Record| Fate {
-            prompt: record.prompt.clone(),
-            verdict: record.verdict,
-            coherent_tokens: record.coherent_tokens,
-            text: record.text.clone(),
-        };
-        Ok(records.chunks(prompts).map(|records| records.iter().map(fate).collect()).collect())
+        Ok(fates.chunks(prompts).map(<[Fate]>::to_vec).collect())
     }
 }
 

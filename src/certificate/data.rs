@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    protection::{Protection, RowCount, Union, WordCount},
+    critical::CriticalBits,
+    protection::{Protection, RowCount, WordCount},
     scales::ScaleCensus,
     single_bits::SingleBits,
 };
@@ -80,9 +81,9 @@ pub struct Answer {
     pub failures: Vec<String>,
     /// Time that each part took, in milliseconds.
     pub ms: Times,
-    /// All critical bits; an answer that was stored does not list them.
+    /// All critical bits, of all tensors; an answer that was stored does not list them.
     #[serde(skip)]
-    pub critical: Option<Union>,
+    pub critical: Option<CriticalBits>,
 }
 
 /// One position of the answer.

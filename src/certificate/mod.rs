@@ -23,7 +23,7 @@
 //! # The claims
 //!
 //! - *Exact*: about `z`, in real arithmetic. Evaluated in `f64`, and where that is too close to call, by sums that do not
-//!   round (`exact.rs`), so that nothing is left undecided.
+//!   round (`crate::exact`), so that nothing is left undecided.
 //! - *Executed*: about `zx`, the program that really runs. `bound.rs` derives how far `zx` can be from `z`; a flip that
 //!   the bound does not decide counts as *undecided*, and is run as well. A least count has a lower bound of its own
 //!   there (`executed_at_least`).
@@ -112,11 +112,11 @@
 //! | --- | --- |
 //! | `position.rs` | hidden state, token, logits of all rows; gains; both comparisons |
 //! | `changes.rs`, `allocation.rs` | what flips do to one code; the most that some flips do, wherever they go |
-//! | `bound.rs`, `exact.rs` | the bound of the kernel's rounding; sums that do not round |
+//! | `bound.rs` | the bound of the kernel's rounding |
 //! | `least_flips.rs`, `confined.rs` | fewest flips anywhere, or in one word, row or line |
 //! | `census.rs`, `scales.rs` | every single flip: of codes, of scales and biases |
 //! | `toward.rs`, `silence.rs` | fewest flips to a chosen token; so that no eos comes |
-//! | `protection.rs`, `suite.rs` | where critical bits lie, for an answer and for a suite |
+//! | `protection.rs`, `critical.rs`, `suite.rs` | where critical bits lie, for an answer and for a suite |
 //! | `answer.rs`, `data.rs` | the certificate of an answer: all of it, every witness run; and as data |
 //! | `ground.rs` | what its parts have in common: the clean answer, and running edits on it |
 //! | `certificates.rs` | all that one run of `certify` found |
@@ -138,8 +138,8 @@ mod certificates;
 mod changes;
 mod collapse;
 mod confined;
+mod critical;
 mod data;
-mod exact;
 mod ground;
 mod least_flips;
 mod position;
@@ -155,16 +155,17 @@ pub use census::{Census, Hit, census};
 pub use certificates::{Certificates, Refused};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::{Within, least_flips_within};
+pub use critical::{BitsError, CriticalBits};
 pub use data::{
     Answer, Confined, ExecutedCensus, NanReport, PositionReport, Ran, Silence, Times, TowardReport, WeakBit,
 };
 pub use ground::{Stage, Watch};
 pub use least_flips::{LeastFlips, all_least_flips, least_flips};
 pub use position::{Flip, NanFlips, Outcome, Position, Rows};
-pub use protection::{Protection, RowCount, Union, WordCount};
+pub use protection::{Protection, RowCount, WordCount};
 pub use scales::{ScaleCensus, scale_census};
 pub use single_bits::{BitCount, SingleBits};
-pub use suite::Suite;
+pub use suite::{Suite, SuiteTally, TensorUnion};
 pub use toward::{Toward, toward};
 
 use crate::{kernels::Rounding, model::BodyError, search::RunError, subject::Subject};

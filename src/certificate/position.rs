@@ -4,6 +4,7 @@ use std::{cmp::Ordering, ops::Range};
 
 use crate::{
     edit::{Change, Edit},
+    exact::Sum,
     kernels::Rounding,
     quant::{MatrixRef, Tensor},
     team::Team,
@@ -14,7 +15,6 @@ use super::{
     allocation::{Best, leave_out},
     bound::{Bound, dot},
     changes::Changes,
-    exact::Sum,
 };
 
 /// One bit of one code.

@@ -7,7 +7,7 @@ use crate::quant::Layout;
 
 /// A set of code bits of one head.
 #[derive(Clone, Debug)]
-pub struct Union {
+pub(super) struct Union {
     layout: Layout,
     /// Sorted, each once.
     flips: Vec<Flip>,
@@ -54,17 +54,12 @@ impl Union {
     }
 
     /// How many.
-    pub const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.flips.len()
     }
 
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.flips.is_empty()
-    }
-
     /// The bits, by row, column and bit.
-    pub fn flips(&self) -> &[Flip] {
+    pub(super) fn flips(&self) -> &[Flip] {
         &self.flips
     }
 
@@ -80,37 +75,56 @@ impl Union {
     }
 
     /// Bits by their place in the code, the least significant first.
-    pub fn by_bit(&self) -> Vec<usize> {
+    pub(super) fn by_bit(&self) -> Vec<usize> {
         let mut counts = vec![0; self.layout.bits()];
         self.flips.iter().for_each(|flip| counts[flip.bit as usize] += 1);
         counts
     }
 
     /// Words by their number of critical bits, the most first.
-    pub fn words(&self) -> Vec<WordCount> {
-        let width = self.layout.width();
-        let word = |flip: &Flip| (flip.row, width.word_of(flip.column as usize, usize::from(flip.bit)));
-        let mut words: Vec<WordCount> = self
-            .flips
-            .chunk_by(|a, b| word(a) == word(b))
-            .map(|flips| {
-                let (row, word) = word(&flips[0]);
-                WordCount { row: row as usize, word, critical: flips.len() }
-            })
-            .collect();
-        // Stable: words of as many bits stay in their order.
-        words.sort_by_key(|word| std::cmp::Reverse(word.critical));
-        words
+    pub(super) fn words(&self) -> Vec<WordCount> {
+        words_of(&self.layout, self.flips.iter().copied())
     }
 
     /// The `count` rows with the most critical bits.
     pub(super) fn rows<E>(&self, count: usize, text: impl Fn(usize) -> Result<String, E>) -> Result<Vec<RowCount>, E> {
-        let mut rows: Vec<(usize, usize)> =
-            self.flips.chunk_by(|a, b| a.row == b.row).map(|flips| (flips[0].row as usize, flips.len())).collect();
-        rows.sort_by_key(|&(_, critical)| std::cmp::Reverse(critical));
-        rows.truncate(count);
-        rows.into_iter().map(|(row, critical)| Ok(RowCount { row, text: text(row)?, critical })).collect()
+        rows_of(self.flips.iter().copied(), count, text)
     }
+}
+
+/// Words by how many of the flips they have, the most first. Flips come by row, column and bit.
+pub(super) fn words_of(layout: &Layout, flips: impl Iterator<Item = Flip>) -> Vec<WordCount> {
+    let width = layout.width();
+    let mut words: Vec<WordCount> = Vec::new();
+    for flip in flips {
+        let (row, word) = (flip.row as usize, width.word_of(flip.column as usize, usize::from(flip.bit)));
+        match words.last_mut().filter(|last| (last.row, last.word) == (row, word)) {
+            Some(last) => last.critical += 1,
+            None => words.push(WordCount { row, word, critical: 1 }),
+        }
+    }
+    // Stable: words of as many bits stay in their order.
+    words.sort_by_key(|word| std::cmp::Reverse(word.critical));
+    words
+}
+
+/// The `count` rows that have the most of the flips. Flips come by row.
+pub(super) fn rows_of<E>(
+    flips: impl Iterator<Item = Flip>,
+    count: usize,
+    text: impl Fn(usize) -> Result<String, E>,
+) -> Result<Vec<RowCount>, E> {
+    let mut rows: Vec<(usize, usize)> = Vec::new();
+    for flip in flips {
+        let row = flip.row as usize;
+        match rows.last_mut().filter(|last| last.0 == row) {
+            Some(last) => last.1 += 1,
+            None => rows.push((row, 1)),
+        }
+    }
+    rows.sort_by_key(|&(_, critical)| std::cmp::Reverse(critical));
+    rows.truncate(count);
+    rows.into_iter().map(|(row, critical)| Ok(RowCount { row, text: text(row)?, critical })).collect()
 }
 
 impl Protection {

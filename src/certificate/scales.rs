@@ -21,6 +21,7 @@ use super::{
     position::{Logit, Outcome, Position},
 };
 use crate::{
+    numbers::NumberSet,
     quant::{FloatType, Tensor},
     team::Team,
 };
@@ -45,6 +46,9 @@ pub struct ScaleCensus {
     pub by_bit_position: Vec<usize>,
     /// Critical bits at each position of the answer.
     pub by_position: Vec<usize>,
+    /// The critical bits, counted by row, group and place in the value; a census that was stored does not list them.
+    #[serde(skip)]
+    pub(super) critical: NumberSet,
 }
 
 /// Critical bits of `scales` and of `biases` over all positions of an answer; a format without biases has no bits of them.
@@ -105,6 +109,7 @@ pub fn scale_census(positions: &[Position<'_>], team: &Team) -> [ScaleCensus; 2]
             found.undecided_bits += part.undecided_bits;
             found.by_bit_position.iter_mut().zip(part.by_bit_position).for_each(|(a, b)| *a += b);
             found.by_position.iter_mut().zip(part.by_position).for_each(|(a, b)| *a += b);
+            found.critical.extend(part.critical.iter());
         }
     });
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -161,6 +166,7 @@ fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, par
     let data = head.part(tensor).expect("the format has the tensor");
     let (scale, bias) = (f64::from(head.scale(row, group)), rows.bias(row, group));
     let old = if tensor == Tensor::Scales { scale } else { bias };
+    let first_bit = (row * layout.groups_per_row() + group) * 8 * layout.scale_type().size();
     // The least change that could matter at some position.
     let least = (0..of_row.least.len())
         .map(|at| of_row.least[at] / (bases.sums[at].abs() + of_row.growth[at] * bases.sizes[at]))
@@ -170,6 +176,7 @@ fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, par
         if !new.is_finite() {
             part.critical_bits += 1;
             part.nonfinite_bits += 1;
+            part.critical.insert(first_bit + bit);
             part.by_bit_position[bit] += 1;
             part.by_position.iter_mut().for_each(|count| *count += 1);
             continue;
@@ -207,6 +214,9 @@ fn look(of_row: &mut OfRow<'_>, group: usize, tensor: Tensor, bases: &Bases, par
             }
         };
         part.critical_bits += usize::from(critical);
+        if critical {
+            part.critical.insert(first_bit + bit);
+        }
         part.by_bit_position[bit] += usize::from(critical);
         part.undecided_bits += usize::from(undecided);
     }

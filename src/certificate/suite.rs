@@ -1,11 +1,14 @@
-//! What the answers of a prompt suite have in common: the words that are worth protecting for all of them.
+//! What the answers of a prompt suite have in common: the bits that change at least one of them, and the words that are worth
+//! protecting for all of them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
+    critical::CriticalBits,
     data::Answer,
     protection::{Protection, RowCount, WordCount},
 };
+use crate::quant::Tensor;
 
 /// Words and rows that are listed.
 const LISTED: usize = 100;
@@ -33,6 +36,99 @@ pub struct Suite {
     pub rows: Vec<RowCount>,
     /// Share of the critical bits that the first words carry.
     pub protection: Vec<Protection>,
+    /// Bits of scales that change at least one answer; a file of an older version does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scales: Option<TensorUnion>,
+    /// Bits of biases that change at least one answer; a format without biases does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub biases: Option<TensorUnion>,
+}
+
+/// Bits of scales, or of biases, that change at least one of several answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorUnion {
+    /// How many.
+    pub critical_bits: usize,
+    /// All bits of the tensor.
+    pub total_bits: usize,
+    /// `critical_bits / total_bits`.
+    pub vulnerability: f64,
+    /// Critical bits by their place in the value, the least significant first.
+    pub by_bit_position: Vec<usize>,
+}
+
+impl TensorUnion {
+    /// Of a tensor that the format has.
+    fn of(critical: &CriticalBits, tensor: Tensor) -> Option<Self> {
+        let (critical_bits, total_bits) = (critical.len(tensor), critical.total(tensor));
+        (total_bits > 0).then(|| Self {
+            critical_bits,
+            total_bits,
+            vulnerability: critical_bits as f64 / total_bits as f64,
+            by_bit_position: critical.by_bit(tensor),
+        })
+    }
+}
+
+/// Answers that are taken together one by one and not kept: what grows is the set of critical bits alone.
+#[derive(Clone, Debug, Default)]
+pub struct SuiteTally {
+    answers: usize,
+    least_flips: Option<usize>,
+    critical: Option<CriticalBits>,
+}
+
+impl SuiteTally {
+    /// Adds an answer, and gives the critical bits that no answer before it has; `None` where it does not list them.
+    pub fn add(&mut self, answer: &Answer) -> Option<CriticalBits> {
+        self.count(answer);
+        Some(self.join(answer.critical.as_ref()?))
+    }
+
+    /// Adds an answer whose critical bits are added apart.
+    pub(crate) fn count(&mut self, answer: &Answer) {
+        self.answers += 1;
+        self.least_flips = self.least_flips.into_iter().chain(answer.least_flips).min();
+    }
+
+    /// Adds critical bits, and gives those that are new.
+    pub(crate) fn join(&mut self, bits: &CriticalBits) -> CriticalBits {
+        self.critical.get_or_insert_with(|| CriticalBits::new(bits.layout())).add(bits)
+    }
+
+    /// How many bits of a tensor change at least one answer.
+    pub fn critical_bits(&self, tensor: Tensor) -> usize {
+        self.critical.as_ref().map_or(0, |critical| critical.len(tensor))
+    }
+
+    /// Number of answers.
+    pub const fn answers(&self) -> usize {
+        self.answers
+    }
+
+    /// The union; `text` gives a row's token's text. `None` of no answers that list their critical bits.
+    ///
+    /// # Errors
+    /// What `text` returns.
+    pub fn suite<E>(&self, text: impl Fn(usize) -> Result<String, E>) -> Result<Option<Suite>, E> {
+        let Some(critical) = &self.critical else { return Ok(None) };
+        let (critical_bits, total_bits) = (critical.len(Tensor::Weight), critical.total(Tensor::Weight));
+        let words = critical.words();
+        Ok(Some(Suite {
+            answers: self.answers,
+            least_flips: self.least_flips,
+            critical_bits,
+            total_bits,
+            vulnerability: critical_bits as f64 / total_bits as f64,
+            by_bit_position: critical.by_bit(Tensor::Weight),
+            critical_words: words.len(),
+            rows: critical.rows(LISTED, text)?,
+            protection: Protection::curve(&words, critical_bits),
+            words: words.into_iter().take(LISTED).collect(),
+            scales: TensorUnion::of(critical, Tensor::Scales),
+            biases: TensorUnion::of(critical, Tensor::Biases),
+        }))
+    }
 }
 
 impl Suite {
@@ -41,22 +137,8 @@ impl Suite {
     /// # Errors
     /// What `text` returns.
     pub fn of<E>(answers: &[Answer], text: impl Fn(usize) -> Result<String, E>) -> Result<Option<Self>, E> {
-        let Some(first) = answers.first() else { return Ok(None) };
-        let mut unions = answers.iter().filter_map(|answer| answer.critical.as_ref());
-        let Some(mut union) = unions.next().cloned() else { return Ok(None) };
-        unions.for_each(|other| union.join(other));
-        let words = union.words();
-        Ok(Some(Self {
-            answers: answers.len(),
-            least_flips: answers.iter().filter_map(|answer| answer.least_flips).min(),
-            critical_bits: union.len(),
-            total_bits: first.total_bits,
-            vulnerability: union.len() as f64 / first.total_bits as f64,
-            by_bit_position: union.by_bit(),
-            critical_words: words.len(),
-            rows: union.rows(LISTED, text)?,
-            protection: Protection::curve(&words, union.len()),
-            words: words.into_iter().take(LISTED).collect(),
-        }))
+        let mut tally = SuiteTally::default();
+        answers.iter().for_each(|answer| _ = tally.add(answer));
+        tally.suite(text)
     }
 }

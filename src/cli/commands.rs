@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    args::{BoundArgs, Format, LadderArgs, ProbeArgs, PullArgs, RunArgs, VerifyArgs},
+    args::{Format, LadderArgs, ProbeArgs, PullArgs, RunArgs, VerifyArgs},
     exit_code,
     output::{self, Download, Sink},
     resolve,
@@ -59,6 +59,7 @@ impl Opened {
         let prompts = prompts(&subject, &encoding)?;
         let mut sink = Sink::new(&args.output, &output::inputs(&args.prompts, &args.threshold, &subject))?;
         let settings = resolve::settings(&subject, args, &prompts, &encoding, &mut sink)?;
+        sink.bound(args.bounds.clone());
         Ok(Self { subject, prompts, settings, sink })
     }
 
@@ -77,26 +78,8 @@ pub(super) fn check(subject: &Subject, edit: &Edit) -> Result<()> {
     Ok(edit.check(layout)?)
 }
 
-/// Whether every record meets the bounds.
-fn holds(bounds: &BoundArgs, records: &[Record]) -> bool {
-    records.iter().all(|record| {
-        bounds.at_least.is_none_or(|worst| record.verdict <= worst)
-            // A divergence that is not finite meets no bound.
-            && bounds.kl.is_none_or(|nats| record.kl_mean.is_some_and(|kl| kl <= nats))
-    })
-}
-
-fn code(holds: bool) -> u8 {
+const fn code(holds: bool) -> u8 {
     if holds { exit_code::DONE } else { exit_code::FAILED }
-}
-
-/// The exit code of a run that gave these records.
-pub(super) fn judged(bounds: &BoundArgs, records: &[Record]) -> Result<u8> {
-    if records.is_empty() {
-        output::message("no trial was run, so nothing was checked");
-        return Ok(exit_code::NOTHING);
-    }
-    Ok(code(holds(bounds, records)))
 }
 
 pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
@@ -111,34 +94,20 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let mut opened = Opened::new(&args.run)?;
     let (mut session, sink) = opened.session();
     let ladder = search::ladder(&mut session, &shifts, |progress| sink.watch(progress));
-    let ladder = keep_finished("ladder", sink, ladder)?;
-    summary(args.run.output.format, &ladder.records)?;
+    let restored = finished(sink, ladder, |restored| Some(restored))?;
     match args.run.output.format {
-        Format::Text => output::or_unread(output::text(&records::restored(&ladder.restored, output::look())))?,
-        Format::Json => {
-            output::or_unread(output::json(&Run::of("ladder", &ladder.records, Some(&ladder.restored))))?;
-        }
+        Format::Text => output::or_unread(output::text(&records::restored(&restored, output::look())))?,
+        Format::Json => {}
         // Lines of stdout are records and nothing else.
         Format::Jsonl => {
-            let restored = records::restored(&ladder.restored, Look { color: false });
+            let restored = records::restored(&restored, Look { color: false });
             restored.trim().lines().for_each(|line| output::message(line.trim()));
         }
     }
-    let restored = ladder.restored.identical && ladder.restored.same_as_clean;
-    if !restored {
+    if !(restored.identical && restored.same_as_clean) {
         return Ok(exit_code::FAILED);
     }
-    judged(&args.run.bounds, &ladder.records)
-}
-
-/// What each edit does over several prompts, for people; nothing over one.
-fn summary(format: Format, records: &[Record]) -> Result<()> {
-    match format {
-        Format::Text => {
-            output::or_unread(output::text(&records::summaries(&summary::summaries(records), output::look())))
-        }
-        Format::Json | Format::Jsonl => Ok(()),
-    }
+    Ok(sink.code())
 }
 
 /// A run as one object. Not a `Value`, in which records would lose the order of their keys, and their `f32` would
@@ -160,11 +129,15 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The records of a run that ended early which were finished and not yet shown.
-fn keep_finished<T>(command: &'static str, sink: &mut Sink, result: Result<T, RunError>) -> Result<T> {
-    sink.end();
-    if result.is_err() && !sink.kept.is_empty() {
-        output::json(&Run::of(command, &sink.kept, None))?;
+/// Shows what a run of single trials found, whether it came to its end or not, and only then fails if it did not.
+pub(super) fn finished<T>(
+    sink: &mut Sink,
+    result: Result<T, RunError>,
+    restored: impl FnOnce(&T) -> Option<&Restored>,
+) -> Result<T> {
+    let shown = sink.sum(result.as_ref().ok().and_then(restored), result.is_ok());
+    if result.is_ok() {
+        output::or_unread(shown)?;
     }
     Ok(result?)
 }
@@ -184,36 +157,12 @@ fn shifts(list: &str) -> Result<Vec<i64>> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<u8> {
-    let mut edits = Vec::new();
     // Before anything is run.
-    let mut opened = Opened::after(&args.run, |subject| {
-        let layout = subject.head().layout();
-        for edit in &args.edits {
-            let edit = edit.expand(layout)?;
-            edit.check(layout)?;
-            edits.push(edit);
-        }
-        Ok(())
-    })?;
+    let mut opened = Opened::after(&args.run, |subject| args.edits.iter().try_for_each(|edit| check(subject, edit)))?;
     let (mut session, sink) = opened.session();
-    let records = search::probe(&mut session, &edits, |progress| sink.watch(progress));
-    finished("probe", args.run.output.format, sink, records, &args.run.bounds)
-}
-
-/// Shows what a run of single trials found; its exit code.
-pub(super) fn finished(
-    command: &'static str,
-    format: Format,
-    sink: &mut Sink,
-    records: Result<Vec<Record>, RunError>,
-    bounds: &BoundArgs,
-) -> Result<u8> {
-    let records = keep_finished(command, sink, records)?;
-    summary(format, &records)?;
-    if format == Format::Json {
-        output::or_unread(output::json(&Run::of(command, &records, None)))?;
-    }
-    judged(bounds, &records)
+    let run = search::probe(&mut session, &args.edits, |progress| sink.watch(progress));
+    finished(sink, run, |()| None)?;
+    Ok(sink.code())
 }
 
 pub(super) fn verify(args: &VerifyArgs) -> Result<u8> {

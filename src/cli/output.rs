@@ -16,15 +16,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::{
-    args::{Format, OutputArgs, PromptArgs, ThresholdArgs},
-    interrupt,
+    args::{BoundArgs, Format, OutputArgs, PromptArgs, ThresholdArgs},
+    exit_code, interrupt,
 };
 use crate::{
     checkpoint::hub,
     record::{
-        Record,
+        Record, Restored, SCHEMA,
         journal::{Journal, JournalError, Resumed},
         output::{Inputs, Kind, Output, OutputError},
+        summary::{MOST_EDITS, Summaries, Summary},
     },
     report::terminal::{Look, harmless, plain, records},
     search::{Beginning, Progress, RunError},
@@ -240,11 +241,58 @@ pub(super) struct Sink {
     /// What stands above the results, but for the threshold.
     introduction: String,
     prompt: Option<String>,
-    /// Finished records that are shown at the end.
-    pub(super) kept: Vec<Record>,
     /// Whether records appear on stdout one by one, or only what they add up to.
     lines: bool,
+    /// The edits over their prompts, where records appear one by one.
+    summaries: Summaries,
+    /// The object of `--format json`, as far as it is written.
+    object: Object,
+    /// The command of the run that has begun.
+    command: String,
+    judged: Judged,
     status: Status,
+}
+
+/// How much of the one object is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Object {
+    /// Nothing: no run has begun.
+    Nothing,
+    /// A run of this command has begun, and no record is finished.
+    Begun,
+    /// Its records up to here.
+    Records,
+}
+
+/// Whether trials meet bounds.
+#[derive(Clone, Debug)]
+pub(super) struct Judged {
+    bounds: BoundArgs,
+    trials: usize,
+    hold: bool,
+}
+
+impl Judged {
+    pub(super) const fn new(bounds: BoundArgs) -> Self {
+        Self { bounds, trials: 0, hold: true }
+    }
+
+    pub(super) fn add(&mut self, record: &Record) {
+        self.trials += 1;
+        let BoundArgs { at_least, kl } = self.bounds;
+        self.hold &= at_least.is_none_or(|worst| record.verdict <= worst)
+            // A divergence that is not finite meets no bound.
+            && kl.is_none_or(|nats| record.kl_mean.is_some_and(|kl| kl <= nats));
+    }
+
+    /// The exit code of a run that gave these trials.
+    pub(super) fn code(&self) -> u8 {
+        if self.trials == 0 {
+            message("no trial was run, so nothing was checked");
+            return exit_code::NOTHING;
+        }
+        if self.hold { exit_code::DONE } else { exit_code::FAILED }
+    }
 }
 
 impl Sink {
@@ -268,8 +316,11 @@ impl Sink {
             force: args.force,
             introduction: String::new(),
             prompt: None,
-            kept: Vec::new(),
             lines: true,
+            summaries: Summaries::default(),
+            object: Object::Nothing,
+            command: String::new(),
+            judged: Judged::new(BoundArgs { at_least: None, kl: None }),
             status: Status::new(),
         })
     }
@@ -278,6 +329,16 @@ impl Sink {
     /// shown at the end.
     pub(super) fn without_lines(&mut self) {
         self.lines = self.format == Format::Jsonl;
+    }
+
+    /// Bounds that every trial is held against.
+    pub(super) fn bound(&mut self, bounds: BoundArgs) {
+        self.judged = Judged::new(bounds);
+    }
+
+    /// The exit code of the run, as far as it depends on its trials.
+    pub(super) fn code(&self) -> u8 {
+        self.judged.code()
     }
 
     /// Puts a text above the results.
@@ -290,22 +351,24 @@ impl Sink {
         self.status.of = run.expectation.run.trials;
         if let Some(journal) = &mut self.journal {
             if self.resume {
-                let Resumed { records, cut } = journal.resume(&run.expectation)?;
+                let Resumed { trials, cut, records } = journal.resume(&run.expectation)?;
                 if cut > 0 {
                     message(&format!(
                         "what --out held ended in the middle of a record: its {cut} bytes are taken off, and the trial is run again"
                     ));
                 }
-                if !records.is_empty() {
-                    message(&format!("resuming: {} trials are finished", records.len()));
+                if trials > 0 {
+                    message(&format!("resuming: {trials} trials are finished"));
                 }
                 run.resume(records);
             } else if self.force {
-                journal.replace()?;
-            } else if let Some(old) = journal.restart()? {
+                journal.replace(&run.expectation.run.id)?;
+            } else if let Some(old) = journal.restart(&run.expectation.run.id)? {
                 kept(&old);
             }
         }
+        self.object = Object::Begun;
+        self.command.clone_from(&run.expectation.run.command);
         if self.format == Format::Text {
             let rule = records::rule(run.expectation.threshold, run.expectation.run.calibration.as_ref());
             text_to_stdout(&(std::mem::take(&mut self.introduction) + &rule))?;
@@ -331,6 +394,7 @@ impl Sink {
                 Ok(())
             }
             Progress::Record { record, resumed } => self.record(record, resumed),
+            Progress::HandedOver => Ok(self.journal.as_mut().map_or(Ok(()), Journal::hand_over)?),
         }
     }
 
@@ -341,12 +405,21 @@ impl Sink {
             // A record is kept from here on, whatever happens to the rest of the run.
             journal.append(&line)?;
         }
-        self.status.done += 1;
+        self.judged.add(record);
+        self.status.finished(resumed);
         if !self.lines {
             return Ok(());
         }
+        self.summaries.add(record);
         match self.format {
-            Format::Json => self.kept.push(record.clone()),
+            Format::Json => {
+                line.pop();
+                self.status.aside(|| {
+                    to_stdout(self.object.before_a_record(&self.command).as_bytes())?;
+                    to_stdout(&line)
+                })?;
+                self.object = Object::Records;
+            }
             Format::Jsonl => self.status.aside(|| to_stdout(&line))?,
             Format::Text => {
                 let shown = self.text(record);
@@ -371,6 +444,46 @@ impl Sink {
     pub(super) fn end(&mut self) {
         self.status.end();
     }
+
+    /// Shows what the records add up to that were shown one by one. Of a run that ended early, `whole` is false, and nothing
+    /// is shown where no record was.
+    pub(super) fn sum(&mut self, restored: Option<&Restored>, whole: bool) -> Result<()> {
+        #[derive(Serialize)]
+        struct End<'a> {
+            /// Each edit over its prompts.
+            summary: Vec<Summary>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            restored: Option<&'a Restored>,
+        }
+        self.end();
+        match self.format {
+            Format::Text if whole => text(&records::summaries(&self.summaries.summaries(), self.look))?,
+            Format::Json if whole || self.object == Object::Records => {
+                let end = serde_json::to_string(&End { summary: self.summaries.summaries(), restored })?;
+                let begun =
+                    if self.object == Object::Records { "" } else { &*self.object.before_a_record(&self.command) };
+                stdout(format!("{begun}],{}\n", end.trim_start_matches('{')).as_bytes())?;
+            }
+            Format::Text | Format::Json | Format::Jsonl => return Ok(()),
+        }
+        let left_out = self.summaries.left_out();
+        if left_out > 0 && (self.format == Format::Json || self.summaries.most_trials() > 1) {
+            message(&format!(
+                "the summary has {MOST_EDITS} of the edits, chosen evenly; {left_out} trials are of the others"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Object {
+    /// What stands before the next record.
+    fn before_a_record(self, command: &str) -> String {
+        match self {
+            Self::Records => ",".to_owned(),
+            Self::Nothing | Self::Begun => format!("{{\"command\":\"{command}\",\"schema\":{SCHEMA},\"records\":["),
+        }
+    }
 }
 
 /// How far a run is: a bar on a terminal, a line now and then elsewhere, and nothing for what is done at once.
@@ -378,6 +491,8 @@ struct Status {
     started: Instant,
     /// Trials finished.
     done: usize,
+    /// Of these, trials that an earlier part of the run had finished.
+    before: usize,
     /// Trials in all, where that is known.
     of: Option<usize>,
     bar: Option<ProgressBar>,
@@ -389,11 +504,20 @@ struct Status {
 impl Status {
     fn new() -> Self {
         let now = Instant::now();
-        Self { started: now, done: 0, of: None, bar: None, terminal: io::stderr().is_terminal(), line: now }
+        Self { started: now, done: 0, before: 0, of: None, bar: None, terminal: io::stderr().is_terminal(), line: now }
+    }
+
+    fn finished(&mut self, resumed: bool) {
+        self.done += 1;
+        if resumed {
+            // What trials take is not known from what reading them took.
+            self.before += 1;
+            (self.started, self.line) = (Instant::now(), Instant::now());
+        }
     }
 
     fn reading(&mut self, done: usize, of: usize) {
-        self.show("reading the prompt", done as u64, of as u64, "tokens");
+        self.show("reading the prompt", done as u64, of as u64, "tokens", 0);
         if done >= of {
             // What trials take is not known from what reading took.
             self.end();
@@ -403,7 +527,7 @@ impl Status {
 
     fn calibrating(&mut self, step: usize, of: usize) {
         let what = "calibrating on the clean model's own answers (once for a model; --threshold NATS does without)";
-        self.show(what, step as u64, of as u64, "tokens");
+        self.show(what, step as u64, of as u64, "tokens", 0);
         if step >= of {
             self.end();
             (self.started, self.line) = (Instant::now(), Instant::now());
@@ -413,10 +537,11 @@ impl Status {
     fn wave(&mut self, step: usize, of: usize, trials: usize) {
         // A batch counts as done by the share of its waves.
         let done = self.done + trials * step / (of + 1);
-        self.show("", done as u64, self.of.unwrap_or(done + trials) as u64, "trials");
+        self.show("", done as u64, self.of.unwrap_or(done + trials) as u64, "trials", self.before as u64);
     }
 
-    fn show(&mut self, what: &str, done: u64, of: u64, unit: &str) {
+    /// `before`: how many were done before this began.
+    fn show(&mut self, what: &str, done: u64, of: u64, unit: &str, before: u64) {
         if self.started.elapsed() < PATIENCE {
             return;
         }
@@ -428,10 +553,10 @@ impl Status {
         } else if self.line.elapsed() > LINES {
             self.line = Instant::now();
             let seconds = self.started.elapsed().as_secs_f64();
-            let rate = done as f64 / seconds;
+            let rate = (done - before) as f64 / seconds;
             let what = if what.is_empty() { String::new() } else { format!("{what}: ") };
             // Before anything is done, nobody knows how long it takes.
-            let pace = if done == 0 {
+            let pace = if done == before {
                 String::new()
             } else {
                 let left = of.saturating_sub(done) as f64 / rate;

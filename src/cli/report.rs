@@ -18,8 +18,8 @@ pub(super) fn report(args: &ReportArgs) -> Result<u8> {
         runs.check(path).map_err(|error| anyhow!("--output {error}"))?;
         page = Some(output::claim(path, Kind::Page, args.force)?);
     }
-    let sources = args.runs.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let gathered = Gathered::of(sources);
+    let sources = args.runs.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let gathered = Gathered::of(sources)?;
     let report = Report::of(&gathered);
     match (page, args.format) {
         (Some(page), _) => {

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::{
     args::{Format, MergeArgs, RelabelArgs},
-    commands::{Run, judged},
+    commands::Run,
     exit_code,
-    output::{self, message},
+    output::{self, Judged, message},
 };
 use crate::{
     coherence::Verdict,
@@ -28,15 +28,16 @@ use crate::{
 
 /// Reads a journal. One that was cut short is read as far as it goes, and that is said.
 pub(super) fn journal(path: &Path) -> Result<Finished> {
-    Ok(finished(journal::read(path)?, path))
+    let finished = journal::read(path)?;
+    said(finished.cut > 0, path);
+    Ok(finished)
 }
 
-/// What was read of a journal, with a word about what was not.
-pub(super) fn finished(finished: Finished, path: &Path) -> Finished {
-    if finished.cut > 0 {
+/// Says of a journal that was read whether it was cut short.
+pub(super) fn said(cut: bool, path: &Path) {
+    if cut {
         message(&format!("{} ends in the middle of a record, which is left out", path.display()));
     }
-    finished
 }
 
 /// The place of records that come from these runs.
@@ -132,7 +133,9 @@ pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
     }
     output::or_unread(show("relabel", &records, args.format, out))?;
     message(&format!("{changed} of {} trials have other labels than were stored", records.len()));
-    judged(&args.bounds, &records)
+    let mut judged = Judged::new(args.bounds.clone());
+    records.iter().for_each(|record| judged.add(record));
+    Ok(judged.code())
 }
 
 pub(super) fn merge(args: &MergeArgs) -> Result<u8> {

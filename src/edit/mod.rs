@@ -17,8 +17,15 @@ pub use write::Undo;
 
 use crate::quant::{Format, Layout, MatrixBuf, MatrixRef, Tensor};
 
-/// Flips that a random edit may stand for: it is stored as a list of them, some twenty bytes each.
+/// Flips that a random edit may stand for: a plan holds the rows that they touch.
 const MOST_FLIPS: u64 = 2_000_000;
+
+/// Changes up to which a random edit is stored as a list of them.
+const MOST_LISTED: usize = 64;
+
+/// The generator of random edits, with its version, as records of runs name it that have such edits. One that has been
+/// published never changes: [`Random::expand`] says what it draws.
+pub const GENERATOR: &str = "splitmix64 1";
 
 /// One change. Rows, columns and bits are counted from 0, bit 0 is the least.
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
@@ -216,8 +223,23 @@ impl Edit {
         }
     }
 
-    /// The same edit with random families turned into the flips that they stand for. What is stored is
-    /// always expanded, so that it can be replayed without the generator.
+    /// Whether flips are drawn for it.
+    pub fn is_random(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Random(_)))
+    }
+
+    /// This edit as it is stored, where `expanded` is what it stands for: that, but for a random one of very many changes,
+    /// which is stored as it is, with the digest of the text of what it stands for. So a record of ten thousand flips is no
+    /// longer than another, and whoever replays it learns whether the same flips were drawn.
+    pub fn stored(&self, expanded: &Self) -> (String, Option<blake3::Hash>) {
+        if self.is_random() && expanded.changes.len() > MOST_LISTED {
+            (self.to_string(), Some(expanded.digest()))
+        } else {
+            (expanded.to_string(), None)
+        }
+    }
+
+    /// The same edit with random families turned into the flips that they stand for.
     ///
     /// # Errors
     /// [`EditError::Flips`], [`EditError::Many`] or [`EditError::Rate`].
@@ -387,5 +409,27 @@ mod tests {
             undo.take_back(&mut matrix);
             assert!(matrix == clean, "{change:?}");
         }
+    }
+    #[test]
+    fn a_random_edit_is_stored_as_its_flips_and_beyond_64_changes_as_the_generator_s_text_with_their_digest() {
+        let layout = affine(96, 64, 4, 32, FloatType::F16);
+        let stored = |text: &str| {
+            let edit: Edit = text.parse().expect("an edit");
+            let expanded = edit.expand(&layout).expect("flips");
+            (edit.stored(&expanded), expanded.to_string())
+        };
+        for listed in ["clean", "shift:3", "random:flips=64,seed=3", "shift:1+random:flips=63,seed=3"] {
+            let (found, expanded) = stored(listed);
+            assert_eq!(found, (expanded, None), "{listed}");
+        }
+        for random in ["random:flips=65,seed=3", "shift:1+random:flips=64,seed=3", "random:rate=0.5,seed=3"] {
+            let (found, expanded) = stored(random);
+            let text = random.parse::<Edit>().expect("an edit").to_string();
+            assert_eq!(found, (text, Some(blake3::hash(expanded.as_bytes()))), "{random}");
+        }
+        // What was never drawn is no generator's.
+        let flips: Vec<String> = (0..70).map(|row| format!("flip:weight[{row},0].1")).collect();
+        let (found, expanded) = stored(&flips.join("+"));
+        assert_eq!(found, (expanded, None));
     }
 }

@@ -59,6 +59,24 @@ impl fmt::Display for Edit {
     }
 }
 
+impl Edit {
+    /// BLAKE3 of the text form, without making it.
+    pub fn digest(&self) -> blake3::Hash {
+        struct Digest(blake3::Hasher);
+
+        impl fmt::Write for Digest {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                self.0.update(text.as_bytes());
+                Ok(())
+            }
+        }
+
+        let mut digest = Digest(blake3::Hasher::new());
+        fmt::Write::write_fmt(&mut digest, format_args!("{self}")).expect("a digest takes any text");
+        digest.0.finalize()
+    }
+}
+
 impl FromStr for Edit {
     type Err = ParseError;
 

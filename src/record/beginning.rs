@@ -35,7 +35,7 @@ pub(super) fn is_of_a_record(bytes: &[u8]) -> bool {
 const DIGITS: &str = "0";
 
 /// The keys of a record in their order.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "schema",
     "trial",
     "model",
@@ -47,6 +47,7 @@ const KEYS: [&str; 33] = [
     "prompt",
     "prompt_ids",
     "edit",
+    "edit_digest",
     "shift",
     "family",
     "value",
@@ -71,13 +72,29 @@ const KEYS: [&str; 33] = [
     "ms",
 ];
 
+/// Keys that a record may lack.
+const OPTIONAL: [&str; 1] = ["edit_digest"];
+
 /// Whether the keys are those of a record in their order, as far as they go, and the last one as far as that goes.
 fn has_the_keys_of_a_record(bytes: &[u8]) -> bool {
     let Outermost { keys, values } = Outermost::of(bytes);
     let tail = bytes.rsplit(|&byte| byte == b',').next().and_then(|tail| tail.strip_prefix(b"\""));
     let cut_key = tail.filter(|tail| values.len() == keys.len() && !tail.contains(&b'"')).unwrap_or_default();
-    keys.iter().zip(KEYS).filter(|(found, key)| found == key).count() == keys.len()
-        && KEYS.get(keys.len()).copied().unwrap_or_default().as_bytes().starts_with(cut_key)
+    let mut expected = KEYS.as_slice();
+    for found in &keys {
+        let Some(at) = expected.iter().position(|key| found == key) else { return false };
+        if !expected[..at].iter().all(|key| OPTIONAL.contains(key)) {
+            return false;
+        }
+        expected = &expected[at + 1..];
+    }
+    // What may come next: one of the optional keys, or the first that is none.
+    let next = expected.iter().position(|key| !OPTIONAL.contains(key)).map_or(expected.len(), |at| at + 1);
+    if expected.is_empty() {
+        cut_key.is_empty()
+    } else {
+        expected[..next].iter().any(|key| key.as_bytes().starts_with(cut_key))
+    }
 }
 
 /// What there is of the outermost object.
@@ -137,18 +154,21 @@ pub(super) fn text<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    /// A record as the program writes it.
+    /// A record as the program writes it, with all keys that it may have.
     fn line() -> String {
-        serde_json::to_string(&crate::testing::records::record()).expect("a record")
+        let edit_digest = Some("22".repeat(32));
+        serde_json::to_string(&Record { edit_digest, ..crate::testing::records::record() }).expect("a record")
     }
 
     #[test]
     fn every_beginning_of_a_record_is_one_and_the_whole_is_not() {
-        let line = line();
-        for end in 1..line.len() {
-            assert!(is_of_a_record(&line.as_bytes()[..end]), "{}", String::from_utf8_lossy(&line.as_bytes()[..end]));
+        for line in [line(), serde_json::to_string(&crate::testing::records::record()).expect("a record")] {
+            for end in 1..line.len() {
+                let beginning = &line.as_bytes()[..end];
+                assert!(is_of_a_record(beginning), "{}", String::from_utf8_lossy(beginning));
+            }
+            assert!(!is_of_a_record(line.as_bytes()) && !is_of_a_record(b""));
         }
-        assert!(!is_of_a_record(line.as_bytes()) && !is_of_a_record(b""));
     }
 
     #[test]

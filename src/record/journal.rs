@@ -6,22 +6,27 @@
 //! would have given. Everything else that is wrong with a journal is an error that names the line, found before a
 //! byte of it is changed.
 //!
+//! Where the name of a journal ends in `.zst` it is compressed ([`compressed`](super::compressed)): what is said here of a line is
+//! true there of a frame, which holds the lines of a hand-over.
+//!
 //! A file is a journal only if its first bytes are those of a record, and its last line was cut short only if it is the
 //! beginning of a record, of the run that is resumed: a file of anything else is refused and stays as it was.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, BufRead as _, BufReader, Read as _},
+    collections::{BTreeMap, HashMap},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
 use super::{
-    Record, RunFacts, SCHEMA, beginning,
+    Record, RunFacts, SCHEMA, beginning, compressed,
     output::{Held, Kind, OutputError, is_record},
+    reader::{End, Reader},
+    stored::Stored,
 };
+use crate::numbers::NumberSet;
 
 /// Why a journal cannot be read or continued. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,13 @@ pub enum JournalError {
         /// Its first characters, quoted.
         begins: String,
     },
+    /// A compressed file that this program did not write, which cannot be continued in frames of its own.
+    #[error(
+        "{} was compressed by another program; it stays as it was: decompress it (zstd -d) and resume that, or give another \
+         name",
+        .0.display()
+    )]
+    Compressed(PathBuf),
     /// A last line without its end that is not the beginning of a record.
     #[error(
         "{}, line {line}: neither a record nor the beginning of one; the file stays as it was: remove that line if it is \
@@ -171,37 +183,8 @@ pub struct Finished {
 /// # Errors
 /// [`JournalError::Io`], [`JournalError::Line`], [`JournalError::Schema`], [`JournalError::End`].
 pub fn read(path: &Path) -> Result<Finished, JournalError> {
-    let bytes = stored(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
-    parse(&bytes, path)
-}
-
-/// Bytes that are read of what is no regular file, and may never end.
-const MOST_OF_A_STREAM: u64 = 256 << 20;
-/// Bytes that tell whether a file can hold results at all.
-const TELLING: u64 = 64 << 10;
-
-/// The bytes of stored results, without the mark of UTF-8 that some programs begin a file with. Of a file whose first bytes
-/// show that it holds no JSON no more is read than those, which say what is wrong.
-///
-/// # Errors
-/// What the system says; a stream that gives more than 256 MiB.
-pub(crate) fn stored(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::open(path)?;
-    let regular = file.metadata()?.is_file();
-    let mut bytes = Vec::new();
-    (&mut file).take(TELLING).read_to_end(&mut bytes)?;
-    if let Some(rest) = bytes.strip_prefix(b"\xef\xbb\xbf") {
-        bytes = rest.to_vec();
-    }
-    if bytes.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
-        return Ok(bytes);
-    }
-    let most = if regular { u64::MAX } else { MOST_OF_A_STREAM };
-    file.take(most).read_to_end(&mut bytes)?;
-    if !regular && bytes.len() as u64 >= MOST_OF_A_STREAM {
-        return Err(io::Error::other("it gives more than 256 MiB and is no file; write it into one first"));
-    }
-    Ok(bytes)
+    let stored = Stored::open(path).map_err(|source| JournalError::Io { path: path.to_owned(), source })?;
+    all(stored)
 }
 
 /// As [`read`], of bytes that `path` is named for.
@@ -209,56 +192,14 @@ pub(crate) fn stored(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// [`JournalError::Line`], [`JournalError::Schema`], [`JournalError::End`].
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Finished, JournalError> {
-    let mut finished = Finished::default();
-    for (i, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
-        let ended = line.ends_with(b"\n");
-        match record(line) {
-            Ok(record) => {
-                finished.records.extend(record.map(|record| (i + 1, record)));
-                finished.whole += line.len() as u64;
-                finished.unended = !ended;
-            }
-            Err(_) if !ended && beginning::is_of_a_record(line) => finished.cut = line.len() as u64,
-            Err(Bad::Other(_)) if !ended => return Err(JournalError::End { path: path.to_owned(), line: i + 1 }),
-            Err(Bad::Schema(found)) => return Err(JournalError::Schema { path: path.to_owned(), line: i + 1, found }),
-            Err(Bad::Other(what)) => return Err(JournalError::Line { path: path.to_owned(), line: i + 1, what }),
-        }
-    }
-    Ok(finished)
+    all(Stored::of_bytes(path, bytes.to_vec()))
 }
 
-enum Bad {
-    Schema(u64),
-    Other(String),
-}
-
-/// The record on a line; none on an empty one.
-fn record(line: &[u8]) -> Result<Option<Record>, Bad> {
-    if line.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    /// The one key that every version has.
-    #[derive(serde::Deserialize)]
-    struct Version {
-        schema: u64,
-    }
-    let other = |error: serde_json::Error| {
-        // The line is this one; the parser's own count would mislead.
-        let text = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        let what = text.strip_suffix(&place).unwrap_or(&text);
-        Bad::Other(format!("{what} (column {})", error.column()))
-    };
-    match serde_json::from_slice(line) {
-        Ok(record) => Ok(Some(record)).and_then(|found: Option<Record>| match &found {
-            Some(record) if record.schema != SCHEMA => Err(Bad::Schema(record.schema.into())),
-            _ => Ok(found),
-        }),
-        Err(error) => match serde_json::from_slice::<Version>(line) {
-            Ok(version) if version.schema != u64::from(SCHEMA) => Err(Bad::Schema(version.schema)),
-            _ => Err(other(error)),
-        },
-    }
+fn all(stored: Stored) -> Result<Finished, JournalError> {
+    let mut reader = Reader::once(stored)?;
+    let records = reader.by_ref().collect::<Result<_, _>>()?;
+    let &End { whole, unended, cut, .. } = reader.end();
+    Ok(Finished { records, whole, unended, cut })
 }
 
 /// What a journal must agree with to be continued.
@@ -392,15 +333,14 @@ pub fn recorded_date(path: &Path) -> Option<String> {
     struct Line {
         run: Run,
     }
-    /// Far more than the longest record takes.
-    const LONGEST_LINE: u64 = 1 << 30;
     #[derive(serde::Deserialize)]
     struct Run {
         date: Option<String>,
     }
-    let mut first = Vec::new();
-    BufReader::new(fs::File::open(path).ok()?.take(LONGEST_LINE)).read_until(b'\n', &mut first).ok()?;
-    serde_json::from_slice::<Line>(&first).ok()?.run.date
+    let mut stored = Stored::open(path).ok()?;
+    let mut lines = stored.lines().ok()?;
+    let (_, first) = lines.next().ok()??;
+    serde_json::from_slice::<Line>(first).ok()?.run.date
 }
 
 fn short(digest: &str) -> String {
@@ -410,16 +350,32 @@ fn short(digest: &str) -> String {
 /// What a run that is resumed finds in its journal.
 #[derive(Debug, Default)]
 pub struct Resumed {
-    /// Each finished trial, once.
-    pub records: Vec<Record>,
+    /// Number of finished trials.
+    pub trials: usize,
     /// Bytes of a record that was cut short, which were taken off the end.
     pub cut: u64,
+    /// The finished trials, read anew; a trial may be there again, with the same result.
+    pub records: Earlier,
+}
+
+/// The finished trials of an earlier part of a run.
+#[derive(Debug, Default)]
+pub struct Earlier(Option<Reader<'static>>);
+
+impl Iterator for Earlier {
+    type Item = Result<Record, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.as_mut()?.next()?.map(|(_, record)| record))
+    }
 }
 
 /// A journal that is being written.
 #[derive(Debug)]
 pub struct Journal {
     place: Held,
+    /// Lines of a compressed journal that wait for the end of a hand-over; `None` where it is not compressed.
+    pending: Option<Vec<u8>>,
 }
 
 impl Journal {
@@ -429,25 +385,37 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Output`].
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        Ok(Self { place: Held::open(path)? })
+        Ok(Self { place: Held::open(path)?, pending: None })
     }
 
-    /// Begins a new run. What headroom wrote there before is kept, since a run may have taken hours: under the first name
+    /// Begins a new run, of this id. What headroom wrote there before is kept, since a run may have taken hours: under the first name
     /// that is free of the path with `.old`, `.old.1`, `.old.2`, ... at its end. Gives that name, if there was something.
     ///
     /// # Errors
     /// [`JournalError::Output`], also where the file holds what headroom did not write; nothing is changed then.
-    pub fn restart(&mut self) -> Result<Option<PathBuf>, JournalError> {
+    pub fn restart(&mut self, run: &str) -> Result<Option<PathBuf>, JournalError> {
         self.check_restartable()?;
-        self.anew(true)
+        let old = self.anew(true)?;
+        self.entitle(run)?;
+        Ok(old)
     }
 
-    /// Begins a new run in the place of what the file held, of which nothing is kept.
+    /// Begins a new run, of this id, in the place of what the file held, of which nothing is kept.
     ///
     /// # Errors
     /// [`JournalError::Output`]; nothing is changed then.
-    pub fn replace(&mut self) -> Result<(), JournalError> {
-        self.anew(false).map(drop)
+    pub fn replace(&mut self, run: &str) -> Result<(), JournalError> {
+        self.anew(false)?;
+        self.entitle(run)
+    }
+
+    /// Begins an empty journal of the run with this id: where its name asks for compression, it says whose it is.
+    fn entitle(&mut self, run: &str) -> Result<(), JournalError> {
+        self.pending = compressed::is_meant(self.place.named()).then(Vec::new);
+        if self.pending.is_some() {
+            self.place.append(&compressed::title(run))?;
+        }
+        Ok(())
     }
 
     fn anew(&mut self, keep: bool) -> Result<Option<PathBuf>, JournalError> {
@@ -467,7 +435,8 @@ impl Journal {
     /// [`JournalError::Output`].
     pub fn check_restartable(&mut self) -> Result<(), JournalError> {
         // A run that was killed within its first record left the beginning of one.
-        if self.place.kind()? == Kind::Foreign && !beginning::is_of_a_record(&self.place.first()?) {
+        let first = self.place.first()?;
+        if self.place.kind()? == Kind::Foreign && !beginning::is_of_a_record(&first) && !compressed::is_ours(&first) {
             return Err(OutputError::Foreign(self.place.named().to_owned()).into());
         }
         Ok(())
@@ -483,8 +452,12 @@ impl Journal {
             return Ok(());
         }
         let first = self.place.first()?;
-        if first.is_empty() || is_record(&first) || beginning::is_of_a_record(&first) {
+        let ours = compressed::is_ours(&first);
+        if first.is_empty() || is_record(&first) || beginning::is_of_a_record(&first) || ours {
             return Ok(());
+        }
+        if compressed::is_compressed(&first) {
+            return Err(JournalError::Compressed(self.place.named().to_owned()));
         }
         let text: String = String::from_utf8_lossy(&first).chars().take(24).collect();
         Err(JournalError::NotAJournal { path: self.place.named().to_owned(), begins: format!("{text:?}") })
@@ -496,38 +469,87 @@ impl Journal {
     /// [`JournalError`]; nothing is changed then.
     pub fn resume(&mut self, expected: &Expectation<'_>) -> Result<Resumed, JournalError> {
         if !self.place.is_regular() {
+            self.entitle(&expected.run.id)?;
             return Ok(Resumed::default());
         }
         self.check_resumable()?;
-        let path = self.place.named().to_owned();
-        let bytes = self.place.bytes()?;
-        let finished = parse(&bytes, &path)?;
-        for (line, record) in &finished.records {
-            expected.check(&path, *line, record)?;
+        let (path, first) = (self.place.named().to_owned(), self.place.first()?);
+        let mut stored = self.place.stored()?;
+        let (mut trials, mut again) = (NumberSet::default(), NumberSet::default());
+        let mut reader = Reader::<Record>::new(&mut stored)?;
+        for found in reader.by_ref() {
+            let (line, record) = found?;
+            expected.check(&path, line, &record)?;
+            if !trials.insert(record.trial) {
+                again.insert(record.trial);
+            }
         }
-        let cut = &bytes[finished.whole as usize..];
-        if !cut.is_empty() {
-            let line = bytes.split_inclusive(|&byte| byte == b'\n').count();
-            expected.check_beginning(&path, line, cut)?;
+        let end = reader.end().clone();
+        drop(reader);
+        if compressed::is_compressed(&first) {
+            if !end.beginning.is_empty() || end.unended {
+                // Our frames hold whole lines.
+                return Err(JournalError::End { path, line: end.lines });
+            }
+            if let Some(found) = compressed::run_of(&first).filter(|id| *id != expected.run.id) {
+                let what = "list of edits or of prompts (by digest)";
+                return Err(JournalError::OtherRun { path, line: 1, what, found, here: expected.run.id.clone() });
+            }
+        } else if !end.beginning.is_empty() {
+            expected.check_beginning(&path, end.lines, &end.beginning)?;
         }
-        let records = unique(finished.records.into_iter().map(|(line, record)| (&*path, line, record)))?;
+        if let Some((line, trial)) = contradiction(&mut stored, &again)? {
+            return Err(JournalError::Contradiction { path, line, trial });
+        }
         self.place.begin();
-        if finished.cut > 0 {
-            self.place.cut(finished.whole)?;
+        if end.cut > 0 {
+            self.place.cut(end.whole)?;
         }
-        if finished.unended {
+        if end.unended {
             self.place.append(b"\n")?;
         }
-        Ok(Resumed { records, cut: finished.cut })
+        if end.whole == 0 {
+            self.entitle(&expected.run.id)?;
+        } else {
+            self.pending = compressed::is_compressed(&first).then(Vec::new);
+        }
+        let records = Earlier(Some(Reader::once(stored)?));
+        Ok(Resumed { trials: trials.len(), cut: end.cut, records })
     }
 
-    /// Appends a line of JSON, newline included, in one piece.
+    /// Appends a line of JSON, newline included, in one piece. In a compressed journal it waits for the hand-over's end.
     ///
     /// # Errors
     /// [`JournalError::Output`]. What was appended before stands; a part of this line may be there, which a run that is
     /// resumed removes.
     pub fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
-        Ok(self.place.append(line)?)
+        match &mut self.pending {
+            None => Ok(self.place.append(line)?),
+            Some(pending) => {
+                pending.extend(line);
+                if pending.len() < compressed::LONGEST_FRAME { Ok(()) } else { self.hand_over() }
+            }
+        }
+    }
+
+    /// Writes what waits for it: a compressed journal gets a frame, whole or cut short.
+    ///
+    /// # Errors
+    /// [`JournalError::Output`]. A part of the frame may be there, which a run that is resumed removes.
+    pub fn hand_over(&mut self) -> Result<(), JournalError> {
+        if let Some(pending) = self.pending.as_mut().filter(|pending| !pending.is_empty()) {
+            let frame = compressed::frame(pending);
+            pending.clear();
+            self.place.append(&frame)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Journal {
+    /// A run that ended early has no other end of a hand-over.
+    fn drop(&mut self) {
+        drop(self.hand_over());
     }
 }
 
@@ -552,13 +574,54 @@ pub(crate) fn unique<'a>(
     Ok(of_trial.into_values().collect())
 }
 
+/// The first of the trials `again`, which are there several times, that is there with another result than before: its
+/// line and its number.
+pub(crate) fn contradiction(stored: &mut Stored, again: &NumberSet) -> Result<Option<(usize, usize)>, JournalError> {
+    if again.is_empty() {
+        return Ok(None);
+    }
+    let mut results = Results::default();
+    for found in Reader::<Record>::new(stored)? {
+        let (line, record) = found?;
+        if again.contains(record.trial) && results.contradict(&record) {
+            return Ok(Some((line, record.trial)));
+        }
+    }
+    Ok(None)
+}
+
+/// Results of trials that are there several times, by digest.
+#[derive(Debug, Default)]
+pub(crate) struct Results(HashMap<usize, [u8; 16]>);
+
+impl Results {
+    /// Whether this is another result than the trial had before.
+    pub(crate) fn contradict(&mut self, record: &Record) -> bool {
+        let digest = result(record);
+        *self.0.entry(record.trial).or_insert(digest) != digest
+    }
+}
+
+/// A digest of what a record says of its trial, however long it took and whatever it ran on.
+fn result(record: &Record) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    serde_json::to_writer(&mut hasher, &of_any_machine(record.clone())).expect("a record is JSON");
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    digest
+}
+
+fn of_any_machine(mut record: Record) -> Record {
+    record.ms = 0.0;
+    for text in [&mut record.kernel, &mut record.model, &mut record.run.machine, &mut record.run.version] {
+        text.clear();
+    }
+    // An older version does not name it.
+    record.run.generator = None;
+    record
+}
+
 /// Whether two records of a trial say the same, however long it took and whatever it ran on.
 pub(crate) fn same_result(a: &Record, b: &Record) -> bool {
-    let mut b = b.clone();
-    b.ms = a.ms;
-    b.kernel.clone_from(&a.kernel);
-    b.model.clone_from(&a.model);
-    b.run.machine.clone_from(&a.run.machine);
-    b.run.version.clone_from(&a.run.version);
-    *a == b
+    of_any_machine(a.clone()) == of_any_machine(b.clone())
 }

@@ -6,16 +6,24 @@
 //! records, whether they come from a run or from a file.
 
 mod beginning;
+pub(crate) mod compressed;
 pub mod journal;
 mod label;
 pub mod merge;
 pub mod output;
+mod reader;
 pub mod recipe;
+mod sample;
+mod stored;
 pub mod summary;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use reader::{End, Line, Reader};
+pub(crate) use sample::Sample;
+pub use stored::{Lines, Stored};
 
 use crate::{
     coherence::{Finish, Tag, Verdict},
@@ -142,6 +150,9 @@ pub struct RunFacts {
     /// The date that the chat template put into prompts, where it asked for it; the time, too, where it asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
+    /// The generator of random edits and its version, where the run has such edits. Older records do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<String>,
     /// The model's shape.
     pub model: ModelFacts,
     /// A description of the machine, for people.
@@ -184,8 +195,12 @@ pub struct Record {
     pub prompt: String,
     /// Token ids of the prompt, chat template included.
     pub prompt_ids: Vec<u32>,
-    /// The edit in its text form.
+    /// The edit in its text form. A random one of more than 64 changes is the generator's text; any other is what is
+    /// changed.
     pub edit: String,
+    /// BLAKE3 of the text of what a random edit of more than 64 changes stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit_digest: Option<String>,
     /// The shift, where the edit is one shift and nothing else.
     pub shift: Option<i64>,
     /// The family that the edit was taken from, such as `shift`, `digit:3`, `flips:7`; `random:flips` and

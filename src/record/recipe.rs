@@ -82,7 +82,7 @@ impl Recipe {
     /// # Errors
     /// [`RecipeError`].
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
-        Self::parse(&super::journal::stored(path)?)
+        Self::parse(&super::Stored::open(path)?.whole()?)
     }
 
     /// The text of the file, one entry a line.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Expected, Record};
+use super::{Expected, Record, sample::Sample};
 use crate::{
     coherence::{Tag, Verdict},
     edit::Value,
+    exact::Sum,
     stats,
 };
 
@@ -38,25 +39,103 @@ pub struct Spread {
 
 impl Spread {
     /// Takes trials together; `None` of none.
-    pub fn of(records: &[&Record]) -> Option<Self> {
-        let verdicts: Vec<Verdict> = records.iter().map(|record| record.verdict).collect();
-        let count = |wanted: &dyn Fn(&Record) -> bool| records.iter().filter(|record| wanted(record)).count();
-        Some(Self {
-            trials: records.len(),
-            verdicts: Verdict::ALL
-                .into_iter()
-                .map(|verdict| (verdict, count(&|record| record.verdict == verdict)))
-                .filter(|&(_, count)| count > 0)
-                .collect(),
-            median: stats::median(&verdicts)?,
-            median_interval: stats::median_interval(&verdicts)?,
-            kl_mean: mean(records.iter().map(|record| record.kl_mean)),
-            agreement: mean(records.iter().map(|record| record.agreement)),
-            changed: count(&changed),
-            right: count(&|record| record.expected == Some(Expected::Right)),
-            wrong: count(&|record| record.expected == Some(Expected::Wrong)),
-            wrong_but_fluent: count(&|record| record.tags.contains(&Tag::WrongButFluent)),
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<Self> {
+        let mut tally = Tally::default();
+        records.into_iter().for_each(|record| tally.add(record));
+        tally.spread()
+    }
+}
+
+/// Trials that are taken together one by one, in any order, and not kept.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// The least number of a trial.
+    first: Option<usize>,
+    trials: usize,
+    /// By verdict.
+    verdicts: [usize; Verdict::ALL.len()],
+    kl: Mean,
+    agreement: Mean,
+    changed: usize,
+    right: usize,
+    wrong: usize,
+    wrong_but_fluent: usize,
+}
+
+impl Tally {
+    /// Adds a trial.
+    pub fn add(&mut self, record: &Record) {
+        self.first = Some(self.first.map_or(record.trial, |first| first.min(record.trial)));
+        self.trials += 1;
+        self.verdicts[record.verdict as usize] += 1;
+        self.kl.add(record.kl_mean);
+        self.agreement.add(record.agreement);
+        self.changed += usize::from(changed(record));
+        self.right += usize::from(record.expected == Some(Expected::Right));
+        self.wrong += usize::from(record.expected == Some(Expected::Wrong));
+        self.wrong_but_fluent += usize::from(record.tags.contains(&Tag::WrongButFluent));
+    }
+
+    /// Number of trials.
+    pub const fn trials(&self) -> usize {
+        self.trials
+    }
+
+    /// The least number of a trial; `None` without one.
+    pub const fn first(&self) -> Option<usize> {
+        self.first
+    }
+
+    /// Trials that answer otherwise than the clean model.
+    pub const fn changed(&self) -> usize {
+        self.changed
+    }
+
+    /// How many trials have each verdict; those that none has are left out.
+    pub fn verdicts(&self) -> BTreeMap<Verdict, usize> {
+        self.counts().into_iter().filter(|&(_, count)| count > 0).collect()
+    }
+
+    /// What the trials add up to; `None` of none.
+    pub fn spread(&self) -> Option<Spread> {
+        let counts = self.counts();
+        Some(Spread {
+            trials: self.trials,
+            verdicts: self.verdicts(),
+            median: stats::median_of_counts(&counts)?,
+            median_interval: stats::median_interval(&counts)?,
+            kl_mean: self.kl.of(self.trials),
+            agreement: self.agreement.of(self.trials),
+            changed: self.changed,
+            right: self.right,
+            wrong: self.wrong,
+            wrong_but_fluent: self.wrong_but_fluent,
         })
+    }
+
+    fn counts(&self) -> [(Verdict, usize); Verdict::ALL.len()] {
+        Verdict::ALL.map(|verdict| (verdict, self.verdicts[verdict as usize]))
+    }
+}
+
+/// The mean of numbers that are all there. It is rounded twice, as a sum and as a quotient, whatever the order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mean {
+    sum: Sum,
+    missing: bool,
+}
+
+impl Mean {
+    pub(crate) fn add(&mut self, number: Option<f64>) {
+        match number {
+            Some(number) if number.is_finite() => self.sum.add(number),
+            _ => self.missing = true,
+        }
+    }
+
+    /// Of so many numbers; `None` of nothing, and where one is not there.
+    pub(crate) fn of(&self, count: usize) -> Option<f64> {
+        (count > 0 && !self.missing).then(|| self.sum.nearest() / count as f64)
     }
 }
 
@@ -81,37 +160,78 @@ pub struct Summary {
     pub spread: Spread,
 }
 
-/// Each edit over its prompts, edits in the order of their first trials.
-pub fn summaries(records: &[Record]) -> Vec<Summary> {
-    let mut sorted: Vec<&Record> = records.iter().collect();
-    sorted.sort_by_key(|record| record.trial);
-    let mut order = Vec::new();
-    let mut trials: BTreeMap<&str, Vec<&Record>> = BTreeMap::new();
-    for record in sorted {
-        let those = trials.entry(&record.edit).or_default();
-        if those.is_empty() {
-            order.push(record);
-        }
-        those.push(record);
-    }
-    order
-        .into_iter()
-        .filter_map(|first| {
-            Some(Summary {
-                edit: first.edit.clone(),
-                shift: first.shift,
-                family: first.family.clone(),
-                value: first.value,
-                spread: Spread::of(&trials[first.edit.as_str()])?,
-            })
-        })
-        .collect()
+/// Edits that a summary tells of; of more, these are chosen evenly.
+pub const MOST_EDITS: usize = 10_000;
+
+/// The edits of a run over their prompts, taken together one by one, in any order.
+#[derive(Clone, Debug)]
+pub struct Summaries {
+    edits: Sample<String, OfAnEdit>,
+    trials: usize,
 }
 
-/// The mean of numbers that are all there; `None` of nothing. Summed in the order given.
-fn mean(numbers: impl Iterator<Item = Option<f64>>) -> Option<f64> {
-    let numbers: Vec<f64> = numbers.collect::<Option<_>>()?;
-    (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
+/// The trials of one edit.
+#[derive(Clone, Debug, Default)]
+struct OfAnEdit {
+    edit: String,
+    shift: Option<i64>,
+    family: Option<String>,
+    value: Option<Value>,
+    tally: Tally,
+}
+
+impl Default for Summaries {
+    fn default() -> Self {
+        Self { edits: Sample::new(MOST_EDITS), trials: 0 }
+    }
+}
+
+impl Summaries {
+    /// Adds a trial.
+    pub fn add(&mut self, record: &Record) {
+        self.trials += 1;
+        let Some(known) = self.edits.entry(record.edit.clone()) else { return };
+        // What is said of an edit is what its first trial says.
+        if known.tally.first().is_none_or(|first| record.trial < first) {
+            known.edit.clone_from(&record.edit);
+            known.family.clone_from(&record.family);
+            (known.shift, known.value) = (record.shift, record.value);
+        }
+        known.tally.add(record);
+    }
+
+    /// Each edit over its prompts, edits in the order of their first trials.
+    pub fn summaries(&self) -> Vec<Summary> {
+        let mut edits: Vec<&OfAnEdit> = self.edits.values().collect();
+        edits.sort_by_key(|known| known.tally.first());
+        let summary = |known: &OfAnEdit| {
+            Some(Summary {
+                edit: known.edit.clone(),
+                shift: known.shift,
+                family: known.family.clone(),
+                value: known.value,
+                spread: known.tally.spread()?,
+            })
+        };
+        edits.into_iter().filter_map(summary).collect()
+    }
+
+    /// Trials of edits of which there are too many to tell of.
+    pub fn left_out(&self) -> usize {
+        self.trials - self.edits.values().map(|known| known.tally.trials()).sum::<usize>()
+    }
+
+    /// The most trials of one edit.
+    pub fn most_trials(&self) -> usize {
+        self.edits.values().map(|known| known.tally.trials()).max().unwrap_or(0)
+    }
+}
+
+/// Each edit over its prompts, edits in the order of their first trials; of more than [`MOST_EDITS`], so many of them.
+pub fn summaries<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Summary> {
+    let mut all = Summaries::default();
+    records.into_iter().for_each(|record| all.add(record));
+    all.summaries()
 }
 
 #[cfg(test)]
@@ -120,7 +240,7 @@ mod tests {
     use crate::testing::records::record;
 
     fn of(records: &[Record]) -> Spread {
-        Spread::of(&records.iter().collect::<Vec<_>>()).expect("trials")
+        Spread::of(records).expect("trials")
     }
 
     #[test]
@@ -167,5 +287,28 @@ mod tests {
         let json = serde_json::to_value(&found[0]).expect("an object");
         assert_eq!(json["verdicts"], serde_json::json!({"WOBBLING": 2}));
         assert_eq!(json["median_interval"], serde_json::json!(["WOBBLING", "WOBBLING"]));
+    }
+    #[test]
+    fn sums_are_the_same_in_every_order() {
+        let mut records: Vec<Record> = (0..40)
+            .map(|trial| Record { trial, kl_mean: Some(0.1 + 1e-17 * 7_f64.powi(trial as i32)), ..record() })
+            .collect();
+        let expected = of(&records);
+        records.reverse();
+        assert_eq!(of(&records), expected);
+        records.swap(0, 20);
+        assert_eq!(of(&records), expected);
+    }
+
+    #[test]
+    fn of_very_many_edits_some_are_told_of_each_with_all_its_trials() {
+        let at = |trial: usize| Record { trial, edit: format!("shift:{}", trial % 12_000), ..record() };
+        let mut all = Summaries::default();
+        (0..24_000).rev().for_each(|trial| all.add(&at(trial)));
+        let found = all.summaries();
+        assert_eq!((found.len(), all.left_out(), all.most_trials()), (MOST_EDITS, 4_000, 2));
+        assert!(found.iter().all(|summary| summary.spread.trials == 2));
+        let shift = |summary: &Summary| summary.edit[6..].parse::<usize>().expect("a shift");
+        assert!(found.windows(2).all(|pair| shift(&pair[0]) < shift(&pair[1])));
     }
 }

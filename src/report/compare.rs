@@ -1,6 +1,7 @@
 //! Two runs, trial by trial: what changed between two revisions, backends or suites.
 //!
-//! A trial of one run is held against the trial of the other with the same prompt and the same edit. A prompt's ids may
+//! A trial of one run is held against the trial of the other with the same prompt and the same edit; of a random edit that
+//! is not listed the same flips must have been drawn. A prompt's ids may
 //! differ, where a tokenizer or a chat template changed; that is a difference like any other. Where a run holds a
 //! prompt and edit several times, the first is held against the first, the second against the second. Time, trial
 //! numbers and facts of the run are not compared trial by trial; what the runs as a whole differ in is told apart.
@@ -130,10 +131,10 @@ impl<'a> Comparison<'a> {
     /// Holds run `b` against run `a`.
     pub fn of(a: &'a [Record], b: &'a [Record], tolerance: f64) -> Self {
         let (a, b) = (by_trial(a), by_trial(b));
-        let mut others: BTreeMap<(&str, &str), Vec<&Record>> = BTreeMap::new();
+        let mut others: BTreeMap<Key<'_>, Vec<&Record>> = BTreeMap::new();
         // The first is taken first, from the end.
         for &record in b.iter().rev() {
-            others.entry((&record.prompt, &record.edit)).or_default().push(record);
+            others.entry(key(record)).or_default().push(record);
         }
         let mut comparison = Self {
             tolerance,
@@ -147,7 +148,7 @@ impl<'a> Comparison<'a> {
         };
         for record in a {
             let (prompt, edit) = (record.prompt.as_str(), record.edit.as_str());
-            let Some(other) = others.get_mut(&(prompt, edit)).and_then(Vec::pop) else {
+            let Some(other) = others.get_mut(&key(record)).and_then(Vec::pop) else {
                 comparison.only_a.push(Alone { prompt, edit });
                 continue;
             };
@@ -259,6 +260,13 @@ fn shortened(text: &str) -> String {
         Some(_) => plain(&text.chars().take(most).collect::<String>()) + "...",
         None => plain(text),
     }
+}
+
+/// What trials are matched by: prompt, edit, and what was drawn for it where it does not say so.
+type Key<'a> = (&'a str, &'a str, Option<&'a str>);
+
+fn key(record: &Record) -> Key<'_> {
+    (&record.prompt, &record.edit, record.edit_digest.as_deref())
 }
 
 fn by_trial(records: &[Record]) -> Vec<&Record> {

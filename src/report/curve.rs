@@ -8,8 +8,14 @@ use super::terminal::grouped;
 use crate::{
     coherence::Finish,
     edit::Value,
-    record::{Record, summary::Spread},
+    record::{
+        Record, Sample,
+        summary::{Mean, Spread, Tally},
+    },
 };
+
+/// Points of a curve; of more values, these are chosen evenly.
+const MOST_POINTS: usize = 4_096;
 
 /// What the edit of one value did, over the prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,30 +36,94 @@ pub struct Point {
 pub struct Curve {
     /// `shift`, `digit:3`, `flips:7`, `rate:0`.
     pub family: String,
-    /// In ascending order of their values.
+    /// In ascending order of their values; of very many values some, each with all its trials.
     pub points: Vec<Point>,
+    /// Trials of values that have no point, since there are too many values.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: usize,
 }
 
-impl Curve {
-    /// The curves that lie in `records`, which are of one run: one for each family. Edits of no family are in none,
-    /// and a family of which there are not two values is none.
-    pub fn of(records: &[Record]) -> Vec<Self> {
-        let mut families: BTreeMap<&str, Vec<(Value, &Record)>> = BTreeMap::new();
-        for record in records {
-            let (family, value) = match (&record.family, record.value, record.shift) {
-                (Some(family), Some(value), _) => (family.as_str(), value),
-                (_, _, Some(shift)) => ("shift", Value::Integer(shift)),
-                _ => continue,
-            };
-            families.entry(family).or_default().push((value, record));
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// The curves of one run, whose trials come one by one, in any order: one for each family.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Curves(BTreeMap<String, Family>);
+
+/// The trials of one family.
+#[derive(Clone, Debug)]
+struct Family {
+    trials: usize,
+    points: Sample<[u8; 9], OfAValue>,
+}
+
+/// The trials of one value.
+#[derive(Clone, Debug, Default)]
+struct OfAValue {
+    value: Option<Value>,
+    tally: Tally,
+    kl_range: Option<[f64; 2]>,
+    coherent: Mean,
+}
+
+impl Curves {
+    pub(super) fn add(&mut self, record: &Record) {
+        let (family, value) = match (&record.family, record.value, record.shift) {
+            (Some(family), Some(value), _) => (family.as_str(), value),
+            (_, _, Some(shift)) => ("shift", Value::Integer(shift)),
+            _ => return,
+        };
+        // A text is made for a new family only.
+        if !self.0.contains_key(family) {
+            self.0.insert(family.to_owned(), Family { trials: 0, points: Sample::new(MOST_POINTS) });
         }
-        let curves = families.into_iter().map(|(family, mut found)| {
-            found.sort_by(|(a, _), (b, _)| order(*a, *b));
-            let points = found.chunk_by(|(a, _), (b, _)| a == b).filter_map(point).collect();
-            Self { family: family.to_owned(), points }
-        });
-        curves.filter(|curve| curve.points.len() > 1).collect()
+        let Some(family) = self.0.get_mut(family) else { return };
+        family.trials += 1;
+        let Some(point) = family.points.entry(bytes(value)) else { return };
+        point.value = Some(value);
+        point.tally.add(record);
+        // What is not finite is worse than everything else.
+        let kl = record.kl_mean.unwrap_or(f64::INFINITY);
+        let [least, greatest] = point.kl_range.unwrap_or([kl; 2]);
+        point.kl_range = Some([least.min(kl), greatest.max(kl)]);
+        point.coherent.add(Some(record.coherent_tokens as f64 / steps(record).max(1) as f64));
     }
+
+    /// The curves. Edits of no family are in none, and a family of which there are not two values is none.
+    pub(super) fn curves(&self) -> Vec<Curve> {
+        let curve = |(name, family): (&String, &Family)| {
+            let mut points: Vec<Point> = family.points.values().filter_map(OfAValue::point).collect();
+            points.sort_by(|a, b| order(a.value, b.value));
+            let left_out = family.trials - points.iter().map(|point| point.spread.trials).sum::<usize>();
+            Curve { family: name.clone(), points, left_out }
+        };
+        self.0.iter().map(curve).filter(|curve| curve.points.len() > 1).collect()
+    }
+}
+
+impl OfAValue {
+    fn point(&self) -> Option<Point> {
+        Some(Point {
+            value: self.value?,
+            spread: self.tally.spread()?,
+            kl_range: self.kl_range?.map(|kl| kl.is_finite().then_some(kl)),
+            coherent: self.coherent.of(self.tally.trials())?,
+        })
+    }
+}
+
+/// What tells values apart.
+fn bytes(value: Value) -> [u8; 9] {
+    let (kind, bits) = match value {
+        Value::Integer(value) => (0, value as u64),
+        // Adding 0 makes a negative zero positive, which is the same rate.
+        Value::Rate(rate) => (1, (rate + 0.0).to_bits()),
+    };
+    let mut bytes = [kind; 9];
+    bytes[1..].copy_from_slice(&bits.to_be_bytes());
+    bytes
 }
 
 fn order(a: Value, b: Value) -> std::cmp::Ordering {
@@ -83,20 +153,4 @@ pub(super) fn written(value: Value) -> String {
 /// Steps of an answer; one that a logit which is no number cut short counts.
 pub(super) fn steps(record: &Record) -> usize {
     record.surprise.len() + usize::from(record.finish == Finish::Nonfinite)
-}
-
-fn point(found: &[(Value, &Record)]) -> Option<Point> {
-    let records: Vec<&Record> = found.iter().map(|&(_, record)| record).collect();
-    // What is not finite is worse than everything else.
-    let kl = |pick: fn(f64, f64) -> f64| {
-        let picked = records.iter().map(|record| record.kl_mean.unwrap_or(f64::INFINITY)).reduce(pick);
-        picked.filter(|kl| kl.is_finite())
-    };
-    let share = |record: &&Record| record.coherent_tokens as f64 / steps(record).max(1) as f64;
-    Some(Point {
-        value: found.first()?.0,
-        spread: Spread::of(&records)?,
-        kl_range: [kl(f64::min), kl(f64::max)],
-        coherent: records.iter().map(share).sum::<f64>() / records.len() as f64,
-    })
 }

@@ -7,18 +7,20 @@
 pub mod compare;
 mod curve;
 mod gather;
+mod listed;
 mod page;
 mod source;
 pub(crate) mod terminal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 pub use curve::{Curve, Point};
-pub use gather::{Gathered, Stored};
+use gather::Finding;
+pub use gather::{Gathered, StoredRun};
 pub use page::{DrawError, HtmlError, html};
 pub use source::{Source, SourceError};
 pub use terminal::{Look, report as text};
@@ -26,15 +28,8 @@ pub use terminal::{Look, report as text};
 use crate::{
     certificate::Certificates,
     coherence::Verdict,
-    record::{
-        CleanAnswer, ModelFacts, Record, Restored, RunFacts,
-        summary::{Summary, summaries},
-    },
-    search::{
-        bisect::Bisection,
-        campaign::{self, Row},
-        map::{self, Cell},
-    },
+    record::{CleanAnswer, ModelFacts, Record, Restored, RunFacts, summary::Summary},
+    search::{bisect::Bisection, campaign::Row, map::Cell},
 };
 
 /// What all files together say.
@@ -98,7 +93,7 @@ pub struct Run<'a> {
     pub verdicts: BTreeMap<Verdict, usize>,
     /// The way back, where it was stored.
     pub restored: Option<&'a Restored>,
-    /// The trials, by prompt in the order of the run.
+    /// The trials that are listed, by prompt in the order of the run.
     pub prompts: Vec<Answers<'a>>,
     /// What was found.
     pub found: Found,
@@ -130,7 +125,13 @@ pub struct Answers<'a> {
     pub prompt: &'a str,
     /// The unedited model's answer.
     pub clean: &'a CleanAnswer,
-    /// In the order of the run.
+    /// Number of trials.
+    pub trials: usize,
+    /// Number of the trials whose answer is not the clean one.
+    pub changed: usize,
+    /// Whether the seed notebook says something of one of the trials.
+    pub documented: bool,
+    /// The run's first thousand trials, in their order; of a campaign those that changed the answer most, the worst first.
     pub records: Vec<&'a Record>,
 }
 
@@ -139,7 +140,7 @@ impl<'a> Report<'a> {
     pub fn of(gathered: &'a Gathered) -> Self {
         let mut models: Vec<Model<'a>> = Vec::new();
         for stored in &gathered.runs {
-            let Some(first) = stored.records.first() else { continue };
+            let first = &stored.first;
             let key = (Some(first.model_digest.as_str()), first.head_digest.as_str());
             let known = models.iter().position(|model| (model.model_digest, model.head_digest) == key);
             let number = known.unwrap_or_else(|| {
@@ -154,7 +155,7 @@ impl<'a> Report<'a> {
                 });
                 models.len() - 1
             });
-            models[number].runs.push(Run::of(stored, first));
+            models[number].runs.push(Run::of(stored));
         }
         for (file, certificates) in &gathered.certificates {
             // The head is what they are about.
@@ -189,27 +190,32 @@ impl<'a> Report<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn of(stored: &'a Stored, first: &'a Record) -> Self {
-        let mut prompts: Vec<Answers<'a>> = Vec::new();
-        let mut numbers: HashMap<&[u32], usize> = HashMap::new();
-        let mut verdicts = BTreeMap::new();
-        for record in &stored.records {
-            *verdicts.entry(record.verdict).or_default() += 1;
-            let number = *numbers.entry(&record.prompt_ids).or_insert(prompts.len());
-            if number == prompts.len() {
-                prompts.push(Answers { prompt: &record.prompt, clean: &record.clean, records: Vec::new() });
+    fn of(stored: &'a StoredRun) -> Self {
+        let mut listed = stored.listed();
+        let mut order: Vec<usize> = (0..stored.prompts.len()).collect();
+        order.sort_by_key(|&number| stored.prompts[number].first);
+        let answers = |number: usize| {
+            let asked = &stored.prompts[number];
+            Answers {
+                prompt: &asked.prompt,
+                clean: &asked.clean,
+                trials: asked.trials,
+                changed: asked.changed,
+                documented: asked.documented,
+                records: listed.remove(&number).unwrap_or_default(),
             }
-            prompts[number].records.push(record);
-        }
-        let found = match first.run.command.as_str() {
-            "map" => Found::Map(map::cells(&stored.records)),
-            "campaign" => Found::Campaign(campaign::rows(&stored.records)),
-            _ => Found::Along {
-                curves: Curve::of(&stored.records),
-                bisection: Bisection::of(&stored.records),
-                summaries: if prompts.len() > 1 { summaries(&stored.records) } else { Vec::new() },
-            },
         };
+        let prompts: Vec<Answers<'a>> = order.into_iter().map(answers).collect();
+        let found = match &stored.found {
+            Finding::Map(cells, _) => Found::Map(cells.cells()),
+            Finding::Campaign(rows, _) => Found::Campaign(rows.rows()),
+            Finding::Along(along, _) => {
+                let (curves, points, summaries) = &**along;
+                let summaries = if prompts.len() > 1 { summaries.summaries() } else { Vec::new() };
+                Found::Along { curves: curves.curves(), bisection: points.bisection(), summaries }
+            }
+        };
+        let first = &stored.first;
         Self {
             command: &first.run.command,
             files: &stored.files,
@@ -217,8 +223,8 @@ impl<'a> Run<'a> {
             backend: &first.backend,
             kernel: &first.kernel,
             threshold: first.threshold,
-            finished: stored.records.len(),
-            verdicts,
+            finished: stored.finished.len(),
+            verdicts: stored.all.verdicts(),
             restored: stored.restored.as_ref(),
             prompts,
             found,

@@ -9,25 +9,28 @@ use serde::Deserialize;
 
 use crate::{
     certificate::Certificates,
-    record::{
-        Record, Restored, SCHEMA,
-        journal::{self, JournalError},
-    },
+    record::{Reader, Record, Restored, SCHEMA, Stored, journal::JournalError, output::Kind},
 };
 
-/// What one file holds.
-#[derive(Debug, Default)]
+/// What one file holds. The trials of a journal are not kept: they are read when they are asked for.
+#[derive(Debug)]
 pub struct Source {
     /// Its name, for people.
     pub name: String,
-    /// The trials, in the file's order.
-    pub records: Vec<Record>,
     /// The way back of a ladder that was stored as an object.
     pub restored: Option<Restored>,
     /// Certificates.
     pub certificates: Option<Certificates>,
-    /// Whether the file ends in the middle of a record, as a journal does whose writer was killed.
-    pub cut: bool,
+    trials: Trials,
+}
+
+/// The trials of a source.
+#[derive(Debug)]
+enum Trials {
+    /// Those of an object.
+    Listed(Vec<Record>),
+    /// Those of a journal.
+    Journal(Stored),
 }
 
 /// A file that is no journal and no object of this program.
@@ -74,29 +77,37 @@ struct Listed {
 }
 
 impl Source {
-    /// Reads a journal, or one object.
-    ///
-    /// The last line of a journal is left out where it is cut short, and [`Source::cut`] says so.
+    /// Opens a journal, of which no more is read than its first line, or reads one object.
     ///
     /// # Errors
-    /// [`SourceError`], for everything else that is not as it should be.
-    pub fn read(path: &Path) -> Result<Self, SourceError> {
-        let bytes = journal::stored(path).map_err(|source| SourceError::Io { path: path.to_owned(), source })?;
-        Self::parse(&bytes, path)
+    /// [`SourceError`].
+    pub fn open(path: &Path) -> Result<Self, SourceError> {
+        let stored = Stored::open(path).map_err(|source| SourceError::Io { path: path.to_owned(), source })?;
+        Self::of(stored)
     }
 
-    /// As [`Self::read`], of bytes that `path` is named for.
+    /// As [`Self::open`], of bytes that `path` is named for.
     ///
     /// # Errors
-    /// [`SourceError::Journal`], [`SourceError::Object`].
+    /// [`SourceError`].
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, SourceError> {
-        // Over one line or several, as other tools write it again.
-        if let Ok(object) = serde_json::from_slice::<Named>(bytes) {
-            return Self::object(object, bytes, path);
+        Self::of(Stored::of_bytes(path, bytes.to_vec()))
+    }
+
+    fn of(mut stored: Stored) -> Result<Self, SourceError> {
+        let path = stored.path().to_owned();
+        let failed = |source| SourceError::Io { path: path.clone(), source };
+        let first = stored.lines().and_then(|mut lines| Ok(lines.next()?.map(|(_, line)| line.to_vec())));
+        let is_journal = Kind::of(&first.map_err(failed)?.unwrap_or_default()) == Kind::Records;
+        if !is_journal {
+            // Over one line or several, as other tools write it again.
+            let whole = stored.whole().map_err(failed)?;
+            if let Ok(object) = serde_json::from_slice::<Named>(&whole) {
+                return Self::object(object, &whole, &path);
+            }
         }
-        let finished = journal::parse(bytes, path)?;
-        let records = finished.records.into_iter().map(|(_, record)| record).collect();
-        Ok(Self { name: path.display().to_string(), records, cut: finished.cut > 0, ..Self::default() })
+        let name = path.display().to_string();
+        Ok(Self { name, restored: None, certificates: None, trials: Trials::Journal(stored) })
     }
 
     fn object(object: Named, bytes: &[u8], path: &Path) -> Result<Self, SourceError> {
@@ -109,8 +120,8 @@ impl Source {
         }
         match object.command.as_str() {
             "certify" => {
-                let certificates = serde_json::from_slice(bytes).map_err(json)?;
-                Ok(Self { name, certificates: Some(certificates), ..Self::default() })
+                let certificates = Some(serde_json::from_slice(bytes).map_err(json)?);
+                Ok(Self { name, restored: None, certificates, trials: Trials::Listed(Vec::new()) })
             }
             "bisect" | "map" | "campaign" => {
                 let what = "it holds what was found without the trials; give the journal that --out wrote".to_owned();
@@ -118,7 +129,28 @@ impl Source {
             }
             _ => {
                 let Listed { records, restored } = serde_json::from_slice(bytes).map_err(json)?;
-                Ok(Self { name, records, restored, ..Self::default() })
+                Ok(Self { name, restored, certificates: None, trials: Trials::Listed(records) })
+            }
+        }
+    }
+
+    /// Hands over all trials, in the file's order, and says whether the file ends in the middle of a record, as a journal
+    /// does whose writer was killed.
+    ///
+    /// # Errors
+    /// [`SourceError::Journal`], after the trials before what is wrong.
+    pub fn each(&mut self, mut take: impl FnMut(&Record)) -> Result<bool, SourceError> {
+        match &mut self.trials {
+            Trials::Listed(records) => {
+                records.iter().for_each(take);
+                Ok(false)
+            }
+            Trials::Journal(stored) => {
+                let mut reader = Reader::<Record>::new(stored)?;
+                for found in reader.by_ref() {
+                    take(&found?.1);
+                }
+                Ok(reader.end().cut > 0)
             }
         }
     }

@@ -109,12 +109,16 @@ fn source(name: &str, bytes: &[u8]) -> Source {
     Source::parse(bytes, Path::new(name)).expect("a journal")
 }
 
+fn read(sources: Vec<Source>) -> Gathered {
+    Gathered::of(sources).expect("journals")
+}
+
 fn page(sources: Vec<Source>) -> String {
-    html(&Report::of(&Gathered::of(sources))).expect("a page")
+    html(&Report::of(&read(sources))).expect("a page")
 }
 
 fn plain(sources: Vec<Source>) -> String {
-    terminal::report(&Report::of(&Gathered::of(sources)), Look { color: false })
+    terminal::report(&Report::of(&read(sources)), Look { color: false })
 }
 
 /// Fails unless every element is closed where it was opened and every attribute is quoted: what HTML forgives and XML
@@ -232,21 +236,24 @@ fn a_journal_that_was_cut_is_reported_as_far_as_it_goes_and_says_so() {
     let whole = journal(&runs()[..4]);
     let third = whole.split_inclusive(|&byte| byte == b'\n').take(3).map(<[u8]>::len).sum::<usize>();
     for cut in [third + 1, third + 400, whole.len() - 2] {
-        let gathered = Gathered::of(vec![source("a.jsonl", &whole[..cut])]);
-        assert_eq!(gathered.runs[0].records.len(), 3);
+        let gathered = read(vec![source("a.jsonl", &whole[..cut])]);
+        assert_eq!(gathered.runs[0].finished.len(), 3);
         let [note] = &gathered.notes[..] else { panic!("{:?}", gathered.notes) };
         assert!(note.contains("a.jsonl ends in the middle of a record") && note.contains("the 3 trials"), "{note}");
         assert!(page(vec![source("a.jsonl", &whole[..cut])]).contains("ends in the middle of a record"));
     }
     // Only the newline is missing: nothing was lost.
-    let gathered = Gathered::of(vec![source("a.jsonl", &whole[..whole.len() - 1])]);
-    assert_eq!((gathered.runs[0].records.len(), gathered.notes.len()), (4, 0));
+    let gathered = read(vec![source("a.jsonl", &whole[..whole.len() - 1])]);
+    assert_eq!((gathered.runs[0].finished.len(), gathered.notes.len()), (4, 0));
 }
 
 #[test]
 fn what_is_malformed_elsewhere_is_an_error_with_its_line() {
     let whole = String::from_utf8(journal(&runs()[..3])).expect("JSON");
-    let error = |text: &str| Source::parse(text.as_bytes(), Path::new("a.jsonl")).expect_err("no journal").to_string();
+    let error = |text: &str| {
+        let source = Source::parse(text.as_bytes(), Path::new("a.jsonl"));
+        source.and_then(|source| Gathered::of(vec![source])).expect_err("no journal").to_string()
+    };
     assert!(error(&whole.replacen("\"verdict\":\"WOBBLING\"", "\"verdict\":\"FINE\"", 1)).contains("a.jsonl, line 2"));
     assert!(error("{\"schema\":1}\n").contains("a.jsonl, line 1"));
     assert!(error("no JSON\n").contains("a.jsonl, line 1"));
@@ -278,7 +285,7 @@ fn parts_of_a_run_are_one_section_and_a_trial_that_is_there_twice_counts_once() 
     let records = runs();
     let (ladder, rest) = records.split_at(5);
     let files = vec![source("b.jsonl", &journal(&ladder[2..])), source("a.jsonl", &journal(&ladder[..3]))];
-    let gathered = Gathered::of(files);
+    let gathered = read(files);
     let report = Report::of(&gathered);
     let [run] = &report.models[0].runs[..] else { panic!("{:?}", report.models[0].runs.len()) };
     assert_eq!(
@@ -293,12 +300,12 @@ fn parts_of_a_run_are_one_section_and_a_trial_that_is_there_twice_counts_once() 
     // Another result of the same trial is not passed over in silence.
     let mut other = ladder[0].clone();
     other.text.push('!');
-    let gathered = Gathered::of(vec![source("a.jsonl", &journal(ladder)), source("c.jsonl", &journal(&[other]))]);
+    let gathered = read(vec![source("a.jsonl", &journal(ladder)), source("c.jsonl", &journal(&[other]))]);
     assert!(gathered.notes[0].contains("NOT always with the same result"), "{:?}", gathered.notes);
     // Runs and models stay apart.
     let mut stranger = rest[0].clone();
     (stranger.model, stranger.head_digest) = ("another".to_owned(), "22".repeat(32));
-    let gathered = Gathered::of(vec![source("a.jsonl", &journal(&records)), source("d.jsonl", &journal(&[stranger]))]);
+    let gathered = read(vec![source("a.jsonl", &journal(&records)), source("d.jsonl", &journal(&[stranger]))]);
     let report = Report::of(&gathered);
     let commands: Vec<Vec<&str>> =
         report.models.iter().map(|model| model.runs.iter().map(|run| run.command).collect()).collect();
@@ -307,7 +314,7 @@ fn parts_of_a_run_are_one_section_and_a_trial_that_is_there_twice_counts_once() 
 
 #[test]
 fn nothing_is_a_report_too() {
-    let gathered = Gathered::of(vec![source("empty.jsonl", b"")]);
+    let gathered = read(vec![source("empty.jsonl", b"")]);
     let report = Report::of(&gathered);
     assert_eq!((report.trials(), report.certified(), report.models.len()), (0, 0, 0));
     assert_well_formed(&html(&report).expect("a page"));
@@ -320,6 +327,6 @@ fn a_run_too_large_for_a_page_says_what_it_leaves_out() {
         (0..5000).map(|i| shifted("sweep", i, i as i64 * 1000, Verdict::Wobbling, Some(0.5))).collect();
     let page = page(vec![source("a.jsonl", &journal(&records))]);
     assert!(page.contains("4,000 further trials of this prompt"), "{}", page.len());
-    assert!(page.contains("Of 5,000 values the first 4,096 are drawn"));
+    assert!(page.contains("Of very many values 4,096 are drawn, chosen evenly; 904 trials are of the others."));
     assert!(page.len() < 6 << 20, "{}", page.len());
 }

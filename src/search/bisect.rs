@@ -18,13 +18,16 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Progress, RunError, Session, Spec, Stopped,
-    family::{edit, flips, job, room},
+    family::{edit, is_random, job},
 };
 use crate::{
     coherence::Verdict,
     edit::{Family, Value},
     quant::Layout,
-    record::{Record, summary::Spread},
+    record::{
+        Record,
+        summary::{Spread, Tally},
+    },
 };
 
 /// What is asked of each value.
@@ -208,26 +211,28 @@ pub fn bisect(
     }
     bracket.check(layout)?;
     let (family, [lo, hi]) = (bracket.family(), bracket.ends());
-    // The points of a scan and of one crossing hold about so many times the flips of the greatest.
-    room(25.0 * flips(layout, family, hi) * prompts as f64, "the bisection")?;
     let (edits, asked) = (format!("{family} {lo} {hi}"), Some(predicate.to_string()));
-    session.begin(Spec { command: "bisect", predicate: asked, edits, ..Spec::default() }, &mut progress)?;
-    let mut records: Vec<Record> = Vec::new();
-    let result = bracket.search(|values| {
-        let first = records.len();
-        let jobs = values
-            .iter()
-            .flat_map(|&value| (0..prompts).map(move |prompt| (prompt, value)))
-            .enumerate()
-            .map(|(i, (prompt, value))| job(first + i, prompt, family, value).expect("a value between the ends"));
-        session.run_through(jobs, &mut records, &mut progress)?;
-        let spread = |of_value: &[Record]| Spread::of(&of_value.iter().collect::<Vec<_>>());
-        Ok(records[first..]
-            .chunks(prompts)
-            .map(|of_value| spread(of_value).is_some_and(|spread| predicate.holds(&spread)))
-            .collect())
+    let mut points = Points::default();
+    let mut watch = |points: &mut Points, told: Progress<'_>| {
+        let record = told.record();
+        progress(told)?;
+        record.into_iter().for_each(|record| points.add(record));
+        Ok(())
+    };
+    let spec = Spec { command: "bisect", predicate: asked, random: is_random(family), edits, ..Spec::default() };
+    let mut first = 0;
+    let result = session.begin(spec, &mut |told| watch(&mut points, told)).and_then(|()| {
+        bracket.search(|values| {
+            let jobs =
+                values.iter().flat_map(|&value| (0..prompts).map(move |prompt| (prompt, value))).enumerate().map(
+                    |(i, (prompt, value))| job(first + i, prompt, family, value).expect("a value between the ends"),
+                );
+            session.run(jobs, &mut |told| watch(&mut points, told))?;
+            first += prompts * values.len();
+            Ok(values.iter().map(|&value| points.holds(value, predicate)).collect())
+        })
     });
-    let found = Bisection::of(&records);
+    let found = points.bisection();
     match result {
         Ok(()) => Ok(found.expect("the scan was run")),
         Err(error) => Err(Stopped { found: Box::new(found), error }),
@@ -332,25 +337,48 @@ fn as_text<S: Serializer>(predicate: &Predicate, serializer: S) -> Result<S::Ok,
     serializer.collect_str(predicate)
 }
 
-impl Bisection {
-    /// What the records of one run have seen, in any order; `None` if they are not those of a bisection. A value that a
-    /// run which was cut short did not bring to all prompts is left out.
-    pub fn of(records: &[Record]) -> Option<Self> {
-        let first = records.first()?;
-        let predicate: Predicate = first.run.predicate.as_deref()?.parse().ok()?;
-        let family: Family = first.family.as_deref()?.parse().ok()?;
-        let mut trials: BTreeMap<i128, (Value, Vec<&Record>)> = BTreeMap::new();
-        for record in records {
-            let value = record.value.filter(|_| record.family == first.family)?;
-            trials.entry(ordinal(value)).or_insert((value, Vec::new())).1.push(record);
+/// The trials of one bisection, taken together by value one by one, in any order.
+#[derive(Clone, Debug, Default)]
+pub struct Points {
+    /// Predicate and family, as the first record has them.
+    of: Option<(Option<String>, Option<String>)>,
+    /// By ordinal.
+    tallies: BTreeMap<i128, (Value, Tally)>,
+    /// Whether a record is not of this bisection.
+    strangers: bool,
+}
+
+impl Points {
+    /// Adds a trial.
+    pub fn add(&mut self, record: &Record) {
+        let (predicate, family) = self.of.get_or_insert_with(|| (record.run.predicate.clone(), record.family.clone()));
+        match record.value {
+            Some(value) if predicate.is_some() && record.family == *family => {
+                self.tallies.entry(ordinal(value)).or_insert_with(|| (value, Tally::default())).1.add(record);
+            }
+            _ => self.strangers = true,
         }
-        let prompts = trials.values().map(|(_, records)| records.len()).max()?;
-        let points: Vec<(i128, Point)> = trials
-            .into_iter()
-            .filter(|(_, (_, records))| records.len() == prompts)
-            .filter_map(|(ordinal, (value, mut records))| {
-                records.sort_by_key(|record| record.trial);
-                let spread = Spread::of(&records)?;
+    }
+
+    /// Whether the predicate holds at a value that was run.
+    fn holds(&self, value: Value, predicate: Predicate) -> bool {
+        let spread = self.tallies.get(&ordinal(value)).and_then(|(_, tally)| tally.spread());
+        spread.is_some_and(|spread| predicate.holds(&spread))
+    }
+
+    /// What the trials have seen; `None` if they are not those of a bisection. A value that a run which was cut short did
+    /// not bring to all prompts is left out.
+    pub fn bisection(&self) -> Option<Bisection> {
+        let (predicate, family) = self.of.as_ref().filter(|_| !self.strangers)?;
+        let predicate: Predicate = predicate.as_deref()?.parse().ok()?;
+        let family: Family = family.as_deref()?.parse().ok()?;
+        let prompts = self.tallies.values().map(|(_, tally)| tally.trials()).max()?;
+        let points: Vec<(i128, Point)> = self
+            .tallies
+            .iter()
+            .filter(|(_, (_, tally))| tally.trials() == prompts)
+            .filter_map(|(&ordinal, &(value, ref tally))| {
+                let spread = tally.spread()?;
                 let holds = predicate.holds(&spread);
                 let Spread { median, kl_mean, verdicts, .. } = spread;
                 Some((ordinal, Point { value, verdict: median, kl_mean, holds, verdicts }))
@@ -371,7 +399,7 @@ impl Bisection {
                 }
             })
             .collect();
-        Some(Self {
+        Some(Bisection {
             family: family.to_string(),
             predicate,
             nested: family.nested(),
@@ -379,6 +407,16 @@ impl Bisection {
             points: points.into_iter().map(|(_, point)| point).collect(),
             crossings,
         })
+    }
+}
+
+impl Bisection {
+    /// What the records of one run have seen, in any order; `None` if they are not those of a bisection. A value that a
+    /// run which was cut short did not bring to all prompts is left out.
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Option<Self> {
+        let mut points = Points::default();
+        records.into_iter().for_each(|record| points.add(record));
+        points.bisection()
     }
 
     /// Whether the predicate holds at every point.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! where `mix(x)` is SplitMix64's first output from state `x`, `kind` is 1 for flips and 2 for rates, and `value` is
-//! the number of flips or the bits of the rate as an `f64`. Records hold the flips themselves.
+//! the number of flips or the bits of the rate as an `f64`. Records hold the flips themselves, or beyond 64 of them this seed.
 //!
 //! A row may end early, once the interval of `changed` is as narrow as asked. It is looked at after 100, 200, 400, ...
 //! trials and not between: looking after every trial would end a row whenever chance makes the interval narrow. Even so a
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Job, Progress, RunError, Session, Spec, Stopped, family::room};
+use super::{Job, Progress, RunError, Session, Spec, Stopped};
 use crate::{
     coherence::Verdict,
     edit::{Amount, Change, Edit, Random, Value},
@@ -31,7 +31,7 @@ use crate::{
     random::mix,
     record::{
         CampaignFacts, Record,
-        summary::{Spread, changed},
+        summary::{Spread, Tally, changed},
     },
     stats::wilson,
 };
@@ -64,19 +64,12 @@ impl Campaign {
         Edit::new(vec![Change::Random(Random { tensor: self.tensor, amount, seed })])
     }
 
-    /// That draws of every row fit a head of this layout, and that there is room in records for all of them.
+    /// That draws of every row fit a head of this layout.
     ///
     /// # Errors
-    /// [`RunError::Edit`], [`RunError::Room`].
+    /// [`RunError::Edit`].
     pub fn check(&self, layout: &Layout, seed: u64) -> Result<(), RunError> {
-        (0..self.rows.len()).try_for_each(|row| self.edit(row, 0, seed).check(layout))?;
-        room(self.expected_flips(layout), "the campaign")
-    }
-
-    /// Flips of all trials together, the mean of them where they are drawn by a rate.
-    pub(crate) fn expected_flips(&self, layout: &Layout) -> f64 {
-        let random = |&amount| Random { tensor: self.tensor, amount, seed: 0 };
-        self.rows.iter().map(|row| random(row).expected(layout) * self.trials as f64).sum()
+        Ok((0..self.rows.len()).try_for_each(|row| self.edit(row, 0, seed).check(layout))?)
     }
 
     /// The name in records of a row's family, and its value.
@@ -104,6 +97,7 @@ impl Campaign {
             }),
             // A row that may end early has no number of trials beforehand.
             trials: self.half_width.is_none().then_some(self.rows.len() * self.trials),
+            random: true,
             edits: listed.join("\n"),
             ..Spec::default()
         }
@@ -131,9 +125,6 @@ impl Campaign {
 pub struct Rows {
     /// In the order of their trials.
     pub rows: Vec<Row>,
-    /// The trials, without what is long in a record: its edit, the prompt's ids, surprises and margins.
-    #[serde(skip)]
-    pub records: Vec<Record>,
 }
 
 /// Runs a campaign on the session's prompts, row by row, with draws from the session's seed.
@@ -145,34 +136,66 @@ pub fn campaign(
     plan: &Campaign,
     mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
 ) -> Result<Rows, Stopped<Rows>> {
-    let (seed, prompts) = (session.settings().seed, session.prompts().len());
-    plan.check(session.subject().head().layout(), seed)?;
-    session.begin(plan.spec(), &mut progress)?;
-    let mut records = Vec::new();
-    let result = (0..plan.rows.len()).try_for_each(|row| {
-        let (family, value) = plan.family(row);
-        let (first, mut done) = (records.len(), 0);
-        for look in plan.looks() {
-            let jobs = (done..look).map(|trial| Job {
-                trial: row * plan.trials + trial,
-                prompt: trial % prompts,
-                edit: plan.edit(row, trial, seed),
-                family: Some(family.to_owned()),
-                value: Some(value),
-            });
-            session.run_through(jobs, &mut records, &mut progress)?;
-            done = look;
-            let changed = records[first..].iter().filter(|record| changed(record)).count();
-            if plan.is_narrow(changed, done) {
-                break;
+    let mut counts = Counts::default();
+    match counts.run(session, plan, &mut progress) {
+        Ok(()) => Ok(Rows { rows: counts.rows.rows() }),
+        Err(error) => Err(Stopped { found: Box::new(Rows { rows: counts.rows.rows() }), error }),
+    }
+}
+
+/// What of a campaign's trials is kept while it is run.
+#[derive(Default)]
+struct Counts {
+    rows: Tallies,
+    /// By row and by the look that is the first after a trial: trials whose answer changed. Those of an earlier part of
+    /// the run come before it is known which looks there are.
+    changed: BTreeMap<(usize, usize), usize>,
+}
+
+impl Counts {
+    fn run(
+        &mut self,
+        session: &mut Session<'_>,
+        plan: &Campaign,
+        progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        let (seed, prompts) = (session.settings().seed, session.prompts().len());
+        plan.check(session.subject().head().layout(), seed)?;
+        let looks = plan.looks();
+        let mut watch = |counts: &mut Self, told: Progress<'_>| {
+            let record = told.record();
+            progress(told)?;
+            record.into_iter().for_each(|record| counts.add(plan, &looks, record));
+            Ok(())
+        };
+        session.begin(plan.spec(), &mut |told| watch(self, told))?;
+        for row in 0..plan.rows.len() {
+            let (family, value) = plan.family(row);
+            let mut done = 0;
+            for (number, &look) in looks.iter().enumerate() {
+                let jobs = (done..look).map(|trial| Job {
+                    trial: row * plan.trials + trial,
+                    prompt: trial % prompts,
+                    edit: plan.edit(row, trial, seed),
+                    family: Some(family.to_owned()),
+                    value: Some(value),
+                });
+                session.run(jobs, &mut |told| watch(self, told))?;
+                done = look;
+                let changed = self.changed.range((row, 0)..=(row, number)).map(|(_, changed)| changed).sum();
+                if plan.is_narrow(changed, done) {
+                    break;
+                }
             }
         }
         Ok(())
-    });
-    let found = Rows { rows: rows(&records), records };
-    match result {
-        Ok(()) => Ok(found),
-        Err(error) => Err(Stopped { found: Box::new(found), error }),
+    }
+
+    fn add(&mut self, plan: &Campaign, looks: &[usize], record: &Record) {
+        self.rows.add(record);
+        let (row, trial) = (record.trial / plan.trials, record.trial % plan.trials);
+        let look = looks.partition_point(|&look| look <= trial);
+        *self.changed.entry((row, look)).or_default() += usize::from(changed(record));
     }
 }
 
@@ -200,47 +223,68 @@ pub struct Row {
     pub nominal: bool,
 }
 
-/// The rows that the records of one run tell of, in the order of their trials; records of other families are passed over.
-pub fn rows(records: &[Record]) -> Vec<Row> {
-    let mut trials: BTreeMap<(bool, u64, &str), Vec<&Record>> = BTreeMap::new();
-    for record in records {
-        let key = match (record.family.as_deref(), record.value) {
+/// Trials of campaigns, taken together by row one by one, in any order; those of other families are passed over.
+#[derive(Clone, Debug, Default)]
+pub struct Tallies(BTreeMap<(bool, u64, String), (Option<CampaignFacts>, Tally)>);
+
+impl Tallies {
+    /// Adds a trial.
+    pub fn add(&mut self, record: &Record) {
+        let (is_rate, bits) = match (record.family.as_deref(), record.value) {
             (Some("random:flips"), Some(Value::Integer(flips @ 0..))) => (false, flips as u64),
             (Some("random:rate"), Some(Value::Rate(rate))) => (true, rate.to_bits()),
-            _ => continue,
+            _ => return,
         };
-        let tensor = record.run.campaign.as_ref().map_or("weight", |facts| &facts.tensor);
-        trials.entry((key.0, key.1, tensor)).or_default().push(record);
+        let facts = record.run.campaign.as_ref();
+        let tensor = facts.map_or("weight", |facts| &facts.tensor).to_owned();
+        let (known, tally) =
+            self.0.entry((is_rate, bits, tensor)).or_insert_with(|| (facts.cloned(), Tally::default()));
+        // What is said of a row is what its first trial says.
+        if tally.first().is_some_and(|first| record.trial < first) {
+            *known = facts.cloned();
+        }
+        tally.add(record);
     }
-    let mut rows: Vec<(usize, Row)> = trials
-        .into_iter()
-        .filter_map(|((is_rate, bits, tensor), mut records)| {
-            records.sort_by_key(|record| record.trial);
-            let spread = Spread::of(&records)?;
-            let facts = records[0].run.campaign.as_ref();
-            let count = |verdict| spread.verdicts.get(&verdict).copied().unwrap_or(0);
-            let half_width = facts.and_then(|facts| facts.half_width);
-            let changed_wilson = wilson(spread.changed, spread.trials)?;
-            let narrow = half_width.is_some_and(|half| changed_wilson[1] - changed_wilson[0] <= 2.0 * half);
-            let row = Row {
-                flips: (!is_rate).then_some(bits),
-                rate: is_rate.then(|| f64::from_bits(bits)),
-                tensor: tensor.to_owned(),
-                changed_rate: spread.changed as f64 / spread.trials as f64,
-                changed_wilson,
-                verdicts_wilson: Verdict::ALL
-                    .into_iter()
-                    .filter_map(|verdict| Some((verdict, wilson(count(verdict), spread.trials)?)))
-                    .collect(),
-                stopped_early: narrow && facts.is_some_and(|facts| spread.trials < facts.trials),
-                nominal: half_width.is_some(),
-                spread,
-            };
-            Some((records[0].trial, row))
-        })
-        .collect();
-    rows.sort_by_key(|&(first, _)| first);
-    rows.into_iter().map(|(_, row)| row).collect()
+
+    /// The rows, in the order of their trials.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows: Vec<(Option<usize>, Row)> = self
+            .0
+            .iter()
+            .filter_map(|((is_rate, bits, tensor), (facts, tally))| {
+                let spread = tally.spread()?;
+                let facts = facts.as_ref();
+                let count = |verdict| spread.verdicts.get(&verdict).copied().unwrap_or(0);
+                let half_width = facts.and_then(|facts| facts.half_width);
+                let changed_wilson = wilson(spread.changed, spread.trials)?;
+                let narrow = half_width.is_some_and(|half| changed_wilson[1] - changed_wilson[0] <= 2.0 * half);
+                let row = Row {
+                    flips: (!is_rate).then_some(*bits),
+                    rate: is_rate.then(|| f64::from_bits(*bits)),
+                    tensor: tensor.clone(),
+                    changed_rate: spread.changed as f64 / spread.trials as f64,
+                    changed_wilson,
+                    verdicts_wilson: Verdict::ALL
+                        .into_iter()
+                        .filter_map(|verdict| Some((verdict, wilson(count(verdict), spread.trials)?)))
+                        .collect(),
+                    stopped_early: narrow && facts.is_some_and(|facts| spread.trials < facts.trials),
+                    nominal: half_width.is_some(),
+                    spread,
+                };
+                Some((tally.first(), row))
+            })
+            .collect();
+        rows.sort_by_key(|&(first, _)| first);
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+}
+
+/// The rows that the records of one run tell of, in the order of their trials; records of other families are passed over.
+pub fn rows<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Row> {
+    let mut tallies = Tallies::default();
+    records.into_iter().for_each(|record| tallies.add(record));
+    tallies.rows()
 }
 
 #[cfg(test)]

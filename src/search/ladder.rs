@@ -5,22 +5,10 @@
 //! the end the restored head answers again.
 
 use super::{Progress, RunError, Session};
-use crate::{
-    edit::Edit,
-    head::Head,
-    record::{Record, Restored},
-};
+use crate::{edit::Edit, head::Head, record::Restored};
 
-/// A ladder's results.
-#[derive(Debug)]
-pub struct Ladder {
-    /// One record for each prompt and shift.
-    pub records: Vec<Record>,
-    /// What was found on the way back.
-    pub restored: Restored,
-}
-
-/// Runs `shifts` on the session's prompts. Records go to `progress` as they are finished, and into the result.
+/// Runs `shifts` on the session's prompts, and gives what was found on the way back. Records go to `progress` as they are
+/// finished.
 ///
 /// # Errors
 /// [`RunError`].
@@ -28,11 +16,10 @@ pub fn ladder(
     session: &mut Session<'_>,
     shifts: &[i64],
     mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
-) -> Result<Ladder, RunError> {
+) -> Result<Restored, RunError> {
     let edits: Vec<Edit> = shifts.iter().map(|&shift| Edit::shift(shift)).collect();
-    let records = session.run_all("ladder", &edits, &mut progress)?;
-    let restored = restore(session, &edits)?;
-    Ok(Ladder { records, restored })
+    session.run_all("ladder", &edits, &mut progress)?;
+    restore(session, &edits)
 }
 
 /// Writes each edit into a private copy of the head, and into the backend's own head where it has one, takes it back, and

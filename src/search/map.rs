@@ -10,10 +10,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Job, Progress, RunError, Session, Spec, Stopped, family::job};
+use super::{Progress, RunError, Session, Spec, Stopped, family::job};
 use crate::{
     edit::{Family, Value},
-    record::{Record, summary::Spread},
+    record::{
+        Record,
+        summary::{Spread, Tally},
+    },
 };
 
 /// Hexadecimal digits of a packed word.
@@ -41,9 +44,6 @@ pub struct Cell {
 pub struct Map {
     /// Digit by digit.
     pub cells: Vec<Cell>,
-    /// The trials, without what is long in a record: its edit, the prompt's ids, surprises and margins.
-    #[serde(skip)]
-    pub records: Vec<Record>,
 }
 
 /// Runs all values of all digits on the session's prompts: all prompts of a cell together, so that cells are finished one
@@ -56,15 +56,21 @@ pub fn map(
     mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
 ) -> Result<Map, Stopped<Map>> {
     let prompts = session.prompts().len();
-    let jobs: Vec<Job> = edits()
-        .flat_map(|edit| (0..prompts).map(move |prompt| (prompt, edit)))
-        .enumerate()
-        .map(|(trial, (prompt, (family, value)))| job(trial, prompt, family, value))
-        .collect::<Result<_, _>>()?;
-    session.begin(Spec { command: "map", trials: Some(jobs.len()), ..Spec::default() }, &mut progress)?;
-    let mut records = Vec::new();
-    let result = session.run_through(jobs.into_iter(), &mut records, &mut progress);
-    let found = Map { cells: cells(&records), records };
+    let mut cells = Cells::default();
+    let mut watch = |told: Progress<'_>| {
+        let record = told.record();
+        progress(told)?;
+        record.into_iter().for_each(|record| cells.add(record));
+        Ok(())
+    };
+    let jobs = edits().flat_map(|edit| (0..prompts).map(move |prompt| (prompt, edit))).enumerate().map(
+        |(trial, (prompt, (family, value)))| job(trial, prompt, family, value).expect("digits are of their family"),
+    );
+    let trials = Some(DIGITS as usize * VALUES as usize * prompts);
+    let result = session
+        .begin(Spec { command: "map", trials, ..Spec::default() }, &mut watch)
+        .and_then(|()| session.run(jobs, &mut watch));
+    let found = Map { cells: cells.cells() };
     match result {
         Ok(()) => Ok(found),
         Err(error) => Err(Stopped { found: Box::new(found), error }),
@@ -76,23 +82,33 @@ pub(crate) fn edits() -> impl Iterator<Item = (Family, Value)> {
     (0..DIGITS).flat_map(|digit| (0..VALUES).map(move |value| (Family::Digit(digit), Value::Integer(value))))
 }
 
-/// The cells that `records` tell of, digit by digit; records of other families are passed over.
-pub fn cells(records: &[Record]) -> Vec<Cell> {
-    let mut trials: BTreeMap<(u32, i64), Vec<&Record>> = BTreeMap::new();
-    for record in records {
+/// Trials of a map, taken together by cell one by one, in any order; those of other families are passed over.
+#[derive(Clone, Debug, Default)]
+pub struct Cells(BTreeMap<(u32, i64), Tally>);
+
+impl Cells {
+    /// Adds a trial.
+    pub fn add(&mut self, record: &Record) {
         let family = record.family.as_deref().and_then(|family| family.parse().ok());
         if let (Some(Family::Digit(digit)), Some(Value::Integer(value @ 0..VALUES))) = (family, record.value) {
-            trials.entry((digit, value)).or_default().push(record);
+            self.0.entry((digit, value)).or_default().add(record);
         }
     }
-    trials
-        .into_iter()
-        .filter_map(|((digit, value), mut records)| {
-            // Sums are taken in one order, whatever order the trials were finished in.
-            records.sort_by_key(|record| record.trial);
-            Some(Cell { digit, value, shift: value << (4 * digit), spread: Spread::of(&records)? })
-        })
-        .collect()
+
+    /// The cells, digit by digit.
+    pub fn cells(&self) -> Vec<Cell> {
+        let cell = |(&(digit, value), tally): (&(u32, i64), &Tally)| {
+            Some(Cell { digit, value, shift: value << (4 * digit), spread: tally.spread()? })
+        };
+        self.0.iter().filter_map(cell).collect()
+    }
+}
+
+/// The cells that `records` tell of, digit by digit; records of other families are passed over.
+pub fn cells<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Cell> {
+    let mut cells = Cells::default();
+    records.into_iter().for_each(|record| cells.add(record));
+    cells.cells()
 }
 
 #[cfg(test)]

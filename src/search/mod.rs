@@ -15,7 +15,9 @@
 //! | [`verify()`] | whether every way of restoring the head restores it |
 //! | [`agree()`] | whether this program's body is another backend's |
 //!
-//! A search decides what identifies its run (`run.id` of its records) from what it is given; nobody else has to.
+//! A search decides what identifies its run (`run.id` of its records) from what it is given; nobody else has to. It keeps no
+//! record: each is handed over as [`Progress::Record`] once it is finished, and what the search finds is added up beside.
+//! [`keep`] is somebody to tell who keeps them all.
 
 mod agreement;
 pub mod bisect;
@@ -24,13 +26,14 @@ pub mod campaign;
 mod family;
 pub mod ladder;
 pub mod map;
+mod pace;
 pub mod probe;
 pub mod replay;
 mod session;
 pub mod sweep;
 pub mod verify;
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use crate::{
     edit::{EditError, Family, Value},
@@ -131,18 +134,6 @@ pub enum RunError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The records of a run would list more flips than there is room for.
-    #[error(
-        "{search} would list about {flips:.1e} flips in its records, more than {most:.0e}; take fewer or smaller edits, or \
-         fewer prompts",
-        most = family::MOST_LISTED
-    )]
-    Room {
-        /// The search.
-        search: &'static str,
-        /// Flips that it would list.
-        flips: f64,
-    },
     /// A part of a bisection was asked for.
     #[error(
         "a bisection cannot be run in parts: each step depends on what the ones before it found; leave out --shard"
@@ -187,19 +178,37 @@ impl<T: fmt::Debug> std::error::Error for Stopped<T> {
     }
 }
 
+/// Trials that an earlier part of a run has finished, one after the other.
+type Earlier = Box<dyn Iterator<Item = Result<Record, JournalError>>>;
+
 /// A run that is about to begin.
-#[derive(Debug)]
 pub struct Beginning<'a> {
     /// What a journal of this run must agree with.
     pub expectation: Expectation<'a>,
-    /// By number: trials that an earlier part of the run has finished.
-    finished: &'a mut BTreeMap<usize, Record>,
+    earlier: &'a mut Option<Earlier>,
+}
+
+impl fmt::Debug for Beginning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Beginning").field("expectation", &self.expectation).finish_non_exhaustive()
+    }
 }
 
 impl Beginning<'_> {
-    /// Takes trials that an earlier part of this run has finished: they are handed over again instead of being run.
-    pub fn resume(&mut self, records: Vec<Record>) {
-        self.finished.extend(records.into_iter().map(|record| (record.trial, record)));
+    /// Takes trials that an earlier part of this run has finished: they are handed over again, before all others, instead
+    /// of being run. A trial that comes twice is handed over once.
+    pub fn resume(&mut self, records: impl IntoIterator<Item = Result<Record, JournalError>, IntoIter: 'static>) {
+        *self.earlier = Some(Box::new(records.into_iter()));
+    }
+}
+
+/// Somebody who keeps all records of a search: for one that is known to be small.
+pub fn keep(records: &mut Vec<Record>) -> impl FnMut(Progress<'_>) -> Result<(), RunError> {
+    |progress| {
+        if let Progress::Record { record, .. } = progress {
+            records.push(record.clone());
+        }
+        Ok(())
     }
 }
 
@@ -238,4 +247,16 @@ pub enum Progress<'a> {
         /// Whether an earlier part of the run had finished it.
         resumed: bool,
     },
+    /// All trials of a batch have been handed over. What is to outlast the end of this process is written now.
+    HandedOver,
+}
+
+impl<'a> Progress<'a> {
+    /// The trial that is finished, where that is what is told.
+    pub const fn record(&self) -> Option<&'a Record> {
+        match *self {
+            Self::Record { record, .. } => Some(record),
+            _ => None,
+        }
+    }
 }

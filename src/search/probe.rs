@@ -1,7 +1,7 @@
 //! Any edits, each on every prompt.
 
 use super::{Progress, RunError, Session};
-use crate::{edit::Edit, record::Record};
+use crate::edit::Edit;
 
 /// Runs each of `edits` on the session's prompts: prompts in order, for each the edits in order.
 ///
@@ -11,9 +11,6 @@ pub fn probe(
     session: &mut Session<'_>,
     edits: &[Edit],
     mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
-) -> Result<Vec<Record>, RunError> {
-    // What random edits stand for is what identifies the run, as it is what records hold.
-    let layout = session.subject().head().layout();
-    let edits: Vec<Edit> = edits.iter().map(|edit| edit.expand(layout)).collect::<Result<_, _>>()?;
-    session.run_all("probe", &edits, &mut progress)
+) -> Result<(), RunError> {
+    session.run_all("probe", edits, &mut progress)
 }

@@ -1,10 +1,9 @@
 //! Edits that were stored, each on the prompt that it is meant for.
 
+use std::fmt::Write;
+
 use super::{Job, Progress, RunError, Session, Spec};
-use crate::{
-    edit::{Edit, Value},
-    record::Record,
-};
+use crate::edit::{Edit, Value};
 
 /// A trial to be run again.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,15 +29,16 @@ pub fn replay(
     session: &mut Session<'_>,
     mut trials: Vec<Replayed>,
     mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
-) -> Result<Vec<Record>, RunError> {
+) -> Result<(), RunError> {
     trials.sort_by_key(|replayed| replayed.prompt);
-    let jobs: Vec<Job> = trials
-        .into_iter()
-        .enumerate()
-        .map(|(trial, Replayed { prompt, edit, family, value })| Job { trial, prompt, edit, family, value })
-        .collect();
-    let edits: Vec<String> = jobs.iter().map(|job| format!("{} {}", job.prompt, job.edit)).collect();
-    let spec = Spec { command: "replay", trials: Some(jobs.len()), edits: edits.join("\n"), ..Spec::default() };
+    let mut edits = String::new();
+    for Replayed { prompt, edit, .. } in &trials {
+        let comma = if edits.is_empty() { "" } else { "\n" };
+        write!(edits, "{comma}{prompt} {edit}").expect("a text can be written");
+    }
+    let random = trials.iter().any(|replayed| replayed.edit.is_random());
+    let spec = Spec { command: "replay", trials: Some(trials.len()), random, edits, ..Spec::default() };
     session.begin(spec, &mut progress)?;
-    session.run(&jobs, &mut progress)
+    let job = |(trial, Replayed { prompt, edit, family, value })| Job { trial, prompt, edit, family, value };
+    session.run(trials.into_iter().enumerate().map(job), &mut progress)
 }

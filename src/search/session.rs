@@ -1,16 +1,19 @@
 //! What every run does: trials in batches, each planned, run, judged and handed over as a record, but for those
 //! that an earlier part of the same run has finished.
+//!
+//! A session keeps no record. It holds the jobs of one batch, and the numbers of the trials that were finished before.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
-    time::{Duration, Instant},
+    collections::{HashMap, hash_map::Entry},
+    time::Instant,
 };
 
-use super::{Beginning, Progress, RunError, Settings, Threshold, calibrate};
+use super::{Beginning, Progress, RunError, Settings, Threshold, calibrate, pace::Pace};
 use crate::{
     coherence::Verdict,
-    edit::{Edit, Plan, Value},
+    edit::{Edit, GENERATOR, Plan, Value},
     model::{AnyBody, Projection},
+    numbers::NumberSet,
     record::{
         Calibration, CampaignFacts, CleanAnswer, ModelFacts, Record, RunFacts, SCHEMA, Tied, journal::Expectation,
     },
@@ -20,18 +23,8 @@ use crate::{
     trial::{Event, Trajectory, Trials},
 };
 
-/// Trials that are run together at first. No result depends on it.
-const FIRST_BATCH: usize = 16;
-/// Trials that are run together at most: enough to fill the kernels' tiles.
-const LARGEST_BATCH: usize = 512;
-/// Trials that are run together at least, however long they take, so that they share what is read of the model.
-const SMALLEST_BATCH: usize = 4;
-/// What a batch is to take. A run that is killed has lost at most that much, and whoever watches sees it go on.
-const BATCH_TIME: Duration = Duration::from_millis(500);
 /// Rows that the edits of a batch may replace, which are held in their final form while it is run.
 const BATCH_ROWS: usize = 1 << 20;
-/// Jobs that are made at a time where there are very many.
-const JOBS: usize = 4096;
 
 /// What is run and why, as far as it decides the results and is not in [`Settings`]: each search says it of itself.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +37,8 @@ pub(crate) struct Spec {
     pub(crate) campaign: Option<CampaignFacts>,
     /// Trials in all; `None` where the run decides as it goes.
     pub(crate) trials: Option<usize>,
+    /// Whether flips are drawn for some of the edits.
+    pub(crate) random: bool,
     /// The edits, or what they are derived from. Runs with equal specifications, settings, prompts and models give
     /// equal records.
     pub(crate) edits: String,
@@ -66,12 +61,16 @@ pub(crate) struct Job {
 
 impl Job {
     /// Every edit on every prompt: prompts in order, for each the edits in order.
-    pub(crate) fn all(edits: &[Edit], prompts: usize) -> Vec<Self> {
-        (0..prompts)
-            .flat_map(|prompt| edits.iter().map(move |edit| (prompt, edit.clone())))
-            .enumerate()
-            .map(|(trial, (prompt, edit))| Self { trial, prompt, edit, family: None, value: None })
-            .collect()
+    pub(crate) fn all(edits: &[Edit], prompts: usize) -> impl Iterator<Item = Self> {
+        let each = (0..prompts).flat_map(move |prompt| edits.iter().map(move |edit| (prompt, edit)));
+        let job = |(trial, (prompt, edit)): (usize, (usize, &Edit))| Self {
+            trial,
+            prompt,
+            edit: edit.clone(),
+            family: None,
+            value: None,
+        };
+        each.enumerate().map(job)
     }
 }
 
@@ -88,10 +87,9 @@ pub struct Session<'a> {
     /// The search that was begun last.
     run: Option<Run>,
     clean: Vec<CleanAnswer>,
-    /// Trials that the next batch may have.
-    batch: usize,
-    /// By number: trials of an earlier part of the run that were not asked for yet.
-    finished: BTreeMap<usize, Record>,
+    pace: Pace,
+    /// Trials that an earlier part of the run has finished.
+    finished: NumberSet,
 }
 
 /// What all records of a search have in common.
@@ -117,13 +115,14 @@ impl<'a> Session<'a> {
             head_digest: subject.head_digest(),
             run: None,
             clean: Vec::new(),
-            batch: FIRST_BATCH,
-            finished: BTreeMap::new(),
+            pace: Pace::default(),
+            finished: NumberSet::default(),
         }
     }
 
     /// Begins a search, which has to be done before jobs are run: calibrates the threshold where it is not known, and says
-    /// what identifies the run to `progress`, which may bring finished trials.
+    /// what identifies the run to `progress`, which may bring finished trials. Those are handed to `progress` first, in the
+    /// order in which they come, and are not run again.
     ///
     /// # Errors
     /// [`RunError`].
@@ -150,7 +149,7 @@ impl<'a> Session<'a> {
         };
         let facts = facts(subject, prompts, &self.settings, threshold, calibration, spec, &self.model_digest);
         let run = self.run.insert(Run { facts, threshold });
-        self.finished.clear();
+        self.finished = NumberSet::default();
         let ids: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
         let expectation = Expectation {
             run: &run.facts,
@@ -161,7 +160,15 @@ impl<'a> Session<'a> {
             prompts: &ids,
             shard: self.settings.shard,
         };
-        progress(Progress::Begins(Beginning { expectation, finished: &mut self.finished }))
+        let mut earlier = None;
+        progress(Progress::Begins(Beginning { expectation, earlier: &mut earlier }))?;
+        for record in earlier.into_iter().flatten() {
+            let record = record?;
+            if self.finished.insert(record.trial) {
+                progress(Progress::Record { record: &record, resumed: true })?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins a search that is no more than every edit on every prompt, and runs it.
@@ -173,44 +180,17 @@ impl<'a> Session<'a> {
         command: &'static str,
         edits: &[Edit],
         progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
-    ) -> Result<Vec<Record>, RunError> {
-        let jobs = Job::all(edits, self.prompts.len());
-        let listed: Vec<String> = edits.iter().map(Edit::to_string).collect();
-        let spec = Spec { command, trials: Some(jobs.len()), edits: listed.join("\n"), ..Spec::default() };
-        self.begin(spec, progress)?;
-        self.run(&jobs, progress)
-    }
-
-    /// Runs jobs and keeps every record that is finished, also of a run that then ends early. What is long in a record is
-    /// left out: nothing that is computed of many trials needs it, and an edit may list very many flips.
-    ///
-    /// # Errors
-    /// [`RunError`].
-    pub(super) fn run_through(
-        &mut self,
-        mut jobs: impl Iterator<Item = Job>,
-        kept: &mut Vec<Record>,
-        progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        loop {
-            let some: Vec<Job> = jobs.by_ref().take(JOBS).collect();
-            if some.is_empty() {
-                return Ok(());
-            }
-            self.run(&some, |told| {
-                let record = match &told {
-                    Progress::Record { record, .. } => Some((*record).clone()),
-                    _ => None,
-                };
-                progress(told)?;
-                if let Some(mut record) = record {
-                    (record.edit, record.prompt_ids) = (String::new(), Vec::new());
-                    (record.surprise, record.margin) = (Vec::new(), Vec::new());
-                    kept.push(record);
-                }
-                Ok(())
-            })?;
-        }
+        let prompts = self.prompts.len();
+        // What random edits stand for is what identifies the run, as it is what records hold.
+        let layout = self.subject.head().layout();
+        let listed: Vec<String> =
+            edits.iter().map(|edit| Ok(edit.expand(layout)?.to_string())).collect::<Result<_, RunError>>()?;
+        let (trials, random) = (Some(prompts * edits.len()), edits.iter().any(Edit::is_random));
+        let spec = Spec { command, trials, random, edits: listed.join("\n"), ..Spec::default() };
+        drop(listed);
+        self.begin(spec, progress)?;
+        self.run(Job::all(edits, prompts), progress)
     }
 
     /// The model.
@@ -246,8 +226,8 @@ impl<'a> Session<'a> {
         &mut self.trials
     }
 
-    /// Runs jobs of the search that was begun, and gives their records in the order of the jobs, those of other shards left
-    /// out. Each is handed to `progress`, too, as soon as it is finished.
+    /// Runs jobs of the search that was begun, but for those of other shards and those that were finished before. Records
+    /// are handed to `progress` as soon as they are finished, in the order of the jobs.
     ///
     /// # Errors
     /// [`RunError`]; records already handed over stand, and this session is of no further use.
@@ -256,184 +236,149 @@ impl<'a> Session<'a> {
     /// If no search was begun.
     pub(crate) fn run(
         &mut self,
-        jobs: &[Job],
-        mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
-    ) -> Result<Vec<Record>, RunError> {
-        let mut records = Vec::new();
-        let mut rest = jobs;
-        while !rest.is_empty() {
-            let batch = self.batch(rest)?;
-            rest = &rest[batch.taken..];
-            let (new, started) = (batch.queue.iter().filter(|(_, plan)| plan.is_some()).count(), Instant::now());
-            self.run_batch(batch, |event| {
-                match event {
-                    Done::Reading { done, of } => progress(Progress::Reading { done, of })?,
-                    Done::Wave { step, of, trials } => progress(Progress::Wave { step, of, trials })?,
-                    Done::Record { record, resumed } => {
-                        progress(Progress::Record { record: &record, resumed })?;
-                        records.push(*record);
-                    }
-                }
-                Ok(())
-            })?;
-            self.batch = next_batch(self.batch, new, started.elapsed());
+        jobs: impl IntoIterator<Item = Job>,
+        progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
+        let mut jobs = jobs.into_iter();
+        loop {
+            let batch = self.batch(&mut jobs)?;
+            if batch.queue.is_empty() {
+                return Ok(());
+            }
+            let (trials, started) = (batch.queue.len(), Instant::now());
+            self.run_batch(batch, progress)?;
+            self.pace.took(trials, started.elapsed());
         }
-        Ok(records)
     }
 
-    /// The first jobs of `jobs`, planned.
-    fn batch<'j>(&self, jobs: &'j [Job]) -> Result<Batch<'j>, RunError> {
+    /// The next jobs that are to be run, planned.
+    fn batch(&self, jobs: &mut impl Iterator<Item = Job>) -> Result<Batch, RunError> {
         let matrix = self.subject.head().view();
         let mut batch = Batch::default();
         let (mut known, mut rows) = (HashMap::new(), 0);
-        for job in jobs {
-            if batch.queue.len() == self.batch || rows > BATCH_ROWS {
-                break;
-            }
-            batch.taken += 1;
-            if self.settings.shard.is_some_and(|shard| !shard.has(job.trial)) {
-                continue;
-            }
-            if self.finished.contains_key(&job.trial) {
-                batch.queue.push((job, None));
+        while batch.queue.len() < self.pace.batch() && rows <= BATCH_ROWS {
+            let Some(job) = jobs.next() else { break };
+            let elsewhere = self.settings.shard.is_some_and(|shard| !shard.has(job.trial));
+            if elsewhere || self.finished.contains(job.trial) {
                 continue;
             }
             // Many prompts have an edit in common.
             let index = match known.entry(job.edit.to_string()) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {
-                    // What is recorded is expanded, so that it can be replayed without a generator.
-                    let edit = job.edit.expand(matrix.layout())?;
-                    let plan = edit.plan(&matrix)?;
+                    let expanded = job.edit.expand(matrix.layout())?;
+                    let plan = expanded.plan(&matrix)?;
                     rows += plan.rows.len();
-                    batch.edits.push((edit, plan.first_words(&matrix, 5)));
+                    let (edit, digest) = job.edit.stored(&expanded);
+                    batch.edits.push(Planned {
+                        edit,
+                        digest: digest.map(|digest| digest.to_hex().to_string()),
+                        shift: expanded.shift_only(),
+                        first_words: plan.first_words(&matrix, 5),
+                    });
                     batch.plans.push(plan);
                     *new.insert(batch.plans.len() - 1)
                 }
             };
-            batch.queue.push((job, Some(index)));
+            batch.queue.push((job, index));
         }
         Ok(batch)
     }
 
     fn run_batch(
         &mut self,
-        batch: Batch<'_>,
-        mut done: impl FnMut(Done) -> Result<(), RunError>,
+        batch: Batch,
+        progress: &mut impl FnMut(Progress<'_>) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        let Self { subject, prompts, trials, head, model_digest, head_digest, run, clean, finished, .. } = self;
+        let Self { subject, prompts, trials, head, model_digest, head_digest, run, clean, .. } = self;
         let run = run.as_ref().expect("a search was begun");
-        let new: Vec<(usize, usize)> =
-            batch.queue.iter().filter_map(|&(job, plan)| Some((job.prompt, plan?))).collect();
+        let asked: Vec<(usize, usize)> = batch.queue.iter().map(|(job, plan)| (job.prompt, *plan)).collect();
         let mut queue = batch.queue.into_iter();
-        let mut again = |job: &Job, done: &mut dyn FnMut(Done) -> Result<(), RunError>| {
-            let record = finished.remove(&job.trial).expect("a job without a plan is finished");
-            done(Done::Record { record: Box::new(record), resumed: true })
-        };
         let (mut started, mut share, mut count) = (Instant::now(), None, 0);
-        if !new.is_empty() {
-            trials.run_some(head, &batch.plans, &new, |event| match event {
-                Event::Wave { step, of, trials } => {
-                    if step == 1 {
-                        share = None;
-                    }
-                    count = trials;
-                    done(Done::Wave { step, of, trials })
+        trials.run_some(head, &batch.plans, &asked, |event| match event {
+            Event::Wave { step, of, trials } => {
+                if step == 1 {
+                    share = None;
                 }
-                Event::Reading { done: read, of } => done(Done::Reading { done: read, of }),
-                Event::Clean(answer) => {
-                    clean.push(clean_answer(subject, &answer)?);
-                    Ok(())
-                }
-                Event::Trial(trial) => {
-                    let share = *share.get_or_insert_with(|| {
-                        let share = started.elapsed().as_secs_f64() * 1e3 / count as f64;
-                        started = Instant::now();
-                        share
-                    });
-                    // Records go out in the order of the jobs, finished ones between new ones.
-                    let (job, plan) = loop {
-                        match queue.next().expect("a job for each trial") {
-                            (job, Some(plan)) => break (job, plan),
-                            (job, None) => again(job, &mut done)?,
-                        }
-                    };
-                    let (edit, first_words) = &batch.edits[plan];
-                    let prompt = &prompts[trial.prompt];
-                    let (tokens, text) = (trial.trajectory.tokens.clone(), subject.decode(&trial.trajectory.tokens)?);
-                    let shift = edit.shift_only();
-                    let mut record = Record {
-                        schema: SCHEMA,
-                        trial: job.trial,
-                        model: subject.name().to_owned(),
-                        revision: subject.revision().map(str::to_owned),
-                        model_digest: model_digest.clone(),
-                        head_digest: head_digest.clone(),
-                        backend: subject.backend().name().to_owned(),
-                        kernel: subject.backend().kernel().to_owned(),
-                        prompt: prompt.text.clone(),
-                        prompt_ids: prompt.ids.clone(),
-                        edit: edit.to_string(),
-                        shift,
-                        family: job.family.clone(),
-                        value: job.value,
-                        first_words: first_words.clone(),
-                        tokens,
-                        text,
-                        finish: trial.trajectory.finish,
-                        // Labels follow from the rest.
-                        verdict: Verdict::Gone,
-                        tags: Vec::new(),
-                        coherent_tokens: 0,
-                        threshold: run.threshold,
-                        surprise: trial.trajectory.surprise.iter().map(|&x| finite(x)).collect(),
-                        margin: trial.trajectory.margin.iter().map(|&x| x.is_finite().then_some(x)).collect(),
-                        kl_mean: mean(&trial.divergence),
-                        kl_p99: stats::percentile_99(&trial.divergence),
-                        agreement: share_of(&trial.agreement),
-                        expected: None,
-                        expected_texts: prompt.expected.clone(),
-                        documented: shift.and_then(|shift| seed::documented(&prompt.text, shift)),
-                        clean: clean[trial.prompt].clone(),
-                        run: run.facts.clone(),
-                        ms: share,
-                    };
-                    record.label();
-                    done(Done::Record { record: Box::new(record), resumed: false })
-                }
-            })?;
-        }
-        queue.try_for_each(|(job, _)| again(job, &mut done))
+                count = trials;
+                progress(Progress::Wave { step, of, trials })
+            }
+            Event::Reading { done, of } => progress(Progress::Reading { done, of }),
+            Event::Clean(answer) => {
+                clean.push(clean_answer(subject, &answer)?);
+                Ok(())
+            }
+            Event::Trial(trial) => {
+                let share = *share.get_or_insert_with(|| {
+                    let share = started.elapsed().as_secs_f64() * 1e3 / count as f64;
+                    started = Instant::now();
+                    share
+                });
+                let (job, plan) = queue.next().expect("a job for each trial");
+                let Planned { edit, digest, shift, first_words } = &batch.edits[plan];
+                let prompt = &prompts[trial.prompt];
+                let (tokens, text) = (trial.trajectory.tokens.clone(), subject.decode(&trial.trajectory.tokens)?);
+                let mut record = Record {
+                    schema: SCHEMA,
+                    trial: job.trial,
+                    model: subject.name().to_owned(),
+                    revision: subject.revision().map(str::to_owned),
+                    model_digest: model_digest.clone(),
+                    head_digest: head_digest.clone(),
+                    backend: subject.backend().name().to_owned(),
+                    kernel: subject.backend().kernel().to_owned(),
+                    prompt: prompt.text.clone(),
+                    prompt_ids: prompt.ids.clone(),
+                    edit: edit.clone(),
+                    edit_digest: digest.clone(),
+                    shift: *shift,
+                    family: job.family,
+                    value: job.value,
+                    first_words: first_words.clone(),
+                    tokens,
+                    text,
+                    finish: trial.trajectory.finish,
+                    // Labels follow from the rest.
+                    verdict: Verdict::Gone,
+                    tags: Vec::new(),
+                    coherent_tokens: 0,
+                    threshold: run.threshold,
+                    surprise: trial.trajectory.surprise.iter().map(|&x| finite(x)).collect(),
+                    margin: trial.trajectory.margin.iter().map(|&x| x.is_finite().then_some(x)).collect(),
+                    kl_mean: mean(&trial.divergence),
+                    kl_p99: stats::percentile_99(&trial.divergence),
+                    agreement: share_of(&trial.agreement),
+                    expected: None,
+                    expected_texts: prompt.expected.clone(),
+                    documented: shift.and_then(|shift| seed::documented(&prompt.text, shift)),
+                    clean: clean[trial.prompt].clone(),
+                    run: run.facts.clone(),
+                    ms: share,
+                };
+                record.label();
+                progress(Progress::Record { record: &record, resumed: false })
+            }
+        })?;
+        progress(Progress::HandedOver)
     }
 }
 
-/// Trials of the next batch, after `ran` trials of one that might have had `batch` took `elapsed`.
-fn next_batch(batch: usize, ran: usize, elapsed: Duration) -> usize {
-    let of_a_trial = elapsed.as_secs_f64() / ran as f64;
-    if ran == 0 || of_a_trial == 0.0 {
-        return batch;
-    }
-    // The float may be larger than any number of trials; then it is cut to the largest.
-    let fits = (BATCH_TIME.as_secs_f64() / of_a_trial) as usize;
-    fits.min(4 * batch).clamp(SMALLEST_BATCH, LARGEST_BATCH)
-}
-
-/// The first jobs of a list.
+/// Jobs that are run together.
 #[derive(Default)]
-struct Batch<'j> {
-    /// Jobs of the list that are dealt with.
-    taken: usize,
-    /// Those of this shard, with their plan where they are not finished yet.
-    queue: Vec<(&'j Job, Option<usize>)>,
-    /// By plan: the edit, expanded, and the first words that it leaves.
-    edits: Vec<(Edit, Vec<u32>)>,
+struct Batch {
+    /// The jobs in their order, each with its plan.
+    queue: Vec<(Job, usize)>,
+    /// By plan.
+    edits: Vec<Planned>,
     plans: Vec<Plan>,
 }
 
-enum Done {
-    Reading { done: usize, of: usize },
-    Wave { step: usize, of: usize, trials: usize },
-    Record { record: Box<Record>, resumed: bool },
+/// What records say of an edit.
+struct Planned {
+    edit: String,
+    digest: Option<String>,
+    shift: Option<i64>,
+    first_words: Vec<u32>,
 }
 
 fn clean_answer(subject: &Subject, answer: &Trajectory) -> Result<CleanAnswer, RunError> {
@@ -482,6 +427,7 @@ fn facts(
         tied,
         calibration: calibration.cloned(),
         date: prompts.iter().find_map(|prompt| prompt.date.clone()).or_else(|| settings.date.clone()),
+        generator: spec.random.then(|| GENERATOR.to_owned()),
         model: ModelFacts {
             model_type: model.model_type.clone(),
             num_hidden_layers: model.layers,
@@ -526,25 +472,6 @@ fn share_of(x: &[bool]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_batch_takes_half_a_second_and_grows_by_degrees() {
-        let millis = Duration::from_millis;
-        for (batch, ran, elapsed, next) in [
-            (64, 64, millis(500), 64),
-            (64, 64, millis(1000), 32),
-            (64, 64, millis(1), 256),
-            (256, 256, millis(1), 512),
-            (512, 512, millis(100), 512),
-            (512, 512, millis(512 * 20), 25),
-            (64, 64, millis(1_000_000), 4),
-            (64, 3, millis(300), 5),
-            (64, 0, millis(300), 64),
-            (64, 64, Duration::ZERO, 64),
-        ] {
-            assert_eq!(next_batch(batch, ran, elapsed), next, "{batch} {ran} {elapsed:?}");
-        }
-    }
 
     #[test]
     fn a_mean_of_what_is_not_finite_is_none() {

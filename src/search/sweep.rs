@@ -1,13 +1,14 @@
 //! Many edits of one family, each on every prompt.
 
+use std::fmt::Write;
+
 use super::{
-    Job, Progress, RunError, Session, Spec,
-    family::{edit, flips, job, room},
+    Progress, RunError, Session, Spec,
+    family::{edit, is_random, job},
 };
 use crate::{
     edit::{Family, Value},
     quant::Layout,
-    record::Record,
 };
 
 /// That the family has each of `values`, and that each is an edit of a head of this layout.
@@ -27,19 +28,17 @@ pub fn sweep(
     family: Family,
     values: &[Value],
     mut progress: impl FnMut(Progress<'_>) -> Result<(), RunError>,
-) -> Result<Vec<Record>, RunError> {
-    let (layout, prompts) = (session.subject().head().layout(), session.prompts().len());
-    check(layout, family, values)?;
-    let listed: f64 = values.iter().map(|&value| flips(layout, family, value)).sum();
-    room(listed * prompts as f64, "the sweep")?;
-    let jobs: Vec<Job> = (0..prompts)
-        .flat_map(|prompt| values.iter().map(move |&value| (prompt, value)))
-        .enumerate()
-        .map(|(trial, (prompt, value))| job(trial, prompt, family, value))
-        .collect::<Result<_, _>>()?;
-    let texts: Vec<String> = values.iter().map(Value::to_string).collect();
-    let edits = format!("{family} {}", texts.join(","));
-    let spec = Spec { command: "sweep", trials: Some(jobs.len()), edits, ..Spec::default() };
-    session.begin(spec, &mut progress)?;
-    session.run(&jobs, &mut progress)
+) -> Result<(), RunError> {
+    let prompts = session.prompts().len();
+    check(session.subject().head().layout(), family, values)?;
+    let mut edits = format!("{family} ");
+    for (i, value) in values.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(edits, "{comma}{value}").expect("a text can be written");
+    }
+    let (trials, random) = (Some(prompts * values.len()), is_random(family));
+    session.begin(Spec { command: "sweep", trials, random, edits, ..Spec::default() }, &mut progress)?;
+    let each = (0..prompts).flat_map(|prompt| values.iter().map(move |&value| (prompt, value))).enumerate();
+    let jobs = each.map(|(trial, (prompt, value))| job(trial, prompt, family, value).expect("it was checked"));
+    session.run(jobs, &mut progress)
 }

@@ -19,6 +19,7 @@ pub(crate) fn record() -> Record {
         prompt: "What is 2+2?".to_owned(),
         prompt_ids: vec![7, 8, 9],
         edit: "shift:1".to_owned(),
+        edit_digest: None,
         shift: Some(1),
         family: None,
         value: None,
@@ -50,6 +51,7 @@ pub(crate) fn record() -> Record {
             tied: Tied::Separate,
             calibration: None,
             date: None,
+            generator: None,
             model: ModelFacts {
                 model_type: "llama".to_owned(),
                 num_hidden_layers: 2,

@@ -19,7 +19,7 @@ use insta::{
 use super::comparators::Band;
 use crate::{
     record::Record,
-    search::{RunError, Session, Settings, ladder},
+    search::{RunError, Session, Settings, keep, ladder},
     seed,
     subject::{Prompt, Subject},
 };
@@ -39,9 +39,10 @@ pub const CPU_BOUND: f64 = 0.0;
 /// If there is no prompt.
 pub fn sheet(subject: &Subject, prompts: &[Prompt], max_tokens: usize) -> Result<String, RunError> {
     let settings = Settings { max_tokens, ..Settings::default() };
-    let run = ladder(&mut Session::new(subject, prompts, settings), &seed::SHIFTS, |_| Ok(()))?;
+    let mut records = Vec::new();
+    ladder(&mut Session::new(subject, prompts, settings), &seed::SHIFTS, keep(&mut records))?;
     let layout = subject.head().layout();
-    let first = &run.records[0];
+    let first = &records[0];
     let mut out = String::new();
     let mut line = |text: String| {
         out.push_str(text.trim_end());
@@ -57,7 +58,7 @@ pub fn sheet(subject: &Subject, prompts: &[Prompt], max_tokens: usize) -> Result
     if let Some(date) = &first.run.date {
         line(format!("date      {date}"));
     }
-    for (record, i) in run.records.iter().zip(0..) {
+    for (record, i) in records.iter().zip(0..) {
         if i % seed::SHIFTS.len() == 0 {
             line(String::new());
             line(format!("{:?}", record.prompt));

@@ -231,3 +231,62 @@ fn labels_are_computed_anew_from_a_stored_run_without_its_model() {
     let (_folder, empty) = super::file("empty.jsonl", "");
     run(&["relabel", &empty]).exits(3);
 }
+
+/// A journal of version 0.1.0, whose records list every flip, on the model inside.
+const OLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/fixtures/journal-of-0.1.0-with-listed-flips.jsonl");
+
+#[test]
+fn a_journal_whose_records_list_every_flip_is_still_read_by_every_command() {
+    let place = TempDir::new().expect("a folder");
+    let journal = file(&place, "old.jsonl");
+    let old = fs::read_to_string(OLD).expect("a journal");
+    assert_eq!(records(&old).iter().filter(|record| record["edit"].as_str().expect("a text").len() > 2_000).count(), 3);
+    fs::write(&journal, &old).expect("a file");
+    assert!(run(&["report", &journal]).exits(0).stdout.contains("6 trials"));
+    run(&["compare", &journal, &journal]).exits(0);
+    assert_eq!(records(&run(&["merge", &journal]).exits(0).stdout).len(), 6);
+    assert_eq!(records(&run(&["relabel", &journal, "--format", "jsonl"]).exits(0).stdout).len(), 6);
+    let replayed = run(&["replay", &journal, "--format", "jsonl", "--threshold", "6.3"]).exits(0).records();
+    let same = |key: &str| records(&old).iter().zip(&replayed).all(|(old, new)| old[key] == new[key]);
+    assert!(["edit", "tokens", "margin", "kl_mean", "verdict"].into_iter().all(same));
+    // The run goes on, with records as they are today, and what is there is not run again.
+    let first: String = old.split_inclusive('\n').take(4).collect();
+    fs::write(&journal, &first).expect("a file");
+    let campaign = ["campaign", "--flips", "1,100", "--trials", "3", "--threshold", "6.3", "--format", "jsonl"];
+    let resumed = run(&[&campaign[..], &["--out", &journal, "--resume"]].concat()).exits(0);
+    assert!(resumed.stderr.contains("4 trials are finished"), "{}", resumed.stderr);
+    let after = fs::read_to_string(&journal).expect("a journal");
+    assert!(after.starts_with(&first) && after.len() < first.len() + 2 * 2_000, "{}", after.len() - first.len());
+    let apart = |record: &Object| without(record, &["edit", "edit_digest", "run", "kernel"]);
+    let results = |text: &str| records(text).iter().map(apart).collect::<Vec<_>>();
+    assert_eq!(results(&after), results(&old));
+}
+
+#[test]
+fn a_random_edit_beyond_64_changes_is_stored_by_its_seed_and_replayed_as_what_it_was() {
+    let (model, place) = model();
+    let journal = file(&place, "run.jsonl");
+    let campaign = ["campaign", "--flips", "64,65,2000", "--trials", "2", "--threshold", "9", "--out", &journal];
+    run(&[&campaign[..], &["--model", path(&model), "--prompt-ids", "5,9"]].concat()).exits(0);
+    let text = fs::read_to_string(&journal).expect("a journal");
+    let of = |line: usize| records(&text)[line].clone();
+    let edit = |line: usize| of(line)["edit"].as_str().expect("a text").to_owned();
+    assert_eq!((edit(0).matches("flip:").count(), of(0).get("edit_digest")), (64, None));
+    for (line, flips) in [(2, 65), (4, 2000)] {
+        assert!(edit(line).starts_with(&format!("random:flips={flips},seed=")), "{}", edit(line));
+        assert_eq!(of(line)["edit_digest"].as_str().expect("a digest").len(), 64);
+        assert_eq!(of(line)["run"]["generator"], "splitmix64 1");
+    }
+    assert!(text.lines().skip(2).all(|line| line.len() < 2_000), "{text}");
+    let replay = ["replay", journal.as_str(), "--threshold", "9", "--format", "jsonl", "--model"];
+    let replayed = run(&[&replay[..], &[path(&model)]].concat()).exits(0).records();
+    for (new, line) in replayed.iter().zip(0..) {
+        for key in ["edit", "edit_digest", "tokens", "margin", "kl_mean"] {
+            assert_eq!(new.get(key), of(line).get(key), "{key} of trial {line}");
+        }
+    }
+    // On a head of another shape the same seed draws other flips, which is not passed over.
+    let other = folder(&Fixture { vocab_size: 128, ..Fixture::default() }.files());
+    let refused = run(&[&replay[..], &[path(&other), "--prompt-ids", "5,9"]].concat()).exits(2);
+    assert!(refused.stderr.contains("other flips are drawn"), "{}", refused.stderr);
+}

@@ -5,7 +5,10 @@
 
 mod bad_checkpoints;
 mod bad_input;
+#[cfg(target_os = "linux")]
+mod bounded;
 mod certify;
+mod compressed;
 mod contract;
 mod determinism;
 mod help;

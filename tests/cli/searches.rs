@@ -312,7 +312,6 @@ fn what_cannot_be_searched_is_refused_before_anything_is_run() {
         (&["sweep", "--family", "digit:9", "--values", "1"], "digits 0 to 7"),
         (&["sweep", "--family", "shift", "--values", "0..9999999"], "more than 1000000 values"),
         (&["sweep", "--family", "flips:1", "--values", "9999999"], "more than the 1572864 bits"),
-        (&["sweep", "--family", "flips:1", "--values", "1..20000"], "would list about 2.0e8 flips"),
         (&["sweep", "--family", "shift", "--values", "@/no/such/file"], "cannot read the values of /no/such/file"),
         (&[&bisect[..], &["0.5"]].concat(), "takes integers"),
         (&[&bisect[..], &["1,2"]].concat(), "--to: \"1,2\" is no value"),
@@ -323,7 +322,6 @@ fn what_cannot_be_searched_is_refused_before_anything_is_run() {
         (&["campaign", "--flips", "-1"], "no number of flips"),
         (&["campaign", "--flips", "1", "--trials", "0"], "--trials"),
         (&["campaign", "--rate", "2"], "--rate: 2 is no probability"),
-        (&["campaign", "--flips", "100000", "--trials", "10000"], "would list about 1.0e9 flips"),
         (&["campaign", "--flips", "1", "--half-width", "0"], "half the width"),
         (&["compare", "/no/such/a", "/no/such/b"], "/no/such/a"),
     ] {

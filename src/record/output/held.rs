@@ -10,7 +10,7 @@ use super::{
     OutputError,
     kind::{Kind, TELLING},
 };
-use crate::temporary::Temporary;
+use crate::{record::stored::Stored, temporary::Temporary};
 
 /// An output, open for appending.
 ///
@@ -132,9 +132,10 @@ impl Held {
         self.read(TELLING)
     }
 
-    /// All of it.
-    pub(in crate::record) fn bytes(&mut self) -> Result<Vec<u8>, OutputError> {
-        self.read(u64::MAX)
+    /// What it holds, to be read while this is held.
+    pub(in crate::record) fn stored(&self) -> Result<Stored, OutputError> {
+        let file = self.file.try_clone().map_err(|error| self.failed("read", error))?;
+        Ok(Stored::of_file(&self.named, file))
     }
 
     fn read(&mut self, most: u64) -> Result<Vec<u8>, OutputError> {

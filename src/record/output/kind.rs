@@ -1,5 +1,7 @@
 //! What a file holds, told by its first bytes: something that headroom wrote, or something else.
 
+use crate::record::compressed;
+
 /// As many bytes of a file tell what it holds.
 pub(super) const TELLING: u64 = 4096;
 
@@ -32,7 +34,7 @@ impl Kind {
         let object = |command: &&str| first.starts_with(format!("{{\"command\":\"{command}\",").as_bytes());
         if first.is_empty() {
             Self::Empty
-        } else if is_record(first) {
+        } else if is_record(first) || (compressed::is_ours(first) && first.len() >= compressed::TITLE_BYTES) {
             Self::Records
         } else if follows(first, &["{", "\"schema\"", ":", NUMBER, ",", "\"recipe\"", ":", "["]) {
             Self::Recipe
@@ -96,6 +98,8 @@ mod tests {
         ] {
             assert_eq!(Kind::of(first.as_bytes()), kind, "{first}");
         }
+        assert_eq!(Kind::of(&compressed::title("ab")), Kind::Records);
+        assert_eq!(Kind::of(&compressed::frame(b"notes")), Kind::Foreign);
         for foreign in [
             " ",
             "\n",

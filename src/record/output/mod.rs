@@ -14,9 +14,12 @@ mod inputs;
 mod kind;
 
 use std::{
+    borrow::Cow,
     io,
     path::{Path, PathBuf},
 };
+
+use super::compressed;
 
 pub(in crate::record) use held::Held;
 pub use inputs::Inputs;
@@ -111,13 +114,15 @@ impl Output {
         }
     }
 
-    /// Puts the result into its place, whole: whoever opens it finds the old one or the new one. Records, and what is
+    /// Puts the result into its place, whole, and compressed where it is records and the name says so: whoever opens it finds the old one or the new one. Records, and what is
     /// not of this result's kind, are kept under the first name that is free of the path with `.old`, `.old.1`,
     /// `.old.2`, ... at its end; gives that name.
     ///
     /// # Errors
     /// [`OutputError`]; what was there is there then.
     pub fn write(mut self, bytes: &[u8]) -> Result<Option<PathBuf>, OutputError> {
+        let compressed = self.kind == Kind::Records && compressed::is_meant(self.place.named());
+        let bytes = &*if compressed { Cow::Owned(compressed::journal(bytes)) } else { Cow::Borrowed(bytes) };
         if !self.place.is_regular() {
             self.place.append(bytes)?;
             return Ok(None);

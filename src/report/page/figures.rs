@@ -19,9 +19,6 @@ use crate::{
 /// Plots of one family, with those of its crowded parts.
 const FIGURES: usize = 6;
 
-/// Points that a plot draws: more would not be told apart, and make a page of megabytes.
-const POINTS: usize = 4_096;
-
 /// A plot and what stands around it.
 #[derive(Serialize)]
 pub(super) struct Figure {
@@ -33,14 +30,16 @@ pub(super) struct Figure {
 /// The plot of one family, and one for each part of it that is too crowded to be read there.
 pub(super) fn curve_figures(curve: &Curve, crossings: &[Crossing]) -> Result<Vec<Figure>, DrawError> {
     let draw = |points: &[Point], axis: &Axis, title: String, caption: String| {
-        let shown = points.len().min(POINTS);
-        let left_out = if shown < points.len() {
-            format!(" Of {} values the first {} are drawn.", grouped(points.len() as i64), grouped(shown as i64))
-        } else {
-            String::new()
+        let left_out = match curve.left_out {
+            0 => String::new(),
+            trials => format!(
+                " Of very many values {} are drawn, chosen evenly; {} trials are of the others.",
+                grouped(curve.points.len() as i64),
+                grouped(trials as i64)
+            ),
         };
         let axis_title = format!("{}{}", axis_name(&curve.family), axis.note());
-        let svg = plots::curve(&points[..shown], axis, &axis_title, crossings)?;
+        let svg = plots::curve(points, axis, &axis_title, crossings)?;
         Ok::<_, DrawError>(Figure { title, caption: caption + &left_out, svg: Value::from_safe_string(svg) })
     };
     let mut caption = "Above: the mean divergence from the clean model; the axis is even up to 0.01 nats, below which a \

@@ -21,16 +21,14 @@ use serde::Serialize;
 use super::{
     Answers, Certified, Found, Model, Report, Run,
     curve::{Curve, number, steps, written},
+    listed::MOST,
     terminal::{grouped, percent, plain, records::tags},
 };
 use crate::{
     certificate::{Certificates, SingleBits},
     coherence::Verdict,
     edit,
-    record::{
-        ModelFacts, Record, Restored, RunFacts,
-        summary::{Summary, changed},
-    },
+    record::{ModelFacts, Record, Restored, RunFacts, summary::Summary},
     search::{bisect::Bisection, campaign, map::Cell},
 };
 use {
@@ -52,12 +50,6 @@ pub enum HtmlError {
     #[error("cannot write the page: {0}")]
     Template(#[from] Error),
 }
-
-/// Trials that a page lists of one run; more are for programs.
-const ROWS: usize = 1_000;
-
-/// Trials of a campaign that a page lists of one prompt.
-const WORST: usize = 12;
 
 /// Characters of a prompt or a response that a page shows.
 const CHARACTERS: usize = 600;
@@ -273,7 +265,7 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             part.figures = campaign_figures(rows)?;
             part.campaign = rows.iter().map(|row| Pooled { of: row, stack: stack(&row.spread.verdicts) }).collect();
             part.selection = Some("The trials that changed the answer most, by D");
-            part.tables = tables(run, changed, Some(WORST));
+            part.tables = tables(run, |answers| answers.changed);
         }
         Found::Along { curves, bisection, summaries } => {
             if part.plots_first {
@@ -296,7 +288,7 @@ fn part<'a>(run: &'a Run<'_>) -> Result<Part<'a>, DrawError> {
             for curve in curves {
                 part.figures.extend(curve_figures(curve, &crossings)?);
             }
-            part.tables = tables(run, |_| true, None);
+            part.tables = tables(run, |answers| answers.trials);
         }
     }
     Ok(part)
@@ -314,23 +306,18 @@ fn stack(verdicts: &BTreeMap<Verdict, usize>) -> Vec<Count> {
     verdicts.iter().map(count).collect()
 }
 
-/// The trials that `which` holds of, by prompt: all that there is room for in their order, or the `worst` so many.
-fn tables<'a>(run: &'a Run<'_>, which: impl Fn(&Record) -> bool, worst: Option<usize>) -> Vec<Table<'a>> {
-    let mut room = ROWS;
+/// The trials that are listed, by prompt, as many as there is room for. `of`: how many there are to choose from.
+fn tables<'a>(run: &'a Run<'_>, of: impl Fn(&Answers<'_>) -> usize) -> Vec<Table<'a>> {
+    let mut room = MOST;
     let table = |answers: &'a Answers<'_>| {
-        let mut records: Vec<&Record> = answers.records.iter().copied().filter(|record| which(record)).collect();
-        if worst.is_some() {
-            let kl = |record: &Record| record.kl_mean.unwrap_or(f64::INFINITY);
-            records.sort_by(|a, b| kl(b).total_cmp(&kl(a)));
-        }
-        let shown = records.len().min(room).min(worst.unwrap_or(usize::MAX));
+        let shown = answers.records.len().min(room);
         room -= shown;
         Table {
             prompt: answers.prompt,
             clean: &answers.clean.text,
-            documented: records.iter().any(|record| record.documented.is_some()),
-            left_out: records.len() - shown,
-            rows: records[..shown].iter().map(|record| row(record)).collect(),
+            documented: answers.documented,
+            left_out: of(answers) - shown,
+            rows: answers.records[..shown].iter().map(|record| row(record)).collect(),
         }
     };
     run.prompts.iter().map(table).filter(|table| !table.rows.is_empty()).collect()

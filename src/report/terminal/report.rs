@@ -89,6 +89,10 @@ fn one(out: &mut String, run: &Run<'_>, look: Look) {
         for record in &answers.records {
             out.push_str(&records::record(record, look));
         }
+        let left_out = answers.trials - answers.records.len();
+        if left_out > 0 {
+            _ = writeln!(out, "{} further trials of this prompt are in the files", grouped(left_out as i64));
+        }
     }
     if let Found::Along { bisection: None, summaries, .. } = &run.found {
         out.push_str(&records::summaries(summaries, look));

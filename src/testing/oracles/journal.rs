@@ -1,5 +1,6 @@
 //! Law 10: a journal cut at any byte resumes to the result that the whole run gave, and loses no finished trial; one
-//! that is broken in any other way is refused and left as it is, and so are bytes that no run of this program wrote.
+//! that is broken in any other way is refused and left as it is, and so are bytes that no run of this program wrote. The same
+//! holds of a compressed journal, where a frame is what a line is there.
 
 use std::{
     cell::OnceCell,
@@ -18,10 +19,10 @@ use crate::{
     edit::Edit,
     kernels::Kernel,
     record::{
-        Record,
+        Record, compressed,
         journal::{Journal, JournalError, Resumed, parse, same_result},
     },
-    search::{Job, Progress, RunError, Session, Settings, Spec},
+    search::{Job, Progress, RunError, Session, Settings, Spec, keep},
     subject::{Prompt, Subject},
     team::Team,
     testing::fixture::Fixture,
@@ -64,28 +65,35 @@ pub struct Torn {
     /// Bytes of another's behind what is left.
     #[serde(default)]
     pub appended: Vec<u8>,
+    /// Whether the journal is compressed.
+    #[serde(default)]
+    pub compressed: bool,
 }
 
 impl<'a> Arbitrary<'a> for Torn {
     /// Half of the cuts are at or beside the end of a line, half of the journals only cut.
     fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let compressed = u.ratio(1, 3)?;
         let left = if u.arbitrary()? {
             let end = with_run(|run| {
-                let ends = run.bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at as u16);
-                u.choose(&ends.collect::<Vec<_>>()).copied()
+                let whole = if compressed { &run.compressed } else { &run.plain };
+                // Of a line the place of its newline, of a frame what follows it.
+                let ends: Vec<u16> = whole.ends.iter().map(|&(end, _)| end as u16).collect();
+                u.choose(&ends).copied()
             })?;
-            end + u.int_in_range(0..=2)? - 1
+            (end + u.int_in_range(0..=2)?).saturating_sub(1 + u16::from(!compressed))
         } else {
             u.arbitrary()?
         };
         let written = if u.arbitrary()? { u.arbitrary()? } else { Vec::new() };
-        if !u.ratio(1, 3)? {
-            return Ok(Self { left, written, appended: Vec::new() });
+        let (mut left, mut appended) = (left, Vec::new());
+        if u.ratio(1, 3)? {
+            appended = u.choose(&STRANGERS)?.to_vec();
+            appended.extend(u.arbitrary::<Vec<u8>>()?);
+            // Half of them are files of their own.
+            left = if u.arbitrary()? { 0 } else { left };
         }
-        let mut appended = u.choose(&STRANGERS)?.to_vec();
-        appended.extend(u.arbitrary::<Vec<u8>>()?);
-        // Half of them are files of their own.
-        Ok(Self { left: if u.arbitrary()? { 0 } else { left }, written, appended })
+        Ok(Self { left, written, appended, compressed })
     }
 }
 
@@ -97,6 +105,9 @@ impl Case for Torn {
         "only the newline missing",
         "broken and refused",
         "foreign and refused",
+        "cut within a frame",
+        "cut between frames",
+        "compressed and refused",
     ];
     const ENTROPY: usize = 48;
 
@@ -105,9 +116,17 @@ impl Case for Torn {
     }
 }
 
-/// The bytes of the small run's journal.
-pub fn length() -> usize {
-    with_run(|run| run.bytes.len())
+/// The bytes of the small run's journal, as it is and compressed.
+pub fn lengths() -> [usize; 2] {
+    with_run(|run| [run.plain.bytes.len(), run.compressed.bytes.len()])
+}
+
+/// A journal, with the places up to which so many records are whole.
+#[derive(Default)]
+struct Whole {
+    bytes: Vec<u8>,
+    ends: Vec<(usize, usize)>,
+    path: PathBuf,
 }
 
 /// A run of three trials on a model so small that running them again takes no time.
@@ -116,12 +135,12 @@ struct Run {
     prompts: Vec<Prompt>,
     settings: Settings,
     jobs: Vec<Job>,
-    bytes: Vec<u8>,
     records: Vec<Record>,
-    path: PathBuf,
+    plain: Whole,
+    compressed: Whole,
 }
 
-impl Drop for Run {
+impl Drop for Whole {
     fn drop(&mut self) {
         // Another file of the folder for temporary ones.
         drop(fs::remove_file(&self.path));
@@ -151,18 +170,31 @@ impl Run {
             subject,
             prompts,
             settings: Settings::given(2, 9.0),
-            jobs: Job::all(&edits, 1),
-            bytes: Vec::new(),
+            jobs: Job::all(&edits, 1).collect(),
             records: Vec::new(),
-            path: std::env::temp_dir().join(name),
+            plain: Whole::default(),
+            compressed: Whole::default(),
         };
         let mut session = run.session();
+        let mut records = Vec::new();
         session.begin(run.spec(), &mut |_| Ok(())).expect("nothing is in its way");
-        let records = session.run(&run.jobs, |_| Ok(())).expect("trials");
+        session.run(run.jobs.clone(), &mut keep(&mut records)).expect("trials");
         drop(session);
-        for record in &records {
-            run.bytes.extend(serde_json::to_vec(record).expect("a record"));
-            run.bytes.push(b'\n');
+        let line = |record: &Record| serde_json::to_string(record).expect("a record") + "\n";
+        run.plain.path = std::env::temp_dir().join(&name);
+        run.compressed.path = std::env::temp_dir().join(name + ".zst");
+        run.plain.ends.push((0, 0));
+        for (record, count) in records.iter().zip(1..) {
+            run.plain.bytes.extend(line(record).into_bytes());
+            run.plain.ends.push((run.plain.bytes.len(), count));
+        }
+        run.compressed.bytes = compressed::title(&records[0].run.id);
+        run.compressed.ends = vec![(0, 0), (run.compressed.bytes.len(), 0)];
+        // The second hand-over has two records.
+        for (first, count) in [(0, 1), (1, 2)] {
+            let lines: String = records[first..first + count].iter().map(line).collect();
+            run.compressed.bytes.extend(compressed::frame(lines.as_bytes()));
+            run.compressed.ends.push((run.compressed.bytes.len(), first + count));
         }
         run.records = records;
         run
@@ -177,31 +209,37 @@ impl Run {
     }
 
     fn torn(&self, torn: &Torn, reached: &mut Reached) -> LawResult {
-        let left = usize::from(torn.left) % (self.bytes.len() + 1);
-        let mut bytes = self.bytes[..left].to_vec();
+        let whole = if torn.compressed { &self.compressed } else { &self.plain };
+        let left = usize::from(torn.left) % (whole.bytes.len() + 1);
+        let mut bytes = whole.bytes[..left].to_vec();
         for &(at, byte) in torn.written.iter().filter(|_| left > 0) {
             bytes[usize::from(at) % left] = byte;
         }
         bytes.extend(&torn.appended);
-        let own = self.bytes.starts_with(&bytes);
+        let own = whole.bytes.starts_with(&bytes);
         let last = bytes.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-        let begins = last.iter().zip(BEGINS).all(|(a, b)| a == b);
-        let foreign = !begins || (left == 0 && bytes.trim_ascii().is_empty() && !bytes.is_empty());
-        let read = || fs::read(&self.path).expect("a file for temporary data can be read");
-        fs::write(&self.path, &bytes).expect("a file for temporary data can be written");
+        let foreign = if torn.compressed && (left > 0 || compressed::is_ours(&bytes)) {
+            false
+        } else {
+            let begins = last.iter().zip(BEGINS).all(|(a, b)| a == b);
+            !begins || (left == 0 && bytes.trim_ascii().is_empty() && !bytes.is_empty())
+        };
+        let read = || fs::read(&whole.path).expect("a file for temporary data can be read");
+        fs::write(&whole.path, &bytes).expect("a file for temporary data can be written");
         let mut session = self.session();
-        let mut resumed = None;
-        let begun = session.begin(self.spec(), &mut |progress| {
-            if let Progress::Begins(mut beginning) = progress {
-                let mut journal = Journal::open(&self.path)?;
-                let found = journal.resume(&beginning.expectation)?;
-                beginning.resume(found.records.clone());
-                resumed = Some((journal, found));
+        let (mut resumed, mut finished) = (None, Vec::new());
+        let begun = session.begin(self.spec(), &mut |progress| match progress {
+            Progress::Begins(mut beginning) => {
+                let mut journal = Journal::open(&whole.path)?;
+                let Resumed { trials, cut, records } = journal.resume(&beginning.expectation)?;
+                beginning.resume(records);
+                resumed = Some((journal, trials, cut));
+                Ok(())
             }
-            Ok(())
+            other => keep(&mut finished)(other),
         });
         let on_disk = read();
-        let (mut journal, Resumed { records: finished, cut }) = match begun {
+        let (mut journal, trials, cut) = match begun {
             Ok(()) => resumed.expect("the journal was resumed"),
             Err(RunError::Journal(error)) => {
                 claim!(LAW, !own, CUT, "cut at {left} it is refused: {error}");
@@ -214,29 +252,38 @@ impl Run {
                         | JournalError::OtherRun { .. }
                         | JournalError::Contradiction { .. }
                         | JournalError::NotAJournal { .. }
+                        | JournalError::Compressed(_)
                         | JournalError::End { .. }
                 );
-                claim!(LAW, named, BROKEN, "{error}");
-                reached.one(if torn.appended.is_empty() { "broken and refused" } else { "foreign and refused" });
+                // A frame that is damaged is found where the file is read.
+                let damaged = torn.compressed && matches!(error, JournalError::Io { .. });
+                claim!(LAW, named || damaged, BROKEN, "{error}");
+                reached.one(match (torn.compressed, torn.appended.is_empty()) {
+                    (true, _) => "compressed and refused",
+                    (false, true) => "broken and refused",
+                    (false, false) => "foreign and refused",
+                });
                 return Ok(());
             }
             Err(error) => panic!("{error}"),
         };
+        claim!(LAW, finished.len() == trials, CUT, "{trials} trials are finished, {} are handed over", finished.len());
         // Blank space behind whole lines is no loss.
         let blank = !finished.is_empty() && last.trim_ascii().is_empty();
         claim!(LAW, !foreign || blank, FOREIGN, "{:?} is taken for a record", String::from_utf8_lossy(last));
         let kept = bytes.len() - cut as usize;
         claim!(LAW, on_disk.starts_with(&bytes[..kept]), CUT, "cut at {left}, more than {cut} bytes are taken off");
         // What is read again is what was taken: whole lines and nothing else.
-        let again = parse(&on_disk, &self.path).expect("what was resumed is whole");
+        let again = parse(&on_disk, &whole.path).expect("what was resumed is whole");
         claim!(LAW, again.cut == 0 && !again.unended, CUT, "cut at {left}, {} bytes are left over", again.cut);
         if !own {
             // Another byte may have made another number of a time, or a model of another name.
             return Ok(());
         }
         let left = bytes.len();
-        let ends = bytes.iter().filter(|&&byte| byte == b'\n').count();
-        let unended = left < self.bytes.len() && self.bytes[left] == b'\n';
+        let at = |end: &&(usize, usize)| end.0 <= left;
+        let &(end, ends) = whole.ends.iter().rev().find(at).expect("nothing is whole in any case");
+        let unended = !torn.compressed && left < whole.bytes.len() && whole.bytes[left] == b'\n';
         claim!(
             LAW,
             finished.len() == ends + usize::from(unended) && finished == self.records[..finished.len()],
@@ -244,25 +291,26 @@ impl Run {
             "cut at {left}, {} of {ends} finished trials are known",
             finished.len()
         );
-        let mut lines = Vec::new();
-        let records = session.run(&self.jobs, |progress| {
-            if let Progress::Record { record, resumed: false } = progress {
-                lines.push(serde_json::to_vec(record).expect("a record"));
-            }
-            Ok(())
-        });
-        let records = records.expect("trials");
-        for mut line in lines {
+        let (mut records, mut new) = (finished, Vec::new());
+        session.run(self.jobs.clone(), &mut keep(&mut new)).expect("trials");
+        for record in &new {
+            let mut line = serde_json::to_vec(record).expect("a record");
             line.push(b'\n');
             journal.append(&line).expect("a file that can be written");
         }
+        journal.hand_over().expect("a file that can be written");
+        records.extend(new);
         let same = |found: &[Record]| {
             found.len() == self.records.len() && found.iter().zip(&self.records).all(|(a, b)| same_result(a, b))
         };
         claim!(LAW, same(&records), CUT, "cut at {left}, the run gives other records");
         let whole: Vec<Record> =
-            parse(&read(), &self.path).expect("a journal").records.into_iter().map(|(_, record)| record).collect();
+            parse(&read(), &whole.path).expect("a journal").records.into_iter().map(|(_, record)| record).collect();
         claim!(LAW, same(&whole), CUT, "cut at {left}, the journal holds other records");
+        if torn.compressed {
+            reached.one(if left > end { "cut within a frame" } else { "cut between frames" });
+            return Ok(());
+        }
         let within = !unended && left > 0 && bytes.last() != Some(&b'\n');
         reached.one_if(within, "cut within a record");
         reached.one_if(!within && !unended, "cut between records");
@@ -273,7 +321,7 @@ impl Run {
 
 impl Torn {
     /// The cut that leaves `left` bytes, and nothing else.
-    pub const fn cut(left: u16) -> Self {
-        Self { left, written: Vec::new(), appended: Vec::new() }
+    pub const fn cut(left: u16, compressed: bool) -> Self {
+        Self { left, written: Vec::new(), appended: Vec::new(), compressed }
     }
 }
