@@ -8,6 +8,8 @@
 use lm_headroom::testing::harness;
 use lm_headroom::testing::harness::{Backend, Named, Tied, from_env};
 use lm_headroom::testing::model::{PROMPTS, reference_folder};
+use lm_headroom::testing::skipped;
+use std::path::Path;
 
 mod demo {
     use super::harness;
@@ -68,4 +70,36 @@ mod smollm2_g32 {
 mod of_the_environment {
     use super::{from_env, harness};
     harness!(model = from_env("HEADROOM_MODEL"));
+}
+
+/// Families that this crate does not compute itself are tested through mlx-lm, where a Python has it and the kit of families is at hand.
+#[test]
+fn models_of_any_family_are_tested_through_mlx_lm() {
+    let (kit, python) = (std::env::var_os("HEADROOM_FAMILIES"), std::env::var_os("HEADROOM_PYTHON"));
+    let what = "restoring heads, and snapshots, through mlx-lm";
+    let (Some(kit), Some(_)) = (kit, python) else {
+        return skipped(
+            what,
+            "HEADROOM_PYTHON and HEADROOM_FAMILIES do not name a Python with mlx-lm and the kit of families",
+        );
+    };
+    for (name, times) in [("deepseek_v3@q4", 2), ("nemotron_h@q4", 1), ("qwen3_5_moe@q4", 1), ("gemma4@q4", 1)] {
+        let folder = Path::new(&kit).join(name);
+        if !folder.is_dir() {
+            skipped(what, &format!("{} is no folder", folder.display()));
+            continue;
+        }
+        let folder = folder.to_string_lossy().into_owned();
+        let under_test = harness::UnderTest::new(Named::Required(folder), "snapshots")
+            .backend(Backend::MlxLmFloat32)
+            .prompts(["What is 2+2?"])
+            .max_tokens(4);
+        under_test.restores();
+        let mut sheets = Vec::new();
+        for _ in 0..times {
+            under_test.snapshot(|name, sheet| sheets.push((name.to_owned(), sheet)));
+        }
+        assert!(sheets[0].0.contains("mlx-lm-") && sheets[0].1.lines().count() > 10, "{sheets:?}");
+        assert!(sheets.iter().all(|sheet| *sheet == sheets[0]), "another start of mlx-lm gives other answers");
+    }
 }
