@@ -77,7 +77,7 @@ fn product(kernel: Kernel, team: &Team, head: &MatrixBuf, vectors: usize, shift:
     let x = Activations::from_rows(kernel, cols, &x);
     let mut out = vec![0.0; vectors * rows];
     let started = Instant::now();
-    let products = vec![Product { shift, x: &x, out: &mut out }];
+    let products = vec![Product { shift, x: x.all(), out: &mut out }];
     multiply(kernel, team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), products }]);
     started.elapsed().as_secs_f64()
 }

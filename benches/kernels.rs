@@ -33,7 +33,7 @@ fn product(bencher: Bencher<'_, '_>, shape: (usize, usize), vectors: usize, shif
     let mut out = vec![0.0; vectors * shape.0];
     bencher.counter(BytesCount::new(bytes(&head))).counter(ItemsCount::new(shape.0 * shape.1 * vectors)).bench_local(
         || {
-            let products = vec![Product { shift: black_box(shift), x: &x, out: &mut out }];
+            let products = vec![Product { shift: black_box(shift), x: x.all(), out: &mut out }];
             multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), products }]);
         },
     );

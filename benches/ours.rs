@@ -112,7 +112,7 @@ fn products(shape: &str) {
     let x = Activations::from_rows(kernel, cols, &x);
     let mut out = vec![0.0; vectors * rows];
     let mut product = || {
-        let products = vec![Product { shift: 0, x: &x, out: &mut out }];
+        let products = vec![Product { shift: 0, x: x.all(), out: &mut out }];
         multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), products }]);
     };
     product();

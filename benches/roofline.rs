@@ -50,7 +50,7 @@ fn main() {
     let data = vec![1_u8; bytes(&head) / CHUNK * CHUNK];
 
     let mut product = |x: &Activations, shift: u32| {
-        let products = vec![Product { shift: black_box(shift), x, out: &mut out[..x.count() * rows] }];
+        let products = vec![Product { shift: black_box(shift), x: x.all(), out: &mut out[..x.count() * rows] }];
         timed(|| multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(head.view()), products }]))
     };
     // Infinitely long where the processor has no instructions for it.

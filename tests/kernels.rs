@@ -246,7 +246,7 @@ fn products_are_equal_across_instruction_sets() {
                         let prepared = Activations::from_rows(kernel, drawn.layout.cols(), &drawn.x);
                         for &shift in &case.shifts {
                             let mut out = vec![f32::NAN; rows * vectors];
-                            let products = vec![Product { shift, x: &prepared, out: &mut out }];
+                            let products = vec![Product { shift, x: prepared.all(), out: &mut out }];
                             let weights = WeightsRef::Quantized(drawn.matrix());
                             multiply(kernel, &team, &mut [Pass { weights, products }]);
                             finite += out.iter().filter(|y| y.is_finite()).count();

@@ -16,8 +16,12 @@
 //! | chunks of attention | an `Option` in [`Attention`]; a chunk is a suffix of a position's path, as a window is |
 //! | another rule for the rotary frequencies | a variant of [`RopeScaling`] |
 //! | another activation | a variant of [`Activation`] |
-//! | experts | [`Layer::mlp`] becomes an enum of [`Mlp`] and experts, each of which is an [`Mlp`] |
+//! | another rule by which experts are chosen | a variant of [`Score`], or an `Option` in [`Router`] |
 //! | another way to mix positions, such as Mamba | a variant of [`Mixer`], which says what a position keeps |
+
+mod experts;
+
+pub use experts::{Divisor, ExpertNorms, Experts, Groups, Router, Score, Shared};
 
 /// A model, from tokens to hidden states and logits.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,7 +170,7 @@ pub struct Layer {
     /// Norm of the MLP's input.
     pub mlp_norm: Option<Norm>,
     /// The second branch.
-    pub mlp: Mlp,
+    pub mlp: FeedForward,
     /// Norm of the MLP's output.
     pub mlp_output_norm: Option<Norm>,
     /// What the output of either branch is multiplied by before it is added.
@@ -414,6 +418,26 @@ pub struct QueryGrowth {
     pub original: f64,
 }
 
+/// The second branch of a block.
+#[expect(clippy::large_enum_variant, reason = "kinds of layers are few")]
+#[derive(Clone, Debug, PartialEq)]
+pub enum FeedForward {
+    /// One MLP for all positions.
+    Mlp(Mlp),
+    /// Several, of which each position has some.
+    Experts(Experts),
+}
+
+impl FeedForward {
+    /// What each MLP of it computes, apart from one that experts share.
+    pub const fn mlp(&self) -> &Mlp {
+        match self {
+            Self::Mlp(mlp) => mlp,
+            Self::Experts(experts) => &experts.expert,
+        }
+    }
+}
+
 /// `down_proj(activation(gate_proj(x)) * up_proj(x))`, or `down_proj(activation(up_proj(x)))` without a gate.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -452,6 +476,8 @@ pub enum Activation {
     ReluSquared,
     /// `a x^2 + b x` where `x > 0`, else `(exp(min(x, e)) - 1 - x) * n + b x`; its four numbers are weights of the layer.
     Xielu,
+    /// gpt-oss's, of a gate and of what it multiplies: `min(x, 7) * sigmoid(1.702 min(x, 7)) * (up + 1)`, `up` being between -7 and 7.
+    ClampedSwiglu,
 }
 
 /// What brings vectors to one size. A norm without weights multiplies by none.

@@ -1,6 +1,8 @@
 //! From tensors to a model: every tensor that the architecture asks for, by the name that its family gives it, with exactly the
 //! shape that it must have, and no other.
 
+mod experts;
+
 use std::{collections::BTreeMap, fmt};
 
 use super::{
@@ -144,7 +146,7 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
     let (hidden, vocab, tied) = (architecture.hidden_size, architecture.vocab_size, architecture.tied);
     let mut parts =
         Parts { names, hidden, tied, quantization: &config.quantization, tensors, formats: BTreeMap::new() };
-    parts.drop_what_mlx_lm_drops();
+    parts.drop_what_mlx_lm_drops(architecture.layers.len());
 
     let embed_tokens = parts.matrix(names.embed_tokens, vocab, hidden)?;
     let positions = architecture.learned_positions;
@@ -192,9 +194,40 @@ pub(super) fn quantized(
     let names = &super::family::LLAMA.tensors;
     let formats = BTreeMap::new();
     let mut parts = Parts { names, hidden: cols, tied: false, quantization: &quantization, tensors, formats };
-    let matrix = parts.quantized(module, rows, cols, format)?;
+    let matrix = parts.quantized(module, Shape::of(rows, cols), format)?;
     let bias = bias.then(|| parts.vector(&format!("{module}.bias"), rows)).transpose()?;
     Ok((matrix, bias.map(|bias| bias.values)))
+}
+
+/// The shape of a matrix, or of several that lie one after the other in a tensor.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// How many, where the tensor has a dimension for it.
+    count: Option<usize>,
+    /// Rows of each.
+    rows: usize,
+    cols: usize,
+}
+
+impl Shape {
+    const fn of(rows: usize, cols: usize) -> Self {
+        Self { count: None, rows, cols }
+    }
+
+    /// Rows of all of them.
+    fn all_rows(self) -> usize {
+        self.count.unwrap_or(1) * self.rows
+    }
+
+    /// A tensor that has so many elements for each row.
+    fn with(self, columns: usize) -> Vec<usize> {
+        [self.dims(), vec![columns]].concat()
+    }
+
+    /// A tensor that has one element for each row.
+    fn dims(self) -> Vec<usize> {
+        self.count.into_iter().chain([self.rows]).collect()
+    }
 }
 
 /// The tensors that nothing has asked for yet.
@@ -215,13 +248,16 @@ impl Parts<'_> {
     }
 
     /// Some tensors are computed, and a tied model's checkpoint may carry its head once more.
-    fn drop_what_mlx_lm_drops(&mut self) {
+    fn drop_what_mlx_lm_drops(&mut self, layers: usize) {
         let (names, tied) = (self.names, self.tied);
         let of_head = |name: &str| name.strip_prefix(names.lm_head).is_some_and(|rest| rest.starts_with('.'));
+        let behind = format!("{}.{layers}.", names.layers);
         let dropped = |name: &str| {
             names.dropped.iter().any(|dropped| match *dropped {
                 Dropped::Ending(end) => name.ends_with(end),
                 Dropped::Beginning(beginning) => name.starts_with(beginning),
+                Dropped::Containing(part) => name.contains(part),
+                Dropped::LayerBehindTheLast => name.starts_with(&behind),
                 Dropped::TiedHead => tied && of_head(name),
             })
         };
@@ -238,7 +274,7 @@ impl Parts<'_> {
             Mixer::ShortConvolution(rule) => MixerWeights::ShortConvolution(self.short_convolution(index, rule)?),
             Mixer::DeltaNet(net) => MixerWeights::DeltaNet(self.delta_net(index, net)?),
         };
-        let mlp = self.mlp(index, &layer.mlp)?;
+        let mlp = self.feed_forward(index, &layer.mlp)?;
         let mut norm = |norm: Option<Norm>, name: Option<&str>| match norm.zip(name) {
             Some((norm, name)) => self.norm(norm, &names.in_layer(index, name), self.hidden).map(Some),
             None => Ok(None),
@@ -419,7 +455,7 @@ impl Parts<'_> {
         let down_proj = linear(names.down_proj, hidden, inner)?;
         let activation = match mlp.activation {
             Activation::Xielu => Some(self.xielu(&names.in_layer(index, names.activation))?),
-            Activation::Silu | Activation::Gelu | Activation::GeluTanh | Activation::ReluSquared => None,
+            _ => None,
         };
         Ok(MlpWeights { inner: weights, activation, down_proj })
     }
@@ -449,14 +485,22 @@ impl Parts<'_> {
     }
 
     fn linear(&mut self, module: &str, rows: usize, cols: usize, bias: bool) -> Result<Linear, WeightsError> {
-        let weights = self.matrix(module, rows, cols)?;
-        let bias = bias.then(|| self.vector(&format!("{module}.bias"), rows)).transpose()?;
+        self.shaped(module, Shape::of(rows, cols), bias)
+    }
+
+    fn shaped(&mut self, module: &str, shape: Shape, bias: bool) -> Result<Linear, WeightsError> {
+        let weights = self.matrix_of(module, shape)?;
+        let bias = bias.then(|| self.vector_of(&format!("{module}.bias"), &shape.dims())).transpose()?;
         Ok(Linear { weights, bias })
+    }
+
+    fn matrix(&mut self, module: &str, rows: usize, cols: usize) -> Result<Weights, WeightsError> {
+        self.matrix_of(module, Shape::of(rows, cols))
     }
 
     /// As in mlx-lm, a matrix is quantized where it has scales. What the configuration says of it by
     /// name must agree.
-    fn matrix(&mut self, module: &str, rows: usize, cols: usize) -> Result<Weights, WeightsError> {
+    fn matrix_of(&mut self, module: &str, shape: Shape) -> Result<Weights, WeightsError> {
         let has_scales = self.tensors.contains_key(&format!("{module}.scales"));
         match (self.quantization.overrides.get(module), has_scales) {
             (Some(Override::Dense), true) => Err(WeightsError::UnexpectedScales { module: module.to_owned() }),
@@ -467,27 +511,27 @@ impl Parts<'_> {
                 let format = match entry {
                     Some(Override::Format(format)) => *format,
                     Some(Override::Quantized | Override::Dense) => self.quantization.format,
-                    None => self.format_of_tensors(module, rows, cols)?,
+                    None => self.format_of_tensors(module, shape)?,
                 };
                 self.formats.insert(module.to_owned(), format.to_string());
-                self.quantized(module, rows, cols, format).map(Weights::Quantized)
+                self.quantized(module, shape, format).map(Weights::Quantized)
             }
             (_, false) => {
-                let (float_type, data) = self.floats(&format!("{module}.weight"), &[rows, cols], None)?;
+                let (float_type, data) = self.floats(&format!("{module}.weight"), &shape.with(shape.cols), None)?;
                 self.formats.insert(module.to_owned(), float_type.name().to_owned());
                 let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
-                Dense::new(rows, cols, float_type, data).map(Weights::Dense).map_err(failed)
+                Dense::new(shape.all_rows(), shape.cols, float_type, data).map(Weights::Dense).map_err(failed)
             }
         }
     }
 
     /// The format that a module's tensors show, as mlx-lm infers it where the configuration does not name the module.
-    fn format_of_tensors(&self, module: &str, rows: usize, cols: usize) -> Result<Format, WeightsError> {
-        let columns = |part: &str| match self.tensors.get(&format!("{module}.{part}")) {
-            Some(StoredTensor { shape, dtype, .. }) if shape.len() == 2 && shape[0] == rows as u64 => {
-                Some((shape[1], *dtype))
-            }
-            _ => None,
+    fn format_of_tensors(&self, module: &str, shape: Shape) -> Result<Format, WeightsError> {
+        let (cols, before) = (shape.cols, shape.dims());
+        let columns = |part: &str| {
+            let StoredTensor { shape, dtype, .. } = self.tensors.get(&format!("{module}.{part}"))?;
+            let (&columns, others) = shape.split_last()?;
+            others.iter().copied().eq(before.iter().map(|&size| size as u64)).then_some((columns, *dtype))
         };
         let (Some((words, _)), Some((groups, scales))) = (columns("weight"), columns("scales")) else {
             // Not matrices of so many rows: whoever takes them says what is wrong with which.
@@ -508,12 +552,12 @@ impl Parts<'_> {
         })
     }
 
-    fn quantized(&mut self, module: &str, rows: usize, cols: usize, format: Format) -> Result<Quantized, WeightsError> {
+    fn quantized(&mut self, module: &str, shape: Shape, format: Format) -> Result<Quantized, WeightsError> {
         let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
         // The scale type decides nothing about whether the layout is possible, but is part of it.
-        let shaped = |scale_type| Layout::new(rows, cols, format, scale_type).map_err(failed);
+        let shaped = |scale_type| Layout::new(shape.all_rows(), shape.cols, format, scale_type).map_err(failed);
         let layout = shaped(format.scale_types()[0])?;
-        let groups = [rows, layout.groups_per_row()];
+        let groups = shape.with(layout.groups_per_row());
         let scales = format!("{module}.scales");
         let (scale_type, scales, biases) = if format.has_biases() {
             let (scale_type, scales) = self.floats(&scales, &groups, Some(format))?;
@@ -536,7 +580,7 @@ impl Parts<'_> {
             (layout.scale_type(), stored.bytes, None)
         };
         let name = format!("{module}.weight");
-        let weight = self.take(&name, &[rows, layout.words_per_row()], Some(format))?;
+        let weight = self.take(&name, &shape.with(layout.words_per_row()), Some(format))?;
         if weight.dtype != Dtype::U32 {
             let found = weight.dtype.to_string();
             return Err(WeightsError::ElementType { tensor: name, found, wanted: "U32, as packed words" });
@@ -546,7 +590,13 @@ impl Parts<'_> {
 
     /// A tensor of one dimension, widened.
     fn vector(&mut self, name: &str, len: usize) -> Result<Vector, WeightsError> {
-        let (float_type, data) = self.floats(name, &[len], None)?;
+        self.vector_of(name, &[len])
+    }
+
+    /// All elements of a tensor of this shape, widened.
+    fn vector_of(&mut self, name: &str, shape: &[usize]) -> Result<Vector, WeightsError> {
+        let (float_type, data) = self.floats(name, shape, None)?;
+        let len = shape.iter().product();
         Ok(Vector { values: (0..len).map(|i| float_type.get(&data, i)).collect(), float_type })
     }
 

@@ -55,7 +55,7 @@ pub struct LayerWeights {
     /// `[D]`.
     pub mlp_norm: Option<NormWeights>,
     /// The second branch.
-    pub mlp: MlpWeights,
+    pub mlp: FeedForwardWeights,
     /// `[D]`.
     pub mlp_output_norm: Option<NormWeights>,
     /// Only where the architecture has it.
@@ -174,7 +174,56 @@ pub enum Qkv {
     Joined(Linear),
 }
 
-/// MLP of a [`LayerWeights`].
+/// The second branch of a [`LayerWeights`].
+#[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
+#[derive(Clone, Debug)]
+pub enum FeedForwardWeights {
+    /// One MLP.
+    Mlp(MlpWeights),
+    /// Experts.
+    Experts(ExpertsWeights),
+}
+
+/// Experts of a [`LayerWeights`], `E` of them.
+#[derive(Clone, Debug)]
+pub struct ExpertsWeights {
+    /// `[E, D]`.
+    pub router: Linear,
+    /// `[E]`; only where the architecture has it.
+    pub choice_bias: Option<Vector>,
+    /// `[E]`; only where the architecture has it.
+    pub expert_scale: Option<Vector>,
+    /// All of them, those of each expert one after the other: `[E F, D]` and `[E D, F]`.
+    pub experts: MlpWeights,
+    /// Only where the architecture has it.
+    pub shared: Option<SharedWeights>,
+    /// Only where the architecture has them.
+    pub norms: Option<ExpertNormsWeights>,
+}
+
+/// An MLP that is added to [`ExpertsWeights`] for all positions.
+#[derive(Clone, Debug)]
+pub struct SharedWeights {
+    /// The MLP.
+    pub mlp: MlpWeights,
+    /// `[1, D]`; only where the architecture has it.
+    pub gate: Option<Linear>,
+}
+
+/// Norms of [`ExpertsWeights`], `[D]` each.
+#[derive(Clone, Debug)]
+pub struct ExpertNormsWeights {
+    /// Norm of the router's input, multiplied by `D^-1/2`.
+    pub router: NormWeights,
+    /// Norm of the experts' input.
+    pub input: NormWeights,
+    /// Norm of the sum of their outputs.
+    pub output: NormWeights,
+    /// Norm of what is added for all positions.
+    pub shared_output: NormWeights,
+}
+
+/// An MLP of a [`LayerWeights`].
 #[derive(Clone, Debug)]
 pub struct MlpWeights {
     /// What comes before the activation.

@@ -152,7 +152,7 @@ fn text(subject: &Subject, digests: bool) -> String {
             of_layers(architecture, |layer| Some(layer.mixer.attention()?.heads)),
             of_layers(architecture, |layer| Some(layer.mixer.attention()?.kv_heads)),
             of_layers(architecture, |layer| Some(layer.mixer.attention()?.head_dim)),
-            of_layers(architecture, |layer| Some(layer.mlp.intermediate_size)),
+            of_layers(architecture, |layer| Some(layer.mlp.mlp().intermediate_size)),
         );
     }
     _ = writeln!(out, "vocabulary {}, eos {:?}", checkpoint.facts().vocab_size, subject.eos());

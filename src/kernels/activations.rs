@@ -1,6 +1,6 @@
 //! Vectors in the order of columns that an instruction set multiplies them in.
 
-use std::{cell::RefCell, fmt};
+use std::{cell::RefCell, fmt, ops::Range};
 
 use super::{
     kernel::Kernel,
@@ -98,6 +98,56 @@ impl Activations {
     }
 
     /// Vectors held.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vectors<'_> {
+        self.part(0..self.count)
+    }
+
+    /// Those in `range`.
+    ///
+    /// # Panics
+    /// If one of them is not there.
+    pub fn part(&self, range: Range<usize>) -> Vectors<'_> {
+        assert!(range.end <= self.count, "{range:?} of {} vectors", self.count);
+        let lines = self.cols.div_ceil(LANES);
+        let own = &self.lines[range.start * lines..range.end * lines];
+        Vectors { kernel: self.kernel, cols: self.cols, count: range.len(), lines: own }
+    }
+
+    /// Replaces all vectors by copies of vectors of `from`: the `i`th is `which[i]` there.
+    ///
+    /// # Panics
+    /// If one of them is not there.
+    pub(crate) fn gather(&mut self, team: &Team, from: &Self, which: &[usize]) {
+        assert!(which.iter().all(|&i| i < from.count), "vectors that are there");
+        let lines = from.cols.div_ceil(LANES);
+        team.for_each_chunk(self.resize(which.len(), from.cols), lines, |i, own| {
+            own.copy_from_slice(&from.lines[which[i] * lines..][..lines]);
+        });
+    }
+}
+
+/// Vectors that lie one after the other in [`Activations`].
+#[derive(Clone, Copy)]
+pub struct Vectors<'a> {
+    pub(super) kernel: Kernel,
+    pub(super) cols: usize,
+    count: usize,
+    lines: &'a [Line],
+}
+
+impl fmt::Debug for Vectors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vectors({} of {} columns)", self.count, self.cols)
+    }
+}
+
+impl Vectors<'_> {
+    /// How many there are.
     pub const fn count(&self) -> usize {
         self.count
     }

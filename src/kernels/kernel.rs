@@ -216,9 +216,19 @@ impl Kernel {
         call!(self, activation::xielu(x, parts));
     }
 
+    /// The gated activation of gpt-oss; see [`activation::clamped_swiglu`].
+    pub(crate) fn clamped_swiglu(self, gate: &mut [f32], up: &[f32]) {
+        call!(self, activation::clamped_swiglu(gate, up));
+    }
+
     /// `x[c] = sigmoid(x[c])`.
     pub(crate) fn sigmoid(self, x: &mut [f32]) {
         call!(self, activation::sigmoid(x));
+    }
+
+    /// `x[c] = exp(x[c])`, divided by the sum of these.
+    pub(crate) fn softmax(self, x: &mut [f32]) {
+        call!(self, activation::softmax(x));
     }
 
     /// `x[c] = cap * tanh(x[c] / cap)`.

@@ -24,7 +24,7 @@ mod specification;
 mod statistics;
 mod tops;
 
-pub use activations::Activations;
+pub use activations::{Activations, Vectors};
 pub use kernel::Kernel;
 pub(crate) use multiply::multiply_rows;
 pub use multiply::{Pass, Product, multiply};

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::{
-    activations::Activations,
+    activations::{Activations, Vectors},
     kernel::Kernel,
     paths::{Paths, Taken},
     products::{
@@ -21,7 +21,7 @@ pub struct Product<'a> {
     /// Subtracted from each packed word; 0 leaves the matrix as it is.
     pub shift: u32,
     /// The vectors.
-    pub x: &'a Activations,
+    pub x: Vectors<'a>,
     /// `[vectors, rows]`.
     pub out: &'a mut [f32],
 }
@@ -112,7 +112,7 @@ pub(crate) fn multiply_rows(kernel: Kernel, team: &Team, rows: &[MatrixRef<'_>],
     team.for_each_chunk(out, count, |i, out| {
         let row = &rows[i];
         assert_eq!((row.layout().rows(), row.layout().cols()), (1, x.cols), "a row as long as the vectors");
-        let block = x.block(0, 1, out.as_mut_ptr(), 1);
+        let block = x.all().block(0, 1, out.as_mut_ptr(), 1);
         // SAFETY: `out` has a place for each vector of the one row, and is this item's alone; vectors are in the
         // kernel's layout.
         SCRATCH.with_borrow_mut(|scratch| unsafe { kernel.block(&WeightsRef::Quantized(*row), 0, block, scratch) });

@@ -201,8 +201,11 @@ impl Projection for CpuProjection<'_> {
                 input
             })
             .collect();
-        let products =
-            queries.iter_mut().zip(&inputs).map(|(query, x)| Product { shift: query.shift, x, out: &mut *query.out });
+        let products = queries.iter_mut().zip(&inputs).map(|(query, x)| Product {
+            shift: query.shift,
+            x: x.all(),
+            out: &mut *query.out,
+        });
         multiply(
             kernel,
             team,

@@ -1,6 +1,6 @@
 //! Matrices that a checkpoint leaves unquantized.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use super::{float_type::FloatType, layout::MatrixError};
 
@@ -64,5 +64,17 @@ impl<B: Deref<Target = [u8]>> Dense<B> {
     pub fn get(&self, row: usize, col: usize) -> f32 {
         assert!(col < self.cols, "column {col} of {}", self.cols);
         self.float_type.get(&self.data, row * self.cols + col)
+    }
+}
+
+impl<'a> DenseRef<'a> {
+    /// Some rows as a matrix of their own.
+    ///
+    /// # Panics
+    /// If one is out of range.
+    pub fn part(&self, rows: Range<usize>) -> DenseRef<'a> {
+        let bytes = self.cols * self.float_type.size();
+        let data = &self.data[rows.start * bytes..rows.end * bytes];
+        Dense { rows: rows.len(), data, ..*self }
     }
 }

@@ -10,7 +10,7 @@
 //! [`Matrix`] is a layout with its bytes, wherever they are: in a mapped file, in memory, in somebody else's memory.
 //! [`MatrixRef`] is the one view that kernels, edits and certificates read.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 mod dense;
 pub(crate) mod float_type;
@@ -60,6 +60,19 @@ impl<B: Deref<Target = [u8]>> Weights<B> {
         match self {
             Self::Quantized(matrix) => Weights::Quantized(matrix.view()),
             Self::Dense(matrix) => Weights::Dense(matrix.view()),
+        }
+    }
+}
+
+impl<'a> WeightsRef<'a> {
+    /// Some rows as a matrix of their own.
+    ///
+    /// # Panics
+    /// If there are none, or one is out of range.
+    pub fn part(&self, rows: Range<usize>) -> WeightsRef<'a> {
+        match self {
+            Self::Quantized(matrix) => Weights::Quantized(matrix.rows(rows)),
+            Self::Dense(matrix) => Weights::Dense(matrix.part(rows)),
         }
     }
 }

@@ -531,7 +531,7 @@ fn top(logits: &[f64]) -> usize {
 fn project(matrix: &MatrixRef<'_>, hidden: &[f32], team: &Team) -> Vec<f32> {
     let mut out = vec![f32::NAN; matrix.layout().rows()];
     let x = Activations::from_rows(Kernel::SCALAR, hidden.len(), hidden);
-    let products = vec![Product { shift: 0, x: &x, out: &mut out }];
+    let products = vec![Product { shift: 0, x: x.all(), out: &mut out }];
     multiply(Kernel::SCALAR, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), products }]);
     out
 }

@@ -28,12 +28,12 @@ use super::{families, heads::encode};
 use crate::{
     checkpoint::{
         Architecture, Config,
-        architecture::{Activation, KeyValues, Layer, Mixer, Norm, NormWeight, Span},
+        architecture::{Activation, Experts, FeedForward, KeyValues, Layer, Mixer, Mlp, Norm, NormWeight, Span},
         bytes::Bytes,
         config::Override,
         family::{
-            self, DeltaProjectionNames, Family, Flag, GateName, HeadDim, Intermediate, KvHeads, QkvNames, ScalingRule,
-            Theta, Tied,
+            self, DeltaProjectionNames, ExpertWidth, ExpertsRule, Family, Flag, GateName, HeadDim, Intermediate,
+            KvHeads, QkvNames, ScalingRule, SharedRule, SharedWidth, Size, Theta, Tied,
         },
     },
     quant::{Codes, FloatType, Format},
@@ -57,6 +57,10 @@ pub struct Fixture {
     pub num_attention_heads: usize,
     /// Key and value heads.
     pub num_key_value_heads: usize,
+    /// Experts of a layer that has some.
+    pub num_experts: usize,
+    /// Experts of a position.
+    pub num_experts_per_tok: usize,
     /// Columns of a head; not written where `None`, which means `hidden_size / num_attention_heads`.
     pub head_dim: Option<usize>,
     /// Bits of a code.
@@ -96,6 +100,8 @@ impl Default for Fixture {
             num_hidden_layers: 2,
             num_attention_heads: 4,
             num_key_value_heads: 2,
+            num_experts: 6,
+            num_experts_per_tok: 2,
             head_dim: None,
             bits: 4,
             group_size: 32,
@@ -129,6 +135,8 @@ pub struct FixtureTensor {
 pub struct Module {
     /// Its name: `model.layers.0.mlp.down_proj`.
     pub name: String,
+    /// How many such matrices its tensors hold, where they have a dimension for that.
+    pub count: Option<usize>,
     /// Output features.
     pub rows: usize,
     /// Input features.
@@ -230,6 +238,9 @@ impl Fixture {
         if let (Tied::Key(_), Some(tied)) = (rules.tied, self.tie_word_embeddings) {
             put("tie_word_embeddings", json!(tied));
         }
+        if let Some(rule) = &rules.experts {
+            self.keys_of_experts(rule, &mut put);
+        }
         let own = families::own_keys(self.family.name, self.num_hidden_layers);
         let takes_a_scaling =
             rules.rope.scaling == ScalingRule::Any && !rules.rope.by_layer_type && own.get("rope_parameters").is_none();
@@ -240,6 +251,35 @@ impl Fixture {
             own.into_iter().for_each(|(key, value)| put(&key, value));
         }
         config
+    }
+
+    /// The keys of a mixture of experts, by which it has all that the family can have.
+    fn keys_of_experts(&self, rule: &ExpertsRule, put: &mut impl FnMut(&str, Value)) {
+        let experts = self.num_experts;
+        put(rule.count.key, json!(experts));
+        put(rule.chosen.key, json!(self.num_experts_per_tok));
+        let (ExpertWidth::Key(Size { key, .. }) | ExpertWidth::OrMlp(key)) = rule.width;
+        put(key, json!(self.intermediate_size));
+        match rule.shared {
+            Some(SharedRule { width: SharedWidth::Key(size), .. }) => put(size.key, json!(self.intermediate_size)),
+            Some(SharedRule { width: SharedWidth::Experts(times) | SharedWidth::ExpertsOf(times, _), .. }) => {
+                put(times.key, json!(2));
+            }
+            Some(SharedRule { width: SharedWidth::Mlp, .. }) | None => {}
+        }
+        let router = &rule.router;
+        for flag in [rule.when, router.choice_bias, router.divided] {
+            if let Flag::Key(key, _) = flag {
+                put(key, json!(true));
+            }
+        }
+        if let Some([all, kept]) = router.groups {
+            put(all.key, json!(if experts >= 4 && experts.is_multiple_of(2) { 2 } else { 1 }));
+            put(kept.key, json!(1));
+        }
+        if let Some((key, _)) = router.scale {
+            put(key, json!(2.5));
+        }
     }
 
     /// What the configuration makes of it.
@@ -262,7 +302,7 @@ impl Fixture {
     pub fn modules(&self) -> Vec<Module> {
         let architecture = self.architecture();
         let (names, hidden) = (&self.family.tensors, architecture.hidden_size);
-        let module = |name: String, rows, cols, bias| Module { name, rows, cols, bias };
+        let module = |name: String, rows, cols, bias| Module { name, count: None, rows, cols, bias };
         let head_bias = |tied| architecture.head_bias && architecture.tied == tied;
         let mut modules = vec![module(names.embed_tokens.to_owned(), architecture.vocab_size, hidden, head_bias(true))];
         if let Some(positions) = architecture.learned_positions {
@@ -275,14 +315,19 @@ impl Fixture {
             modules.push(module(names.projection.to_owned(), columns, hidden, false));
         }
         for (index, layer) in architecture.layers.iter().enumerate() {
-            let mlp = &layer.mlp;
-            let inner = mlp.intermediate_size;
             let mut of_layer = self.of_mixer(&layer.mixer, hidden);
-            if let GateName::Apart(gate) = names.gate {
-                of_layer.push((gate, inner, hidden, mlp.bias));
+            match &layer.mlp {
+                FeedForward::Mlp(mlp) => {
+                    let inner = mlp.intermediate_size;
+                    if let GateName::Apart(gate) = names.gate {
+                        of_layer.push((gate, inner, hidden, mlp.bias));
+                    }
+                    let up = if names.gate == GateName::Joined { 2 * inner } else { inner };
+                    of_layer
+                        .extend([(names.up_proj, up, hidden, mlp.bias), (names.down_proj, hidden, inner, mlp.bias)]);
+                }
+                FeedForward::Experts(experts) => modules.extend(self.modules_of_experts(index, experts, hidden)),
             }
-            let up = if names.gate == GateName::Joined { 2 * inner } else { inner };
-            of_layer.extend([(names.up_proj, up, hidden, mlp.bias), (names.down_proj, hidden, inner, mlp.bias)]);
             if let Some(input) = layer.token_input {
                 let names = names.token_inputs;
                 of_layer.extend([(names.gate, input.size, hidden, false), (names.output, hidden, input.size, false)]);
@@ -340,6 +385,42 @@ impl Fixture {
         all
     }
 
+    /// Every matrix of a mixture of experts in layer `index`.
+    fn modules_of_experts(&self, index: usize, experts: &Experts, hidden: usize) -> Vec<Module> {
+        let names = &self.family.tensors;
+        let module =
+            |name: &str, count, rows, cols, bias| Module { name: names.in_layer(index, name), count, rows, cols, bias };
+        let own = names.experts;
+        let gated = |name: &str, count, mlp: &Mlp| {
+            let inner = mlp.intermediate_size;
+            [("gate_proj", inner, hidden), ("up_proj", inner, hidden), ("down_proj", hidden, inner)]
+                .map(|(part, rows, cols)| module(&format!("{name}.{part}"), count, rows, cols, mlp.bias))
+        };
+        let mut modules = vec![module(own.router, None, experts.count, hidden, experts.router.bias)];
+        modules.extend(gated(own.experts, Some(experts.count), &experts.expert));
+        if let Some(shared) = &experts.shared {
+            modules.extend(gated(own.shared, None, &shared.mlp));
+            if shared.gate {
+                modules.push(module(own.shared_gate, None, 1, hidden, false));
+            }
+        }
+        modules
+    }
+
+    /// The vectors of a mixture of experts, by name, with what they lie around and their length.
+    fn vectors_of_experts(&self, experts: &Experts, hidden: usize) -> Vec<(&'static str, f32, usize)> {
+        let (own, router) = (self.family.tensors.experts, &experts.router);
+        [
+            (router.choice_bias, own.choice_bias, 0.0, experts.count),
+            (router.expert_scale, own.expert_scale, 1.0, experts.count),
+            (experts.norms.is_some(), own.router_norm, 1.0, hidden),
+        ]
+        .into_iter()
+        .filter(|(there, ..)| *there)
+        .map(|(_, name, middle, len)| (name, middle, len))
+        .collect()
+    }
+
     /// The weights of norms and what else is no matrix of a module, by name, with what they lie around and their shape.
     fn norms(&self) -> Vec<(String, f32, Vec<usize>)> {
         let (architecture, names) = (self.architecture(), &self.family.tensors);
@@ -365,6 +446,15 @@ impl Fixture {
                 (layer.mlp_output_norm, names.mlp_output_norm),
             ] {
                 if let Some((there, name)) = there.zip(name) {
+                    norm(there, &in_layer(name), &[hidden]);
+                }
+            }
+            if let FeedForward::Experts(Experts { norms: Some(norms), .. }) = &layer.mlp {
+                for (there, name) in [
+                    (norms.input, names.experts.input_norm),
+                    (norms.output, names.experts.output_norm),
+                    (norms.shared_output, names.experts.shared_output_norm),
+                ] {
                     norm(there, &in_layer(name), &[hidden]);
                 }
             }
@@ -414,13 +504,24 @@ impl Fixture {
             norm(inputs.norm, names.token_inputs.norm, &[inputs.size]);
         }
         all.extend(others);
+        for (index, layer) in architecture.layers.iter().enumerate() {
+            if let Some(attention) = layer.mixer.attention().filter(|attention| attention.sinks) {
+                all.push((names.in_layer(index, "self_attn.sinks"), 0.0, vec![attention.heads]));
+            }
+            if let FeedForward::Experts(experts) = &layer.mlp {
+                let vectors = self.vectors_of_experts(experts, hidden);
+                all.extend(
+                    vectors.into_iter().map(|(name, middle, len)| (names.in_layer(index, name), middle, vec![len])),
+                );
+            }
+        }
         all
     }
 
     /// Numbers that are weights, by name: those of activations, and of blocks' outputs.
     fn numbers(&self) -> Vec<(String, f32)> {
         let (architecture, names) = (self.architecture(), &self.family.tensors);
-        let of_layer = |(index, layer): (usize, &Layer)| match layer.mlp.activation {
+        let of_layer = |(index, layer): (usize, &Layer)| match layer.mlp.mlp().activation {
             _ if layer.output_scale => vec![(names.in_layer(index, names.output_scale), 0.875)],
             Activation::Xielu => {
                 let numbers = [("alpha_p", 0.2), ("alpha_n", -0.9), ("beta", 0.5), ("eps", -1e-6)];
@@ -439,11 +540,11 @@ impl Fixture {
     pub fn codes(&self, module: &str) -> Option<Vec<u32>> {
         let format = self.format(module)?;
         let mask = format.width().mask();
-        let Module { rows, cols, .. } = self.modules().into_iter().find(|candidate| candidate.name == module)?;
+        let Module { count, rows, cols, .. } = self.modules().into_iter().find(|candidate| candidate.name == module)?;
         let mut random = self.random(&format!("{module}.weight"));
         let is_nan = |code: u32| format.codes().value(code).is_nan();
         let code = |code: u32| if is_nan(code) { code ^ 1 } else { code };
-        Some((0..rows * cols).map(|_| code(random.next_u64() as u32 & mask)).collect())
+        Some((0..count.unwrap_or(1) * rows * cols).map(|_| code(random.next_u64() as u32 & mask)).collect())
     }
 
     /// Every tensor of the checkpoint, by name.
@@ -452,9 +553,14 @@ impl Fixture {
     /// If the fixture is not a possible model, such as a width that is no multiple of its group.
     pub fn tensors(&self) -> BTreeMap<String, FixtureTensor> {
         let mut tensors = BTreeMap::new();
-        for Module { name, rows, cols, bias } in self.modules() {
+        for Module { name, count, rows: rows_of_each, cols, bias } in self.modules() {
+            let rows = count.unwrap_or(1) * rows_of_each;
+            let shape =
+                |columns: Option<usize>| count.into_iter().chain([rows_of_each]).chain(columns).collect::<Vec<_>>();
             if bias {
-                tensors.insert(format!("{name}.bias"), self.vector(&format!("{name}.bias"), rows, 0.0));
+                let mut bias = self.vector(&format!("{name}.bias"), rows, 0.0);
+                bias.shape = shape(None);
+                tensors.insert(format!("{name}.bias"), bias);
             }
             // Uniform codes then give weights with a standard deviation of about 1 / sqrt(cols).
             let deviation = 1.0 / (cols as f32).sqrt();
@@ -462,14 +568,14 @@ impl Fixture {
             let Some(format) = self.format(&name) else {
                 let mut random = self.random(&weight);
                 let values = (0..rows * cols).map(|_| 3.4 * deviation * (random.unit() - 0.5));
-                tensors.insert(weight, float_tensor(self.scale_type, vec![rows, cols], values));
+                tensors.insert(weight, float_tensor(self.scale_type, shape(Some(cols)), values));
                 continue;
             };
             let (codes, width, group_size) =
                 (self.codes(&name).expect("it has a format"), format.width(), format.group_size());
             let data = codes.chunks(cols).flat_map(|row| width.pack(row)).collect();
             let words_per_row = width.words(cols);
-            tensors.insert(weight, FixtureTensor { dtype: Dtype::U32, shape: vec![rows, words_per_row], data });
+            tensors.insert(weight, FixtureTensor { dtype: Dtype::U32, shape: shape(Some(words_per_row)), data });
 
             assert!(cols.is_multiple_of(group_size), "{name}: {cols} columns in groups of {group_size}");
             let groups = cols / group_size;
@@ -491,7 +597,7 @@ impl Fixture {
             let scale_type = if format.has_biases() { self.scale_type } else { format.scale_types()[0] };
             for (part, values) in [("scales", scales), ("biases", biases)] {
                 if part == "scales" || format.has_biases() {
-                    let tensor = float_tensor(scale_type, vec![rows, groups], values.into_iter());
+                    let tensor = float_tensor(scale_type, shape(Some(groups)), values.into_iter());
                     tensors.insert(format!("{name}.{part}"), tensor);
                 }
             }

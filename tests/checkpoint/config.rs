@@ -81,7 +81,7 @@ fn absent_keys_have_the_defaults_of_mlx_lm() {
     let (config, layer) = (checkpoint.config(), every_layer(&checkpoint));
     let (attention, mlp) = (attention(layer), &layer.mlp);
     assert_eq!((rope(&checkpoint).theta, rope(&checkpoint).scaling), (10_000.0, RopeScaling::Default));
-    assert_eq!((attention.qkv_bias, attention.o_bias, mlp.bias), (false, false, false));
+    assert_eq!((attention.qkv_bias, attention.o_bias, mlp.mlp().bias), (false, false, false));
     assert_eq!((attention.head_dim, config.max_position_embeddings), (16, None));
     assert!(config.eos_token_ids.is_empty());
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use lm_headroom::{
     checkpoint::{
-        AttentionWeights, Checkpoint, Inner, Linear, MixerWeights, NormWeights, Qkv, Weights, config::Override,
-        head_digest,
+        AttentionWeights, Checkpoint, FeedForwardWeights, Inner, Linear, MixerWeights, NormWeights, Qkv, Weights,
+        config::Override, family, head_digest,
     },
     quant::{FloatType, Format},
     testing::fixture::{Fixture, FixtureTensor, raw_safetensors},
@@ -25,16 +25,25 @@ fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f3
         let MixerWeights::Attention(AttentionWeights { qkv: Qkv::Apart([q, k, v]), o_proj, .. }) = &layer.mixer else {
             panic!("a Llama attends, and has its projections apart");
         };
-        let Inner::Gated([gate, up]) = &layer.mlp.inner else { panic!("a Llama has its projections apart") };
-        let linears: [(&str, &Linear); 7] = [
+        let (prefix, mlp) = match &layer.mlp {
+            FeedForwardWeights::Mlp(mlp) => ("mlp", mlp),
+            FeedForwardWeights::Experts(experts) => ("mlp.switch_mlp", &experts.experts),
+        };
+        let Inner::Gated([gate, up]) = &mlp.inner else { panic!("a Llama has a gate") };
+        let [gate_name, up_name, down_name] =
+            ["gate_proj", "up_proj", "down_proj"].map(|name| format!("{prefix}.{name}"));
+        let mut linears: Vec<(&str, &Linear)> = vec![
             ("self_attn.q_proj", q),
             ("self_attn.k_proj", k),
             ("self_attn.v_proj", v),
             ("self_attn.o_proj", o_proj),
-            ("mlp.gate_proj", gate),
-            ("mlp.up_proj", up),
-            ("mlp.down_proj", &layer.mlp.down_proj),
+            (&gate_name, gate),
+            (&up_name, up),
+            (&down_name, &mlp.down_proj),
         ];
+        if let FeedForwardWeights::Experts(experts) = &layer.mlp {
+            linears.push(("mlp.gate", &experts.router));
+        }
         for (name, linear) in linears {
             all.insert(
                 format!("model.layers.{i}.{name}"),
@@ -58,7 +67,8 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
     let mut compared = 0;
     for module in fixture.modules() {
         let (weights, bias) = &matrices[&module.name];
-        assert_eq!((weights.rows(), weights.cols()), (module.rows, module.cols), "{}", module.name);
+        let rows = module.count.unwrap_or(1) * module.rows;
+        assert_eq!((weights.rows(), weights.cols()), (rows, module.cols), "{}", module.name);
         let expected = module.bias.then(|| values(&tensors[&format!("{}.bias", module.name)], fixture.scale_type));
         assert_eq!(bias, &expected, "{}", module.name);
         match (weights, fixture.codes(&module.name)) {
@@ -67,7 +77,7 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
                 let groups = view.layout().groups_per_row();
                 let scales = values(&tensors[&format!("{}.scales", module.name)], fixture.scale_type);
                 let biases = values(&tensors[&format!("{}.biases", module.name)], fixture.scale_type);
-                for row in 0..module.rows {
+                for row in 0..rows {
                     for col in 0..module.cols {
                         assert_eq!(view.code(row, col), codes[row * module.cols + col], "{} {row} {col}", module.name);
                         compared += 1;
@@ -81,7 +91,7 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
             (Weights::Dense(matrix), None) => {
                 let expected = values(&tensors[&format!("{}.weight", module.name)], fixture.scale_type);
                 let found: Vec<f32> =
-                    (0..module.rows * module.cols).map(|i| matrix.get(i / module.cols, i % module.cols)).collect();
+                    (0..rows * module.cols).map(|i| matrix.get(i / module.cols, i % module.cols)).collect();
                 assert_eq!(found, expected, "{}", module.name);
             }
             _ => panic!("{} is quantized in one and not in the other", module.name),
@@ -97,6 +107,21 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
         assert_eq!(both, names.map(|name| norm(&format!("model.layers.{i}.{name}.weight"))));
     }
     compared
+}
+
+#[test]
+fn experts_lie_one_after_the_other_in_every_format_and_without_one() {
+    let name = |projection: &str| format!("model.layers.1.mlp.switch_mlp.{projection}");
+    let dense = [(name("up_proj"), Override::Dense), ("model.layers.2.mlp.gate".to_owned(), Override::Dense)];
+    let eight = [(name("down_proj"), Override::Format(Format::affine(8, 32).expect("a format")))];
+    for num_experts in [1, 2, 5] {
+        for overrides in [BTreeMap::new(), dense.clone().into(), eight.clone().into()] {
+            let of_experts = Fixture { num_experts, num_experts_per_tok: 1, ..Fixture::default() };
+            let fixture = Fixture { family: &family::QWEN3_MOE, num_hidden_layers: 3, overrides, ..of_experts };
+            let fixture = Fixture { scale_type: FloatType::Bf16, ..fixture };
+            assert!(check(&fixture, &opened(fixture.files())) > num_experts * 4 * 64 * 128);
+        }
+    }
 }
 
 #[test]

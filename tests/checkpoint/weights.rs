@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use lm_headroom::{
-    checkpoint::{CheckpointError, Inner, Weights, WeightsError, config::Override},
+    checkpoint::{
+        CheckpointError, FeedForwardWeights, Inner, MlpWeights, Weights, WeightsError, config::Override, family,
+    },
     quant::{FloatType, Format, MatrixError},
     testing::fixture::{Fixture, FixtureTensor, files_of},
 };
@@ -214,7 +216,10 @@ fn the_format_of_a_module_that_is_not_named_is_that_of_its_tensors() {
         for config in [fixture.config(), bare] {
             let checkpoint = opened(files_of(&config, &fixture.tensors(), 1));
             let weights = checkpoint.weights();
-            let Inner::Gated([_, up_proj]) = &weights.layers[1].mlp.inner else { panic!("a Llama has a gate") };
+            let FeedForwardWeights::Mlp(MlpWeights { inner: Inner::Gated([_, up_proj]), .. }) = &weights.layers[1].mlp
+            else {
+                panic!("a Llama has an MLP with a gate")
+            };
             let found = [&weights.embed_tokens, &up_proj.weights].map(|weights| match weights {
                 Weights::Quantized(matrix) => matrix.layout().format(),
                 Weights::Dense(_) => panic!("it is quantized"),
@@ -263,4 +268,16 @@ fn sizes_of_a_model_far_larger_than_its_files_are_refused() {
         }
     });
     refused_weights(files, &["model.embed_tokens"]);
+}
+
+#[test]
+fn experts_that_are_not_as_many_as_stated_are_refused_by_tensor_and_shape() {
+    let of_experts = |num_experts| Fixture { num_experts, num_experts_per_tok: 1, ..Fixture::default() };
+    let fixture = |num_experts| Fixture { family: &family::MIXTRAL, ..of_experts(num_experts) };
+    let files = files_of(&fixture(5).config(), &fixture(4).tensors(), 1);
+    refused_weights(files, &["model.layers.0.block_sparse_moe.gate.", "[4, 2]", "[5, 2]"]);
+    let mut tensors = fixture(4).tensors();
+    let experts = "model.layers.1.block_sparse_moe.switch_mlp.up_proj.weight";
+    tensors.get_mut(experts).expect("experts").shape = vec![512, 8];
+    refused_weights(files_of(&fixture(4).config(), &tensors, 1), &[experts, "[512, 8]", "[4, 128, 8]"]);
 }

@@ -1,11 +1,12 @@
 //! Gemma.
 
 use super::{
-    ActivationRule, AttentionScale, ConfigRules, EmbeddingScale, Family, Flag, FullLayersRule, HeadDim, Intermediate,
-    KvHeads, LLAMA, NormRule, QkNormRule, RopeRule, Scales, ScalingRule, Sizes, Sliding, SlidingRope, TensorNames,
-    TextConfig, Theta, Tied,
+    ActivationRule, AttentionScale, ConfigRules, EmbeddingScale, ExpertNames, ExpertsRule, Family, Flag,
+    FullLayersRule, HeadDim, Intermediate, KvHeads, LLAMA, NormRule, QkNormRule, RopeRule, RouterRule, Scales,
+    ScalingRule, ScoreRule, SharedRule, SharedWidth, Sizes, Sliding, SlidingRope, TensorNames, TextConfig, Theta, Tied,
     llama::{OTHER_PARTS, wrapped},
-    rules::size_or,
+    mixtures::{EXPERTS, ROUTER},
+    rules::{size, size_or},
 };
 use crate::checkpoint::architecture::{Activation, Span};
 
@@ -150,6 +151,14 @@ pub const GEMMA4_TEXT: Family = Family {
         borrowing_layers: Some(size_or("num_kv_shared_layers", 20)),
         borrowing_doubles: Flag::Key("use_double_wide_mlp", true),
         value_norm: true,
+        experts: Some(ExpertsRule {
+            when: Flag::Key("enable_moe_block", false),
+            chosen: size("top_k_experts"),
+            router: RouterRule { score: ScoreRule::SoftmaxOfChosen, expert_scale: true, ..ROUTER },
+            shared: Some(SharedRule { when: Flag::Always, width: SharedWidth::Mlp, gate: false }),
+            norms: true,
+            ..EXPERTS
+        }),
         token_inputs: Some([
             size_or("hidden_size_per_layer_input", 256),
             size_or("vocab_size_per_layer_input", 262_144),
@@ -158,7 +167,18 @@ pub const GEMMA4_TEXT: Family = Family {
         ignored: &[],
         ..GEMMA3_TEXT.config
     },
+    tensors: NAMES_OF_GEMMA4,
     ..GEMMA3_TEXT
+};
+
+const NAMES_OF_GEMMA4: TensorNames = TensorNames {
+    experts: ExpertNames {
+        router: "router.proj",
+        experts: "experts.switch_glu",
+        shared: "mlp",
+        ..LLAMA.tensors.experts
+    },
+    ..GEMMA2.tensors
 };
 
 /// Gemma 4 with its other parts.
@@ -166,7 +186,7 @@ pub const GEMMA4: Family = Family {
     name: "gemma4",
     model_type: "gemma4",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: None }),
-    models: "Gemma 4 E2B, E4B and 31B",
+    models: "Gemma 4 E2B, E4B, 26B-A4B and 31B",
     config: ConfigRules { sizes: Sizes { vocab_at_top: true, ..GEMMA4_TEXT.config.sizes }, ..GEMMA4_TEXT.config },
-    tensors: wrapped(GEMMA2.tensors, OTHER_PARTS),
+    tensors: wrapped(NAMES_OF_GEMMA4, OTHER_PARTS),
 };

@@ -1,10 +1,10 @@
 //! Llama, what mlx-lm runs by the same class (`models/llama.py`), and families that differ from it in little.
 
 use super::{
-    ActivationRule, AttentionScale, ConfigRules, DeltaNetNames, DeltaProjectionNames, Dropped, EmbeddingScale, Family,
-    Flag, GateName, HeadDim, Intermediate, KvHeads, LogitScale, NormRule, QkNormNames, QkNormRule, QkvNames,
-    ResidualScale, RopeLayers, RopeRule, Scales, ScalingRule, ShortConvolutionNames, Sizes, Sliding, SlidingRope,
-    TensorNames, TextConfig, Theta, Tied, TokenInputNames, rules::size,
+    ActivationRule, AttentionScale, ConfigRules, DeltaNetNames, DeltaProjectionNames, Dropped, EmbeddingScale,
+    ExpertNames, Family, Flag, GateName, HeadDim, Intermediate, KvHeads, LogitScale, NormRule, QkNormNames, QkNormRule,
+    QkvNames, ResidualScale, RopeLayers, RopeRule, Scales, ScalingRule, ShortConvolutionNames, Sizes, Sliding,
+    SlidingRope, TensorNames, TextConfig, Theta, Tied, TokenInputNames, rules::size,
 };
 use crate::checkpoint::architecture::{Activation, NormKind, Pairing, Span, Wiring};
 
@@ -33,6 +33,8 @@ pub const LLAMA: Family = Family {
         gated: false,
         other_mixers: None,
         mlp_bias: Flag::Key("mlp_bias", false),
+        experts: None,
+        sinks: false,
         norm: NormRule {
             kind: NormKind::Rms,
             eps: "rms_norm_eps",
@@ -48,6 +50,7 @@ pub const LLAMA: Family = Family {
             layers: RopeLayers::All,
             theta: Theta::Key("rope_theta", 10_000.0),
             partial: None,
+            columns: None,
             pairing: Pairing::Halves,
             pairing_key: true,
             scaling: ScalingRule::Any,
@@ -106,6 +109,18 @@ pub const LLAMA: Family = Family {
         up_proj: "mlp.up_proj",
         down_proj: "mlp.down_proj",
         activation: "mlp.act_fn",
+        experts: ExpertNames {
+            router: "mlp.gate",
+            choice_bias: "mlp.gate.e_score_correction_bias",
+            expert_scale: "router.per_expert_scale",
+            experts: "mlp.switch_mlp",
+            shared: "mlp.shared_experts",
+            shared_gate: "mlp.shared_expert_gate",
+            router_norm: "router.scale",
+            input_norm: "pre_feedforward_layernorm_2",
+            output_norm: "post_feedforward_layernorm_2",
+            shared_output_norm: "post_feedforward_layernorm_1",
+        },
         mlp_output_norm: None,
         token_inputs: TokenInputNames {
             embedding: "model.embed_tokens_per_layer",

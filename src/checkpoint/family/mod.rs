@@ -10,14 +10,19 @@
 //!
 //! What mlx-lm 0.32.2 computes is the specification of each entry.
 
+mod experts;
 mod gemma;
 mod gpt;
 mod lfm;
 mod llama;
+mod mixtures;
 mod names;
 mod qwen;
 mod rules;
 
+pub use experts::{
+    ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, RouterRule, ScoreRule, SharedRule, SharedWidth,
+};
 pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
 pub use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
 pub use lfm::LFM2;
@@ -25,6 +30,10 @@ pub use llama::{
     APERTUS, ERNIE4_5, EXAONE, EXAONE4, GLM, GLM4, GRANITE, HELIUM, HUNYUAN_V1_DENSE, INTERNLM2, INTERNLM3, LLAMA,
     MIMO, MINICPM, MINISTRAL3, MISTRAL, MISTRAL3, MISTRAL3_OF_MINISTRAL3, NEMOTRON, OLMO2, OLMO3, PHI3, SEED_OSS,
     SMOLLM3, TELECHAT3,
+};
+pub use mixtures::{
+    BAILING_MOE, DEEPSEEK, DOTS1, ERNIE4_5_MOE, EXAONE_MOE, GLM4_MOE, GPT_OSS, GRANITEMOE, MELLUM, MINIMAX, MINIMAX_M2,
+    MIXTRAL, OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, SOLAR_OPEN,
 };
 pub use names::{
     DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, ShortConvolutionNames, TensorNames,
@@ -38,7 +47,7 @@ pub use rules::{
 };
 
 /// The families whose bodies this program computes. Tests, oracles and messages go through this list.
-pub const NATIVE: [&Family; 47] = [
+pub const NATIVE: [&Family; 64] = [
     &LLAMA,
     &MISTRAL,
     &MISTRAL3,
@@ -86,6 +95,23 @@ pub const NATIVE: [&Family; 47] = [
     &QWEN,
     &LFM2,
     &QWEN3_5,
+    &MIXTRAL,
+    &QWEN2_MOE,
+    &QWEN3_MOE,
+    &OLMOE,
+    &GPT_OSS,
+    &GRANITEMOE,
+    &GLM4_MOE,
+    &SOLAR_OPEN,
+    &DOTS1,
+    &DEEPSEEK,
+    &EXAONE_MOE,
+    &MELLUM,
+    &ERNIE4_5_MOE,
+    &MINIMAX,
+    &MINIMAX_M2,
+    &PHIMOE,
+    &BAILING_MOE,
 ];
 
 /// What distinguishes the checkpoints of a family.

@@ -1,5 +1,7 @@
 //! How a family's tensors are named.
 
+use super::experts::ExpertNames;
+
 /// How tensors are named. A module's tensors are `MODULE.weight`, `MODULE.scales`, `MODULE.biases` and `MODULE.bias`. Whether a norm
 /// has a name says whether the family has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,8 @@ pub struct TensorNames {
     pub down_proj: &'static str,
     /// Within a layer: what stands before the names of an activation's numbers, where it has some.
     pub activation: &'static str,
+    /// Within a layer: the parts of a mixture of experts, where the family has one.
+    pub experts: ExpertNames,
     /// Within a layer: norm of the MLP's output.
     pub mlp_output_norm: Option<&'static str>,
     /// What tokens give to layers, where the family has that.
@@ -163,6 +167,10 @@ pub enum Dropped {
     Ending(&'static str),
     /// Those whose names begin so.
     Beginning(&'static str),
+    /// Those whose names have this.
+    Containing(&'static str),
+    /// All of a layer that comes after the last one.
+    LayerBehindTheLast,
     /// All tensors of a head that is stored although it is tied.
     TiedHead,
 }

@@ -3,6 +3,7 @@
 //! Each rule is a choice among the ways in which mlx-lm's model classes read their arguments. `reader/` interprets the rules;
 //! nothing else does.
 
+use super::experts::ExpertsRule;
 use crate::checkpoint::architecture::{Activation, NormKind, Pairing, Span, Wiring};
 
 /// How a `config.json` is read.
@@ -26,6 +27,10 @@ pub struct ConfigRules {
     pub other_mixers: Option<OtherMixers>,
     /// Whether the projections of the MLP have one.
     pub mlp_bias: Flag,
+    /// The mixture of experts, if some layers have one.
+    pub experts: Option<ExpertsRule>,
+    /// Whether heads have a score more, without a value.
+    pub sinks: bool,
     /// The norms of the residual stream.
     pub norm: NormRule,
     /// The norms of queries and keys.
@@ -291,6 +296,8 @@ pub struct RopeRule {
     pub theta: Theta,
     /// Key of the part of a head that is turned, and what it is where absent; the whole head without.
     pub partial: Option<(&'static str, f64)>,
+    /// Key of how many columns of a head are turned, if one may say so.
+    pub columns: Option<&'static str>,
     /// Which columns are a pair.
     pub pairing: Pairing,
     /// Whether `rope_traditional` may say otherwise.
@@ -339,6 +346,8 @@ pub enum ScalingRule {
     Any,
     /// By a factor for each frequency or by a constant; context lengths stand beside the scaling.
     Phi3,
+    /// By a factor for each frequency, whatever the type; what is turned is multiplied by what a key says.
+    PhiMoe,
     /// The base is multiplied by a power of `alpha`.
     Alpha,
 }

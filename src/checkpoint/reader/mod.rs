@@ -1,9 +1,10 @@
 //! Reads what a model computes from its configuration, by the rules of its family.
 //!
-//! `rope.rs` reads the rotary embedding, `mixers.rs` what mixes positions instead of attention, `pattern.rs` what differs from layer to
-//! layer, and `asking.rs` has the keys that may not be passed over in silence.
+//! `rope.rs` reads the rotary embedding, `mixers.rs` what mixes positions instead of attention, `experts.rs` the mixture of experts,
+//! `pattern.rs` what differs from layer to layer, and `asking.rs` has the keys that may not be passed over in silence.
 
 mod asking;
+mod experts;
 mod mixers;
 mod pattern;
 mod rope;
@@ -13,8 +14,8 @@ use serde_json::Value;
 use self::pattern::{Kind, Pattern};
 use super::{
     architecture::{
-        Architecture, Attention, Curve, Gate, KeyValues, Layer, Layers, Mixer, Mlp, Norm, NormKind, NormWeight,
-        Projections, QkNorm, TokenInput, TokenInputs, Wiring,
+        Architecture, Attention, Curve, FeedForward, Gate, KeyValues, Layer, Layers, Mixer, Mlp, Norm, NormKind,
+        NormWeight, Projections, QkNorm, TokenInput, TokenInputs, Wiring,
     },
     config_error::ConfigError,
     family::{
@@ -62,18 +63,8 @@ impl Reader<'_> {
         let sizes = &rules.sizes;
         let hidden_size = self.size(sizes.hidden_size)?;
         let count = self.size(sizes.layers)?;
-        let pattern = Pattern::read(keys, rules, count)?;
-        let intermediate_size = match sizes.intermediate {
-            Intermediate::Key(size) => self.size(size)?,
-            Intermediate::Half(size) => self.size(size)? / 2,
-            Intermediate::FourTimesHidden => 4 * hidden_size,
-            Intermediate::Adjusted { keys, adjust, factor, multiple } => {
-                self.adjusted_width(keys, adjust, factor, multiple)?
-            }
-        };
-        if !(1..=LARGEST).contains(&(intermediate_size as u64)) {
-            return Err(keys.invalid(sizes.hidden_size.key, "such that the MLP has 1 to 2^24 columns"));
-        }
+        let experts = self.experts_rule()?;
+        let pattern = Pattern::read(keys, rules, experts, count)?;
         let vocab_size = match self.top.size(sizes.vocab_size.key)? {
             Some(size) if sizes.vocab_at_top => size,
             _ => self.size(sizes.vocab_size)?,
@@ -84,12 +75,6 @@ impl Reader<'_> {
         let named = |name: Option<&str>| name.map(|_| norm);
         let mlp_norm = named(names.mlp_norm).filter(|_| wiring != Wiring::ParallelOneNorm);
         let residual_scale = self.residual_scale(count)?;
-        let gate = match names.gate {
-            GateName::None => Gate::None,
-            GateName::Apart(_) => Gate::Apart,
-            GateName::Joined => Gate::Joined,
-        };
-        let (mlp_bias, doubles) = (self.flag(rules.mlp_bias)?, self.flag(rules.borrowing_doubles)?);
         let token_inputs = self.token_inputs(norm)?;
         let other_mixer = rules.other_mixers.map(|rule| self.other_mixer(rule.mixer, norm)).transpose()?;
         let mut kinds = Vec::new();
@@ -105,12 +90,11 @@ impl Reader<'_> {
                     })
                 }
             };
-            let wider = if doubles && kind.borrows.is_some() { 2 } else { 1 };
-            let mlp = Mlp {
-                intermediate_size: wider * intermediate_size,
-                activation: rules.activation.activation,
-                gate,
-                bias: mlp_bias,
+            let mlp = match experts.filter(|_| kind.experts) {
+                Some(rule) => {
+                    FeedForward::Experts(self.experts(rule, hidden_size, norm, || self.mlp(hidden_size, kind))?)
+                }
+                None => FeedForward::Mlp(self.mlp(hidden_size, kind)?),
             };
             let layer = Layer {
                 wiring,
@@ -145,6 +129,33 @@ impl Reader<'_> {
             tied: self.tied()?,
             head_bias: self.flag(rules.head_bias)?,
             curve: Curve { scale: self.logit_scale(hidden_size)?, softcap: self.softcap(rules.logit_softcap)? },
+        })
+    }
+
+    /// The MLP of a layer without experts, in a model of this width.
+    fn mlp(&self, hidden_size: usize, kind: Kind) -> Result<Mlp, ConfigError> {
+        let (keys, rules) = (self.keys, self.rules);
+        let size = match rules.sizes.intermediate {
+            Intermediate::Key(size) => self.size(size)?,
+            Intermediate::Half(size) => self.size(size)? / 2,
+            Intermediate::FourTimesHidden => 4 * hidden_size,
+            Intermediate::Adjusted { keys, adjust, factor, multiple } => {
+                self.adjusted_width(keys, adjust, factor, multiple)?
+            }
+        };
+        if !(1..=LARGEST).contains(&(size as u64)) {
+            return Err(keys.invalid(rules.sizes.hidden_size.key, "such that the MLP has 1 to 2^24 columns"));
+        }
+        let wider = if self.flag(rules.borrowing_doubles)? && kind.borrows.is_some() { 2 } else { 1 };
+        Ok(Mlp {
+            intermediate_size: wider * size,
+            activation: rules.activation.activation,
+            gate: match self.family.tensors.gate {
+                GateName::None => Gate::None,
+                GateName::Apart(_) => Gate::Apart,
+                GateName::Joined => Gate::Joined,
+            },
+            bias: self.flag(rules.mlp_bias)?,
         })
     }
 
@@ -218,7 +229,7 @@ impl Reader<'_> {
             head_dim,
             scale,
             softcap: self.softcap(rules.attention_softcap)?,
-            sinks: false,
+            sinks: rules.sinks,
             window: None,
             rope: None,
             query_growth: self.query_growth()?,

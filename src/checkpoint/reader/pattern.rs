@@ -2,15 +2,16 @@
 
 use serde_json::Value;
 
+use super::experts;
 use crate::checkpoint::{
     config_error::ConfigError,
-    family::{AttentionLayers, ConfigRules, RopeLayers, Size, Sliding},
+    family::{AttentionLayers, ConfigRules, ExpertsRule, RopeLayers, Size, Sliding},
     json::shortened,
     keys::Keys,
 };
 
 /// The longest period that a number in the configuration may state. Lists are as long as the file makes them.
-const LONGEST_PERIOD: usize = 4096;
+pub(super) const LONGEST_PERIOD: usize = 4096;
 
 /// What kind of layer a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(super) struct Kind {
     pub turned: bool,
     /// The earlier layer whose keys and values it takes.
     pub borrows: Option<usize>,
+    /// Whether it has experts.
+    pub experts: bool,
 }
 
 /// Kinds of layers in their order, as far as they do not repeat.
@@ -32,7 +35,12 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    pub(super) fn read(keys: &Keys<'_>, rules: &ConfigRules, count: usize) -> Result<Self, ConfigError> {
+    pub(super) fn read(
+        keys: &Keys<'_>,
+        rules: &ConfigRules,
+        experts: Option<&ExpertsRule>,
+        count: usize,
+    ) -> Result<Self, ConfigError> {
         let sliding = sliding(keys, rules.sliding, count)?;
         let some_slide = sliding.contains(&true);
         let turned = match rules.rope.layers {
@@ -57,6 +65,7 @@ impl Pattern {
             attends: attends[i % attends.len()],
             turned: turned[i % turned.len()],
             borrows: None,
+            experts: false,
         };
         let mut period: Vec<Kind> = (0..length.min(count)).map(kind).collect();
         if let Some(Size { key, default }) = rules.borrowing_layers {
@@ -64,6 +73,12 @@ impl Pattern {
             if borrowing > 0 {
                 period = borrowed(keys, key, &period, borrowing, count)?;
             }
+        }
+        if let Some(rule) = experts {
+            let has = experts::layers(keys, rule.layers, rules.sizes.layers.key, count)?;
+            period = (0..period.len().max(has.len()))
+                .map(|i| Kind { experts: has[i % has.len()], ..period[i % period.len()] })
+                .collect();
         }
         let window = match rules.sliding {
             _ if !some_slide => None,
@@ -215,6 +230,15 @@ fn listed(
         }
         return Ok(all_but_the_last(every));
     };
+    all_flags(keys, list, values, count)
+}
+
+/// One for each layer, where the key is there.
+pub(super) fn flags(keys: &Keys<'_>, list: &'static str, count: usize) -> Result<Option<Vec<bool>>, ConfigError> {
+    keys.list(list)?.map(|values| all_flags(keys, list, values, count)).transpose()
+}
+
+fn all_flags(keys: &Keys<'_>, list: &'static str, values: &[Value], count: usize) -> Result<Vec<bool>, ConfigError> {
     let one_or_none = |value: &Value| match value {
         Value::Bool(flag) => Some(*flag),
         _ => value.as_u64().filter(|&number| number < 2).map(|number| number == 1),

@@ -81,6 +81,14 @@ impl Reader<'_> {
             Some(newer) => newer.number("partial_rotary_factor")?,
             None => None,
         };
+        if let Some(key) = self.rules.rope.columns
+            && let Some(columns) = self.keys.size(key)?
+        {
+            return match columns <= head_dim && columns.is_multiple_of(2) {
+                true => Ok(columns),
+                false => Err(self.keys.invalid(key, "even, and at most the columns of a head")),
+            };
+        }
         let columns = match self.rules.rope.partial {
             Some((key, default)) => {
                 let factor = self.keys.number(key)?.or(stated).unwrap_or(default);
@@ -155,6 +163,10 @@ impl Reader<'_> {
                 let power = columns as f64 / (columns as f64 - 2.0).max(1.0);
                 return Ok((theta * alpha.powf(power), RopeScaling::Default));
             }
+            (ScalingRule::PhiMoe, _) => {
+                let amplitude = keys.number("long_mscale")?.ok_or_else(|| keys.missing("long_mscale"))?;
+                RopeScaling::Long { factors: long_factors(keys, columns)?, amplitude }
+            }
             (_, "default") => RopeScaling::Default,
             (ScalingRule::None, _) => return unsupported(),
             (_, "linear") => RopeScaling::Linear { factor: factor()? },
@@ -202,13 +214,7 @@ impl Reader<'_> {
 
     /// A factor for each pair. As in mlx-lm, those for long texts serve short ones, too.
     fn long(&self, keys: &Keys<'_>, columns: usize, longest: f64, original: f64) -> Result<RopeScaling, ConfigError> {
-        const KEY: &str = "long_factor";
-        let wanted = "a list of positive numbers, one for each pair of turned columns";
-        let values = keys.list(KEY)?.ok_or_else(|| keys.missing(KEY))?;
-        let positive = |value: &Value| value.as_f64().filter(|&x| (x as f32).is_finite() && x as f32 > 0.0);
-        let factors: Option<Vec<f64>> = values.iter().map(positive).collect();
-        let factors =
-            factors.filter(|factors| factors.len() == columns / 2).ok_or_else(|| keys.invalid(KEY, wanted))?;
+        let factors = long_factors(keys, columns)?;
         let ratio = longest / original;
         let amplitude = if ratio <= 1.0 { 1.0 } else { (1.0 + libm::log(ratio) / libm::log(original)).sqrt() };
         if !amplitude.is_finite() {
@@ -224,6 +230,16 @@ impl Reader<'_> {
         let number = |key| keys.number(key)?.ok_or_else(|| keys.missing(key));
         Ok(Some(QueryGrowth { beta: number(key)?, original: number("original_max_position_embeddings")? }))
     }
+}
+
+/// A factor for each pair of turned columns.
+fn long_factors(keys: &Keys<'_>, columns: usize) -> Result<Vec<f64>, ConfigError> {
+    const KEY: &str = "long_factor";
+    let wanted = "a list of positive numbers, one for each pair of turned columns";
+    let values = keys.list(KEY)?.ok_or_else(|| keys.missing(KEY))?;
+    let positive = |value: &Value| value.as_f64().filter(|&x| (x as f32).is_finite() && x as f32 > 0.0);
+    let factors: Option<Vec<f64>> = values.iter().map(positive).collect();
+    factors.filter(|factors| factors.len() == columns / 2).ok_or_else(|| keys.invalid(KEY, wanted))
 }
 
 /// YaRN. `attention_factor` and `truncate` change nothing in mlx-lm.

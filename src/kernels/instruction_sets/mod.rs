@@ -186,7 +186,9 @@ macro_rules! vector_entry_points {
             fn relu_squared(x: &mut [f32]);
             fn xielu(x: &mut [f32], parts: &[f32; 4]);
             fn softcap(x: &mut [f32], cap: f32);
+            fn clamped_swiglu(gate: &mut [f32], up: &[f32]);
             fn sigmoid(x: &mut [f32]);
+            fn softmax(x: &mut [f32]);
         );
         super::vector_entry_points!($features; delta_rule
             fn delta_rule(state: &mut [f32], qkv: [&[f32]; 3], gates: [f32; 2], written: &mut [f32], out: &mut [f32]);

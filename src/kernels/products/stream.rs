@@ -305,7 +305,7 @@ mod tests {
                     for (kernel, threads) in Kernel::available().into_iter().flat_map(|k| [(k, 1), (k, 2)]) {
                         let prepared = Activations::from_rows(kernel, cols, &x);
                         let mut out = vec![f32::NAN; layout.rows()];
-                        let products = vec![Product { shift, x: &prepared, out: &mut out }];
+                        let products = vec![Product { shift, x: prepared.all(), out: &mut out }];
                         let weights = WeightsRef::Quantized(matrix);
                         multiply(kernel, &Team::new(threads), &mut [Pass { weights, products }]);
                         let reached: Vec<u32> = out.into_iter().map(f32::to_bits).collect();

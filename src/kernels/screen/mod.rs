@@ -113,7 +113,7 @@ pub(super) fn tops(
     let mut all = vec![0.0; many.len() * rows];
     let products = many.iter().zip(all.chunks_exact_mut(rows)).map(|(&query, out)| {
         found[query] = Default::default();
-        Product { shift: probes[query].shift, x: &probes[query].x, out }
+        Product { shift: probes[query].shift, x: probes[query].x.all(), out }
     });
     let products = products.collect();
     multiply(kernel, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), products }]);
@@ -262,7 +262,7 @@ mod tests {
                 }
                 let x = Activations::from_rows(kernel, 2304, &hidden[0]);
                 let mut out = vec![f32::NAN; layout.rows()];
-                let products = vec![Product { shift, x: &x, out: &mut out }];
+                let products = vec![Product { shift, x: x.all(), out: &mut out }];
                 multiply(kernel, &team, &mut [Pass { weights: WeightsRef::Quantized(matrix), products }]);
                 assert_eq!(out, logits[0], "{kernel}");
             }

@@ -57,7 +57,7 @@ impl Search<'_> {
         let (first, rows) = (tile * TILE_ROWS, self.matrix.layout().rows());
         let rows = self.matrix.rows(first..rows.min(first + TILE_ROWS));
         out.fill(f32::NEG_INFINITY);
-        let block = self.probe.x.block(0, rows.layout().rows(), out.as_mut_ptr(), TILE_ROWS);
+        let block = self.probe.x.all().block(0, rows.layout().rows(), out.as_mut_ptr(), TILE_ROWS);
         let weights = WeightsRef::Quantized(rows);
         // SAFETY: the vector is in the kernel's layout and as long as a row, and `out` has a place for each row of the tile, and is
         // this call's alone.

@@ -55,11 +55,41 @@ pub(crate) fn xielu(x: &mut [f32], parts: &[f32; 4]) {
     }
 }
 
+/// `gate[c] = min(gate[c], 7) * sigmoid(1.702 min(gate[c], 7)) * (min(max(up[c], -7), 7) + 1)`: the gated activation of gpt-oss.
+#[inline(always)]
+pub(crate) fn clamped_swiglu(gate: &mut [f32], up: &[f32]) {
+    const LIMIT: f32 = 7.0;
+    for (gate, &up) in gate.iter_mut().zip(up) {
+        // Written so that a NaN stays one.
+        let own = if *gate > LIMIT { LIMIT } else { *gate };
+        let up = if up > LIMIT { LIMIT } else { up };
+        let up = if up < -LIMIT { -LIMIT } else { up };
+        *gate = (up + 1.0) * (own / (1.0 + exp32(-(1.702 * own))));
+    }
+}
+
 /// `x[c] = 1 / (1 + exp(-x[c]))`.
 #[inline(always)]
 pub(crate) fn sigmoid(x: &mut [f32]) {
     for x in x {
         *x = 1.0 / (1.0 + exp32(-*x));
+    }
+}
+
+/// `x[c] = exp(x[c] - m) / sum_i exp(x[i] - m)`, `m` being the largest; summed from the first to the last. One NaN makes all NaN.
+#[inline(always)]
+pub(crate) fn softmax(x: &mut [f32]) {
+    let mut largest = f32::NEG_INFINITY;
+    for &x in &*x {
+        largest = if x > largest { x } else { largest };
+    }
+    let mut sum = 0.0;
+    for x in &mut *x {
+        *x = exp32(*x - largest);
+        sum += *x;
+    }
+    for x in x {
+        *x /= sum;
     }
 }
 
@@ -137,6 +167,14 @@ mod tests {
         let [a, n, b, e] = parts.map(f64::from);
         let exact = |x: f64| if x > 0.0 { a * x * x + b * x } else { (libm::expm1(x.min(e)) - x) * n + b * x };
         assert!(worst(|x| xielu(x, &parts), exact) < 1e-6);
+        assert!(worst(sigmoid, |x| 1.0 / (1.0 + libm::exp(-x))) < 3e-7);
+        for up in [-9.0_f32, -0.5, 3.0, 8.0] {
+            let exact = |x: f64| {
+                let gate = x.min(7.0);
+                gate / (1.0 + libm::exp(-1.702 * gate)) * (f64::from(up).clamp(-7.0, 7.0) + 1.0)
+            };
+            assert!(worst(|x| clamped_swiglu(x, &[up]), exact) < 1e-6, "{up}");
+        }
         for cap in [5.0_f32, 30.0, 1.0] {
             let exact = |x: f64| f64::from(cap) * libm::tanh(x / f64::from(cap));
             assert!(worst(|x| softcap(x, cap), exact) < 4e-7, "{cap}");
@@ -144,8 +182,36 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_softmax_are_near_their_definition_and_add_up_to_one() {
+        let logits: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin() * 12.0).collect();
+        let mut found = logits.clone();
+        softmax(&mut found);
+        let all: f64 = logits.iter().map(|&x| libm::exp(f64::from(x))).sum();
+        for (&logit, &part) in logits.iter().zip(&found) {
+            let exact = libm::exp(f64::from(logit)) / all;
+            assert!((f64::from(part) - exact).abs() < 1e-6 * exact + 1e-12, "{part} {exact}");
+        }
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = [1.0, bad, 2.0];
+            softmax(&mut x);
+            assert!(x.iter().all(|x| x.is_nan()), "{x:?}");
+        }
+        let mut one = [3.0];
+        softmax(&mut one);
+        assert_eq!(one, [1.0]);
+    }
+
+    #[test]
     fn what_is_no_number_stays_so_and_infinities_are_bounded() {
-        for activate in [silu, gelu, gelu_tanh, relu_squared, |x: &mut [f32]| xielu(x, &[0.8, 1.3, 0.5, -1e-6])] {
+        for activate in [
+            silu,
+            gelu,
+            gelu_tanh,
+            relu_squared,
+            sigmoid,
+            |x: &mut [f32]| clamped_swiglu(x, &[1.0]),
+            |x: &mut [f32]| xielu(x, &[0.8, 1.3, 0.5, -1e-6]),
+        ] {
             let mut x = [f32::NAN];
             activate(&mut x);
             assert!(x[0].is_nan());

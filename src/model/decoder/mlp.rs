@@ -3,13 +3,24 @@
 use super::{Decoder, Work, project};
 use crate::{
     checkpoint::{
-        Inner, MlpWeights,
-        architecture::{Activation, Mlp},
+        FeedForwardWeights, Inner, MlpWeights,
+        architecture::{Activation, FeedForward, Mlp},
     },
     kernels::Kernel,
 };
 
 impl Decoder {
+    /// Leaves the second branch's output in `work.out`, of `count` positions in `work.input`.
+    pub(super) fn feed_forward(&mut self, branch: &FeedForward, weights: &FeedForwardWeights, count: usize) {
+        match (branch, weights) {
+            (FeedForward::Mlp(mlp), FeedForwardWeights::Mlp(weights)) => self.mlp(mlp, weights, count),
+            (FeedForward::Experts(experts), FeedForwardWeights::Experts(weights)) => {
+                self.experts(experts, weights, count)
+            }
+            _ => unreachable!("weights are those of the architecture"),
+        }
+    }
+
     /// Leaves the MLP's output in `work.out`, of `count` positions in `work.input`.
     pub(super) fn mlp(&mut self, mlp: &Mlp, weights: &MlpWeights, count: usize) {
         let Self { kernel, team, work, .. } = self;
@@ -17,7 +28,7 @@ impl Decoder {
         let size = mlp.intermediate_size;
         // What goes through the activation, and what it is multiplied by: from where and how far apart.
         type Strided<'a> = (&'a [f32], usize);
-        let (inside, factor): (Strided<'_>, Option<Strided<'_>>) = match &weights.inner {
+        let (gated, factor): (Strided<'_>, Option<Strided<'_>>) = match &weights.inner {
             Inner::Plain(up_proj) => {
                 project(*kernel, team, input, [(up_proj, up)]);
                 ((up, size), None)
@@ -32,13 +43,24 @@ impl Decoder {
             }
         };
         input.fill(team, count, size, |i, out| {
-            out.copy_from_slice(&inside.0[i * inside.1..][..size]);
-            activate(*kernel, mlp.activation, weights.activation.as_ref(), out);
-            if let Some((factor, stride)) = factor {
-                kernel.multiply(out, &factor[i * stride..][..size]);
-            }
+            out.copy_from_slice(&gated.0[i * gated.1..][..size]);
+            let factor = factor.map(|(factor, stride)| &factor[i * stride..][..size]);
+            inside(*kernel, mlp, weights, out, factor);
         });
         project(*kernel, team, input, [(&weights.down_proj, out)]);
+    }
+}
+
+/// What is inside an MLP, in the place of what goes through its activation and beside what that is multiplied by.
+pub(super) fn inside(kernel: Kernel, mlp: &Mlp, weights: &MlpWeights, x: &mut [f32], factor: Option<&[f32]>) {
+    match (mlp.activation, factor) {
+        (Activation::ClampedSwiglu, Some(factor)) => kernel.clamped_swiglu(x, factor),
+        (activation, factor) => {
+            activate(kernel, activation, weights.activation.as_ref(), x);
+            if let Some(factor) = factor {
+                kernel.multiply(x, factor);
+            }
+        }
     }
 }
 
@@ -48,6 +70,7 @@ pub(super) fn activate(kernel: Kernel, activation: Activation, numbers: Option<&
         Activation::Gelu => kernel.gelu(x),
         Activation::GeluTanh => kernel.gelu_tanh(x),
         Activation::ReluSquared => kernel.relu_squared(x),
+        Activation::ClampedSwiglu => unreachable!("it comes with a gate"),
         Activation::Xielu => kernel.xielu(x, numbers.expect("an xIELU has four numbers")),
     }
 }

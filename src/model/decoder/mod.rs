@@ -13,20 +13,23 @@
 //! ```
 //!
 //! In the last layer only the wanted positions go beyond what is kept. What a layer does not have, such as a bias, is
-//! skipped. `mixer.rs` says which of `attention.rs`, `short_convolution.rs` and `delta_net.rs` has the first branch, `mlp.rs` has the
-//! second, and `norm.rs` what brings them together.
+//! skipped. `mixer.rs` says which of `attention.rs`, `short_convolution.rs` and `delta_net.rs` has the first branch, `mlp.rs` and
+//! `experts.rs` with `router.rs` have the second, and `norm.rs` what brings them together.
 
 mod attention;
 mod delta_net;
+mod experts;
 mod mixer;
 mod mlp;
 mod norm;
+mod router;
 mod short_convolution;
 
 use std::{ops::Range, sync::Arc};
 
 use self::{
     delta_net::Chain,
+    experts::Gathered,
     mlp::activate,
     norm::{Joined, normalize},
 };
@@ -88,6 +91,8 @@ struct Work {
     attended: Vec<f32>,
     /// The last MLP's output.
     out: Vec<f32>,
+    /// What goes through experts.
+    gathered: Gathered,
 }
 
 /// The positions of one batch.
@@ -157,6 +162,7 @@ impl Decoder {
             joined: Vec::new(),
             attended: Vec::new(),
             out: Vec::new(),
+            gathered: Gathered::new(kernel),
         };
         Self {
             rope: RopeTables::new(architecture),
@@ -209,7 +215,7 @@ impl Decoder {
             };
             let (norm, norm_weights) = norm.unzip();
             self.normalize(norm, norm_weights, before);
-            self.mlp(&layer.mlp, &weights.mlp, rows.len());
+            self.feed_forward(&layer.mlp, &weights.mlp, rows.len());
             joined = after;
             if layer.token_input.is_some() || layer.output_scale {
                 self.close(index, layer, weights, rows, joined);
@@ -360,7 +366,7 @@ fn project<const N: usize>(kernel: Kernel, team: &Team, input: &Activations, out
         let weights = linear.weights.view();
         out.resize(input.count() * weights.rows(), 0.0);
         biased.push(linear.bias.as_ref());
-        Pass { weights, products: vec![Product { shift: 0, x: input, out }] }
+        Pass { weights, products: vec![Product { shift: 0, x: input.all(), out }] }
     });
     multiply(kernel, team, &mut passes);
     for (pass, bias) in passes.iter_mut().zip(biased) {

@@ -26,10 +26,10 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        Architecture, AttentionWeights, Checkpoint, Inner, MixerWeights, MlpWeights, NormWeights, Qkv,
+        Architecture, AttentionWeights, Checkpoint, FeedForwardWeights, Inner, MixerWeights, NormWeights, Qkv,
         architecture::{
-            self, Activation, Gate, KeyValues, Layer, Mixer, Norm, NormKind, NormWeight, Pairing, Projections, Rope,
-            RopeScaling, Wiring,
+            self, Activation, FeedForward, Gate, KeyValues, Layer, Mixer, Norm, NormKind, NormWeight, Pairing,
+            Projections, Rope, RopeScaling, Wiring,
         },
     },
     model::{
@@ -61,10 +61,11 @@ fn plain(norm: Norm) -> bool {
     norm.kind == NormKind::Rms && norm.weight == NormWeight::AsStored && !norm.bias
 }
 
-fn of_layer(layer: &Layer, attention: &architecture::Attention) -> [(bool, &'static str); 21] {
-    let mlp = &layer.mlp;
+fn of_layer(layer: &Layer, attention: &architecture::Attention) -> [(bool, &'static str); 22] {
+    let mlp = layer.mlp.mlp();
     let rope = attention.rope.as_ref();
     [
+        (matches!(layer.mlp, FeedForward::Experts(_)), "a mixture of experts"),
         (layer.wiring != Wiring::Serial, "parallel branches"),
         (!layer.attention_norm.is_some_and(plain) || !layer.mlp_norm.is_some_and(plain), "another norm than RMS norm"),
         (layer.attention_output_norm.is_some() || layer.mlp_output_norm.is_some(), "norms of branches' outputs"),
@@ -300,7 +301,8 @@ impl Attention {
 }
 
 impl Mlp {
-    fn load(mlp: &architecture::Mlp, weights: &MlpWeights, widen: Widen) -> Result<Self, BodyError> {
+    fn load(branch: &FeedForward, weights: &FeedForwardWeights, widen: Widen) -> Result<Self, BodyError> {
+        let (FeedForward::Mlp(mlp), FeedForwardWeights::Mlp(weights)) = (branch, weights) else { return Err(MISSING) };
         let Inner::Gated([gate_proj, up_proj]) = &weights.inner else { return Err(MISSING) };
         Ok(Self {
             activation: mlp.activation,

@@ -110,6 +110,8 @@ pub fn valid() -> &'static [Files] {
             num_key_value_heads: 1,
             // One of each kind.
             num_hidden_layers: 1 + usize::from(family.config.other_mixers.is_some()),
+            num_experts: 2,
+            num_experts_per_tok: 1,
             ..Fixture::default()
         };
         let scaled = serde_json::json!({"type": "llama3", "factor": 8});

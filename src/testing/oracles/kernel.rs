@@ -157,7 +157,7 @@ pub fn products(head: &MatrixBuf, shifts: &[u32], x: &[f32], odd: bool, reached:
             let prepared = Activations::from_rows(kernel, cols, x);
             let mut outs: Vec<Vec<f32>> = expected.iter().map(|out| vec![POISON; out.len()]).collect();
             let products =
-                shifts.iter().zip(&mut outs).map(|(&shift, out)| Product { shift, x: &prepared, out }).collect();
+                shifts.iter().zip(&mut outs).map(|(&shift, out)| Product { shift, x: prepared.all(), out }).collect();
             let weights = WeightsRef::Quantized(matrix);
             reach(kernel, multiply(kernel, team(threads), &mut [Pass { weights, products }]), reached);
             for ((shift, out), expected) in shifts.iter().zip(&outs).zip(&expected) {
@@ -313,7 +313,7 @@ pub fn dense(
     for kernel in instruction_sets() {
         let prepared = Activations::from_rows(kernel, cols, x);
         let mut out = vec![POISON; expected.len()];
-        let products = vec![Product { shift: 0, x: &prepared, out: &mut out }];
+        let products = vec![Product { shift: 0, x: prepared.all(), out: &mut out }];
         reach(kernel, multiply(kernel, team(2), &mut [Pass { weights: WeightsRef::Dense(matrix), products }]), reached);
         let what = || format!("{}, {rows} x {cols}", kernel.name());
         equal(&out, &expected, "a product of unquantized rows has the bits of the specification", what)?;

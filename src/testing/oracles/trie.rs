@@ -73,7 +73,10 @@ pub fn model(family: &'static Family, seed: u64, tied: bool) -> Arc<Checkpoint> 
     let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
     let open = || {
         let tie_word_embeddings = Some(tied);
-        let fixture = Fixture { family, seed, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() };
+        // Some that nobody chooses, one, and all that there are.
+        let (num_experts, num_experts_per_tok) = [(6, 2), (4, 4), (1, 1), (16, 3), (2, 1), (8, 2)][seed as usize % 6];
+        let of_experts = Fixture { num_experts, num_experts_per_tok, ..Fixture::default() };
+        let fixture = Fixture { family, seed, tie_word_embeddings, num_hidden_layers: 3, ..of_experts };
         Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"))
     };
     Arc::clone(models.entry((family.name, seed, tied)).or_insert_with(open))
