@@ -2,13 +2,18 @@
 //!
 //! An entry is believed for as long as it is there, and a wrong one would decide what a run says. So it ends with a seal, a
 //! digest of its contents and of its name: one that was cut, changed or put under another name counts as none.
+//!
+//! Tasks of a cluster that begin at the same time look for the same entry, and would all compute it: a thousand times a
+//! checkpoint is more than a file server gives. So one of them computes it, and the others wait ([`alone`]).
 
 use std::{
     env,
     ffi::OsString,
-    fs,
+    fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Write},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use crate::temporary::Temporary;
@@ -41,6 +46,42 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     entry.move_to(path).map(drop)
 }
 
+/// Time for which an entry is waited for that another process computes.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Time between two looks at whether the other process is done.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The right to compute an entry, for as long as it is kept.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Waits until no other process computes an entry, and keeps others from computing it. Whoever has waited looks again
+/// whether the entry is there. `None` where there is nobody to wait for: without locks, without a cache that can be written,
+/// and after ten minutes.
+pub(crate) fn alone(entry: &Path) -> Option<Alone> {
+    fs::create_dir_all(entry.parent()?).ok()?;
+    let path = entry.with_extension("lock");
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path).ok()?;
+    let since = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Some(Alone { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) if since.elapsed() < PATIENCE => sleep(LOOK),
+            Err(_) => return None,
+        }
+    }
+}
+
+impl Drop for Alone {
+    /// Whoever waits has the file open and gets its lock; whoever comes later makes another one and finds the entry.
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
 /// Bytes of a seal: a line before, and its end.
 const SEAL: usize = 66;
 
@@ -64,7 +105,10 @@ fn cache_folder(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBu
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
 
@@ -92,6 +136,31 @@ mod tests {
         assert_eq!(read(folder.path()), None);
         fs::write(&path, &whole).expect("written");
         assert_eq!(read(&path).as_deref(), Some(&b"some"[..]));
+    }
+
+    #[test]
+    fn one_computes_an_entry_and_the_others_wait_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a").join("entry");
+        let computed = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let alone = alone(&path);
+                    assert!(alone.is_some());
+                    if read(&path).is_none() {
+                        computed.fetch_add(1, Ordering::Relaxed);
+                        sleep(Duration::from_millis(50));
+                        write(&path, b"some").expect("written");
+                    }
+                });
+            }
+        });
+        assert_eq!(computed.into_inner(), 1);
+        let left = fs::read_dir(path.parent().expect("a folder")).expect("a folder").count();
+        assert_eq!(left, 1, "the entry and nothing else");
+        // A file stands where the cache's folder would be.
+        assert!(super::alone(&path.join("within")).is_none());
     }
 
     #[test]

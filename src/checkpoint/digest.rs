@@ -41,8 +41,12 @@ fn files_digest(files: &BTreeMap<String, StoredFile>) -> Hash {
 pub(super) fn cached_digest(files: &BTreeMap<String, StoredFile>, folder: Option<&Path>) -> Hash {
     let cached = || -> Option<PathBuf> { Some(folder?.join("digests").join(key(files)?.to_hex().as_str())) };
     let Some(entry) = cached() else { return files_digest(files) };
-    let known = cache::read(&entry).and_then(|text| Hash::from_hex(text).ok());
-    if let Some(digest) = known {
+    let known = || cache::read(&entry).and_then(|text| Hash::from_hex(text).ok());
+    if let Some(digest) = known() {
+        return digest;
+    }
+    let _alone = cache::alone(&entry);
+    if let Some(digest) = known() {
         return digest;
     }
     let digest = files_digest(files);

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::{
     coherence::Verdict,
     edit::{Edit, Family},
-    record::journal::Shard,
+    record::{Shard, scheduler},
     tokenizer::{Clock, Json},
 };
 
@@ -81,6 +82,31 @@ pub(super) enum Command {
         /// The shell that the script is for.
         shell: Shell,
     },
+}
+
+impl Cli {
+    /// Puts the number of the part that is run into the name of its journal.
+    ///
+    /// # Errors
+    /// If the name asks for a number and there are no parts.
+    pub(super) fn number_output(&mut self) -> anyhow::Result<()> {
+        self.run_args().map_or(Ok(()), |RunArgs { output, shard, .. }| output.number(*shard))
+    }
+
+    /// The options of a run, where the command is one.
+    fn run_args(&mut self) -> Option<&mut RunArgs> {
+        match &mut self.command {
+            None => Some(&mut self.ladder.run),
+            Some(Command::Ladder(args)) => Some(&mut args.run),
+            Some(Command::Probe(args)) => Some(&mut args.run),
+            Some(Command::Sweep(args)) => Some(&mut args.run),
+            Some(Command::Bisect(args)) => Some(&mut args.run),
+            Some(Command::Map(args)) => Some(&mut args.run),
+            Some(Command::Campaign(args)) => Some(&mut args.run),
+            Some(Command::Replay(args)) => Some(&mut args.run),
+            _ => None,
+        }
+    }
 }
 
 /// The model, and how it is run.
@@ -183,9 +209,31 @@ pub(super) struct OutputArgs {
     /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
     #[arg(long, requires = "out", conflicts_with = "resume")]
     pub force: bool,
-    /// Continue the run whose journal --out names; finished trials are not run again
+    /// Continue the run whose journal --out names, and begin it where there is no such file yet; finished trials are
+    /// not run again
     #[arg(long, requires = "out")]
     pub resume: bool,
+}
+
+impl OutputArgs {
+    /// What stands for the part's number in the name of a journal.
+    const SHARD: &str = "{shard}";
+
+    /// Puts the number of the part into the name of the journal.
+    ///
+    /// # Errors
+    /// If the name asks for it and there are no parts.
+    fn number(&mut self, shard: Option<Shard>) -> anyhow::Result<()> {
+        let Some(name) = self.out.as_ref().and_then(|out| out.to_str()).filter(|name| name.contains(Self::SHARD))
+        else {
+            return Ok(());
+        };
+        let Some(shard) = shard else {
+            bail!("--out {name}: {} stands for the number of a part; add --shard, or give another name", Self::SHARD);
+        };
+        self.out = Some(PathBuf::from(name.replace(Self::SHARD, &shard.index().to_string())));
+        Ok(())
+    }
 }
 
 /// Options that all commands share which run edits on prompts.
@@ -209,8 +257,10 @@ pub(super) struct RunArgs {
     /// Output options.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Part of the trials to run, such as 1/3, 2/3 or 3/3; `merge` joins the journals of the parts
-    #[arg(long, value_name = "I/N")]
+    /// Part of the trials to run, such as 1/3, 2/3 or 3/3, or auto: the part that the task of an array is, as Slurm,
+    /// Kubernetes, PBS, LSF or AWS Batch number it, of as many parts as HEADROOM_SHARDS says (Slurm tells the number
+    /// itself). In --out, {shard} becomes the part's number; `merge` joins the journals of the parts
+    #[arg(long, value_name = "I/N|auto", value_parser = shard)]
     pub shard: Option<Shard>,
 }
 
@@ -625,6 +675,11 @@ pub(super) enum TensorName {
     Scales,
     /// The biases of the groups
     Biases,
+}
+
+/// A part that is given, or that the scheduler of this task gives.
+pub(super) fn shard(text: &str) -> Result<Shard, String> {
+    if text == "auto" { scheduler::shard().map_err(|error| error.to_string()) } else { text.parse() }
 }
 
 fn half_width(text: &str) -> Result<f64, String> {

@@ -32,19 +32,25 @@ mod exit_code {
     pub(super) const USAGE: u8 = 2;
     /// Nothing was checked.
     pub(super) const NOTHING: u8 = 3;
-    /// Interrupted; what was finished is kept.
+    /// Ended by Ctrl-C; what was finished is kept.
     pub(super) const INTERRUPTED: u8 = 130;
+    /// Ended by SIGTERM; what was finished is kept.
+    pub(super) const TERMINATED: u8 = 143;
 }
 
 /// Runs the program on this process's arguments and gives its exit code. Where the arguments say that this process is a child
 /// that reads a tokenizer, it does that, and never returns.
 pub fn run() -> u8 {
     tokenizer::serve_if_asked();
-    let cli = match Cli::try_parse() {
+    interrupt::listen();
+    let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ended(not_run(error), false),
     };
     let gate = gate(&cli);
+    if let Err(error) = cli.number_output() {
+        return ended(Err(error), gate);
+    }
     let result = match cli.command {
         None => commands::ladder(&cli.ladder),
         Some(Command::Ladder(args)) => commands::ladder(&args),
@@ -101,11 +107,14 @@ fn ended(result: Result<u8, anyhow::Error>, gate: bool) -> u8 {
             output::message("nobody reads stdout any more, so this ends here");
             return exit_code::DONE;
         }
-        if interrupt::is_interrupted(&error) {
-            output::message("interrupted");
-            return exit_code::INTERRUPTED;
+        if !interrupt::is_interrupted(&error) {
+            output::message(&format!("error: {}", with_causes(&error)));
         }
-        output::message(&format!("error: {}", with_causes(&error)));
+        // A signal that goes to a whole job may end a child first, and is the reason then.
+        if let Some(code) = interrupt::code() {
+            output::message(interrupt::said(code));
+            return code;
+        }
         exit_code::USAGE
     })
 }

@@ -24,7 +24,7 @@ use crate::{
     record::{
         Record, Restored, SCHEMA,
         journal::{Journal, JournalError, Resumed},
-        output::{Inputs, Kind, Output, OutputError},
+        output::{Inputs, Kind, Output, OutputError, Reach},
         summary::{MOST_EDITS, Summaries, Summary},
     },
     report::terminal::{Look, harmless, plain, records},
@@ -307,6 +307,11 @@ impl Sink {
             Some(journal) if !args.force => journal.check_restartable()?,
             _ => {}
         }
+        if let Some(whom) = journal.as_ref().and_then(|journal| open_to(journal.reach())) {
+            message(&format!(
+                "the file of --out lies on a file system that keeps {whom} from writing to it as well: see that no other run does"
+            ));
+        }
         KEPT.store(journal.is_some(), Ordering::Relaxed);
         Ok(Self {
             format: args.format,
@@ -379,6 +384,10 @@ impl Sink {
     /// What a run tells: shows what is finished, and stops where the user asked for it.
     pub(super) fn watch(&mut self, progress: Progress<'_>) -> Result<(), RunError> {
         interrupt::check()?;
+        if let (Some(journal), false) = (&mut self.journal, matches!(progress, Progress::Record { .. })) {
+            // Records come in batches, and this is behind one.
+            journal.settle()?;
+        }
         match progress {
             Progress::Begins(run) => self.begin(run),
             Progress::Reading { done, of } => {
@@ -440,9 +449,10 @@ impl Sink {
         shown
     }
 
-    /// Ends what is shown of the progress, before results that come at the end.
-    pub(super) fn end(&mut self) {
+    /// Ends the journal and what is shown of the progress, before results that come at the end.
+    pub(super) fn end(&mut self) -> Result<(), RunError> {
         self.status.end();
+        Ok(self.journal.as_mut().map_or(Ok(()), Journal::sync)?)
     }
 
     /// Shows what the records add up to that were shown one by one. Of a run that ended early, `whole` is false, and nothing
@@ -455,7 +465,7 @@ impl Sink {
             #[serde(skip_serializing_if = "Option::is_none")]
             restored: Option<&'a Restored>,
         }
-        self.end();
+        self.end()?;
         match self.format {
             Format::Text if whole => text(&records::summaries(&self.summaries.summaries(), self.look))?,
             Format::Json if whole || self.object == Object::Records => {
@@ -483,6 +493,15 @@ impl Object {
             Self::Records => ",".to_owned(),
             Self::Nothing | Self::Begun => format!("{{\"command\":\"{command}\",\"schema\":{SCHEMA},\"records\":["),
         }
+    }
+}
+
+/// Whom a lock does not keep away, where that is anybody.
+const fn open_to(reach: Reach) -> Option<&'static str> {
+    match reach {
+        Reach::Everywhere => None,
+        Reach::ThisMachine => Some("no process of another machine"),
+        Reach::Nobody => Some("nobody"),
     }
 }
 

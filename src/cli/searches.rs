@@ -61,7 +61,7 @@ fn show<T: Serialize>(
     found: Option<&T>,
     text: impl FnOnce(&T, Look) -> String,
 ) -> Result<()> {
-    sink.end();
+    let ended = sink.end();
     if let Some(found) = found {
         match args.output.format {
             Format::Text => output::or_unread(output::text(&text(found, output::look())))?,
@@ -73,7 +73,7 @@ fn show<T: Serialize>(
             Format::Jsonl => {}
         }
     }
-    stopped.map_or(Ok(()), |error| Err(error.into()))
+    Ok(stopped.map_or(ended, Err)?)
 }
 
 /// What was found, and why the search ended before its end if it did.

@@ -11,18 +11,22 @@
 //!
 //! A file is a journal only if its first bytes are those of a record, and its last line was cut short only if it is the
 //! beginning of a record, of the run that is resumed: a file of anything else is refused and stays as it was.
+//!
+//! A process that is killed loses nothing that it has appended, since the system has it. A machine that dies may: so what was
+//! appended is also written through to the disk, at most once a second ([`Journal::settle`]) and at the end of a run.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use super::{
-    Record, RunFacts, SCHEMA, beginning, compressed,
-    output::{Held, Kind, OutputError, is_record},
+    Record, RunFacts, SCHEMA, Shard, beginning, compressed,
+    output::{Held, Kind, OutputError, Reach, is_record},
     reader::{End, Reader},
     stored::Stored,
 };
@@ -130,39 +134,6 @@ pub enum JournalError {
         /// The shard that is run.
         shard: Shard,
     },
-}
-
-/// A part of a run: of `count` parts the one that runs trials whose number leaves this remainder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    index: usize,
-    count: usize,
-}
-
-impl Shard {
-    /// Whether a trial belongs to it.
-    pub const fn has(self, trial: usize) -> bool {
-        trial % self.count == self.index % self.count
-    }
-}
-
-impl std::fmt::Display for Shard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.index, self.count)
-    }
-}
-
-impl std::str::FromStr for Shard {
-    type Err = String;
-
-    /// `1/3` to `3/3`; `0/3` is `3/3`, so that counting from 0 gives disjoint parts, too.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match parts {
-            Some((index, count)) if count > 0 && index <= count => Ok(Self { index, count }),
-            _ => Err(format!("{text:?} is no shard, which is written 1/3, 2/3, 3/3")),
-        }
-    }
 }
 
 /// What is in a journal.
@@ -376,7 +347,12 @@ pub struct Journal {
     place: Held,
     /// Lines of a compressed journal that wait for the end of a hand-over; `None` where it is not compressed.
     pending: Option<Vec<u8>>,
+    /// When something was appended first that may not have reached the disk.
+    unsettled: Option<Instant>,
 }
+
+/// Time after which a record is to be on the disk, and not with the system alone.
+const SETTLES: Duration = Duration::from_secs(1);
 
 impl Journal {
     /// Opens `path` for appending and keeps other runs from it, without changing what is there. What is not there is
@@ -385,7 +361,12 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Output`].
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        Ok(Self { place: Held::open(path)?, pending: None })
+        Ok(Self { place: Held::open(path)?, pending: None, unsettled: None })
+    }
+
+    /// Whom its lock keeps from writing to the same journal.
+    pub const fn reach(&self) -> Reach {
+        self.place.reach()
     }
 
     /// Begins a new run, of this id. What headroom wrote there before is kept, since a run may have taken hours: under the first name
@@ -422,6 +403,7 @@ impl Journal {
         self.place.begin();
         // Only a file can hold an earlier run; a pipe or a device is written to as it is.
         if !self.place.is_regular() || self.place.first()?.is_empty() {
+            self.place.sync_name();
             return Ok(None);
         }
         let new = self.place.successor()?;
@@ -523,6 +505,7 @@ impl Journal {
     /// [`JournalError::Output`]. What was appended before stands; a part of this line may be there, which a run that is
     /// resumed removes.
     pub fn append(&mut self, line: &[u8]) -> Result<(), JournalError> {
+        self.unsettled.get_or_insert_with(Instant::now);
         match &mut self.pending {
             None => Ok(self.place.append(line)?),
             Some(pending) => {
@@ -543,6 +526,24 @@ impl Journal {
             self.place.append(&frame)?;
         }
         Ok(())
+    }
+
+    /// Writes what was appended through to the disk where the oldest of it has waited for a second. It is to be called
+    /// whenever the run has nothing to append for now.
+    ///
+    /// # Errors
+    /// [`JournalError::Output`], where the disk did not take something that was appended.
+    pub fn settle(&mut self) -> Result<(), JournalError> {
+        if self.unsettled.is_some_and(|since| since.elapsed() >= SETTLES) { self.sync() } else { Ok(()) }
+    }
+
+    /// Writes everything that was appended through to the disk.
+    ///
+    /// # Errors
+    /// As of [`Journal::settle`].
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        self.hand_over()?;
+        if self.unsettled.take().is_some() { Ok(self.place.sync()?) } else { Ok(()) }
     }
 }
 

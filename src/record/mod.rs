@@ -14,6 +14,8 @@ pub mod output;
 mod reader;
 pub mod recipe;
 mod sample;
+pub mod scheduler;
+mod shard;
 mod stored;
 pub mod summary;
 
@@ -29,6 +31,8 @@ use crate::{
     coherence::{Finish, Tag, Verdict},
     edit::Value,
 };
+
+pub use shard::Shard;
 
 /// Version of the record's keys.
 pub const SCHEMA: u32 = 1;

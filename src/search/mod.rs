@@ -40,8 +40,8 @@ use crate::{
     head::HeadError,
     model::BodyError,
     record::{
-        Calibration, Record,
-        journal::{Expectation, JournalError, Shard},
+        Calibration, Record, Shard,
+        journal::{Expectation, JournalError},
     },
     tokenizer::TokenizerError,
 };

@@ -18,9 +18,11 @@ mod journal;
 #[cfg(unix)]
 mod mlx_lm;
 mod outputs;
+mod parts;
 mod prompts;
 mod report;
 mod searches;
+mod signals;
 mod strangers;
 mod streams;
 mod templates;
@@ -46,9 +48,27 @@ fn program(args: &[&str]) -> Command {
     command.args(args).env("RUST_BACKTRACE", "1").env("HEADROOM_CACHE", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
     // No test reaches the network, nor the user's models.
     command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-hub"));
+    // A task of a cluster may run the tests.
+    for variable in SCHEDULERS {
+        command.env_remove(variable);
+    }
     command.env_remove("HF_HUB_CACHE").env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
     command
 }
+
+/// What schedulers say of a task.
+const SCHEDULERS: [&str; 10] = [
+    "HEADROOM_SHARDS",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_ARRAY_TASK_MIN",
+    "SLURM_ARRAY_TASK_MAX",
+    "SLURM_ARRAY_TASK_STEP",
+    "SLURM_ARRAY_TASK_COUNT",
+    "JOB_COMPLETION_INDEX",
+    "PBS_ARRAY_INDEX",
+    "LSB_JOBINDEX",
+    "AWS_BATCH_JOB_ARRAY_INDEX",
+];
 
 /// What a run left.
 struct Run {

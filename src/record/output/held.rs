@@ -9,6 +9,7 @@ use std::{
 use super::{
     OutputError,
     kind::{Kind, TELLING},
+    locks::{Reach, reach},
 };
 use crate::{record::stored::Stored, temporary::Temporary};
 
@@ -29,6 +30,8 @@ pub(in crate::record) struct Held {
     regular: bool,
     /// Whether it was created here and holds nothing that was meant.
     unused: bool,
+    /// Whom its lock keeps away.
+    reach: Reach,
 }
 
 /// How often a path is looked up that leads elsewhere each time.
@@ -54,6 +57,7 @@ impl Held {
                         file,
                         regular: false,
                         unused: false,
+                        reach: Reach::Everywhere,
                     });
                 }
                 None => named.canonicalize().map_err(failed)?,
@@ -80,12 +84,13 @@ impl Held {
             if found.permissions().readonly() {
                 return Err(OutputError::ReadOnly(named.to_owned()));
             }
-            match file.try_lock() {
+            let reach = match file.try_lock() {
+                Ok(()) => reach(&path),
                 // Some file systems know no locks.
-                Ok(()) | Err(TryLockError::Error(_)) => {}
+                Err(TryLockError::Error(_)) => Reach::Nobody,
                 Err(TryLockError::WouldBlock) => return Err(OutputError::Locked(named.to_owned())),
-            }
-            let held = Self { named: named.to_owned(), path: path.clone(), file, regular: true, unused };
+            };
+            let held = Self { named: named.to_owned(), path: path.clone(), file, regular: true, unused, reach };
             if held.is_there() {
                 return Ok(held);
             }
@@ -101,7 +106,13 @@ impl Held {
         }
         let file = OpenOptions::new().append(true).open(named);
         let file = file.map_err(|source| OutputError::Io { what: "write", path: named.to_owned(), source })?;
-        Ok(Self { named: named.to_owned(), path: named.to_owned(), file, regular: false, unused: false })
+        let (path, reach) = (named.to_owned(), Reach::Everywhere);
+        Ok(Self { named: named.to_owned(), path, file, regular: false, unused: false, reach })
+    }
+
+    /// Whom its lock keeps away. What is no file is not locked, and many may write to it.
+    pub(in crate::record) const fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// Whether this is a file, which can be read, kept and replaced.
@@ -155,6 +166,27 @@ impl Held {
         self.file.write_all(bytes).map_err(|error| self.failed("write", error))
     }
 
+    /// Has everything that was appended reach the disk: neither a crash of the system nor a power failure takes it away.
+    pub(in crate::record) fn sync(&self) -> Result<(), OutputError> {
+        match self.file.sync_data() {
+            // Neither a pipe nor every file system has anything to wait for.
+            Err(error)
+                if self.regular
+                    && !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+            {
+                Err(self.failed("write", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the name of this file reach the disk, as far as the system can be told so.
+    pub(in crate::record) fn sync_name(&self) {
+        if let Some(folder) = self.path.parent() {
+            drop(File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).map(|f| f.sync_all()));
+        }
+    }
+
     /// Takes off all but the first `length` bytes.
     pub(in crate::record) fn cut(&mut self, length: u64) -> Result<(), OutputError> {
         // Opened for appending, a file cannot be cut on every system.
@@ -190,10 +222,8 @@ impl Held {
                 return Err(self.failed("write", error));
             }
         }
-        // A power failure may not undo the move: not every system can tell a folder so.
-        if let Some(folder) = self.path.parent() {
-            drop(File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).map(|f| f.sync_all()));
-        }
+        // A power failure may not undo the move.
+        self.sync_name();
         Ok(old)
     }
 

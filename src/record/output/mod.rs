@@ -12,6 +12,7 @@
 mod held;
 mod inputs;
 mod kind;
+mod locks;
 
 use std::{
     borrow::Cow,
@@ -25,6 +26,7 @@ pub(in crate::record) use held::Held;
 pub use inputs::Inputs;
 pub use kind::Kind;
 pub(in crate::record) use kind::is_record;
+pub use locks::Reach;
 
 /// Why a result has no place. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
