@@ -134,6 +134,7 @@ mod tests {
                 assert_eq!(set.insert(trial), expected.insert(trial));
             }
             assert_eq!((set.len(), set.is_empty()), (expected.len(), false));
+            assert!(set.iter().eq(expected.iter().copied()));
             for _ in 0..20_000 {
                 let trial = generator.below(bound) as usize;
                 assert_eq!(set.contains(trial), expected.contains(&trial));

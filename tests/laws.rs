@@ -16,6 +16,7 @@ use lm_headroom::{
             kernel::Products,
             measure::Measurement,
             packing::Packing,
+            parts::Joining,
             perturb::Perturbations,
             results::Stored,
             shift::Shifts,
@@ -139,4 +140,9 @@ fn law_10_a_journal_cut_at_any_byte_resumes_to_the_same_result() {
         println!("a journal of {length} bytes cut at each of them: {reached}");
         assert_eq!(reached.total(), u64::from(length) + 1);
     }
+}
+
+#[test]
+fn law_10_any_parts_of_a_run_are_joined_in_any_order_and_what_is_missing_is_said() {
+    holds::<Joining>(1000);
 }

@@ -482,6 +482,14 @@ pub(super) struct MergeArgs {
     /// Journals of all parts of one run
     #[arg(required = true, value_name = "RUN")]
     pub journals: Vec<PathBuf>,
+    /// Join what is there, though trials of the run are missing; without it that is an error (exit code 1) which says
+    /// what to run again
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// Number of parts that the run was made in, to say which are missing [default: HEADROOM_SHARDS, otherwise what the
+    /// trials of the journals show]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub shards: Option<u32>,
     /// Format of the results on stdout [default: jsonl; with --out, where stdout has a summary, text]
     #[arg(long, value_enum)]
     pub format: Option<Format>,

@@ -117,7 +117,8 @@ pub(super) fn write(place: Output, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn kept(old: &Path) {
+/// Says where what --out held is kept.
+pub(super) fn kept(old: &Path) {
     message(&format!("what --out held is kept in {}", old.display()));
 }
 
@@ -136,6 +137,11 @@ pub(super) fn message(text: &str) {
     let shown = plain(&text.chars().take(LONGEST).collect::<String>());
     let rest = if text.chars().nth(LONGEST).is_some() { "..." } else { "" };
     to_stderr(&format!("headroom: {shown}{rest}\n"));
+}
+
+/// A line for programs on stderr.
+pub(super) fn log(line: &str) {
+    to_stderr(&format!("{line}\n"));
 }
 
 /// What the parser of arguments says, in lines of its own.

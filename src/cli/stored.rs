@@ -1,7 +1,8 @@
-//! The commands that work on stored runs, without a model.
+//! The commands that work on stored runs, without a model. They hold no more of a run than a record at a time.
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -10,20 +11,19 @@ use serde::Serialize;
 
 use super::{
     args::{Format, MergeArgs, RelabelArgs},
-    commands::Run,
-    exit_code,
+    exit_code, interrupt,
     output::{self, Judged, message},
 };
 use crate::{
     coherence::Verdict,
     record::{
-        Record, SCHEMA,
-        journal::{self, Finished},
-        merge,
+        Missing, Parts, Reader, Record, SCHEMA, Stored,
+        journal::{self, Finished, JournalError},
         output::{Inputs, Kind, Output},
-        summary::{self, Summary},
+        summary::{MOST_EDITS, Summaries, Summary},
     },
-    report::terminal::records as text,
+    report::terminal::{Look, records as text},
+    search::RunError,
 };
 
 /// Reads a journal. One that was cut short is read as far as it goes, and that is said.
@@ -46,119 +46,325 @@ fn place(out: Option<&Path>, force: bool, runs: &[&Path]) -> Result<Option<Outpu
     out.map(|out| output::claim(out, Kind::Records, force)).transpose()
 }
 
-/// Records as a journal has them.
-fn lines(records: &[Record]) -> Result<Vec<u8>> {
-    let mut lines = Vec::new();
-    for record in records {
-        serde_json::to_writer(&mut lines, record)?;
-        lines.push(b'\n');
-    }
-    Ok(lines)
-}
-
-/// What was joined, where the records themselves are in a file.
-fn summary_of(records: &[Record], missing: Option<usize>, format: Format) -> Result<()> {
-    #[derive(Serialize)]
-    struct Joined {
-        command: &'static str,
-        schema: u32,
-        trials: usize,
-        missing: Option<usize>,
-        verdicts: BTreeMap<Verdict, usize>,
-        summary: Vec<Summary>,
-    }
-    let mut verdicts = BTreeMap::new();
-    records.iter().for_each(|record| *verdicts.entry(record.verdict).or_default() += 1);
-    let summary = summary::summaries(records);
-    match format {
-        Format::Json | Format::Jsonl => output::json(&Joined {
-            command: "merge",
-            schema: SCHEMA,
-            trials: records.len(),
-            missing,
-            verdicts,
-            summary,
-        }),
-        Format::Text => {
-            let look = output::look();
-            let counts = verdicts.iter().map(|(&verdict, count)| format!("{} {count}", look.verdict(verdict, 0)));
-            let counts = counts.collect::<Vec<_>>().join(", ");
-            let summaries = text::summaries(&summary, look);
-            output::text(&format!("{} trials: {counts}\n{summaries}", records.len()))
+/// Puts records of the run with this id into their place, and gives each to `see`.
+fn write(
+    out: Output,
+    run: &str,
+    records: impl Iterator<Item = Result<Record, JournalError>>,
+    mut see: impl FnMut(&Record) -> Result<()>,
+) -> Result<()> {
+    let kept = out.write_records(run, |out| -> Result<()> {
+        for record in records {
+            interrupt::check()?;
+            let record = record?;
+            out.write(&record)?;
+            see(&record)?;
         }
+        Ok(())
+    })?;
+    if let Some(old) = kept {
+        output::kept(&old);
     }
+    Ok(())
 }
 
-/// Records onto stdout in the form asked for, and into a file.
-fn show(command: &'static str, records: &[Record], format: Format, out: Option<Output>) -> Result<()> {
-    let lines = lines(records)?;
-    if let Some(out) = out {
-        output::write(out, &lines)?;
+/// Records on their way to stdout, in the form asked for, with what they add up to at the end.
+struct Shown {
+    command: &'static str,
+    format: Format,
+    look: Look,
+    prompt: Option<String>,
+    begun: bool,
+    pending: Vec<u8>,
+    summaries: Summaries,
+}
+
+impl Shown {
+    /// Bytes that are written at once.
+    const AT_ONCE: usize = 64 << 10;
+
+    fn new(command: &'static str, format: Format) -> Self {
+        let (look, summaries) = (output::look(), Summaries::default());
+        Self { command, format, look, prompt: None, begun: false, pending: Vec::new(), summaries }
     }
-    match format {
-        Format::Jsonl => output::stdout(&lines),
-        Format::Json => output::json(&Run::of(command, records, None)),
-        Format::Text => {
-            let (look, mut prompt, mut shown) = (output::look(), None, String::new());
-            for record in records {
-                if prompt != Some(&record.prompt) {
-                    shown.push_str(&text::heading(&record.prompt, look));
-                    prompt = Some(&record.prompt);
-                }
-                shown.push_str(&text::record(record, look));
+
+    fn record(&mut self, record: &Record) -> Result<()> {
+        match self.format {
+            Format::Jsonl => {
+                serde_json::to_writer(&mut self.pending, record)?;
+                self.pending.push(b'\n');
             }
-            shown.push_str(&text::summaries(&summary::summaries(records), look));
-            output::text(&shown)
+            Format::Json => {
+                self.before_a_record();
+                serde_json::to_writer(&mut self.pending, record)?;
+                self.summaries.add(record);
+            }
+            Format::Text => {
+                if self.prompt.as_ref() != Some(&record.prompt) {
+                    self.pending.extend(text::heading(&record.prompt, self.look).into_bytes());
+                    self.prompt = Some(record.prompt.clone());
+                }
+                self.pending.extend(text::record(record, self.look).into_bytes());
+                self.summaries.add(record);
+            }
         }
+        if self.pending.len() < Self::AT_ONCE { Ok(()) } else { self.flush() }
+    }
+
+    /// Of an object, what stands before the next record.
+    fn before_a_record(&mut self) {
+        let before = if self.begun {
+            ",".to_owned()
+        } else {
+            format!("{{\"command\":\"{}\",\"schema\":{SCHEMA},\"records\":[", self.command)
+        };
+        self.begun = true;
+        self.pending.extend(before.into_bytes());
+    }
+
+    fn end(mut self) -> Result<()> {
+        match self.format {
+            Format::Jsonl => {}
+            Format::Json => {
+                if !self.begun {
+                    self.before_a_record();
+                }
+                self.pending.extend(b"],\"summary\":");
+                serde_json::to_writer(&mut self.pending, &self.summaries.summaries())?;
+                self.pending.extend(b"}\n");
+            }
+            Format::Text => {
+                self.pending.extend(text::summaries(&self.summaries.summaries(), self.look).into_bytes());
+            }
+        }
+        self.flush()?;
+        left_out(&self.summaries, self.format);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        match self.format {
+            Format::Text => output::text(&String::from_utf8_lossy(&pending)),
+            Format::Json | Format::Jsonl => output::stdout(&pending),
+        }
+    }
+}
+
+/// Says that a summary does not tell of all edits, where it does not.
+fn left_out(summaries: &Summaries, format: Format) {
+    let left_out = summaries.left_out();
+    if left_out > 0 && (format == Format::Json || summaries.most_trials() > 1) {
+        message(&format!(
+            "the summary has {MOST_EDITS} of the edits, chosen evenly; {left_out} trials are of the others"
+        ));
     }
 }
 
 pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
+    interrupt::catch();
     let out = place(args.out.as_deref(), args.force, &[&args.journal])?;
-    let mut records: Vec<Record> = journal(&args.journal)?.records.into_iter().map(|(_, record)| record).collect();
-    let mut changed = 0;
-    for record in &mut records {
-        let before = (record.verdict, record.tags.clone());
-        if let Some(threshold) = args.threshold {
-            // One that is given takes the place of what was calibrated.
-            record.run.calibration = None;
-            record.threshold = threshold;
-        }
-        record.label();
-        changed += usize::from(before != (record.verdict, record.tags.clone()));
+    let failed = |source: io::Error| JournalError::Io { path: args.journal.clone(), source };
+    let mut stored = Stored::open(&args.journal).map_err(failed)?;
+    // What is wrong with the run is known before anything is shown.
+    let (mut run, mut trials) = (String::new(), 0);
+    let mut reader: Reader<'_> = Reader::new(&mut stored)?;
+    for found in reader.by_ref() {
+        interrupt::check()?;
+        let (_, record) = found?;
+        trials += 1;
+        run = record.run.id;
     }
-    if records.is_empty() {
+    said(reader.end().cut > 0, &args.journal);
+    drop(reader);
+    if trials == 0 {
         message("the run holds no trial, so nothing was checked");
         return Ok(exit_code::NOTHING);
     }
-    output::or_unread(show("relabel", &records, args.format, out))?;
-    message(&format!("{changed} of {} trials have other labels than were stored", records.len()));
-    let mut judged = Judged::new(args.bounds.clone());
-    records.iter().for_each(|record| judged.add(record));
+    let (mut changed, mut judged, mut shown) =
+        (0, Judged::new(args.bounds.clone()), Shown::new("relabel", args.format));
+    let reader: Reader<'_> = Reader::new(&mut stored)?;
+    let records = reader.map(|found| found.map(|(_, record)| relabelled(record, args.threshold)));
+    let mut unread = false;
+    let mut see = |record: &Record| {
+        judged.add(record);
+        if unread {
+            return Ok(());
+        }
+        let written = shown.record(record);
+        unread = written.as_ref().is_err_and(output::is_broken_pipe);
+        output::or_unread(written)
+    };
+    let records = records.map(|record| {
+        record.map(|(record, otherwise)| {
+            changed += usize::from(otherwise);
+            record
+        })
+    });
+    match out {
+        Some(out) => write(out, &run, records, see)?,
+        None => {
+            for record in records {
+                interrupt::check()?;
+                see(&record?)?;
+            }
+        }
+    }
+    if !unread {
+        output::or_unread(shown.end())?;
+    }
+    message(&format!("{changed} of {trials} trials have other labels than were stored"));
     Ok(judged.code())
 }
 
-pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
-    let out = place(args.out.as_deref(), args.force, &args.journals.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    let mut journals: Vec<(PathBuf, Finished)> = Vec::new();
-    for path in &args.journals {
-        journals.push((path.clone(), journal(path)?));
+/// A record judged anew, and whether its labels are others than before.
+fn relabelled(mut record: Record, threshold: Option<f64>) -> (Record, bool) {
+    let before = (record.verdict, record.tags.clone());
+    if let Some(threshold) = threshold {
+        // One that is given takes the place of what was calibrated.
+        record.run.calibration = None;
+        record.threshold = threshold;
     }
-    let merged = merge::merge(&journals)?;
-    if merged.records.is_empty() {
+    record.label();
+    let otherwise = before != (record.verdict, record.tags.clone());
+    (record, otherwise)
+}
+
+pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
+    interrupt::catch();
+    let format = args.format.unwrap_or(if args.out.is_some() { Format::Text } else { Format::Jsonl });
+    let out = place(args.out.as_deref(), args.force, &args.journals.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let (mut parts, mut absent) = (Parts::default(), Vec::new());
+    for path in &args.journals {
+        match Stored::open(path) {
+            Ok(stored) => said(parts.add::<RunError>(stored, interrupt::check)?, path),
+            // A part that never began, where the others are there.
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
+                absent.push(JournalError::Io { path: path.clone(), source });
+            }
+            Err(source) => return Err(JournalError::Io { path: path.clone(), source }.into()),
+        }
+    }
+    let missing = parts.missing(args.shards.map(|shards| shards as usize).or_else(shards));
+    let complete = missing.as_ref().is_none_or(|missing| missing.trials == 0);
+    if let (true, Some(error)) = (complete, absent.into_iter().next()) {
+        // No part that is missing accounts for a file that is not there.
+        return Err(error.into());
+    }
+    if parts.is_empty() {
         bail!("the journals hold no trial");
     }
-    match out {
-        Some(place) => {
-            output::write(place, &lines(&merged.records)?)?;
-            output::or_unread(summary_of(&merged.records, merged.missing, args.format.unwrap_or(Format::Text)))?;
-        }
-        None => show("merge", &merged.records, args.format.unwrap_or(Format::Jsonl), None)?,
+    if let Some(missing) = missing.as_ref().filter(|_| !complete && !args.allow_missing) {
+        return incomplete(missing, format);
     }
-    match merged.missing {
-        Some(0) => {}
-        Some(missing) => message(&format!("{missing} trials of the run are in none of the journals")),
+    parts.check::<RunError>(interrupt::check)?;
+    let mut shown = Shown::new("merge", format);
+    match out {
+        Some(out) => {
+            let mut joined = Joined::default();
+            write(out, parts.run().unwrap_or_default(), parts.records()?, |record| {
+                joined.add(record);
+                Ok(())
+            })?;
+            output::or_unread(joined.show(missing.as_ref(), format))?;
+        }
+        None => {
+            for record in parts.records()? {
+                interrupt::check()?;
+                shown.record(&record?)?;
+            }
+            shown.end()?;
+        }
+    }
+    match missing {
+        Some(missing) if missing.trials > 0 => message(&said_missing(&missing)),
+        Some(_) => {}
         None => message("the run did not know its number of trials: whether all are there cannot be told"),
     }
     Ok(exit_code::DONE)
+}
+
+/// The number of parts that the environment tells, as it tells it to the parts.
+fn shards() -> Option<usize> {
+    std::env::var(crate::record::scheduler::SHARDS).ok()?.parse().ok()
+}
+
+fn said_missing(missing: &Missing) -> String {
+    let Missing { trials, array, of, .. } = missing;
+    let parts = match (array, of) {
+        (Some(array), Some(of)) => format!(": they belong to the parts {array} of {of}"),
+        _ => String::new(),
+    };
+    format!("{trials} trials of the run are in none of the journals{parts}")
+}
+
+/// Says what to run again.
+fn incomplete(missing: &Missing, format: Format) -> Result<u8> {
+    #[derive(Serialize)]
+    struct Object<'a> {
+        command: &'static str,
+        missing: &'a Missing,
+    }
+    if format == Format::Json {
+        // On stderr as well, which is a task's log where stdout has gone into a file.
+        let object = Object { command: "merge", missing };
+        output::log(&serde_json::to_string(&object)?);
+        output::or_unread(output::json(&object))?;
+        return Ok(exit_code::FAILED);
+    }
+    message(&said_missing(missing));
+    let again = match (&missing.array, missing.of) {
+        (Some(array), Some(of)) => format!(
+            "run these parts again with the command that ran them and --resume (on Slurm: HEADROOM_SHARDS={of} sbatch \
+             --array={array} ...)"
+        ),
+        _ => {
+            "which parts they belong to cannot be told from the journals: --shards N says how many there are".to_owned()
+        }
+    };
+    message(&format!("nothing was written: {again}; --allow-missing joins what is there"));
+    Ok(exit_code::FAILED)
+}
+
+/// What was joined, where the records themselves are in a file.
+#[derive(Default)]
+struct Joined {
+    trials: usize,
+    verdicts: BTreeMap<Verdict, usize>,
+    summaries: Summaries,
+}
+
+impl Joined {
+    fn add(&mut self, record: &Record) {
+        self.trials += 1;
+        *self.verdicts.entry(record.verdict).or_default() += 1;
+        self.summaries.add(record);
+    }
+
+    fn show(&self, missing: Option<&Missing>, format: Format) -> Result<()> {
+        #[derive(Serialize)]
+        struct Object<'a> {
+            command: &'static str,
+            schema: u32,
+            trials: usize,
+            missing: Option<usize>,
+            verdicts: &'a BTreeMap<Verdict, usize>,
+            summary: Vec<Summary>,
+        }
+        let (trials, verdicts, summary) = (self.trials, &self.verdicts, self.summaries.summaries());
+        match format {
+            Format::Json | Format::Jsonl => {
+                let missing = missing.map(|missing| missing.trials);
+                output::json(&Object { command: "merge", schema: SCHEMA, trials, missing, verdicts, summary })?;
+            }
+            Format::Text => {
+                let look = output::look();
+                let counts = verdicts.iter().map(|(&verdict, count)| format!("{} {count}", look.verdict(verdict, 0)));
+                let counts = counts.collect::<Vec<_>>().join(", ");
+                output::text(&format!("{trials} trials: {counts}\n{}", text::summaries(&summary, look)))?;
+            }
+        }
+        left_out(&self.summaries, format);
+        Ok(())
+    }
 }

@@ -84,30 +84,6 @@ pub(crate) fn frame(lines: &[u8]) -> Vec<u8> {
 /// Bytes of lines that a frame may hold, so that whoever reads it need not hold more.
 pub(super) const LONGEST_FRAME: usize = 1 << 20;
 
-/// A whole journal, of lines that are all there.
-pub(super) fn journal(lines: &[u8]) -> Vec<u8> {
-    #[derive(serde::Deserialize)]
-    struct Line {
-        run: Run,
-    }
-    #[derive(serde::Deserialize)]
-    struct Run {
-        id: String,
-    }
-    let mut each = lines.split_inclusive(|&byte| byte == b'\n').peekable();
-    let first = each.peek().and_then(|line| serde_json::from_slice::<Line>(line).ok());
-    let mut bytes = title(&first.map_or(String::new(), |line| line.run.id));
-    let mut pending = Vec::new();
-    while let Some(line) = each.next() {
-        pending.extend(line);
-        if pending.len() >= LONGEST_FRAME || each.peek().is_none() {
-            bytes.extend(frame(&pending));
-            pending.clear();
-        }
-    }
-    bytes
-}
-
 /// What a compressed file is not.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FrameError {

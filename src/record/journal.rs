@@ -554,27 +554,6 @@ impl Drop for Journal {
     }
 }
 
-/// Each trial once, ordered by number; records come with their file and line. A trial may be there again with the
-/// same result, as after a copy of a journal was resumed; times and the machine apart.
-///
-/// # Errors
-/// [`JournalError::Contradiction`].
-pub(crate) fn unique<'a>(
-    records: impl IntoIterator<Item = (&'a Path, usize, Record)>,
-) -> Result<Vec<Record>, JournalError> {
-    let mut of_trial: BTreeMap<usize, Record> = BTreeMap::new();
-    for (path, line, record) in records {
-        match of_trial.get(&record.trial) {
-            Some(known) if !same_result(known, &record) => {
-                return Err(JournalError::Contradiction { path: path.to_owned(), line, trial: record.trial });
-            }
-            Some(_) => {}
-            None => drop(of_trial.insert(record.trial, record)),
-        }
-    }
-    Ok(of_trial.into_values().collect())
-}
-
 /// The first of the trials `again`, which are there several times, that is there with another result than before: its
 /// line and its number.
 pub(crate) fn contradiction(stored: &mut Stored, again: &NumberSet) -> Result<Option<(usize, usize)>, JournalError> {

@@ -10,6 +10,7 @@ pub(crate) mod compressed;
 pub mod journal;
 mod label;
 pub mod merge;
+mod missing;
 pub mod output;
 mod reader;
 pub mod recipe;
@@ -23,16 +24,17 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use merge::Parts;
+pub use missing::Missing;
 pub use reader::{End, Line, Reader};
 pub(crate) use sample::Sample;
+pub use shard::Shard;
 pub use stored::{Lines, Stored};
 
 use crate::{
     coherence::{Finish, Tag, Verdict},
     edit::Value,
 };
-
-pub use shard::Shard;
 
 /// Version of the record's keys.
 pub const SCHEMA: u32 = 1;

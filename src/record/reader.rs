@@ -36,6 +36,7 @@ pub struct Reader<'a, T = Record> {
     path: PathBuf,
     lines: Lines<'a>,
     line: usize,
+    at: u64,
     end: End,
     failed: bool,
     holds: PhantomData<T>,
@@ -74,7 +75,7 @@ impl<'a, T: Line> Reader<'a, T> {
                     cut,
                     ..End::default()
                 });
-                Ok(Self { path, lines, line: 0, end, failed: false, holds: PhantomData })
+                Ok(Self { path, lines, line: 0, at: 0, end, failed: false, holds: PhantomData })
             }
             Err(source) => Err(JournalError::Io { path, source }),
         }
@@ -85,6 +86,11 @@ impl<'a, T: Line> Reader<'a, T> {
         &self.end
     }
 
+    /// Where the line begins that was taken last: a place for [`Stored::lines_from`].
+    pub(super) const fn at(&self) -> u64 {
+        self.at
+    }
+
     fn advance(&mut self) -> Result<Option<(usize, T)>, JournalError> {
         let path = || self.path.clone();
         let failed = |source: io::Error| JournalError::Io { path: path(), source };
@@ -93,6 +99,7 @@ impl<'a, T: Line> Reader<'a, T> {
             self.line += 1;
             self.end.lines = self.line;
             let (ended, number) = (line.ends_with(b"\n"), self.line);
+            self.at = at;
             match parsed::<T>(line) {
                 Ok(found) => {
                     if !compressed {

@@ -104,6 +104,33 @@ impl Stored {
         }
     }
 
+    /// Whether it is a file, which can be opened again.
+    pub(super) const fn is_file(&self) -> bool {
+        matches!(self.place, Place::File(_))
+    }
+
+    /// The lines from the one on whose place [`Lines::next`] has told.
+    ///
+    /// # Errors
+    /// As of [`Self::lines`].
+    pub(super) fn lines_from(&self, at: u64) -> io::Result<Lines<'_>> {
+        match &self.place {
+            Place::File(file) => Lines::starting_at(file, at),
+            Place::Memory(bytes) => Lines::starting_at(Cursor::new(bytes.as_slice()), at),
+        }
+    }
+
+    /// As [`Self::lines_from`], for whoever keeps nothing else of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn into_lines_from(self, at: u64) -> io::Result<Lines<'static>> {
+        match self.place {
+            Place::File(file) => Lines::starting_at(file, at),
+            Place::Memory(bytes) => Lines::starting_at(Cursor::new(bytes), at),
+        }
+    }
+
     /// All bytes, without the mark of UTF-8. Of what does not begin as JSON does, no more is read than tells what it is.
     ///
     /// # Errors
@@ -171,6 +198,22 @@ impl<'a> Lines<'a> {
         let longest = if is_json(&first[mark..]) { LONGEST_LINE } else { TELLING };
         reader.consume(mark);
         Ok(Self { reader, line: Vec::new(), longest, at: mark as u64, extent })
+    }
+
+    /// From a place on. What is compressed is decompressed up to there.
+    fn starting_at(mut source: impl Read + Seek + 'a, at: u64) -> io::Result<Self> {
+        let extent = Extent::of(&mut source)?;
+        if extent.is_none() {
+            source.seek(SeekFrom::Start(at))?;
+        }
+        let mut lines = Self::of(BufReader::with_capacity(BUFFER, source), extent)?;
+        if extent.is_none() {
+            lines.at += at;
+        } else {
+            let skipped = io::copy(&mut (&mut lines.reader).take(at.saturating_sub(lines.at)), &mut io::sink())?;
+            lines.at += skipped;
+        }
+        Ok(lines)
     }
 
     /// How far the whole frames go, where they are compressed.

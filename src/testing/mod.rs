@@ -17,7 +17,6 @@ pub mod heads;
 pub mod model;
 pub mod oracles;
 pub mod property;
-#[cfg(test)]
 pub(crate) mod records;
 pub mod regressions;
 pub mod snapshot;

@@ -117,7 +117,7 @@ fn shards_are_disjoint_and_merge_to_the_whole_run() {
     let zero = super::run(&[args(&model, &file(&place, "0.jsonl")), vec!["--shard", "0/3"]].concat()).exits(0);
     assert_eq!(sorted(&zero.stdout), sorted(&fs::read_to_string(&shards[2]).expect("a file")));
     // A part that is missing is said.
-    let part = super::run(&["merge", &shards[0]]).exits(0);
+    let part = super::run(&["merge", &shards[0]]).exits(1);
     assert!(part.stderr.contains("3 trials of the run are in none"), "{}", part.stderr);
 }
 

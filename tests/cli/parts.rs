@@ -136,3 +136,81 @@ fn the_same_command_begins_a_part_and_goes_on_with_it() {
     }
     assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 1, "nothing was kept beside it");
 }
+
+/// The journals of a run of 20 trials in eight parts, of which part 3 is not there, part 7 ended early, and part 8 is empty;
+/// and the whole run.
+fn incomplete() -> (TempDir, Vec<String>, String) {
+    let (model, place) = (folder(&super::speaking(None).files()), TempDir::new().expect("a folder"));
+    let (_prompts, prompts) = super::file("prompts.txt", "a\nb\n");
+    let file = |name: &str| place.path().join(name).to_str().expect("Unicode").to_owned();
+    let whole = file("whole.jsonl");
+    super::run(&ladder(&model, &prompts, &whole)).exits(0);
+    let lines = fs::read_to_string(&whole).expect("a journal");
+    let parts: Vec<String> = (1..=8)
+        .map(|part| {
+            let of_it = lines.lines().enumerate().filter(|(trial, _)| trial % 8 == part % 8).map(|(_, line)| line);
+            let finished: Vec<&str> = of_it.take(if part == 7 { 1 } else { 9 * (8 - part) }).collect();
+            let path = file(&format!("part-{part}.jsonl"));
+            let text: String = finished.iter().map(|line| format!("{line}\n")).collect();
+            if part != 3 {
+                fs::write(&path, text).expect("written");
+            }
+            path
+        })
+        .collect();
+    (place, parts, whole)
+}
+
+#[test]
+fn merge_says_which_parts_are_missing_and_joins_them_only_if_asked() {
+    let (place, parts, whole) = incomplete();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let out = place.path().join("merged.jsonl");
+    let name = out.to_str().expect("Unicode");
+    // Part 3 has trials 3, 11, 19; part 7 lacks 15; part 8 has 0, 8, 16. A file that is not there is a part that is missing.
+    let there: Vec<&str> = parts.iter().copied().filter(|part| Path::new(part).exists()).collect();
+    for given in [&parts, &there] {
+        let refused = super::run(&[&["merge"], &given[..], &["--out", name]].concat()).exits(1);
+        let said = "7 trials of the run are in none of the journals: they belong to the parts 3,7-8 of 8";
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+        assert!(refused.stderr.contains("HEADROOM_SHARDS=8 sbatch --array=3,7-8"), "{}", refused.stderr);
+        assert!(refused.stdout.is_empty() && !out.exists());
+        let json = super::run(&[&["merge"], &given[..], &["--format", "json"]].concat()).exits(1);
+        let expected = r#"{"command":"merge","missing":{"trials":7,"shards":[3,7,8],"array":"3,7-8","of":8}}"#;
+        assert_eq!((json.stdout.trim(), json.stderr.trim()), (expected, expected));
+    }
+    let joined = super::run(&[&["merge"], &parts[..], &["--allow-missing", "--out", name]].concat()).exits(0);
+    assert!(joined.stderr.contains("3,7-8 of 8"), "{}", joined.stderr);
+    let expected: Vec<u64> = (0..20).filter(|trial| ![3, 11, 19, 15, 0, 8, 16].contains(trial)).collect();
+    assert_eq!(trials(&fs::read_to_string(&out).expect("a file")), expected);
+    // With the whole run nothing is missing, and a name that leads nowhere is an error.
+    let all = super::run(&["merge", &whole, parts[0]]).exits(0);
+    assert_eq!(all.stdout, fs::read_to_string(&whole).expect("a journal"));
+    let absent = super::run(&["merge", &whole, parts[2]]).exits(2);
+    assert!(absent.stderr.contains("part-3.jsonl"), "{}", absent.stderr);
+    super::run(&["merge", parts[2]]).exits(2);
+    // What is joined compressed is the same.
+    let packed = place.path().join("merged.jsonl.zst");
+    super::run(&["merge", &whole, parts[0], "--out", packed.to_str().expect("Unicode")]).exits(0);
+    let unpacked = super::run(&["merge", packed.to_str().expect("Unicode"), parts[1]]).exits(0);
+    assert_eq!(unpacked.stdout, all.stdout);
+}
+
+#[test]
+fn where_journals_do_not_show_the_number_of_parts_it_can_be_given() {
+    let (_place, parts, _) = incomplete();
+    // One trial alone belongs to any number of parts.
+    let one = super::run(&["merge", &parts[6], "--format", "json"]).exits(1);
+    let missing = &one_object(&one.stdout)["missing"];
+    assert_eq!((&missing["trials"], &missing["array"]), (&19.into(), &serde_json::Value::Null));
+    for variables in [&[("HEADROOM_SHARDS", "8")][..], &[]] {
+        let given = if variables.is_empty() { &["--shards", "8"][..] } else { &[] };
+        let args = [&["merge", &parts[6], "--format", "json"], given].concat();
+        let missing = &one_object(&as_task(&args, variables).exits(1).stdout)["missing"];
+        assert_eq!((&missing["array"], &missing["of"]), (&"1-8".into(), &8.into()));
+    }
+}
+
+fn one_object(stdout: &str) -> serde_json::Value {
+    serde_json::from_str(stdout).expect("an object")
+}

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Read,
+    io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitStatus, Stdio},
     thread::sleep,
@@ -52,6 +52,26 @@ fn small() -> TempDir {
     folder(&fixture.files())
 }
 
+/// How long a command takes from its start to its first record.
+fn until_the_first_record(args: &[&str]) -> Duration {
+    let started = Instant::now();
+    let mut child = program(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("text");
+    let took = started.elapsed();
+    drop(child.kill());
+    child.wait().expect("it ends");
+    assert!(!first.is_empty(), "a record");
+    took
+}
+
+/// Removes what a run has left.
+fn remove(place: &TempDir) {
+    for file in fs::read_dir(place.path()).expect("a folder") {
+        drop(fs::remove_file(file.expect("an entry").path()));
+    }
+}
+
 /// Ends a command at 50 random moments.
 ///
 /// `resumed`: whether the command has a journal.
@@ -64,7 +84,11 @@ fn ended_at_50_moments(seed: u64, command: &[&str], resumed: bool) {
     let common = ["--model", path(&model), "--prompt-ids", "5,9,3", "--format", "jsonl", "--threads", "1"];
     let kept = if resumed { vec!["--threshold", "9", "--out", out] } else { Vec::new() };
     let args = [command, &common, &kept].concat();
+    let command = command[0];
     let mut generator = SplitMix64(seed);
+    // Half of the moments are before the first record, however busy the machine is.
+    let moments = if resumed { 2 * until_the_first_record(&args) } else { Duration::from_millis(600) };
+    remove(&place);
     let (mut longest, mut ended, mut finished_trials) = (Duration::ZERO, 0, 0);
     for _ in 0..50 {
         let mut child = program(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -73,7 +97,7 @@ fn ended_at_50_moments(seed: u64, command: &[&str], resumed: bool) {
             let mut text = String::new();
             stdout.read_to_string(&mut text).map(|_| text)
         });
-        sleep(Duration::from_micros(3_000 + generator.next_u64() % 600_000));
+        sleep(Duration::from_micros(3_000 + generator.next_u64() % moments.as_micros() as u64));
         let (code, took) = {
             send("-TERM", &child);
             end(&mut child)
@@ -82,26 +106,24 @@ fn ended_at_50_moments(seed: u64, command: &[&str], resumed: bool) {
         let mut said = String::new();
         stderr.read_to_string(&mut said).expect("text");
         longest = longest.max(took);
-        assert!(took < IN_TIME, "{args:?} took {took:?} to end");
+        assert!(took < IN_TIME, "{command} took {took:?} to end");
         let lines = fs::read_to_string(&journal).unwrap_or_default();
         if code != 0 {
-            assert_eq!(code, 143, "{args:?}: {said}");
+            assert_eq!(code, 143, "{command}: {said}");
             ended += 1;
             // What is in the journal is whole, and so is what was shown, of which nothing is missing there.
             if resumed {
                 let finished: BTreeSet<&str> = lines.lines().collect();
-                assert!(shown.lines().all(|line| finished.contains(line)), "{args:?}");
+                assert!(shown.lines().all(|line| finished.contains(line)), "{command}");
                 finished_trials += records(&lines).len();
             }
             assert!(shown.is_empty() || shown.ends_with('\n'), "{shown}");
         }
-        for file in fs::read_dir(place.path()).expect("a folder") {
-            drop(fs::remove_file(file.expect("an entry").path()));
-        }
+        remove(&place);
     }
-    eprintln!("{}: {ended} of 50 were ended, in {longest:?} at most; {finished_trials} records were kept", command[0]);
-    assert!(ended >= 25, "{args:?}: only {ended} of 50 signals came before the end");
-    assert!(!resumed || finished_trials > 0, "{args:?}: every signal came before the first record");
+    eprintln!("{command}: {ended} of 50 were ended, in {longest:?} at most; {finished_trials} records were kept");
+    assert!(ended >= 25, "{command}: only {ended} of 50 signals came before the end");
+    assert!(!resumed || finished_trials > 0, "{command}: every signal came before the first record");
 }
 
 #[test]

@@ -120,6 +120,11 @@ impl Held {
         self.regular
     }
 
+    /// What is no file, to be written as it is.
+    pub(in crate::record) const fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
     /// The path as it was named.
     pub(in crate::record) fn named(&self) -> &Path {
         &self.named
@@ -284,16 +289,21 @@ impl Held {
     /// Makes a file with these contents, on the disk, that is to take the place of this one.
     pub(in crate::record) fn successor_of(&self, bytes: &[u8]) -> Result<Temporary, OutputError> {
         let mut new = self.successor()?;
-        let written = (|| {
+        new.file().write_all(bytes).map_err(|error| self.failed("write", error))?;
+        self.settle(&mut new)?;
+        Ok(new)
+    }
+
+    /// Has a file that is written and is to take the place of this one reach the disk, with this one's permissions.
+    pub(in crate::record) fn settle(&self, new: &mut Temporary) -> Result<(), OutputError> {
+        let settled = (|| {
             let file = new.file();
-            file.write_all(bytes)?;
             if !self.unused {
                 file.set_permissions(self.file.metadata()?.permissions())?;
             }
             file.sync_all()
         })();
-        written.map_err(|error| self.failed("write", error))?;
-        Ok(new)
+        settled.map_err(|error| self.failed("write", error))
     }
 }
 

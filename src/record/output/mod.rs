@@ -15,8 +15,8 @@ mod kind;
 mod locks;
 
 use std::{
-    borrow::Cow,
-    io,
+    fs::File,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,8 @@ pub use inputs::Inputs;
 pub use kind::Kind;
 pub(in crate::record) use kind::is_record;
 pub use locks::Reach;
+
+use super::{Record, compressed};
 
 /// Why a result has no place. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -116,15 +118,13 @@ impl Output {
         }
     }
 
-    /// Puts the result into its place, whole, and compressed where it is records and the name says so: whoever opens it finds the old one or the new one. Records, and what is
-    /// not of this result's kind, are kept under the first name that is free of the path with `.old`, `.old.1`,
+    /// Puts the result into its place, whole: whoever opens it finds the old one or the new one. Records, and what is not of
+    /// this result's kind, are kept under the first name that is free of the path with `.old`, `.old.1`,
     /// `.old.2`, ... at its end; gives that name.
     ///
     /// # Errors
     /// [`OutputError`]; what was there is there then.
     pub fn write(mut self, bytes: &[u8]) -> Result<Option<PathBuf>, OutputError> {
-        let compressed = self.kind == Kind::Records && compressed::is_meant(self.place.named());
-        let bytes = &*if compressed { Cow::Owned(compressed::journal(bytes)) } else { Cow::Borrowed(bytes) };
         if !self.place.is_regular() {
             self.place.append(bytes)?;
             return Ok(None);
@@ -134,5 +134,78 @@ impl Output {
         let replaceable = found == Kind::Empty || (found == self.kind && found != Kind::Records);
         let new = self.place.successor_of(bytes)?;
         self.place.replace(new, !replaceable && !self.force)
+    }
+
+    /// As [`Self::write`], of records of the run with this id, which `fill` writes one by one. Where the name asks for it they
+    /// are compressed.
+    ///
+    /// # Errors
+    /// [`OutputError`], and what `fill` gives; what was there is there then.
+    pub fn write_records<E: From<OutputError>>(
+        mut self,
+        run: &str,
+        fill: impl FnOnce(&mut RecordsOut<'_>) -> Result<(), E>,
+    ) -> Result<Option<PathBuf>, E> {
+        let named = self.place.named().to_owned();
+        if !self.place.is_regular() {
+            return RecordsOut::fill(&named, self.place.file(), run, fill).map(|()| None);
+        }
+        self.check()?;
+        let mut new = self.place.successor()?;
+        RecordsOut::fill(&named, new.file(), run, fill)?;
+        self.place.settle(&mut new)?;
+        let keep = self.check()? != Kind::Empty && !self.force;
+        Ok(self.place.replace(new, keep)?)
+    }
+}
+
+/// A file that records are being written to.
+#[derive(Debug)]
+pub struct RecordsOut<'a> {
+    named: &'a Path,
+    file: &'a mut File,
+    compressed: bool,
+    /// Lines that wait until a frame is full.
+    pending: Vec<u8>,
+}
+
+impl<'a> RecordsOut<'a> {
+    fn fill<E: From<OutputError>>(
+        named: &'a Path,
+        file: &'a mut File,
+        run: &str,
+        fill: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let compressed = compressed::is_meant(named);
+        let mut out = Self { named, file, compressed, pending: Vec::new() };
+        if compressed {
+            out.append(&compressed::title(run))?;
+        }
+        fill(&mut out)?;
+        Ok(out.flush()?)
+    }
+
+    /// Writes a record, as a line of its own.
+    ///
+    /// # Errors
+    /// [`OutputError::Io`].
+    pub fn write(&mut self, record: &Record) -> Result<(), OutputError> {
+        serde_json::to_writer(&mut self.pending, record).expect("a record is JSON");
+        self.pending.push(b'\n');
+        if self.pending.len() < compressed::LONGEST_FRAME { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> Result<(), OutputError> {
+        let lines = std::mem::take(&mut self.pending);
+        match (lines.is_empty(), self.compressed) {
+            (true, _) => Ok(()),
+            (false, true) => self.append(&compressed::frame(&lines)),
+            (false, false) => self.append(&lines),
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        let failed = |source| OutputError::Io { what: "write", path: self.named.to_owned(), source };
+        self.file.write_all(bytes).map_err(failed)
     }
 }

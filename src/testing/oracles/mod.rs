@@ -15,7 +15,7 @@
 //! | 7 | least flips: fewer change nothing, the witness does | [`certificate`] |
 //! | 8 | text: printed parses, refused is pointed at | [`text`] |
 //! | 9 | any bytes as a checkpoint, a tokenizer or a template, or as stored results | [`checkpoint`], [`tokenizer`], `results` (with the feature `report`) |
-//! | 10 | a journal cut at any byte | [`journal`] |
+//! | 10 | a journal cut at any byte; parts joined in any order | [`journal`], [`parts`] |
 
 pub mod certificate;
 pub mod checkpoint;
@@ -25,6 +25,7 @@ pub mod kernel;
 pub mod logits;
 pub mod measure;
 pub mod packing;
+pub mod parts;
 pub mod perturb;
 #[cfg(feature = "report")]
 pub mod results;

@@ -18,8 +18,8 @@ use crate::{
     kernels::Kernel,
     quant::Layout,
     record::{
-        Record, journal,
-        merge::merge,
+        self, Parts, Record,
+        journal::{self, JournalError},
         recipe::{Recipe, Step},
         summary::summaries,
     },
@@ -167,14 +167,14 @@ impl Written {
             reached.one("a recipe");
         }
         // `compare`, `relabel`, `merge`.
-        let (Ok(a), Ok(b)) = (journal::parse(&a, path), journal::parse(&b, path)) else {
+        let (Ok(first), Ok(second)) = (journal::parse(&a, path), journal::parse(&b, path)) else {
             reached.one("refused");
             return Ok(());
         };
         let records = |finished: &journal::Finished| -> Vec<Record> {
             finished.records.iter().map(|(_, record)| record.clone()).collect()
         };
-        let (mut ours, theirs) = (records(&a), records(&b));
+        let (mut ours, theirs) = (records(&first), records(&second));
         for (a, b) in [(&ours, &theirs), (&theirs, &ours), (&ours, &ours)] {
             let comparison = Comparison::of(a, b, 1e-3);
             shown(&comparison.text(Look { color: false }))?;
@@ -196,8 +196,14 @@ impl Written {
             reached.one("judged anew");
         }
         shown(&terminal::records::summaries(&summaries(&ours), Look { color: false }))?;
-        if let Ok(merged) = merge(&[(path.to_owned(), a), (path.to_owned(), b)]) {
-            reached.one_if(!merged.records.is_empty(), "joined");
+        let (mut parts, go_on) = (Parts::default(), || Ok::<_, JournalError>(()));
+        let added =
+            [a, b].into_iter().try_for_each(|bytes| parts.add(record::Stored::of_bytes(path, bytes), go_on).map(drop));
+        if added.is_ok() && parts.check(go_on).is_ok() {
+            let joined = parts.records().and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            claim!(LAW, joined.is_ok(), KEPT, "what was checked cannot be joined: {joined:?}");
+            parts.missing(None);
+            reached.one_if(!parts.is_empty(), "joined");
         }
         Ok(())
     }
