@@ -1,7 +1,6 @@
 //! The commands that run a model.
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 use serde_json::json;
 
 use super::{
@@ -13,10 +12,7 @@ use super::{
 use crate::{
     checkpoint::hub::{HubSettings, ModelName},
     edit::Edit,
-    record::{
-        Record, Restored, SCHEMA,
-        summary::{self, Summary},
-    },
+    record::Restored,
     report::terminal::{Look, plain, records},
     search::{self, RunError, Session, Settings},
     seed,
@@ -108,25 +104,6 @@ pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
         return Ok(exit_code::FAILED);
     }
     Ok(sink.code())
-}
-
-/// A run as one object. Not a `Value`, in which records would lose the order of their keys, and their `f32` would
-/// turn into other decimals than those of the same record on a line of its own.
-#[derive(Serialize)]
-pub(super) struct Run<'a> {
-    command: &'static str,
-    schema: u32,
-    records: &'a [Record],
-    /// Each edit over its prompts.
-    summary: Vec<Summary>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    restored: Option<&'a Restored>,
-}
-
-impl<'a> Run<'a> {
-    pub(super) fn of(command: &'static str, records: &'a [Record], restored: Option<&'a Restored>) -> Self {
-        Self { command, schema: SCHEMA, records, summary: summary::summaries(records), restored }
-    }
 }
 
 /// Shows what a run of single trials found, whether it came to its end or not, and only then fails if it did not.

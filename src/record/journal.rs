@@ -16,7 +16,7 @@
 //! appended is also written through to the disk, at most once a second ([`Journal::settle`]) and at the end of a run.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},

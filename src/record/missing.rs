@@ -83,7 +83,9 @@ mod tests {
 
     fn missing(found: &[usize], trials: usize, parts: Option<usize>) -> Missing {
         let mut set = NumberSet::default();
-        found.iter().for_each(|&trial| drop(set.insert(trial)));
+        for &trial in found {
+            set.insert(trial);
+        }
         Missing::of(&set, trials, parts)
     }
 

@@ -104,14 +104,18 @@ pub fn calibrate(
         of.iter().flat_map(|&prompt| (0..each).map(move |i| Draw { prompt, seed: seed(prompt, i) })).collect()
     };
     let (fit, check) = (draws(&fitted, SAMPLES), draws(&held_out, HELD_OUT));
-    let known = |path: &PathBuf| serde_json::from_slice(&cache::read(path)?).ok();
-    let known = entry.as_ref().and_then(known).filter(|known: &Calibration| {
+    let stored = || serde_json::from_slice(&cache::read(entry.as_deref()?)?).ok();
+    let valid = |known: &Calibration| {
         let how = (known.temperature, known.max_tokens, known.samples, known.prompts, known.held_out, known.seed);
         let here = (f64::from(TEMPERATURE), max_tokens, fit.len(), fitted.len(), check.len(), SEED);
         let can_be = |nats: f64| nats.is_finite() && nats >= 0.0;
         how == here && can_be(known.threshold) && can_be(known.ordinary) && known.false_alarms <= known.held_out
-    });
-    if let Some(known) = known {
+    };
+    if let Some(known) = stored().filter(valid) {
+        return Ok(known);
+    }
+    let _alone = entry.as_deref().and_then(cache::alone);
+    if let Some(known) = stored().filter(valid) {
         return Ok(known);
     }
     let all: Vec<Draw> = fit.iter().chain(&check).copied().collect();

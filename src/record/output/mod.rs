@@ -20,8 +20,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::compressed;
-
 pub(in crate::record) use held::Held;
 pub use inputs::Inputs;
 pub use kind::Kind;
