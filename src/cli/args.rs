@@ -33,7 +33,8 @@ use crate::{
   headroom verify --model ./smollm2
 
 Exit codes: 0 done; 1 a bound given by --at-least or --kl did not hold or could not be looked at
-for every trial, or a restoration failed; 2 usage, input or I/O; 3 nothing was checked; 130 interrupted."
+for every trial, a restoration failed, or parts of a merge are missing; 2 usage, input or I/O;
+3 nothing was checked; 130 ended by Ctrl-C, 143 by SIGTERM, with what is finished kept: run it again with --resume."
 )]
 pub(super) struct Cli {
     /// The command; `ladder` if none is given.
