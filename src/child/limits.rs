@@ -19,7 +19,7 @@ macro_rules! set {
     }};
 }
 /// Address space beyond the memory that may be taken: the program, its libraries, stacks, and what an allocator sets aside.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(fuzzing)))]
 const BESIDES: u64 = 1 << 30;
 
 /// What no request changes: no core file, and no end by the signals that tell the parent to end, since the parent still asks
