@@ -15,8 +15,11 @@ pub struct Certificates {
     pub head_digest: String,
     /// The kernel.
     pub kernel: String,
-    /// One certificate a prompt.
+    /// One certificate a prompt; of the journal of very many prompts the first.
     pub answers: Vec<Answer>,
+    /// Number of further certificates, which are not listed.
+    #[serde(default)]
+    pub left_out: usize,
     /// What they have in common.
     pub suite: Option<Suite>,
     /// Prompts without a certificate.

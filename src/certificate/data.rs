@@ -13,7 +13,7 @@ use super::{
 use crate::trial::Finish;
 
 /// The certificate of one answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// The prompt as given.
     pub prompt: String,
@@ -87,7 +87,7 @@ pub struct Answer {
 }
 
 /// One position of the answer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PositionReport {
     /// Counted from 0.
     pub index: usize,
@@ -135,7 +135,7 @@ pub struct PositionReport {
 }
 
 /// Flips that make a code NaN: the logit of its row is NaN then, whatever the position, and the answer ends there.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NanReport {
     /// Fewest flips that do it.
     pub flips: usize,
@@ -161,7 +161,7 @@ pub struct ExecutedCensus {
 }
 
 /// A critical bit.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WeakBit {
     /// The flip.
     pub edit: String,
@@ -192,7 +192,7 @@ pub struct Ran {
 }
 
 /// The certificate of flips confined to one unit.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Confined {
     /// `word`, `row` or `line`.
     pub unit: Cow<'static, str>,
@@ -230,7 +230,7 @@ pub struct Silence {
 }
 
 /// The certificate of flips toward a token.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TowardReport {
     /// The token.
     pub token: u32,

@@ -119,6 +119,7 @@
 //! | `protection.rs`, `critical.rs`, `suite.rs` | where critical bits lie, for an answer and for a suite |
 //! | `answer.rs`, `data.rs` | the certificate of an answer: all of it, every witness run; and as data |
 //! | `ground.rs` | what its parts have in common: the clean answer, and running edits on it |
+//! | `run.rs`, `line.rs`, `merge.rs` | a run over many prompts, as lines of a journal; parts of it, joined |
 //! | `certificates.rs` | all that one run of `certify` found |
 //! | `collapse.rs` | a search, and no certificate: few flips that ruin a whole suite |
 //!
@@ -142,8 +143,11 @@ mod critical;
 mod data;
 mod ground;
 mod least_flips;
+mod line;
+mod merge;
 mod position;
 mod protection;
+mod run;
 mod scales;
 mod silence;
 mod single_bits;
@@ -161,8 +165,11 @@ pub use data::{
 };
 pub use ground::{Stage, Watch};
 pub use least_flips::{LeastFlips, all_least_flips, least_flips};
+pub use line::{CertificateLine, CertifyFacts, NewBits};
+pub use merge::{JoinError, Joined, Survey, join, survey};
 pub use position::{Flip, NanFlips, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, WordCount};
+pub use run::Certification;
 pub use scales::{ScaleCensus, scale_census};
 pub use single_bits::{BitCount, SingleBits};
 pub use suite::{Suite, SuiteTally, TensorUnion};

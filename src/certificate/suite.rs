@@ -96,11 +96,6 @@ impl SuiteTally {
         self.critical.get_or_insert_with(|| CriticalBits::new(bits.layout())).add(bits)
     }
 
-    /// How many bits of a tensor change at least one answer.
-    pub fn critical_bits(&self, tensor: Tensor) -> usize {
-        self.critical.as_ref().map_or(0, |critical| critical.len(tensor))
-    }
-
     /// Number of answers.
     pub const fn answers(&self) -> usize {
         self.answers

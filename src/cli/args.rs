@@ -91,7 +91,10 @@ impl Cli {
     /// # Errors
     /// If the name asks for a number and there are no parts.
     pub(super) fn number_output(&mut self) -> anyhow::Result<()> {
-        self.run_args().map_or(Ok(()), |RunArgs { output, shard, .. }| output.number(*shard))
+        if let Some(Command::Certify(args)) = &mut self.command {
+            return number(&mut args.out, args.shard);
+        }
+        self.run_args().map_or(Ok(()), |RunArgs { output, shard, .. }| number(&mut output.out, *shard))
     }
 
     /// The options of a run, where the command is one.
@@ -195,6 +198,13 @@ pub(super) struct ThresholdArgs {
     /// File of prompts to calibrate on, one on each line, in place of the program's own; every third is held out
     #[arg(long, value_name = "FILE", conflicts_with = "threshold")]
     pub calibration: Option<PathBuf>,
+    /// File that --calibrate-only printed for this run: the threshold is taken from there
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["threshold", "calibrate_only"])]
+    pub calibration_from: Option<PathBuf>,
+    /// Only calibrate the threshold of this run, and print it as a file that --calibration-from takes, so that the parts
+    /// of a run need not draw the same answers each
+    #[arg(long, conflicts_with = "threshold")]
+    pub calibrate_only: bool,
 }
 
 /// The form of the results, and the journal.
@@ -216,25 +226,22 @@ pub(super) struct OutputArgs {
     pub resume: bool,
 }
 
-impl OutputArgs {
-    /// What stands for the part's number in the name of a journal.
-    const SHARD: &str = "{shard}";
+/// What stands for the part's number in the name of a journal.
+const SHARD: &str = "{shard}";
 
-    /// Puts the number of the part into the name of the journal.
-    ///
-    /// # Errors
-    /// If the name asks for it and there are no parts.
-    fn number(&mut self, shard: Option<Shard>) -> anyhow::Result<()> {
-        let Some(name) = self.out.as_ref().and_then(|out| out.to_str()).filter(|name| name.contains(Self::SHARD))
-        else {
-            return Ok(());
-        };
-        let Some(shard) = shard else {
-            bail!("--out {name}: {} stands for the number of a part; add --shard, or give another name", Self::SHARD);
-        };
-        self.out = Some(PathBuf::from(name.replace(Self::SHARD, &shard.index().to_string())));
-        Ok(())
-    }
+/// Puts the number of the part into the name of the journal.
+///
+/// # Errors
+/// If the name asks for it and there are no parts.
+fn number(out: &mut Option<PathBuf>, shard: Option<Shard>) -> anyhow::Result<()> {
+    let Some(name) = out.as_ref().and_then(|out| out.to_str()).filter(|name| name.contains(SHARD)) else {
+        return Ok(());
+    };
+    let Some(shard) = shard else {
+        bail!("--out {name}: {SHARD} stands for the number of a part; add --shard, or give another name");
+    };
+    *out = Some(PathBuf::from(name.replace(SHARD, &shard.index().to_string())));
+    Ok(())
 }
 
 /// Options that all commands share which run edits on prompts.
@@ -542,12 +549,20 @@ pub(super) struct CertifyArgs {
     /// Format of the results on stdout
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// File that gets the witnesses and the weakest bits as a recipe, which `replay` runs, in place of an earlier recipe
+    /// File that gets the witnesses and the weakest bits as a recipe, which `replay` runs, in place of an earlier recipe. A
+    /// name that ends in .jsonl, .ndjson or .zst makes a journal, which each certificate is appended to as it is finished
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Replace whatever the file of --out holds, also what headroom did not write, and keep nothing of it
-    #[arg(long, requires = "out")]
+    #[arg(long, requires = "out", conflicts_with = "resume")]
     pub force: bool,
+    /// Continue the run whose journal --out names; finished certificates are not computed again
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+    /// Part of the prompts to certify, such as 1/3, 2/3 or 3/3, or auto, as for the commands that run trials. In --out,
+    /// {shard} becomes the part's number; `merge` joins the journals of the parts
+    #[arg(long, value_name = "I/N|auto", requires = "out", value_parser = shard)]
+    pub shard: Option<Shard>,
 }
 
 /// The unit that flips are confined to.

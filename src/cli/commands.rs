@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::{
-    args::{Format, LadderArgs, ProbeArgs, PullArgs, RunArgs, VerifyArgs},
+    args::{Format, LadderArgs, OutputArgs, ProbeArgs, PullArgs, RunArgs, VerifyArgs},
     exit_code,
     output::{self, Download, Sink},
     resolve,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     checkpoint::hub::{HubSettings, ModelName},
     edit::Edit,
-    record::Restored,
+    record::{Restored, output::Inputs},
     report::terminal::{Look, plain, records},
     search::{self, RunError, Session, Settings},
     seed,
@@ -78,6 +78,17 @@ const fn code(holds: bool) -> u8 {
     if holds { exit_code::DONE } else { exit_code::FAILED }
 }
 
+/// `--calibrate-only`: the threshold of a run, for all of its parts.
+pub(super) fn calibrate(args: &RunArgs) -> Result<u8> {
+    let encoding = resolve::encoding(&args.prompts, None)?;
+    let subject = resolve::subject(&args.model)?;
+    let prompts = resolve::prompts(&subject, &args.prompts, &encoding)?;
+    let output = OutputArgs { format: Format::Json, out: None, resume: false, force: false };
+    let mut sink = Sink::new(&output, &Inputs::default())?;
+    output::json(&resolve::calibration(&subject, args, &prompts, &encoding, &mut sink)?)?;
+    Ok(exit_code::DONE)
+}
+
 pub(super) fn ladder(args: &LadderArgs) -> Result<u8> {
     let shifts = match &args.shifts {
         None => seed::SHIFTS.to_vec(),
@@ -112,11 +123,12 @@ pub(super) fn finished<T>(
     result: Result<T, RunError>,
     restored: impl FnOnce(&T) -> Option<&Restored>,
 ) -> Result<T> {
+    let ended = sink.end();
     let shown = sink.sum(result.as_ref().ok().and_then(restored), result.is_ok());
-    if result.is_ok() {
-        output::or_unread(shown)?;
-    }
-    Ok(result?)
+    let found = result?;
+    ended?;
+    output::or_unread(shown)?;
+    Ok(found)
 }
 
 /// Integers separated by commas.

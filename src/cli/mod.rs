@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr.
 
 mod args;
+mod certificates;
 mod certify;
 mod commands;
 mod compare;
@@ -19,7 +20,7 @@ mod values;
 
 use clap::{CommandFactory, Parser};
 
-use self::args::{BoundArgs, Cli, Command};
+use self::args::{BoundArgs, Cli, Command, RunArgs};
 use crate::{report::terminal::plain, tokenizer};
 
 /// Exit codes, a contract with scripts.
@@ -47,6 +48,9 @@ pub fn run() -> u8 {
         Ok(cli) => cli,
         Err(error) => return ended(not_run(error), false),
     };
+    if let Some(args) = calibrated(&cli) {
+        return ended(commands::calibrate(args), false);
+    }
     let gate = gate(&cli);
     if let Err(error) = cli.number_output() {
         return ended(Err(error), gate);
@@ -117,6 +121,21 @@ fn ended(result: Result<u8, anyhow::Error>, gate: bool) -> u8 {
         }
         exit_code::USAGE
     })
+}
+
+/// The options of a run whose threshold alone is asked for.
+fn calibrated(cli: &Cli) -> Option<&RunArgs> {
+    let run = match &cli.command {
+        None => &cli.ladder.run,
+        Some(Command::Ladder(args)) => &args.run,
+        Some(Command::Probe(args)) => &args.run,
+        Some(Command::Sweep(args)) => &args.run,
+        Some(Command::Bisect(args)) => &args.run,
+        Some(Command::Map(args)) => &args.run,
+        Some(Command::Campaign(args)) => &args.run,
+        Some(_) => return None,
+    };
+    run.threshold.calibrate_only.then_some(run)
 }
 
 /// Whether a command was given bounds that decide its exit code. Those of a bisection are what it looks for.

@@ -23,7 +23,7 @@ use crate::{
     checkpoint::hub,
     record::{
         Record, Restored, SCHEMA,
-        journal::{Journal, JournalError, Resumed},
+        journal::{Holds, Journal, JournalError, Resumed},
         output::{Inputs, Kind, Output, OutputError, Reach},
         summary::{MOST_EDITS, Summaries, Summary},
     },
@@ -92,7 +92,11 @@ pub(super) fn json(value: &impl Serialize) -> Result<()> {
 
 /// What a command reads besides what its arguments of output name.
 pub(super) fn inputs(prompts: &PromptArgs, threshold: &ThresholdArgs, subject: &Subject) -> Inputs {
-    let files = [("the file of --prompts", &prompts.prompts), ("the file of --calibration", &threshold.calibration)];
+    let files = [
+        ("the file of --prompts", &prompts.prompts),
+        ("the file of --calibration", &threshold.calibration),
+        ("the file of --calibration-from", &threshold.calibration_from),
+    ];
     let inputs = Inputs::default().and_model(subject.checkpoint());
     let given = files.into_iter().filter_map(|(what, path)| Some((what, path.as_deref()?)));
     given.fold(inputs, |inputs, (what, path)| inputs.and(what, path))
@@ -120,6 +124,11 @@ pub(super) fn write(place: Output, bytes: &[u8]) -> Result<()> {
 /// Says where what --out held is kept.
 pub(super) fn kept(old: &Path) {
     message(&format!("what --out held is kept in {}", old.display()));
+}
+
+/// Says that --out gets the results as well.
+pub(super) fn keeps() {
+    KEPT.store(true, Ordering::Relaxed);
 }
 
 /// The place of a whole result, which is kept there whoever reads stdout.
@@ -306,7 +315,7 @@ impl Sink {
     /// there stays until [`Sink::begin`].
     pub(super) fn new(args: &OutputArgs, inputs: &Inputs) -> Result<Self> {
         check(args.out.as_deref(), inputs)?;
-        let mut journal = args.out.as_deref().map(Journal::open).transpose()?;
+        let mut journal = args.out.as_deref().map(|out| Journal::open(out, Holds::Records)).transpose()?;
         // Known before anything is computed.
         match &mut journal {
             Some(journal) if args.resume => journal.check_resumable()?,
@@ -471,7 +480,6 @@ impl Sink {
             #[serde(skip_serializing_if = "Option::is_none")]
             restored: Option<&'a Restored>,
         }
-        self.end()?;
         match self.format {
             Format::Text if whole => text(&records::summaries(&self.summaries.summaries(), self.look))?,
             Format::Json if whole || self.object == Object::Records => {

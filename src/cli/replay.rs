@@ -10,14 +10,20 @@ use anyhow::{Context, Result, bail};
 
 use super::{
     args::{PromptArgs, ReplayArgs},
+    certify::steps_of,
     commands::{Opened, check, finished},
     exit_code,
     output::{self, message},
     resolve, stored,
 };
 use crate::{
+    certificate::CertificateLine,
     edit::{Edit, Value},
-    record::{Reader, Record, Stored, output::Inputs, recipe::Recipe},
+    record::{
+        Reader, Record, Stored,
+        output::{Inputs, Kind},
+        recipe::Recipe,
+    },
     search::{self, replay::Replayed},
     seed,
     subject::{Prompt, Subject},
@@ -98,6 +104,17 @@ impl Steps {
         Ok(steps)
     }
 
+    /// Witnesses and weakest bits of a journal of certificates.
+    fn of_certificates(stored: &mut Stored) -> Result<Self> {
+        let (mut steps, path) = (Vec::new(), stored.path().to_owned());
+        let mut reader = Reader::<CertificateLine>::new(stored)?;
+        for found in reader.by_ref() {
+            steps.extend(found?.1.answer.iter().flat_map(steps_of));
+        }
+        stored::said(reader.end().cut > 0, &path);
+        Self::of_recipe(Recipe::new(steps))
+    }
+
     /// Those of a journal, in the order of its trials.
     fn of_journal(stored: &mut Stored, max_tokens: usize) -> Result<Self> {
         let (mut steps, mut trials, path) = (Self::default(), Vec::new(), stored.path().to_owned());
@@ -143,7 +160,7 @@ fn is_journal(path: &Path, first: &[u8]) -> bool {
 /// The first line that is not empty; nothing where all are.
 fn first_line(stored: &mut Stored) -> io::Result<Vec<u8>> {
     let mut lines = stored.lines()?;
-    while let Some((_, line)) = lines.next()? {
+    while let Some((_, line)) = lines.advance()? {
         if !line.trim_ascii().is_empty() {
             return Ok(line.to_vec());
         }
@@ -154,7 +171,11 @@ fn first_line(stored: &mut Stored) -> io::Result<Vec<u8>> {
 fn steps(path: &Path, max_tokens: usize) -> Result<Steps> {
     let failed = || format!("cannot read {}", path.display());
     let mut stored = Stored::open(path).with_context(failed)?;
-    if is_journal(path, &first_line(&mut stored).with_context(failed)?) {
+    let first = first_line(&mut stored).with_context(failed)?;
+    if Kind::of(&first) == Kind::Certificates {
+        return Steps::of_certificates(&mut stored);
+    }
+    if is_journal(path, &first) {
         return Steps::of_journal(&mut stored, max_tokens);
     }
     let recipe = Recipe::parse(&stored.whole().with_context(failed)?);
@@ -190,6 +211,9 @@ fn own_prompts(subject: &Subject, known: &[Asked], args: &PromptArgs, encoding: 
 }
 
 pub(super) fn replay(args: &ReplayArgs) -> Result<u8> {
+    if args.run.threshold.calibrate_only {
+        bail!("--calibrate-only: what is replayed has prompts of its own; calibrate with the command that ran them");
+    }
     let read = Inputs::default().and("the file that is replayed", &args.file);
     output::check(args.run.output.out.as_deref(), &read)?;
     let Steps { steps, asked, .. } = steps(&args.file, args.run.prompts.max_tokens as usize)?;

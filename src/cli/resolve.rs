@@ -1,11 +1,11 @@
 //! From what was typed to a model and prompts.
 
-use std::sync::Arc;
+use std::{fs::File, io::Read, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    args::{Backend, Dtype, ModelArgs, OutputArgs, PromptArgs, RunArgs, Tied},
+    args::{Backend, Dtype, ModelArgs, OutputArgs, PromptArgs, RunArgs, ThresholdArgs, Tied},
     interrupt,
     output::{Download, Sink, message},
     prompts_file::{Line, prompts_of},
@@ -240,21 +240,57 @@ pub(super) fn settings(
     sink: &mut Sink,
 ) -> Result<Settings> {
     let max_tokens = args.prompts.max_tokens as usize;
-    let mut date = None;
-    let threshold = match args.threshold.threshold {
-        Some(threshold) => Threshold::Given(threshold),
+    let (threshold, date) = match args.threshold.threshold {
+        Some(threshold) => (Threshold::Given(threshold), None),
         None => {
-            let own = match &args.threshold.calibration {
-                Some(file) => prompts_of(file)?.into_iter().map(|(_, line)| line.prompt).collect(),
-                None => Vec::new(),
+            let (ids, date) = calibration_prompts(subject, &args.threshold, prompts, encoding)?;
+            let calibration = match &args.threshold.calibration_from {
+                Some(file) => shared(file)
+                    .and_then(|shared| Ok(shared.of(subject, &ids, max_tokens)?))
+                    .with_context(|| format!("--calibration-from {}", file.display()))?,
+                None => calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(progress))?,
             };
-            let (ids, asked) =
-                calibrate::prompts(subject, &own, encoding, prompts).context("cannot encode a calibration prompt")?;
-            date = asked;
-            Threshold::Calibrated(calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(progress))?)
+            (Threshold::Calibrated(calibration), date)
         }
     };
     Ok(Settings { max_tokens, threshold, seed: args.seed, shard: args.shard, date })
+}
+
+/// Ids of the prompts that a threshold is calibrated on, and their date.
+fn calibration_prompts(
+    subject: &Subject,
+    args: &ThresholdArgs,
+    measured: &[Prompt],
+    encoding: &Encoding,
+) -> Result<(Vec<Vec<u32>>, Option<String>)> {
+    let own = match &args.calibration {
+        Some(file) => prompts_of(file)?.into_iter().map(|(_, line)| line.prompt).collect(),
+        None => Vec::new(),
+    };
+    calibrate::prompts(subject, &own, encoding, measured).context("cannot encode a calibration prompt")
+}
+
+/// A calibration that was shared.
+fn shared(file: &Path) -> Result<calibrate::Shared> {
+    /// Many times the longest one.
+    const MOST: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MOST).read_to_end(&mut bytes)?;
+    serde_json::from_slice(&bytes).context("not a calibration, as --calibrate-only prints it")
+}
+
+/// Calibrates the threshold of a run, and gives it with what it depends on.
+pub(super) fn calibration(
+    subject: &Subject,
+    args: &RunArgs,
+    prompts: &[Prompt],
+    encoding: &Encoding,
+    sink: &mut Sink,
+) -> Result<calibrate::Shared> {
+    let max_tokens = args.prompts.max_tokens as usize;
+    let (ids, _) = calibration_prompts(subject, &args.threshold, prompts, encoding)?;
+    let found = calibrate::calibrate(subject, &ids, max_tokens, |progress| sink.watch(progress))?;
+    Ok(calibrate::Shared::new(subject, &ids, max_tokens, found))
 }
 
 /// What stands above the results: the model, its head, and what runs it.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     args::{Format, MergeArgs, RelabelArgs},
-    exit_code, interrupt,
+    certificates, exit_code, interrupt,
     output::{self, Judged, message},
 };
 use crate::{
@@ -232,6 +232,9 @@ fn relabelled(mut record: Record, threshold: Option<f64>) -> (Record, bool) {
 
 pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
     interrupt::catch();
+    if certificates::are_meant(&args.journals) {
+        return certificates::merge(args);
+    }
     let format = args.format.unwrap_or(if args.out.is_some() { Format::Text } else { Format::Jsonl });
     let out = place(args.out.as_deref(), args.force, &args.journals.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
     let (mut parts, mut absent) = (Parts::default(), Vec::new());
@@ -255,7 +258,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
         bail!("the journals hold no trial");
     }
     if let Some(missing) = missing.as_ref().filter(|_| !complete && !args.allow_missing) {
-        return incomplete(missing, format);
+        return incomplete(missing, "trials", format);
     }
     parts.check::<RunError>(interrupt::check)?;
     let mut shown = Shown::new("merge", format);
@@ -277,7 +280,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
         }
     }
     match missing {
-        Some(missing) if missing.trials > 0 => message(&said_missing(&missing)),
+        Some(missing) if missing.trials > 0 => message(&said_missing(&missing, "trials")),
         Some(_) => {}
         None => message("the run did not know its number of trials: whether all are there cannot be told"),
     }
@@ -285,21 +288,21 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
 }
 
 /// The number of parts that the environment tells, as it tells it to the parts.
-fn shards() -> Option<usize> {
+pub(super) fn shards() -> Option<usize> {
     std::env::var(crate::record::scheduler::SHARDS).ok()?.parse().ok()
 }
 
-fn said_missing(missing: &Missing) -> String {
+pub(super) fn said_missing(missing: &Missing, what: &str) -> String {
     let Missing { trials, array, of, .. } = missing;
     let parts = match (array, of) {
         (Some(array), Some(of)) => format!(": they belong to the parts {array} of {of}"),
         _ => String::new(),
     };
-    format!("{trials} trials of the run are in none of the journals{parts}")
+    format!("{trials} {what} of the run are in none of the journals{parts}")
 }
 
 /// Says what to run again.
-fn incomplete(missing: &Missing, format: Format) -> Result<u8> {
+pub(super) fn incomplete(missing: &Missing, what: &str, format: Format) -> Result<u8> {
     #[derive(Serialize)]
     struct Object<'a> {
         command: &'static str,
@@ -312,7 +315,7 @@ fn incomplete(missing: &Missing, format: Format) -> Result<u8> {
         output::or_unread(output::json(&object))?;
         return Ok(exit_code::FAILED);
     }
-    message(&said_missing(missing));
+    message(&said_missing(missing, what));
     let again = match (&missing.array, missing.of) {
         (Some(array), Some(of)) => format!(
             "run these parts again with the command that ran them and --resume (on Slurm: HEADROOM_SHARDS={of} sbatch \

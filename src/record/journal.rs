@@ -26,8 +26,8 @@ use serde_json::Value;
 
 use super::{
     Record, RunFacts, SCHEMA, Shard, beginning, compressed,
-    output::{Held, Kind, OutputError, Reach, is_record},
-    reader::{End, Reader},
+    output::{Held, Kind, OutputError, Reach, is_beginning_of_a_certificate, is_certificate, is_record},
+    reader::{End, Line, Reader},
     stored::Stored,
 };
 use crate::numbers::NumberSet;
@@ -293,7 +293,7 @@ impl Expectation<'_> {
 }
 
 /// A date for people.
-pub(super) fn date(date: Option<&str>) -> String {
+pub(crate) fn date(date: Option<&str>) -> String {
     date.unwrap_or("none").to_owned()
 }
 
@@ -310,7 +310,7 @@ pub fn recorded_date(path: &Path) -> Option<String> {
     }
     let mut stored = Stored::open(path).ok()?;
     let mut lines = stored.lines().ok()?;
-    let (_, first) = lines.next().ok()??;
+    let (_, first) = lines.advance().ok()??;
     serde_json::from_slice::<Line>(first).ok()?.run.date
 }
 
@@ -341,10 +341,32 @@ impl Iterator for Earlier {
     }
 }
 
+/// What the lines of a journal are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Records of trials.
+    Records,
+    /// Certificates.
+    Certificates,
+}
+
+impl Holds {
+    /// Whether a file begins so that holds such lines, or the beginning of one.
+    fn begins(self, first: &[u8]) -> bool {
+        let begins = match self {
+            Self::Records => is_record(first) || beginning::is_of_a_record(first),
+            Self::Certificates => is_certificate(first) || is_beginning_of_a_certificate(first),
+        };
+        begins || compressed::is_ours(first)
+    }
+}
+
 /// A journal that is being written.
 #[derive(Debug)]
 pub struct Journal {
     place: Held,
+    /// What its lines are.
+    holds: Holds,
     /// Lines of a compressed journal that wait for the end of a hand-over; `None` where it is not compressed.
     pending: Option<Vec<u8>>,
     /// When something was appended first that may not have reached the disk.
@@ -360,8 +382,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Output`].
-    pub fn open(path: &Path) -> Result<Self, JournalError> {
-        Ok(Self { place: Held::open(path)?, pending: None, unsettled: None })
+    pub fn open(path: &Path, holds: Holds) -> Result<Self, JournalError> {
+        Ok(Self { place: Held::open(path)?, holds, pending: None, unsettled: None })
     }
 
     /// Whom its lock keeps from writing to the same journal.
@@ -418,7 +440,7 @@ impl Journal {
     pub fn check_restartable(&mut self) -> Result<(), JournalError> {
         // A run that was killed within its first record left the beginning of one.
         let first = self.place.first()?;
-        if self.place.kind()? == Kind::Foreign && !beginning::is_of_a_record(&first) && !compressed::is_ours(&first) {
+        if self.place.kind()? == Kind::Foreign && !self.holds.begins(&first) {
             return Err(OutputError::Foreign(self.place.named().to_owned()).into());
         }
         Ok(())
@@ -434,8 +456,7 @@ impl Journal {
             return Ok(());
         }
         let first = self.place.first()?;
-        let ours = compressed::is_ours(&first);
-        if first.is_empty() || is_record(&first) || beginning::is_of_a_record(&first) || ours {
+        if first.is_empty() || self.holds.begins(&first) {
             return Ok(());
         }
         if compressed::is_compressed(&first) {
@@ -454,17 +475,58 @@ impl Journal {
             self.entitle(&expected.run.id)?;
             return Ok(Resumed::default());
         }
-        self.check_resumable()?;
-        let (path, first) = (self.place.named().to_owned(), self.place.first()?);
-        let mut stored = self.place.stored()?;
         let (mut trials, mut again) = (NumberSet::default(), NumberSet::default());
-        let mut reader = Reader::<Record>::new(&mut stored)?;
-        for found in reader.by_ref() {
-            let (line, record) = found?;
+        let path = self.place.named().to_owned();
+        let (mut stored, end) = self.read(&expected.run.id, |line, record: Record| {
             expected.check(&path, line, &record)?;
             if !trials.insert(record.trial) {
                 again.insert(record.trial);
             }
+            Ok(())
+        })?;
+        if !end.beginning.is_empty() {
+            expected.check_beginning(&path, end.lines, &end.beginning)?;
+        }
+        if let Some((line, trial)) = contradiction(&mut stored, &again)? {
+            return Err(JournalError::Contradiction { path, line, trial });
+        }
+        self.go_on(&expected.run.id, &end)?;
+        let records = Earlier(Some(Reader::once(stored)?));
+        Ok(Resumed { trials: trials.len(), cut: end.cut, records })
+    }
+
+    /// Continues a run of other lines than records, whose id is `run`. `check` sees each line before anything is changed. Gives
+    /// the lines, to be read anew, and how many bytes were taken off.
+    ///
+    /// # Errors
+    /// [`JournalError`], and what `check` returns; nothing is changed then.
+    pub fn resume_lines<T: Line>(
+        &mut self,
+        run: &str,
+        check: impl FnMut(usize, T) -> Result<(), JournalError>,
+    ) -> Result<(Option<Reader<'static, T>>, u64), JournalError> {
+        if !self.place.is_regular() {
+            self.entitle(run)?;
+            return Ok((None, 0));
+        }
+        let (stored, end) = self.read(run, check)?;
+        self.go_on(run, &end)?;
+        Ok((Some(Reader::once(stored)?), end.cut))
+    }
+
+    /// Reads what is there, which is to be of this run.
+    fn read<T: Line>(
+        &mut self,
+        run: &str,
+        mut check: impl FnMut(usize, T) -> Result<(), JournalError>,
+    ) -> Result<(Stored, End), JournalError> {
+        self.check_resumable()?;
+        let (path, first) = (self.place.named().to_owned(), self.place.first()?);
+        let mut stored = self.place.stored()?;
+        let mut reader = Reader::<T>::new(&mut stored)?;
+        for found in reader.by_ref() {
+            let (line, found) = found?;
+            check(line, found)?;
         }
         let end = reader.end().clone();
         drop(reader);
@@ -473,17 +535,18 @@ impl Journal {
                 // Our frames hold whole lines.
                 return Err(JournalError::End { path, line: end.lines });
             }
-            if let Some(found) = compressed::run_of(&first).filter(|id| *id != expected.run.id) {
+            if let Some(found) = compressed::run_of(&first).filter(|id| id != run) {
                 let what = "list of edits or of prompts (by digest)";
-                return Err(JournalError::OtherRun { path, line: 1, what, found, here: expected.run.id.clone() });
+                return Err(JournalError::OtherRun { path, line: 1, what, found, here: run.to_owned() });
             }
-        } else if !end.beginning.is_empty() {
-            expected.check_beginning(&path, end.lines, &end.beginning)?;
         }
-        if let Some((line, trial)) = contradiction(&mut stored, &again)? {
-            return Err(JournalError::Contradiction { path, line, trial });
-        }
+        Ok((stored, end))
+    }
+
+    /// Takes off what was cut short, and goes on behind what is whole.
+    fn go_on(&mut self, run: &str, end: &End) -> Result<(), JournalError> {
         self.place.begin();
+        let is_compressed = compressed::is_compressed(&self.place.first()?);
         if end.cut > 0 {
             self.place.cut(end.whole)?;
         }
@@ -491,12 +554,10 @@ impl Journal {
             self.place.append(b"\n")?;
         }
         if end.whole == 0 {
-            self.entitle(&expected.run.id)?;
-        } else {
-            self.pending = compressed::is_compressed(&first).then(Vec::new);
+            return self.entitle(run);
         }
-        let records = Earlier(Some(Reader::once(stored)?));
-        Ok(Resumed { trials: trials.len(), cut: end.cut, records })
+        self.pending = is_compressed.then(Vec::new);
+        Ok(())
     }
 
     /// Appends a line of JSON, newline included, in one piece. In a compressed journal it waits for the hand-over's end.

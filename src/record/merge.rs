@@ -309,7 +309,7 @@ impl<'a> Cursor<'a> {
         let failed = |source| JournalError::Io { path: self.parts.parts[part].path.clone(), source };
         let mut bytes = 0;
         while bytes == 0 || (!self.open && bytes < AT_ONCE) {
-            let Some((_, line)) = lines.next().map_err(failed)? else { break };
+            let Some((_, line)) = lines.advance().map_err(failed)? else { break };
             bytes += line.len();
             self.ready.push_back(line.to_vec());
         }
@@ -360,7 +360,9 @@ impl<'a> Indexed<'a> {
             let (mut lines, mut line) = (parts.lines(part, 0)?, 0);
             let failed = |source| JournalError::Io { path: parts.parts[part].path.clone(), source };
             while left > 0 {
-                let Some((at, text)) = lines.next().map_err(failed)? else { return Err(changed(&parts.parts[part])) };
+                let Some((at, text)) = lines.advance().map_err(failed)? else {
+                    return Err(changed(&parts.parts[part]));
+                };
                 line += 1;
                 if text.trim_ascii().is_empty() {
                     continue;

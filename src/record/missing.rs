@@ -22,7 +22,7 @@ pub struct Missing {
 
 impl Missing {
     /// What is missing in `found` of a run of so many trials, which was run in so many parts, where that is known.
-    pub(super) fn of(found: &NumberSet, trials: usize, parts: Option<usize>) -> Self {
+    pub(crate) fn of(found: &NumberSet, trials: usize, parts: Option<usize>) -> Self {
         let parts = parts.filter(|&parts| (1..=MOST_PARTS).contains(&parts));
         let mut has = vec![0; parts.unwrap_or(0)];
         let mut known = 0;
@@ -56,14 +56,14 @@ fn array(numbers: &[usize]) -> String {
 
 /// How far the trials of a journal lie apart, which tells of how many parts it is one: a part has every so many trials.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spacing {
+pub(crate) struct Spacing {
     /// The greatest number that divides all distances; 0 before there was one.
     divisor: usize,
 }
 
 impl Spacing {
     /// Takes into account two trials that follow each other in a journal.
-    pub(super) fn add(&mut self, before: usize, trial: usize) {
+    pub(crate) fn add(&mut self, before: usize, trial: usize) {
         let (mut a, mut b) = (self.divisor, before.abs_diff(trial));
         while b > 0 {
             (a, b) = (b, a % b);
@@ -72,7 +72,7 @@ impl Spacing {
     }
 
     /// The number of parts; `None` where no journal has two trials.
-    pub(super) fn parts(self) -> Option<usize> {
+    pub(crate) fn parts(self) -> Option<usize> {
         Some(self.divisor).filter(|&parts| parts > 0)
     }
 }

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use merge::Parts;
 pub use missing::Missing;
+pub(crate) use missing::Spacing;
 pub use reader::{End, Line, Reader};
 pub(crate) use sample::Sample;
 pub use shard::Shard;

@@ -95,7 +95,7 @@ impl<'a, T: Line> Reader<'a, T> {
         let path = || self.path.clone();
         let failed = |source: io::Error| JournalError::Io { path: path(), source };
         let compressed = self.lines.extent().is_some();
-        while let Some((at, line)) = self.lines.next().map_err(failed)? {
+        while let Some((at, line)) = self.lines.advance().map_err(failed)? {
             self.line += 1;
             self.end.lines = self.line;
             let (ended, number) = (line.ends_with(b"\n"), self.line);

@@ -159,7 +159,8 @@ impl Extent {
         let mut first = Vec::new();
         source.rewind()?;
         (&mut *source).take(4).read_to_end(&mut first)?;
-        let extent = if compressed::is_compressed(&first) {
+        // A journal of ours may have been cut within its first bytes.
+        let extent = if compressed::is_compressed(&first) || compressed::is_ours(&first) {
             source.rewind()?;
             let whole = compressed::whole(BufReader::new(&mut *source))?;
             Some(Self { whole, cut: source.seek(SeekFrom::End(0))? - whole })
@@ -225,7 +226,7 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// What the system says; a line that is longer than any record.
-    pub fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+    pub fn advance(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         self.line.clear();
         let read = (&mut self.reader).take(self.longest).read_until(b'\n', &mut self.line)? as u64;
         if read == LONGEST_LINE && !self.line.ends_with(b"\n") {

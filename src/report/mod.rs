@@ -185,7 +185,9 @@ impl<'a> Report<'a> {
     /// Answers that were certified, in all.
     pub fn certified(&self) -> usize {
         let certified = self.models.iter().flat_map(|model| &model.certificates);
-        certified.map(|certified| certified.certificates.answers.len()).sum()
+        certified
+            .map(|of| of.certificates.answers.len().saturating_add(of.certificates.left_out))
+            .fold(0, usize::saturating_add)
     }
 }
 

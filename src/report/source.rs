@@ -8,9 +8,12 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    certificate::Certificates,
+    certificate::{Certificates, JoinError, Refused, join},
     record::{Reader, Record, Restored, SCHEMA, Stored, journal::JournalError, output::Kind},
 };
+
+/// Certificates of a journal that are listed; more are for programs.
+const MOST_CERTIFICATES: usize = 100;
 
 /// What one file holds. The trials of a journal are not kept: they are read when they are asked for.
 #[derive(Debug)]
@@ -48,6 +51,9 @@ pub enum SourceError {
     /// It begins as a journal does, and is none.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// It begins as a journal of certificates does, and is none.
+    #[error(transparent)]
+    Certificates(#[from] JoinError),
     /// It is the object of a command, and not as that command prints it.
     #[error("{}, line {line}: not a result of {command} that can be reported: {what}", .path.display())]
     Object {
@@ -97,9 +103,12 @@ impl Source {
     fn of(mut stored: Stored) -> Result<Self, SourceError> {
         let path = stored.path().to_owned();
         let failed = |source| SourceError::Io { path: path.clone(), source };
-        let first = stored.lines().and_then(|mut lines| Ok(lines.next()?.map(|(_, line)| line.to_vec())));
-        let is_journal = Kind::of(&first.map_err(failed)?.unwrap_or_default()) == Kind::Records;
-        if !is_journal {
+        let first = stored.lines().and_then(|mut lines| Ok(lines.advance()?.map(|(_, line)| line.to_vec())));
+        let kind = Kind::of(&first.map_err(failed)?.unwrap_or_default());
+        if kind == Kind::Certificates {
+            return Self::certificates(stored);
+        }
+        if kind != Kind::Records {
             // Over one line or several, as other tools write it again.
             let whole = stored.whole().map_err(failed)?;
             if let Ok(object) = serde_json::from_slice::<Named>(&whole) {
@@ -108,6 +117,37 @@ impl Source {
         }
         let name = path.display().to_string();
         Ok(Self { name, restored: None, certificates: None, trials: Trials::Journal(stored) })
+    }
+
+    /// A journal of certificates, of which the first are kept.
+    fn certificates(stored: Stored) -> Result<Self, SourceError> {
+        let name = stored.path().display().to_string();
+        let mut found: Option<Certificates> = None;
+        let joined = join::<SourceError>(&mut [stored], |line| {
+            let found = found.get_or_insert_with(|| Certificates {
+                model: line.model.clone(),
+                revision: line.revision.clone(),
+                head_digest: line.head_digest.clone(),
+                kernel: line.kernel.clone(),
+                answers: Vec::new(),
+                left_out: 0,
+                suite: None,
+                refused: Vec::new(),
+                collapse: None,
+            });
+            match &line.answer {
+                Some(answer) if found.answers.len() < MOST_CERTIFICATES => found.answers.push(answer.clone()),
+                Some(_) => found.left_out += 1,
+                None => found
+                    .refused
+                    .push(Refused { prompt: line.prompt.clone(), error: line.refused.clone().unwrap_or_default() }),
+            }
+            Ok(())
+        })?;
+        if let Some(found) = &mut found {
+            found.suite = joined.suite;
+        }
+        Ok(Self { name, restored: None, certificates: found, trials: Trials::Listed(Vec::new()) })
     }
 
     fn object(object: Named, bytes: &[u8], path: &Path) -> Result<Self, SourceError> {

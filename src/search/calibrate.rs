@@ -14,12 +14,14 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Progress, RunError};
 use crate::{
     cache,
     coherence::{Evidence, judge},
     random::SplitMix64,
-    record::Calibration,
+    record::{Calibration, SCHEMA},
     stats,
     subject::{Prompt, Subject},
     tokenizer::{Encoding, TokenizerError},
@@ -95,22 +97,9 @@ pub fn calibrate(
     }
     let max_tokens = max_tokens.min(LONGEST);
     let entry = entry(subject, prompts, max_tokens);
-    let (held_out, fitted): (Vec<usize>, Vec<usize>) = (0..prompts.len()).partition(|i| i % 3 == 2);
-    let draws = |of: &[usize], count: usize| -> Vec<Draw> {
-        let each = count.div_ceil(of.len());
-        // A generator of its own for each answer, whose seed was mixed: with seeds that are a constant apart,
-        // generators of this kind may run through the same numbers one behind the other.
-        let seed = |prompt: usize, i: usize| SplitMix64(SEED ^ ((prompt as u64) << 32 | i as u64)).next_u64();
-        of.iter().flat_map(|&prompt| (0..each).map(move |i| Draw { prompt, seed: seed(prompt, i) })).collect()
-    };
-    let (fit, check) = (draws(&fitted, SAMPLES), draws(&held_out, HELD_OUT));
+    let Drawn { fitted, fit, check } = Drawn::of(prompts.len());
     let stored = || serde_json::from_slice(&cache::read(entry.as_deref()?)?).ok();
-    let valid = |known: &Calibration| {
-        let how = (known.temperature, known.max_tokens, known.samples, known.prompts, known.held_out, known.seed);
-        let here = (f64::from(TEMPERATURE), max_tokens, fit.len(), fitted.len(), check.len(), SEED);
-        let can_be = |nats: f64| nats.is_finite() && nats >= 0.0;
-        how == here && can_be(known.threshold) && can_be(known.ordinary) && known.false_alarms <= known.held_out
-    };
+    let valid = |known: &Calibration| fits(known, prompts.len(), max_tokens);
     if let Some(known) = stored().filter(valid) {
         return Ok(known);
     }
@@ -153,6 +142,116 @@ pub fn calibrate(
         drop(cache::write(&path, &text));
     }
     Ok(calibration)
+}
+
+/// Which answers are drawn.
+struct Drawn {
+    /// Prompts of the answers that the percentile is taken of.
+    fitted: Vec<usize>,
+    /// These answers.
+    fit: Vec<Draw>,
+    /// Answers that the threshold is tried on.
+    check: Vec<Draw>,
+}
+
+impl Drawn {
+    /// To so many prompts, three at least.
+    fn of(prompts: usize) -> Self {
+        let (held_out, fitted): (Vec<usize>, Vec<usize>) = (0..prompts).partition(|i| i % 3 == 2);
+        let draws = |of: &[usize], count: usize| -> Vec<Draw> {
+            let each = count.div_ceil(of.len());
+            // A generator of its own for each answer, whose seed was mixed: with seeds that are a constant apart,
+            // generators of this kind may run through the same numbers one behind the other.
+            let seed = |prompt: usize, i: usize| SplitMix64(SEED ^ ((prompt as u64) << 32 | i as u64)).next_u64();
+            of.iter().flat_map(|&prompt| (0..each).map(move |i| Draw { prompt, seed: seed(prompt, i) })).collect()
+        };
+        Self { fit: draws(&fitted, SAMPLES), check: draws(&held_out, HELD_OUT), fitted }
+    }
+}
+
+/// Whether a stored calibration is one of answers to so many prompts, as they are drawn here.
+fn fits(known: &Calibration, prompts: usize, max_tokens: usize) -> bool {
+    let Drawn { fitted, fit, check } = Drawn::of(prompts);
+    let how = (known.temperature, known.max_tokens, known.samples, known.prompts, known.held_out, known.seed);
+    let here = (f64::from(TEMPERATURE), max_tokens, fit.len(), fitted.len(), check.len(), SEED);
+    let can_be = |nats: f64| nats.is_finite() && nats >= 0.0;
+    how == here && can_be(known.threshold) && can_be(known.ordinary) && known.false_alarms <= known.held_out
+}
+
+/// A calibration with what it depends on, so that many processes can share one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shared {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What was found.
+    pub calibration: Calibration,
+    /// BLAKE3 over the checkpoint's files.
+    pub model_digest: String,
+    /// The backend; where its kernel decides results, that.
+    pub backend: String,
+    /// Tokens of an answer at most.
+    pub max_tokens: usize,
+    /// BLAKE3 of the ids of the prompts, which none of the measured ones are among.
+    pub prompts: String,
+    /// The rule, and the way in which answers are drawn.
+    pub rule: String,
+}
+
+/// A shared calibration that is not of this run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it was calibrated with another {what}, which is {found}, here it is {here}")]
+pub struct SharedError {
+    /// What differs.
+    pub what: &'static str,
+    /// As the file has it.
+    pub found: String,
+    /// As this run has it.
+    pub here: String,
+}
+
+impl Shared {
+    /// A calibration of these prompts with what it depends on.
+    pub fn new(subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize, calibration: Calibration) -> Self {
+        Self {
+            schema: SCHEMA,
+            calibration,
+            model_digest: subject.checkpoint().model_digest().to_hex().to_string(),
+            backend: subject.backend().decides().unwrap_or(subject.backend().name()).to_owned(),
+            max_tokens: max_tokens.min(LONGEST),
+            prompts: blake3::hash(serde_json::json!(prompts).to_string().as_bytes()).to_hex().to_string(),
+            rule: VERSION.to_owned(),
+        }
+    }
+
+    /// The calibration, if it is what [`calibrate`] would find here.
+    ///
+    /// # Errors
+    /// [`SharedError`], by the first thing that differs.
+    pub fn of(&self, subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize) -> Result<Calibration, SharedError> {
+        let here = Self::new(subject, prompts, max_tokens, self.calibration.clone());
+        let short = |digest: &str| digest.get(..16).unwrap_or(digest).to_owned();
+        let same = [
+            ("schema", self.schema.to_string(), here.schema.to_string()),
+            ("rule", self.rule.clone(), here.rule.clone()),
+            ("model (by its digest)", short(&self.model_digest), short(&here.model_digest)),
+            ("backend", self.backend.clone(), here.backend.clone()),
+            ("number of tokens (--max-tokens, up to 128)", self.max_tokens.to_string(), here.max_tokens.to_string()),
+            (
+                "list of prompts (by digest; those that are measured are not on it)",
+                short(&self.prompts),
+                short(&here.prompts),
+            ),
+        ];
+        if let Some((what, found, here)) = same.into_iter().find(|(_, found, here)| found != here) {
+            return Err(SharedError { what, found, here });
+        }
+        if !fits(&self.calibration, prompts.len(), here.max_tokens) {
+            let found = format!("{:?}", self.calibration);
+            return Err(SharedError { what: "way of drawing answers", found, here: here.rule });
+        }
+        Ok(self.calibration.clone())
+    }
 }
 
 /// Whether the rule finds an answer coherent to its end.

@@ -8,6 +8,7 @@ mod bad_input;
 #[cfg(target_os = "linux")]
 mod bounded;
 mod certify;
+mod certify_parts;
 mod compressed;
 mod contract;
 mod determinism;

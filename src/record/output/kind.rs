@@ -12,6 +12,8 @@ pub enum Kind {
     Empty,
     /// Records, as `--out`, `merge` and `relabel` write them.
     Records,
+    /// Certificates, a line for each, as `certify --out` writes them into a journal.
+    Certificates,
     /// A recipe, as `certify --out` writes it.
     Recipe,
     /// The object of a command, as `--format json` prints it.
@@ -36,6 +38,8 @@ impl Kind {
             Self::Empty
         } else if is_record(first) || (compressed::is_ours(first) && first.len() >= compressed::TITLE_BYTES) {
             Self::Records
+        } else if is_certificate(first) {
+            Self::Certificates
         } else if follows(first, &["{", "\"schema\"", ":", NUMBER, ",", "\"recipe\"", ":", "["]) {
             Self::Recipe
         } else if COMMANDS.iter().any(object) {
@@ -62,6 +66,21 @@ const NUMBER: &str = "0";
 pub(in crate::record) fn is_record(first: &[u8]) -> bool {
     let keys = ["{", "\"schema\"", ":", NUMBER, ",", "\"trial\"", ":", NUMBER, ",", "\"model\"", ":", "\""];
     follows(first.trim_ascii_start(), &keys)
+}
+
+/// As [`is_record`], of a certificate.
+pub(in crate::record) fn is_certificate(first: &[u8]) -> bool {
+    let keys = ["{", "\"schema\"", ":", NUMBER, ",", "\"certificate\"", ":", NUMBER, ",", "\"model\"", ":", "\""];
+    follows(first.trim_ascii_start(), &keys)
+}
+
+/// Whether `bytes` are the first bytes of a certificate as this program writes it, cut short within its first keys.
+pub(in crate::record) fn is_beginning_of_a_certificate(bytes: &[u8]) -> bool {
+    const KEYS: [&[u8]; 2] = [b"{\"schema\":1,\"certificate\":", b",\"model\":\""];
+    let digits = bytes.get(KEYS[0].len()..).unwrap_or_default();
+    let digits = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = bytes.get(KEYS[0].len() + digits..).unwrap_or_default();
+    !bytes.is_empty() && bytes.iter().zip(KEYS[0]).all(|(a, b)| a == b) && rest.iter().zip(KEYS[1]).all(|(a, b)| a == b)
 }
 
 /// Whether `bytes` begin with these tokens of JSON, with or without space between them, as a file has that another
@@ -93,6 +112,7 @@ mod tests {
             ("{\"schema\":1,\"trial\":12,\"model\":\"demo\"", Kind::Records),
             ("\n{\"schema\": 2, \"trial\": 0, \"model\": \"x\"}", Kind::Records),
             ("{\"schema\":1,\"recipe\":[\n\n]}\n", Kind::Recipe),
+            ("{\"schema\":1,\"certificate\":3,\"model\":\"demo\",", Kind::Certificates),
             ("{\"command\":\"certify\",\"schema\":1", Kind::Object),
             ("<!DOCTYPE html>\n<html><meta name=\"generator\" content=\"headroom 0.1.0\">", Kind::Page),
         ] {

@@ -20,13 +20,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 pub(in crate::record) use held::Held;
 pub use inputs::Inputs;
 pub use kind::Kind;
-pub(in crate::record) use kind::is_record;
+pub(in crate::record) use kind::{is_beginning_of_a_certificate, is_certificate, is_record};
 pub use locks::Reach;
 
-use super::{Record, compressed};
+use super::compressed;
 
 /// Why a result has no place. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +131,8 @@ impl Output {
         }
         // Again, since a program that knows nothing of locks may have written meanwhile.
         let found = self.check()?;
-        let replaceable = found == Kind::Empty || (found == self.kind && found != Kind::Records);
+        let replaceable =
+            found == Kind::Empty || (found == self.kind && !matches!(found, Kind::Records | Kind::Certificates));
         let new = self.place.successor_of(bytes)?;
         self.place.replace(new, !replaceable && !self.force)
     }
@@ -183,12 +186,15 @@ impl<'a> RecordsOut<'a> {
         Ok(out.flush()?)
     }
 
-    /// Writes a record, as a line of its own.
+    /// Writes a record, or a certificate, as a line of its own.
     ///
     /// # Errors
     /// [`OutputError::Io`].
-    pub fn write(&mut self, record: &Record) -> Result<(), OutputError> {
-        serde_json::to_writer(&mut self.pending, record).expect("a record is JSON");
+    ///
+    /// # Panics
+    /// If it is no JSON, as both are.
+    pub fn write(&mut self, line: &impl Serialize) -> Result<(), OutputError> {
+        serde_json::to_writer(&mut self.pending, line).expect("a line is JSON");
         self.pending.push(b'\n');
         if self.pending.len() < compressed::LONGEST_FRAME { Ok(()) } else { self.flush() }
     }

@@ -125,6 +125,13 @@ pub(crate) fn suite(suite: &Suite, look: Look) -> String {
     let count = vulnerability(suite.critical_bits, suite.total_bits, "code bits change at least one answer");
     line("single flips", &count);
     line("", &by_bit(&suite.by_bit_position));
+    for (name, union) in [("scales", &suite.scales), ("biases", &suite.biases)] {
+        if let Some(union) = union {
+            let what = format!("bits of {name} change at least one answer");
+            line("", &vulnerability(union.critical_bits, union.total_bits, &what));
+            line("", &by_bit(&union.by_bit_position));
+        }
+    }
     line("protection", &protection(&suite.protection));
     let words: Vec<String> =
         suite.words.iter().take(6).map(|word| format!("[{},{}] {}", word.row, word.word, word.critical)).collect();

@@ -38,6 +38,9 @@ pub fn report(report: &Report<'_>, look: Look) -> String {
             for answer in &certificates.answers {
                 out.push_str(&certificates::answer(answer, look));
             }
+            if certificates.left_out > 0 {
+                _ = writeln!(out, "{} further certificates are in the file", grouped(certificates.left_out as i64));
+            }
             if let Some(suite) = certificates.suite.as_ref().filter(|suite| suite.answers > 1) {
                 out.push_str(&certificates::suite(suite, look));
             }

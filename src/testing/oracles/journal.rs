@@ -20,7 +20,7 @@ use crate::{
     kernels::Kernel,
     record::{
         Record, compressed,
-        journal::{Journal, JournalError, Resumed, parse, same_result},
+        journal::{Holds, Journal, JournalError, Resumed, parse, same_result},
     },
     search::{Job, Progress, RunError, Session, Settings, Spec, keep},
     subject::{Prompt, Subject},
@@ -230,7 +230,7 @@ impl Run {
         let (mut resumed, mut finished) = (None, Vec::new());
         let begun = session.begin(self.spec(), &mut |progress| match progress {
             Progress::Begins(mut beginning) => {
-                let mut journal = Journal::open(&whole.path)?;
+                let mut journal = Journal::open(&whole.path, Holds::Records)?;
                 let Resumed { trials, cut, records } = journal.resume(&beginning.expectation)?;
                 beginning.resume(records);
                 resumed = Some((journal, trials, cut));

@@ -231,6 +231,7 @@ fn certificates(subject: &Subject, prompts: &[crate::subject::Prompt], settings:
         head_digest: subject.head_digest(),
         kernel: "scalar".to_owned(),
         answers,
+        left_out: 0,
         suite,
         refused: Vec::new(),
         collapse: Some(collapse),
