@@ -89,7 +89,7 @@ impl Subject {
     /// # Errors
     /// [`OpenError`].
     pub fn open_apart(name: &str, program: &Program) -> Result<Self, OpenError> {
-        Self::open_with(name, |folder| folder.map(|_| Apart::start(program)).transpose())
+        Self::open_with(name, |folder| folder.map(|folder| Apart::start_in(program, folder)).transpose())
     }
 
     fn open_with(

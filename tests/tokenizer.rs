@@ -200,6 +200,8 @@ struct Classes {
 #[derive(serde::Deserialize)]
 struct Entry {
     tokenizer: String,
+    /// Tokens at the end of its vocabulary that no text has.
+    filling: usize,
     config: Value,
     model: Value,
     /// The class that is chosen, if mlx-lm loads it.
@@ -230,25 +232,36 @@ fn opened(tokenizer: &Value, config: &Value, model: &Value, template: &str) -> R
     })
 }
 
+fn filled(file: &Value, filling: usize) -> Value {
+    let mut file = file.clone();
+    if filling > 0 {
+        let vocabulary = file["model"]["vocab"].as_object_mut().expect("an object");
+        let first = vocabulary.len();
+        let tokens = (first..first + filling).map(|id| (format!("filling {id}"), Value::from(id)));
+        vocabulary.extend(tokens);
+    }
+    file
+}
+
 #[test]
 fn classes_that_build_their_own_tokenizer_give_the_ids_that_mlx_lm_gives() {
     let Classes { tokenizers, entries, .. } = classes();
-    let (mut equal, mut refused, mut rebuilt, mut different) = (0, 0, 0, Vec::new());
-    for Entry { tokenizer: file, config, model, class, named, eos, cases } in &entries {
+    let (mut equal, mut neither, mut refused, mut rebuilt, mut different) = (0, 0, 0, 0, Vec::new());
+    for Entry { tokenizer: file, filling, config, model, class, named, eos, cases } in &entries {
         let name = format!("{file}, {config}, {class:?}");
-        let json = &tokenizers[file];
+        let json = &filled(&tokenizers[file], *filling);
         let tokenizer = match opened(json, config, model, "{{ messages[0].content }}") {
             Ok(tokenizer) => tokenizer,
             Err(error) if class.is_none() => {
                 assert!(matches!(error, TokenizerError::File { .. }), "{name}: {error}");
-                refused += 1;
+                neither += 1;
                 continue;
             }
             Err(error) => panic!("{name}: {error}"),
         };
         let Some(class) = class else {
             assert!(matches!(tokenizer.encode_raw("The"), Err(TokenizerError::Class(_))), "{name}");
-            refused += 1;
+            neither += 1;
             continue;
         };
         rebuilt += usize::from(class != "TokenizersBackend");
@@ -260,7 +273,9 @@ fn classes_that_build_their_own_tokenizer_give_the_ids_that_mlx_lm_gives() {
             for (expected, ids) in [(with, raw.ok()), (without, chat.ok().map(|chat| chat.ids))] {
                 match (expected, ids) {
                     (Some(expected), Some(ids)) if ids == *expected => equal += 1,
-                    (_, None) => refused += 1,
+                    (None, None) => neither += 1,
+                    // A gap to be filled, of which Code Llama's class makes a prompt of its own.
+                    (Some(_), None) if text.contains("<FILL_ME>") => refused += 1,
                     (expected, ids) => different.push(format!("{name}: {text:?} is {expected:?}, here {ids:?}")),
                 }
             }
@@ -278,7 +293,8 @@ fn classes_that_build_their_own_tokenizer_give_the_ids_that_mlx_lm_gives() {
         assert_eq!(ids(&variables), ids("{{ messages[0].content }}"), "{name}");
     }
     println!(
-        "{} tokenizers, {rebuilt} of them built by their class; {equal} encodings equal, {refused} refused, {} different",
+        "{} tokenizers, {rebuilt} of them built by their class; {equal} encodings equal, {neither} on which mlx-lm fails, too, \
+         {refused} refused, {} different",
         entries.len(),
         different.len()
     );

@@ -21,13 +21,15 @@ const SHOWN: usize = 400;
 /// A frame that is on its way to the child: whatever owns its bytes.
 type Outgoing = Box<dyn AsRef<[u8]> + Send>;
 
-/// A running child that is sent frames and sends frames. It is killed when this is dropped.
+/// A running child that is sent frames and sends frames. It is killed when this is dropped, which does not wait until the
+/// system has taken its memory back.
 ///
 /// Threads write to it and read from it, so that nothing here waits for a child that does not read, or does not end, for
 /// longer than was agreed on.
 #[derive(Debug)]
 pub struct Process {
-    child: Child,
+    /// None only while this is dropped.
+    child: Option<Child>,
     outgoing: Sender<Outgoing>,
     incoming: Receiver<io::Result<Vec<u8>>>,
     tail: Arc<Mutex<Vec<u8>>>,
@@ -87,6 +89,7 @@ impl Process {
             }
         };
         let (memory, processor) = (usize::MAX, Duration::MAX);
+        let child = Some(child);
         Ok(Self { child, outgoing, incoming, tail, listening, memory, processor, ended: None })
     }
 
@@ -122,7 +125,7 @@ impl Process {
             Err(RecvTimeoutError::Timeout) => ChildError::Silent { limit: patience },
             Err(RecvTimeoutError::Disconnected) => self.why_it_ended(),
         };
-        end(&mut self.child);
+        self.child.iter_mut().for_each(end);
         self.ended = Some(error.clone());
         Err(error)
     }
@@ -139,7 +142,7 @@ impl Process {
     /// Of a child whose standard output is closed.
     fn why_it_ended(&mut self) -> ChildError {
         // One that only closed it, and goes on, is not waited for.
-        let status = match wait(&mut self.child, Duration::from_secs(2)) {
+        let status = match self.child.as_mut().and_then(|child| wait(child, Duration::from_secs(2))) {
             Some(status) => status,
             None => return ChildError::Protocol("it closed its standard output".to_owned()),
         };
@@ -155,7 +158,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        end(&mut self.child);
+        let Some(mut child) = self.child.take() else { return };
+        // It fails only where the child is gone already.
+        drop(child.kill());
+        if matches!(child.try_wait(), Ok(None)) {
+            // What is left of a child that was killed is its entry in the system's table, which a thread takes out, or the
+            // system where this process ends before.
+            drop(thread::Builder::new().spawn(move || child.wait()));
+        }
     }
 }
 

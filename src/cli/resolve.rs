@@ -111,14 +111,14 @@ fn on_mlx_lm(args: &ModelArgs) -> Result<Subject> {
         .open(located.folder.as_deref(), kernel, Arc::clone(&team))
         .with_context(|| format!("cannot open the model {:?}", args.model))?;
     checkpoint.notes().iter().for_each(|note| message(note));
-    let child = apart(located.folder.is_some())?;
+    let child = apart(located.folder.as_deref())?;
     let subject = put_together(args, located.revision, checkpoint, kernel, team, child)?;
     Ok(subject.with_backend(Arc::new(model)).with_shared_embedding(args.tied == Tied::Shared))
 }
 
-/// The child that reads the tokenizer of a stranger's model.
-fn apart(stranger: bool) -> Result<Option<Apart>> {
-    stranger.then(|| Apart::start(&Program::this()?).map_err(anyhow::Error::from)).transpose()
+/// The child that reads the tokenizer of a stranger's model, which is one that lies in a folder.
+fn apart(folder: Option<&Path>) -> Result<Option<Apart>> {
+    folder.map(|folder| Ok(Apart::start_in(&Program::this()?, folder)?)).transpose()
 }
 
 fn put_together(
@@ -151,8 +151,8 @@ fn on_cpu(args: &ModelArgs) -> Result<Subject> {
     let kernel = kernel(args.kernel.as_deref())?;
     interrupt::catch();
     let located = ModelName::parse(&args.model)?.locate(&mut Download::default())?;
-    // Only the model inside is trusted with this process. A child for any other starts while the checkpoint is opened.
-    let child = apart(located.folder.is_some())?;
+    // Only the model inside is trusted with this process. A child for any other reads while the checkpoint is opened.
+    let child = apart(located.folder.as_deref())?;
     let checkpoint =
         subject::open(located.folder.as_deref()).with_context(|| format!("cannot open the model {:?}", args.model))?;
     checkpoint.notes().iter().for_each(|note| message(note));

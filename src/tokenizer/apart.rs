@@ -7,7 +7,10 @@
 
 use std::{
     env, fmt,
-    sync::{Arc, Mutex, PoisonError},
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     TokenizerError,
     engine::{Engine, Loaded, Text},
+    file::Parsed,
     special_tokens::Declared,
     template::{self, Chat, Rendered, TemplateError, TemplateSource},
 };
@@ -37,10 +41,12 @@ const SECONDS: u64 = 3;
 const BYTES_A_SECOND: u64 = 4 << 20;
 /// Waiting, as a multiple of the processor time: a machine can be busy.
 const PATIENCE: u32 = 20;
+/// Longest file that is read ahead: as long as any that a checkpoint may have.
+const LONGEST_AHEAD: u64 = 64 << 20;
 /// Longest answer: texts and ids of a request that is itself bounded by what a user gives.
 const LONGEST_ANSWER: usize = 64 << 20;
 
-/// One request. All but the bytes of `tokenizer.json` is JSON.
+/// One request. All but the bytes of `tokenizer.json`, where they are sent, is JSON.
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
     memory: usize,
@@ -50,14 +56,19 @@ struct Request {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
-    /// The file follows in a frame of its own.
-    Load(Declared),
+    /// Reads `tokenizer.json` of this path and length, while others do other things. It is not answered.
+    Read { path: PathBuf, len: u64 },
+    /// Loads what was read, where it has this BLAKE3, and says otherwise that it does not. Without one, the file follows in a
+    /// frame of its own.
+    Load { declared: Declared, digest: Option<String> },
     Encode(Vec<Text>),
     Decode(Vec<Vec<u32>>),
     Render(TemplateSource, Vec<Chat>),
 }
 
 type Answers<T, E> = Vec<Result<T, E>>;
+/// None where the file is to be sent.
+type Loading = Option<Result<Loaded, String>>;
 
 /// Makes this process the child that reads tokenizers, where its arguments say that it is one, and never returns then.
 /// It is the first thing in the `main` of a program that is given as a [`Program`].
@@ -65,29 +76,65 @@ pub fn serve_if_asked() {
     if env::args_os().nth(1).is_none_or(|first| first != SERVICE) {
         return;
     }
-    let (mut engine, mut loading) = (None, None);
-    child::serve(move |frame| {
-        if let Some(declared) = loading.take() {
-            let loaded = Engine::load(&frame, &declared);
-            let answer = loaded.map(|(read, loaded)| {
-                engine = Some(read);
-                loaded
-            });
-            return json(&answer);
+    let mut served = Served::default();
+    child::serve(move |frame| served.answer(frame))
+}
+
+/// What a child knows.
+#[derive(Default)]
+struct Served {
+    engine: Option<Engine>,
+    /// What was read ahead, with its BLAKE3.
+    ahead: Option<(String, Parsed)>,
+    /// What is declared beside a file that comes in the next frame.
+    awaiting: Option<Declared>,
+}
+
+impl Served {
+    fn answer(&mut self, frame: Vec<u8>) -> Option<Vec<u8>> {
+        if let Some(declared) = self.awaiting.take() {
+            let loaded = Engine::load(frame, &declared);
+            return json(&self.loaded(loaded));
         }
         let Request { memory, seconds, ask } = serde_json::from_slice(&frame).ok()?;
         child::allow(memory, Duration::from_secs(seconds));
-        let engine = || engine.as_ref().ok_or_else(|| "no tokenizer was read".to_owned());
+        let engine = || self.engine.as_ref().ok_or_else(|| "no tokenizer was read".to_owned());
         match ask {
-            Ask::Load(declared) => {
-                loading = Some(declared);
+            Ask::Read { path, len } => {
+                self.ahead = read_ahead(&path, len);
                 None
             }
+            Ask::Load { declared, digest: None } => {
+                self.awaiting = Some(declared);
+                None
+            }
+            Ask::Load { declared, digest: Some(digest) } => match self.ahead.take() {
+                Some((found, parsed)) if found == digest => {
+                    let loaded = Engine::of(parsed, &declared);
+                    json(&self.loaded(loaded))
+                }
+                _ => json(&Loading::None),
+            },
             Ask::Encode(texts) => json(&texts.iter().map(|text| engine()?.encode(text)).collect::<Answers<_, _>>()),
             Ask::Decode(all) => json(&all.iter().map(|ids| engine()?.decode(ids)).collect::<Answers<_, _>>()),
             Ask::Render(source, chats) => json(&template::render(&source, &chats)),
         }
-    })
+    }
+
+    fn loaded(&mut self, loaded: Result<(Engine, Loaded), String>) -> Loading {
+        Some(loaded.map(|(engine, loaded)| {
+            self.engine = Some(engine);
+            loaded
+        }))
+    }
+}
+
+/// A file of `len` bytes with its BLAKE3. None where anything is not as expected: then the file is sent.
+fn read_ahead(path: &Path, len: u64) -> Option<(String, Parsed)> {
+    let mut bytes = Vec::with_capacity(usize::try_from(len).ok()?);
+    File::open(path).ok()?.take(len).read_to_end(&mut bytes).ok()?;
+    let digest = blake3::hash(&bytes).to_hex().to_string();
+    Some((digest, Parsed::new(String::from_utf8(bytes).ok()?)))
 }
 
 fn json(value: &impl Serialize) -> Option<Vec<u8>> {
@@ -101,6 +148,8 @@ pub struct Apart {
     process: Arc<Mutex<Process>>,
     /// What the child may take.
     memory: usize,
+    /// Whether it reads a file ahead.
+    ahead: bool,
 }
 
 impl fmt::Debug for Apart {
@@ -110,21 +159,48 @@ impl fmt::Debug for Apart {
 }
 
 impl Apart {
-    /// Starts `program` as a child. It is started before its files are there, so that it starts while a checkpoint is opened.
+    /// Starts `program` as a child.
     ///
     /// # Errors
     /// [`TokenizerError::Child`], where it does not start.
     pub fn start(program: &Program) -> Result<Self, TokenizerError> {
         let process = Process::start(&mut program.command(SERVICE), LONGEST_ANSWER);
         let process = process.map_err(|error| TokenizerError::Child { file: TOKENIZER, doing: "reading", error })?;
-        Ok(Self { process: Arc::new(Mutex::new(process)), memory: MEMORY })
+        Ok(Self { process: Arc::new(Mutex::new(process)), memory: MEMORY, ahead: false })
+    }
+
+    /// Starts `program` as a child that begins to read `tokenizer.json` of a checkpoint's folder, so that it reads while the
+    /// checkpoint is opened. What counts is what the checkpoint was opened with: if that is something else, it is sent.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Child`], where it does not start.
+    pub fn start_in(program: &Program, folder: &Path) -> Result<Self, TokenizerError> {
+        let mut child = Self::start(program)?;
+        let path = folder.join(TOKENIZER);
+        let file = fs::metadata(&path).ok().filter(|file| file.is_file() && file.len() <= LONGEST_AHEAD);
+        if let Some(len) = file.map(|file| file.len()) {
+            child.memory = memory(len as usize);
+            // A path that is no text cannot be told. The file is sent, then.
+            let told = child.tell(Ask::Read { path, len }, len as usize).is_ok();
+            child.ahead = told;
+        }
+        Ok(child)
     }
 
     /// Has `tokenizer.json` read, and the declared tokens added.
     pub(super) fn load(&mut self, file: Bytes, declared: &Declared) -> Result<Loaded, TokenizerError> {
-        self.memory = MEMORY + MEMORY_A_BYTE * file.len();
-        let (ask, len) = (Ask::Load(declared.clone()), file.len());
-        let loaded: Result<Loaded, String> = self.ask(ask, len, Some(file)).map_err(of(TOKENIZER, "reading"))?;
+        self.memory = memory(file.len());
+        let (len, of) = (file.len(), of(TOKENIZER, "reading"));
+        let load = |digest| Ask::Load { declared: declared.clone(), digest };
+        let mut loaded = None;
+        if std::mem::take(&mut self.ahead) {
+            let digest = blake3::hash(&file).to_hex().to_string();
+            loaded = self.ask::<Loading>(load(Some(digest)), len, None).map_err(&of)?;
+        }
+        if loaded.is_none() {
+            loaded = self.ask::<Loading>(load(None), len, Some(file)).map_err(&of)?;
+        }
+        let loaded = loaded.unwrap_or_else(|| Err("it was sent, and is asked for once more".to_owned()));
         loaded.map_err(|message| TokenizerError::File { file: TOKENIZER, message })
     }
 
@@ -150,8 +226,18 @@ impl Apart {
         answers.map_err(of(source.file, "rendering"))
     }
 
-    /// Sends a request whose subject has `len` bytes, and the file after it if there is one.
+    /// Sends a request whose subject has `len` bytes, and the file after it if there is one, and waits for the answer.
     fn ask<T: for<'a> Deserialize<'a>>(&self, ask: Ask, len: usize, file: Option<Bytes>) -> Result<T, ChildError> {
+        let (mut process, limit) = self.tell(ask, len)?;
+        if let Some(file) = file {
+            process.send(file);
+        }
+        let answer = process.receive(limit * PATIENCE)?;
+        serde_json::from_slice(&answer).map_err(|error| ChildError::Protocol(error.to_string()))
+    }
+
+    /// Sends a request whose subject has `len` bytes; gives the process, and the processor time that it may take.
+    fn tell(&self, ask: Ask, len: usize) -> Result<(MutexGuard<'_, Process>, Duration), ChildError> {
         let seconds = SECONDS + len as u64 / BYTES_A_SECOND;
         let request = json(&Request { memory: self.memory, seconds, ask });
         let request = request.ok_or_else(|| ChildError::Protocol("a request cannot be written".to_owned()))?;
@@ -159,12 +245,13 @@ impl Apart {
         let limit = Duration::from_secs(seconds);
         process.is_allowed(self.memory, limit);
         process.send(request);
-        if let Some(file) = file {
-            process.send(file);
-        }
-        let answer = process.receive(limit * PATIENCE)?;
-        serde_json::from_slice(&answer).map_err(|error| ChildError::Protocol(error.to_string()))
+        Ok((process, limit))
     }
+}
+
+/// What a child may take for a file of `len` bytes.
+fn memory(len: usize) -> usize {
+    MEMORY + MEMORY_A_BYTE * len
 }
 
 const TOKENIZER: &str = "tokenizer.json";

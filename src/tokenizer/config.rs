@@ -98,6 +98,7 @@ impl<'de> Visitor<'de> for ConfigVisitor {
                     config.code = named.is_array() || named.get("AutoTokenizer").is_some_and(|code| !code.is_null());
                 }
                 "add_prefix_space" => config.options.add_prefix_space = map.next_value::<Loose>()?.setting(),
+                "fix_mistral_regex" => config.options.fix_mistral_regex = map.next_value::<Loose>()?.setting(),
                 "legacy" => config.options.legacy = map.next_value::<Loose>()?.setting(),
                 _ if key.ends_with("_token") => {
                     match map.next_value::<Loose>()? {

@@ -4,11 +4,11 @@
 use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
-use tokenizers::PostProcessorWrapper;
+use tokenizers::{PostProcessorWrapper, PreTokenizerWrapper};
 
 use super::{
-    class::Around,
-    file,
+    class::{Around, mistral},
+    file::Parsed,
     special_tokens::{AddedToken, Declared},
 };
 
@@ -48,9 +48,13 @@ pub(super) struct Text {
 }
 
 impl Engine {
-    /// Reads `tokenizer.json`, builds what the declared class builds of it, and adds the tokens that are declared beside it.
-    pub(super) fn load(json: &[u8], declared: &Declared) -> Result<(Self, Loaded), String> {
-        let json = std::str::from_utf8(json).map_err(brief)?;
+    /// Makes of `tokenizer.json` what the declared class builds of it, and adds the tokens that are declared beside it.
+    pub(super) fn load(json: Vec<u8>, declared: &Declared) -> Result<(Self, Loaded), String> {
+        Self::of(Parsed::new(String::from_utf8(json).map_err(brief)?), declared)
+    }
+
+    /// [`load`](Self::load) of a file that was read before.
+    pub(super) fn of(parsed: Parsed, declared: &Declared) -> Result<(Self, Loaded), String> {
         let class = declared.built.as_ref().map(|built| {
             let class = built.class().ok_or_else(|| "the class of the tokenizer is not known".to_owned())?;
             Ok::<_, String>((class, built))
@@ -58,13 +62,19 @@ impl Engine {
         let class = class.transpose()?;
         let (mut inner, file) = match class {
             // Python writes a name that is not there as `None`.
-            Some((class, built)) => file::build(json, class, built, declared.token("unk_token").unwrap_or("None"))?,
-            None => file::read(json)?,
+            Some((class, built)) => parsed.built(class, built, declared.token("unk_token").unwrap_or("None"))?,
+            None => parsed.as_it_is()?,
         };
         let add = |inner: &mut tokenizers::Tokenizer, tokens: Vec<AddedToken>| {
             inner.add_tokens(tokens.into_iter().map(added)).map_err(brief)
         };
         add(&mut inner, declared.added(&file, class.is_none()))?;
+        if declared.mended {
+            let pre_tokenizer = inner.get_pre_tokenizer().map(serde_json::to_value).transpose().map_err(brief)?;
+            if let Some(mended) = mistral::mended(inner.get_vocab_size(true), pre_tokenizer) {
+                inner.with_pre_tokenizer(Some(PreTokenizerWrapper::deserialize(mended).map_err(brief)?));
+            }
+        }
         if let Some((class, _)) = class {
             add(&mut inner, declared.again(&file, class.again))?;
             match class.around {

@@ -24,68 +24,138 @@ use super::{
 /// A tokenizer, and the added tokens of its file, with the ids that it states.
 type Read = (Tokenizer, Vec<(u32, AddedToken)>);
 
-/// The tokenizer that a file states. Truncation and padding are left over from training in some files. transformers drops
-/// both; obeyed, they would cut or fill prompts.
-pub(super) fn read(json: &str) -> Result<Read, String> {
-    if let Some(read) = directly(json) {
-        return Ok(read);
-    }
-    let mut inner: Tokenizer = json.parse().map_err(brief)?;
-    inner.with_truncation(None).map_err(brief)?;
-    inner.with_padding(None);
-    let added = inner.get_added_tokens_decoder();
-    let added = added.iter().map(|(&id, token)| (id, of_library(token))).collect();
-    Ok((inner, added))
+/// A file that was read, before it is known what is made of it.
+pub(super) struct Parsed {
+    json: String,
+    direct: Option<Direct>,
 }
 
-/// The tokenizer that a class builds around the vocabulary of a file. Those tokens that the file adds are not in it yet.
-pub(super) fn build(json: &str, class: &Class, built: &Built, unknown: &str) -> Result<Read, String> {
-    let file: File = serde_json::from_str(json).map_err(brief)?;
-    let mut builder = BpeBuilder::new().fuse_unk(class.falls_back).byte_fallback(class.falls_back);
-    if class.unknown {
-        builder = builder.unk_token(unknown.to_owned());
+/// What a file of BPE states, where nothing in it is unusual.
+struct Direct {
+    parts: Parts,
+    model: BPE,
+    /// Whether its merges are what they are under whatever options.
+    plain: bool,
+}
+
+impl Parsed {
+    /// Reads `tokenizer.json`. What is wrong with it is said when something is made of it.
+    pub(super) fn new(json: String) -> Self {
+        let direct = Direct::of(&json);
+        Self { json, direct }
     }
-    let Model { vocab, merges, .. } = file.model;
-    let vocab = vocab.ok_or_else(|| "the model has no vocabulary".to_owned())?;
-    let model = builder.vocab_and_merges(vocab, merges.unwrap_or_default().pairs).build().map_err(brief)?;
-    let mut inner = Tokenizer::new(model);
-    inner.with_normalizer(part::<Option<NormalizerWrapper>>(class.normalizer)?).map_err(brief)?;
-    inner.with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(&built.pre_tokenizer(class))?));
-    inner.with_decoder(Some(part::<DecoderWrapper>(&built.decoder(class))?));
-    inner.with_post_processor(file.post_processor);
-    Ok((inner, file.added_tokens.into_iter().map(Numbered::split).collect()))
+
+    /// The tokenizer that the file states. Truncation and padding are left over from training in some files. transformers
+    /// drops both; obeyed, they would cut or fill prompts.
+    pub(super) fn as_it_is(self) -> Result<Read, String> {
+        if let Some(Direct { parts, model, .. }) = self.direct {
+            let mut inner = Tokenizer::new(model);
+            inner.with_normalizer(parts.normalizer).map_err(brief)?;
+            inner.with_pre_tokenizer(parts.pre_tokenizer);
+            inner.with_decoder(parts.decoder);
+            inner.with_post_processor(parts.post_processor);
+            inner.add_tokens(parts.added_tokens.iter().map(|added| added.token.clone())).map_err(brief)?;
+            return Ok((inner, parts.added_tokens.into_iter().map(Numbered::split).collect()));
+        }
+        let mut inner: Tokenizer = self.json.parse().map_err(brief)?;
+        inner.with_truncation(None).map_err(brief)?;
+        inner.with_padding(None);
+        let added = inner.get_added_tokens_decoder();
+        let added = added.iter().map(|(&id, token)| (id, of_library(token))).collect();
+        Ok((inner, added))
+    }
+
+    /// The tokenizer that a class builds around the vocabulary of the file, in which `unknown` is the token for what is not
+    /// known. Those tokens that the file adds are not in it yet.
+    pub(super) fn built(self, class: &Class, built: &Built, unknown: &str) -> Result<Read, String> {
+        let (parts, mut model) = match self.direct {
+            Some(Direct { parts, model, plain: true }) => (parts, model),
+            _ => {
+                let File { parts, model, .. } = part(&self.json)?;
+                let vocab = model.vocab.ok_or_else(|| "the model has no vocabulary".to_owned())?;
+                let merges = model.merges.unwrap_or_default().pairs;
+                (parts, BpeBuilder::new().vocab_and_merges(vocab, merges).build().map_err(brief)?)
+            }
+        };
+        model.dropout = None;
+        model.unk_token = class.unknown.then(|| unknown.to_owned());
+        (model.continuing_subword_prefix, model.end_of_word_suffix) = (None, None);
+        (model.fuse_unk, model.byte_fallback, model.ignore_merges) = (class.falls_back, class.falls_back, false);
+        let mut inner = Tokenizer::new(model);
+        inner.with_normalizer(part::<Option<NormalizerWrapper>>(class.normalizer)?).map_err(brief)?;
+        inner.with_pre_tokenizer(Some(part::<PreTokenizerWrapper>(&built.pre_tokenizer(class))?));
+        inner.with_decoder(Some(part::<DecoderWrapper>(&built.decoder(class))?));
+        inner.with_post_processor(parts.post_processor);
+        Ok((inner, parts.added_tokens.into_iter().map(Numbered::split).collect()))
+    }
 }
 
 fn part<T: for<'a> Deserialize<'a>>(json: &str) -> Result<T, String> {
     serde_json::from_str(json).map_err(brief)
 }
 
-/// What [`read`] gives for a file of BPE in which nothing is unusual.
-fn directly(json: &str) -> Option<Read> {
-    let file: File = serde_json::from_str(json).ok()?;
-    if file.version.is_some_and(|version| version != "1.0") {
-        return None;
+impl Direct {
+    fn of(json: &str) -> Option<Self> {
+        let File { version, parts, model } = serde_json::from_str(json).ok()?;
+        if version.is_some_and(|version| version != "1.0") {
+            return None;
+        }
+        let (model, plain) = model.bpe()?;
+        Some(Self { parts, model, plain })
     }
-    let mut inner = Tokenizer::new(file.model.bpe()?);
-    inner.with_normalizer(file.normalizer).ok()?;
-    inner.with_pre_tokenizer(file.pre_tokenizer);
-    inner.with_decoder(file.decoder);
-    inner.with_post_processor(file.post_processor);
-    inner.add_tokens(file.added_tokens.iter().map(|added| added.token.clone())).ok()?;
-    Some((inner, file.added_tokens.into_iter().map(Numbered::split).collect()))
 }
 
 /// The file.
-#[derive(Deserialize)]
 struct File {
     version: Option<String>,
-    #[serde(default)]
+    parts: Parts,
+    model: Model,
+}
+
+/// All of a file but its model.
+#[derive(Default)]
+struct Parts {
     added_tokens: Vec<Numbered>,
     normalizer: Option<NormalizerWrapper>,
     pre_tokenizer: Option<PreTokenizerWrapper>,
     post_processor: Option<PostProcessorWrapper>,
     decoder: Option<DecoderWrapper>,
-    model: Model,
+}
+
+impl<'de> Deserialize<'de> for File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FileVisitor)
+    }
+}
+
+struct FileVisitor;
+
+impl<'de> Visitor<'de> for FileVisitor {
+    type Value = File;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tokenizer")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
+        let (mut version, mut parts, mut model) = (None, Parts::default(), None);
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "version" => version = map.next_value()?,
+                "added_tokens" => parts.added_tokens = map.next_value()?,
+                "normalizer" => parts.normalizer = map.next_value()?,
+                "pre_tokenizer" => parts.pre_tokenizer = map.next_value()?,
+                "post_processor" => parts.post_processor = map.next_value()?,
+                "decoder" => parts.decoder = map.next_value()?,
+                "model" => model = Some(map.next_value()?),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        let model = model.ok_or_else(|| A::Error::missing_field("model"))?;
+        Ok(File { version, parts, model })
+    }
 }
 
 /// An added token with its id.
@@ -125,15 +195,18 @@ struct Model {
 }
 
 impl Model {
-    /// The BPE that it is, unless it is another or the library would read it otherwise.
-    fn bpe(self) -> Option<BPE> {
+    /// The BPE that it is, and whether its merges are what they are under whatever options; none where it is another model, or
+    /// the library would read it otherwise.
+    fn bpe(self) -> Option<(BPE, bool)> {
         let merges = self.merges?;
         if self.kind.as_deref() != Some("BPE") || self.is_list || merges.texts > 0 && merges.texts < merges.pairs.len()
         {
             return None;
         }
         let comment = |(first, _): &(String, String)| merges.texts > 0 && first.starts_with("#version");
-        let pairs = merges.pairs.into_iter().filter(|pair| !comment(pair)).collect();
+        let count = merges.pairs.len();
+        let pairs: Vec<_> = merges.pairs.into_iter().filter(|pair| !comment(pair)).collect();
+        let plain = pairs.len() == count && self.continuing_subword_prefix.as_ref().is_none_or(String::is_empty);
         let mut builder = BpeBuilder::new()
             .vocab_and_merges(self.vocab?, pairs)
             .fuse_unk(self.fuse_unk.unwrap_or(false))
@@ -151,7 +224,7 @@ impl Model {
         if let Some(suffix) = self.end_of_word_suffix {
             builder = builder.end_of_word_suffix(suffix);
         }
-        builder.build().ok()
+        Some((builder.build().ok()?, plain))
     }
 }
 
@@ -365,10 +438,10 @@ mod tests {
             let mut library: Tokenizer = json.parse().expect("a tokenizer");
             library.with_truncation(None).expect("no truncation");
             library.with_padding(None);
-            let (read, _) = read(&json).expect("a tokenizer");
+            let (read, _) = Parsed::new(json.clone()).as_it_is().expect("a tokenizer");
             assert_eq!(read.to_string(false).expect("JSON"), library.to_string(false).expect("JSON"));
             let is_bpe = file["model"]["type"] == "BPE";
-            assert_eq!(directly(&json).is_some(), is_bpe, "{}", file["model"]["type"]);
+            assert_eq!(Direct::of(&json).is_some(), is_bpe, "{}", file["model"]["type"]);
             direct += usize::from(is_bpe);
         }
         assert!(direct > 12);
@@ -377,7 +450,8 @@ mod tests {
             "fuse_unk": true, "byte_fallback": true, "ignore_merges": true, "vocab": {"a": 0, "@b": 1, "ab": 2},
             "merges": ["#version: 0.2", "a @b"], "more": [1, {}]});
         let library: Tokenizer = small(&model).parse().expect("a tokenizer");
-        let (read, _) = directly(&small(&model)).expect("a tokenizer");
+        assert!(Direct::of(&small(&model)).is_some_and(|direct| !direct.plain));
+        let (read, _) = Parsed::new(small(&model)).as_it_is().expect("a tokenizer");
         assert_eq!(read.to_string(false).expect("JSON"), library.to_string(false).expect("JSON"));
     }
 
@@ -398,14 +472,14 @@ mod tests {
             json!({"type": "BPE", "vocab": vocab, "merges": [], "dropout": 2.0}),
         ] {
             let json = small(&model);
-            assert!(directly(&json).is_none(), "{json}");
+            assert!(Direct::of(&json).is_none(), "{json}");
             // Its answer is the library's.
             let library = json.parse::<Tokenizer>().map(|library| library.to_string(false).expect("JSON"));
-            let read = read(&json).map(|(read, _)| read.to_string(false).expect("JSON"));
+            let read = Parsed::new(json.clone()).as_it_is().map(|(read, _)| read.to_string(false).expect("JSON"));
             assert_eq!(read, library.map_err(brief), "{json}");
         }
         let later =
             json!({"version": "2.0", "added_tokens": [], "model": {"type": "BPE", "vocab": vocab, "merges": []}});
-        assert!(directly(&later.to_string()).is_none());
+        assert!(Direct::of(&later.to_string()).is_none());
     }
 }

@@ -217,7 +217,7 @@ impl Tokenizer {
     /// Where a library does on what these files hold. It may also take all memory, or never return.
     pub fn from_files(files: TokenizerFiles) -> Result<Self, TokenizerError> {
         Self::read(files, |json, declared| {
-            let loaded = Engine::load(&json, declared);
+            let loaded = Engine::load(json.to_vec(), declared);
             let (engine, loaded) =
                 loaded.map_err(|message| TokenizerError::File { file: "tokenizer.json", message })?;
             Ok((Place::Here(Box::new(engine)), loaded))
@@ -264,7 +264,9 @@ impl Tokenizer {
                     .to_owned(),
             ),
         }
-        let declared = Declared::gather(config, map, added, built);
+        let mended = class::mistral::is_mended(config.options, &model);
+        let mut declared = Declared::gather(config, map, added, built);
+        declared.mended = mended;
         let (place, loaded) = load(json, &declared)?;
         let templates = Templates::gather(within, files.template, files.templates)?;
         let engine::Loaded { size, eos, thinks } = loaded;

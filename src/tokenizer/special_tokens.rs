@@ -60,6 +60,8 @@ pub(super) struct Declared {
     pub(super) split: bool,
     /// The class that builds the tokenizer, unless `tokenizer.json` is used as it is.
     pub(super) built: Option<Built>,
+    /// Whether a large vocabulary has another pre-tokenizer than it says.
+    pub(super) mended: bool,
 }
 
 impl Declared {
@@ -120,7 +122,7 @@ impl Declared {
             named.push((name, token));
         }
         named.retain(|(_, token)| !token.content.is_empty());
-        Self { named, extra, listed, numbered, split, built }
+        Self { named, extra, listed, numbered, split, built, mended: false }
     }
 
     /// Names and texts of the tokens that have a name.

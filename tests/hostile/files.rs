@@ -1,8 +1,16 @@
 //! Files that are too long, of the wrong kind, or made to cost much more than they are long.
 
-use lm_headroom::testing::fixture::raw_safetensors;
+use std::{fs, path::Path};
 
-use super::{Input, all_are_refused};
+use lm_headroom::{
+    checkpoint::Bytes,
+    child::Program,
+    testing::fixture::raw_safetensors,
+    tokenizer::{Apart, Tokenizer, TokenizerFiles},
+};
+use serde_json::json;
+
+use super::{Input, all_are_refused, tokenizer};
 
 const GIB: u64 = 1 << 30;
 
@@ -114,4 +122,43 @@ fn a_header_costs_a_small_multiple_of_its_length() {
             raw_safetensors(&format!(r#"{{"__metadata__":[{}0]}}"#, "0,".repeat(49_000_000)), &[])
         }),
     ]);
+}
+
+/// A child reads `tokenizer.json` while the checkpoint is opened, and what counts is what the checkpoint was opened with.
+#[test]
+fn a_file_that_was_read_ahead_counts_only_if_it_is_the_one_that_was_opened() {
+    let program = Program::at(env!("CARGO_BIN_EXE_headroom"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tokenizer.json");
+    let (one, other) = (tokenizer(|_| {}), tokenizer(|json| json["normalizer"] = json!({"type": "Lowercase"})));
+    let ids = |folder: &Path, opened: &[u8]| {
+        let child = Apart::start_in(&program, folder).expect("a child");
+        let files = TokenizerFiles { tokenizer: Some(Bytes::new(opened.to_vec())), ..TokenizerFiles::default() };
+        Tokenizer::apart(child, files).and_then(|tokenizer| tokenizer.encode_raw("What Is"))
+    };
+    let here = |opened: &[u8]| {
+        let files = TokenizerFiles { tokenizer: Some(Bytes::new(opened.to_vec())), ..TokenizerFiles::default() };
+        Tokenizer::from_files(files).expect("a tokenizer").encode_raw("What Is").expect("ids")
+    };
+    assert_ne!(here(&one), here(&other));
+    // There is none; the one that was opened; another; half of it; no text.
+    assert_eq!(ids(folder.path(), &one).expect("ids"), here(&one));
+    for written in [&one, &other, &one[..one.len() / 2].to_vec(), &vec![0xff; 64]] {
+        fs::write(&path, written).expect("written");
+        for opened in [&one, &other] {
+            assert_eq!(ids(folder.path(), opened).expect("ids"), here(opened));
+        }
+        let error = ids(folder.path(), b"{").expect_err("it is no tokenizer").to_string();
+        assert!(error.starts_with("tokenizer.json: "), "{error}");
+    }
+    // A path that is no text, and a file that only seems to be long, are not read ahead.
+    #[cfg(target_os = "linux")]
+    {
+        let strange = folder.path().join::<&std::ffi::OsStr>(std::os::unix::ffi::OsStrExt::from_bytes(b"\xff"));
+        fs::create_dir(&strange).expect("a folder");
+        fs::write(strange.join("tokenizer.json"), &one).expect("written");
+        assert_eq!(ids(&strange, &other).expect("ids"), here(&other));
+    }
+    fs::File::options().write(true).open(&path).expect("the file").set_len(1 << 40).expect("a length");
+    assert_eq!(ids(folder.path(), &other).expect("ids"), here(&other));
 }

@@ -95,6 +95,29 @@ def entries():
     yield "holes", {"bos_token": "<left>", "eos_token": "word", "additional_special_tokens": ["<both>", "ÀÉ"], "tokenizer_class": "PreTrainedTokenizerFast"}
 
 
+FILLING = 100_100
+
+
+def mended():
+    """Vocabularies that are large enough for a pattern to be mended."""
+    asked = {**ROLES, "tokenizer_class": "PreTrainedTokenizerFast", "fix_mistral_regex": True}
+    for file in ("Llama 3", "GPT-2", "SentencePiece, first"):
+        yield file, asked, {"model_type": "mistral", "transformers_version": "4.57.1"}
+    yield "Llama 3", asked, {"model_type": "mistral3"}
+    yield "Llama 3", asked, {"model_type": "mistral", "transformers_version": "5.0.0"}
+    yield "Llama 3", asked, {"model_type": "llama", "transformers_version": "4.57.1"}
+    yield "Llama 3", {**asked, "fix_mistral_regex": False}, {"model_type": "mistral"}
+
+
+def filled(file, filling):
+    """A file with tokens at the end of its vocabulary that no text has."""
+    file = json.loads(json.dumps(file))
+    vocabulary = file["model"]["vocab"]
+    first = len(vocabulary)
+    vocabulary.update({f"filling {number}": number for number in range(first, first + filling)})
+    return file
+
+
 def texts(rng):
     yield from TEXTS
     for _ in range(10):
@@ -116,11 +139,11 @@ def loaded(tokenizer, config, model):
         return load_tokenizer(folder, {"trust_remote_code": False})
 
 
-def entry(tokenizers, number, file, config):
-    model = {"model_type": "llama"}
-    found = {"tokenizer": file, "config": config, "model": model}
+def entry(tokenizers, number, file, config, model=None, filling=0):
+    model = model or {"model_type": "llama"}
+    found = {"tokenizer": file, "filling": filling, "config": config, "model": model}
     try:
-        tokenizer = loaded(tokenizers[file], config, model)
+        tokenizer = loaded(filled(tokenizers[file], filling) if filling else tokenizers[file], config, model)
     except Exception as error:
         # mlx-lm encodes a text when it loads a tokenizer, on which some fail; where they load there is nothing to be refused.
         return None if "Unk token" in str(error) else {**found, "class": None}
@@ -169,6 +192,7 @@ def main():
     logging.disable(logging.CRITICAL)
     tokenizers = dict(files())
     found = [entry(tokenizers, number, *rest) for number, rest in enumerate(entries())]
+    found += [entry(tokenizers, number, *rest, FILLING) for number, rest in enumerate(mended())]
     found = [entry for entry in found if entry]
     def line(value):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

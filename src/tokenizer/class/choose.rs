@@ -13,6 +13,8 @@ pub(in crate::tokenizer) struct ModelConfig {
     pub(in crate::tokenizer) tokenizer_class: Option<String>,
     /// `model_name`.
     pub(in crate::tokenizer) model_name: Option<String>,
+    /// `transformers_version`.
+    pub(in crate::tokenizer) transformers_version: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for ModelConfig {
@@ -26,6 +28,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
             model_type: text("model_type"),
             tokenizer_class: text("tokenizer_class"),
             model_name: text("model_name"),
+            transformers_version: text("transformers_version"),
         })
     }
 }
@@ -131,7 +134,7 @@ mod tests {
         let (mut different, mut counts) = (Vec::new(), [0; 4]);
         for choice @ (model_type, declared, tokenizer_class, code, file, expected) in &choices {
             let (model_type, tokenizer_class) = (Some(model_type.clone()), tokenizer_class.clone());
-            let model = ModelConfig { model_type, tokenizer_class, model_name: None };
+            let model = ModelConfig { model_type, tokenizer_class, ..ModelConfig::default() };
             let byte_level = || tokenizers[file].to_string().contains("\"ByteLevel\"");
             let chosen = choose(declared.as_deref(), *code, &model, byte_level);
             let (kind, same) = match (&chosen, expected.as_deref()) {

@@ -6,6 +6,7 @@
 //! [`CLASSES`]. What transformers does is stated in its `tokenization_*.py`.
 
 mod choose;
+pub(super) mod mistral;
 mod names;
 
 use serde::{Deserialize, Serialize};
@@ -207,6 +208,8 @@ pub(super) struct Options {
     pub(super) add_prefix_space: Setting,
     /// `legacy`.
     pub(super) legacy: Setting,
+    /// `fix_mistral_regex`.
+    pub(super) fix_mistral_regex: Setting,
 }
 
 /// A key whose value should be true or false.
@@ -324,7 +327,7 @@ mod tests {
     #[test]
     fn a_prefix_is_put_where_the_class_puts_it() {
         let prefix = |class, add_prefix_space, legacy| {
-            Built::new(class, Options { add_prefix_space, legacy }).map(|built| built.prefix)
+            Built::new(class, Options { add_prefix_space, legacy, ..Options::default() }).map(|built| built.prefix)
         };
         let said = |text: &str| Ok(text.to_owned());
         let (absent, null, other) = (Setting::Absent, Setting::Null, Setting::Other);
