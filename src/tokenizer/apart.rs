@@ -57,10 +57,16 @@ struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
     /// Reads `tokenizer.json` of this path and length, while others do other things. It is not answered.
-    Read { path: PathBuf, len: u64 },
+    Read {
+        path: PathBuf,
+        len: u64,
+    },
     /// Loads what was read, where it has this BLAKE3, and says otherwise that it does not. Without one, the file follows in a
     /// frame of its own.
-    Load { declared: Declared, digest: Option<String> },
+    Load {
+        declared: Declared,
+        digest: Option<String>,
+    },
     Encode(Vec<Text>),
     Decode(Vec<Vec<u32>>),
     Render(TemplateSource, Vec<Chat>),

@@ -17,7 +17,8 @@ const PATTERN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll
 /// Whether the pre-tokenizer of a large vocabulary is mended.
 pub(in crate::tokenizer) fn is_mended(options: Options, model: &ModelConfig) -> bool {
     let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    let old = model.transformers_version.as_deref().is_none_or(|version| major(version).is_some_and(|n| n < RIGHT_SINCE));
+    let old =
+        model.transformers_version.as_deref().is_none_or(|version| major(version).is_some_and(|n| n < RIGHT_SINCE));
     let of_mistral = model.model_type.as_deref().is_none_or(|model_type| MODEL_TYPES.contains(&model_type));
     options.fix_mistral_regex == Setting::Is(true) && old && of_mistral
 }
