@@ -63,7 +63,7 @@ impl Engine {
         let (mut inner, file) = match class {
             // Python writes a name that is not there as `None`.
             Some((class, built)) => parsed.built(class, built, declared.token("unk_token").unwrap_or("None"))?,
-            None => parsed.as_it_is()?,
+            None => parsed.stated()?,
         };
         let add = |inner: &mut tokenizers::Tokenizer, tokens: Vec<AddedToken>| {
             inner.add_tokens(tokens.into_iter().map(added)).map_err(brief)

@@ -47,7 +47,7 @@ impl Parsed {
 
     /// The tokenizer that the file states. Truncation and padding are left over from training in some files. transformers
     /// drops both; obeyed, they would cut or fill prompts.
-    pub(super) fn as_it_is(self) -> Result<Read, String> {
+    pub(super) fn stated(self) -> Result<Read, String> {
         if let Some(Direct { parts, model, .. }) = self.direct {
             let mut inner = Tokenizer::new(model);
             inner.with_normalizer(parts.normalizer).map_err(brief)?;
@@ -438,7 +438,7 @@ mod tests {
             let mut library: Tokenizer = json.parse().expect("a tokenizer");
             library.with_truncation(None).expect("no truncation");
             library.with_padding(None);
-            let (read, _) = Parsed::new(json.clone()).as_it_is().expect("a tokenizer");
+            let (read, _) = Parsed::new(json.clone()).stated().expect("a tokenizer");
             assert_eq!(read.to_string(false).expect("JSON"), library.to_string(false).expect("JSON"));
             let is_bpe = file["model"]["type"] == "BPE";
             assert_eq!(Direct::of(&json).is_some(), is_bpe, "{}", file["model"]["type"]);
@@ -451,7 +451,7 @@ mod tests {
             "merges": ["#version: 0.2", "a @b"], "more": [1, {}]});
         let library: Tokenizer = small(&model).parse().expect("a tokenizer");
         assert!(Direct::of(&small(&model)).is_some_and(|direct| !direct.plain));
-        let (read, _) = Parsed::new(small(&model)).as_it_is().expect("a tokenizer");
+        let (read, _) = Parsed::new(small(&model)).stated().expect("a tokenizer");
         assert_eq!(read.to_string(false).expect("JSON"), library.to_string(false).expect("JSON"));
     }
 
@@ -475,7 +475,7 @@ mod tests {
             assert!(Direct::of(&json).is_none(), "{json}");
             // Its answer is the library's.
             let library = json.parse::<Tokenizer>().map(|library| library.to_string(false).expect("JSON"));
-            let read = Parsed::new(json.clone()).as_it_is().map(|(read, _)| read.to_string(false).expect("JSON"));
+            let read = Parsed::new(json.clone()).stated().map(|(read, _)| read.to_string(false).expect("JSON"));
             assert_eq!(read, library.map_err(brief), "{json}");
         }
         let later =
