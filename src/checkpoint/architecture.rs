@@ -419,7 +419,6 @@ pub struct QueryGrowth {
 }
 
 /// The second branch of a block.
-#[expect(clippy::large_enum_variant, reason = "kinds of layers are few")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum FeedForward {
     /// One MLP for all positions.
@@ -434,6 +433,14 @@ impl FeedForward {
         match self {
             Self::Mlp(mlp) => mlp,
             Self::Experts(experts) => &experts.expert,
+        }
+    }
+
+    /// The experts, if it has some.
+    pub const fn experts(&self) -> Option<&Experts> {
+        match self {
+            Self::Mlp(_) => None,
+            Self::Experts(experts) => Some(experts),
         }
     }
 }

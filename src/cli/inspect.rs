@@ -154,6 +154,9 @@ fn text(subject: &Subject, digests: bool) -> String {
             of_layers(architecture, |layer| Some(layer.mixer.attention()?.head_dim)),
             of_layers(architecture, |layer| Some(layer.mlp.mlp().intermediate_size)),
         );
+        if let Some(experts) = architecture.layers.iter().find_map(|layer| layer.mlp.experts()) {
+            _ = write!(out, "{} of {} experts for a position, ", experts.router.chosen, experts.count);
+        }
     }
     _ = writeln!(out, "vocabulary {}, eos {:?}", checkpoint.facts().vocab_size, subject.eos());
     _ = writeln!(out, "{} tensors, {:.1} MiB; the head {:.1} MiB", checkpoint.tensors().len(), mib(all), mib(head));

@@ -2,6 +2,7 @@
 //! checkpoint can break is an error that names the place.
 
 mod config;
+mod experts;
 mod folder;
 mod headers;
 mod hostile;
