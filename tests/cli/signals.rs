@@ -203,15 +203,16 @@ fn a_run_that_is_ended_again_and_again_comes_to_the_end_of_one_run() {
     let file = |name: &str| place.path().join(name).to_str().expect("Unicode").to_owned();
     let (parted, whole) = (file("parted.jsonl"), file("whole.jsonl"));
     let args = |out| {
-        let run = ["sweep", "--family", "shift", "--values", "0..3000", "--max-tokens", "20", "--threshold", "9"];
+        let run = ["sweep", "--family", "shift", "--values", "0..1500", "--max-tokens", "20", "--threshold", "9"];
         [&run[..], &["--model", path(&model), "--prompt-ids", "5,9,3", "--threads", "1", "--resume", "--out", out]]
             .concat()
     };
     super::run(&args(&whole)).exits(0);
     let (mut ended, mut finished) = (0, 0);
-    for _ in 0..100 {
+    let moment = 2 * until_the_first_record(&[&args(&file("first.jsonl"))[..], &["--format", "jsonl"]].concat());
+    for _ in 0..8 {
         let mut child = program(&args(&parted)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-        sleep(Duration::from_millis(350));
+        sleep(moment);
         send("-TERM", &child);
         let (code, _) = end(&mut child);
         let lines = fs::read_to_string(&parted).unwrap_or_default();
