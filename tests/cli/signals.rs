@@ -201,7 +201,7 @@ fn a_second_signal_ends_a_command_at_once() {
 fn a_run_that_is_ended_again_and_again_comes_to_the_end_of_one_run() {
     let (model, place) = (small(), TempDir::new().expect("a folder"));
     let file = |name: &str| place.path().join(name).to_str().expect("Unicode").to_owned();
-    let (parted, whole) = (file("parted.jsonl"), file("whole.jsonl"));
+    let (first, parted, whole) = (file("first.jsonl"), file("parted.jsonl"), file("whole.jsonl"));
     let args = |out| {
         let run = ["sweep", "--family", "shift", "--values", "0..1500", "--max-tokens", "20", "--threshold", "9"];
         [&run[..], &["--model", path(&model), "--prompt-ids", "5,9,3", "--threads", "1", "--resume", "--out", out]]
@@ -209,7 +209,7 @@ fn a_run_that_is_ended_again_and_again_comes_to_the_end_of_one_run() {
     };
     super::run(&args(&whole)).exits(0);
     let (mut ended, mut finished) = (0, 0);
-    let moment = 2 * until_the_first_record(&[&args(&file("first.jsonl"))[..], &["--format", "jsonl"]].concat());
+    let moment = 2 * until_the_first_record(&[args(&first), vec!["--format", "jsonl"]].concat());
     for _ in 0..8 {
         let mut child = program(&args(&parted)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         sleep(moment);
