@@ -35,11 +35,15 @@ pub(super) fn own_keys(family: &str, layers: usize) -> Value {
         "hunyuan_v1_dense" => json!({"rope_scaling": {"type": "dynamic", "alpha": 100.0, "factor": 1.0}}),
         "phi3" => json!({"partial_rotary_factor": 0.5}),
         "stablelm" => json!({"qk_layernorm": true, "use_parallel_residual": true}),
-        "lfm2" => {
+        "lfm2" | "lfm2_moe" => {
             let kind = |i| if i == layers / 2 { "full_attention" } else { "conv" };
-            json!({"conv_L_cache": 3, "conv_bias": true, "layer_types": (0..layers).map(kind).collect::<Vec<_>>()})
+            json!({
+                "conv_L_cache": 3, "conv_bias": true, "layer_types": (0..layers).map(kind).collect::<Vec<_>>(),
+                "num_dense_layers": usize::from(layers > 1), "use_expert_bias": true, "norm_topk_prob": true,
+                "routed_scaling_factor": 1.5,
+            })
         }
-        "qwen3_5" => json!({
+        "qwen3_5" | "qwen3_5_moe" | "qwen3_next" => json!({
             "full_attention_interval": layers.min(2), "linear_num_key_heads": 2, "linear_num_value_heads": 4,
             "linear_key_head_dim": 24, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},

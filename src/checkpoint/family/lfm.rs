@@ -1,10 +1,13 @@
 //! LFM.
 
 use super::{
-    AttentionLayers, ConfigRules, Family, Flag, GateName, HeadDim, Intermediate, LLAMA, MixerRule, NormRule,
-    OtherMixers, QkNormNames, QkNormRule, RopeRule, ScalingRule, Sizes, Sliding, TensorNames, Theta, Tied, rules::size,
+    AttentionLayers, ConfigRules, ExpertLayers, ExpertNames, ExpertsRule, Family, Flag, GateName, HeadDim,
+    Intermediate, LLAMA, MixerRule, NormRule, OtherMixers, QkNormNames, QkNormRule, RopeRule, RouterRule, ScalingRule,
+    ScoreRule, Sizes, Sliding, TensorNames, Theta, Tied,
+    mixtures::{EXPERTS, ROUTER},
+    rules::size,
 };
-use crate::checkpoint::architecture::Span;
+use crate::checkpoint::architecture::{Divisor, Span};
 
 /// LFM 2: most layers are short convolutions.
 pub const LFM2: Family = Family {
@@ -53,4 +56,40 @@ pub const LFM2: Family = Family {
         ..LLAMA.tensors
     },
     ..LLAMA
+};
+
+/// LFM 2 with experts in all layers but the first ones.
+pub const LFM2_MOE: Family = Family {
+    name: "lfm2_moe",
+    model_type: "lfm2_moe",
+    models: "LFM 2 with experts",
+    config: ConfigRules {
+        sizes: Sizes { intermediate: LLAMA.config.sizes.intermediate, ..LFM2.config.sizes },
+        experts: Some(ExpertsRule {
+            layers: ExpertLayers::Where { every: None, from: Some(size("num_dense_layers")), to: None, except: None },
+            router: RouterRule {
+                score: ScoreRule::Sigmoid,
+                choice_bias: Flag::Key("use_expert_bias", false),
+                divided: Flag::Key("norm_topk_prob", false),
+                divisor: Divisor::SumAnd(1e-6),
+                scale: Some(("routed_scaling_factor", 1.0)),
+                ..ROUTER
+            },
+            ..EXPERTS
+        }),
+        ..LFM2.config
+    },
+    tensors: TensorNames {
+        gate: GateName::Apart("feed_forward.gate_proj"),
+        up_proj: "feed_forward.up_proj",
+        down_proj: "feed_forward.down_proj",
+        experts: ExpertNames {
+            router: "feed_forward.gate",
+            choice_bias: "feed_forward.expert_bias",
+            experts: "feed_forward.switch_mlp",
+            ..LLAMA.tensors.experts
+        },
+        ..LFM2.tensors
+    },
+    ..LFM2
 };

@@ -18,6 +18,7 @@ mod llama;
 mod mixtures;
 mod names;
 mod qwen;
+mod qwen_hybrid;
 mod rules;
 
 pub use experts::{
@@ -25,7 +26,7 @@ pub use experts::{
 };
 pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
 pub use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
-pub use lfm::LFM2;
+pub use lfm::{LFM2, LFM2_MOE};
 pub use llama::{
     APERTUS, ERNIE4_5, EXAONE, EXAONE4, GLM, GLM4, GRANITE, HELIUM, HUNYUAN_V1_DENSE, INTERNLM2, INTERNLM3, LLAMA,
     MIMO, MINICPM, MINISTRAL3, MISTRAL, MISTRAL3, MISTRAL3_OF_MINISTRAL3, NEMOTRON, OLMO2, OLMO3, PHI3, SEED_OSS,
@@ -39,7 +40,8 @@ pub use names::{
     DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, ShortConvolutionNames, TensorNames,
     TokenInputNames,
 };
-pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_5, QWEN3_VL};
+pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
+pub use qwen_hybrid::{QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT};
 pub use rules::{
     ActivationRule, AttentionLayers, AttentionScale, ConfigRules, EmbeddingScale, Flag, FullLayersRule, HeadDim,
     Intermediate, KvHeads, LogitScale, MixerRule, NormRule, OtherMixers, QkNormRule, ResidualScale, RopeLayers,
@@ -47,7 +49,7 @@ pub use rules::{
 };
 
 /// The families whose bodies this program computes. Tests, oracles and messages go through this list.
-pub const NATIVE: [&Family; 64] = [
+pub const NATIVE: [&Family; 67] = [
     &LLAMA,
     &MISTRAL,
     &MISTRAL3,
@@ -94,7 +96,10 @@ pub const NATIVE: [&Family; 64] = [
     &GPT_BIGCODE,
     &QWEN,
     &LFM2,
+    &LFM2_MOE,
     &QWEN3_5,
+    &QWEN3_5_MOE,
+    &QWEN3_NEXT,
     &MIXTRAL,
     &QWEN2_MOE,
     &QWEN3_MOE,

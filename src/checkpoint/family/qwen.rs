@@ -1,9 +1,8 @@
 //! Qwen.
 
 use super::{
-    ActivationRule, AttentionLayers, ConfigRules, Dropped, Family, Flag, GateName, HeadDim, Intermediate, KvHeads,
-    LLAMA, MixerRule, NormRule, OtherMixers, QkNormRule, QkvNames, RopeRule, Sizes, Sliding, TensorNames, TextConfig,
-    Theta, Tied,
+    ActivationRule, ConfigRules, Family, Flag, GateName, HeadDim, Intermediate, KvHeads, LLAMA, NormRule, QkNormRule,
+    QkvNames, RopeRule, Sizes, Sliding, TensorNames, TextConfig, Theta, Tied,
     llama::{OTHER_PARTS, wrapped},
     rules::size_or,
 };
@@ -42,7 +41,7 @@ pub const QWEN3: Family = Family {
     ..LLAMA
 };
 
-const TEXT: Option<TextConfig> = Some(TextConfig { key: "text_config", optional: true, model_type: None });
+pub(super) const TEXT: Option<TextConfig> = Some(TextConfig { key: "text_config", optional: true, model_type: None });
 
 /// The language model of Qwen 2 VL.
 pub const QWEN2_VL: Family = Family {
@@ -67,55 +66,6 @@ pub const QWEN3_VL: Family = Family {
     tensors: wrapped(LLAMA.tensors, OTHER_PARTS),
     ..QWEN3
 };
-
-/// Qwen 3.5: most layers are gated DeltaNets, the others attention with gates of its outputs. Its vision part is left out.
-pub const QWEN3_5: Family = Family {
-    name: "qwen3_5",
-    model_type: "qwen3_5",
-    text: TEXT,
-    models: "Qwen 3.5, Qwen 3.6",
-    config: ConfigRules {
-        sizes: Sizes {
-            vocab_size: size_or("vocab_size", 151_936),
-            hidden_size: size_or("hidden_size", 4096),
-            layers: size_or("num_hidden_layers", 32),
-            heads: size_or("num_attention_heads", 32),
-            kv_heads: KvHeads::Key(size_or("num_key_value_heads", 8)),
-            intermediate: Intermediate::Key(size_or("intermediate_size", 14_336)),
-            ..LLAMA.config.sizes
-        },
-        qkv_bias: Flag::Key("attention_bias", false),
-        o_bias: Flag::Key("attention_bias", false),
-        gated: true,
-        other_mixers: Some(OtherMixers {
-            attention: AttentionLayers::Every(size_or("full_attention_interval", 4)),
-            mixer: MixerRule::DeltaNet {
-                key_heads: size_or("linear_num_key_heads", 16),
-                value_heads: size_or("linear_num_value_heads", 64),
-                key_dim: size_or("linear_key_head_dim", 192),
-                value_dim: size_or("linear_value_head_dim", 128),
-                taps: size_or("linear_conv_kernel_dim", 4),
-            },
-        }),
-        norm: NormRule { eps_default: Some(1e-6), ..LLAMA.config.norm },
-        rope: RopeRule {
-            theta: Theta::Key("rope_theta", 100_000.0),
-            partial: Some(("partial_rotary_factor", 0.25)),
-            ..QWEN3.config.rope
-        },
-        ignored: &["attn_output_gate", "layer_types"],
-        ..QWEN3.config
-    },
-    tensors: wrapped(LLAMA.tensors, OTHER_PARTS_OF_3_5),
-};
-
-/// Its other parts, and the layers that predict further ahead.
-const OTHER_PARTS_OF_3_5: &[Dropped] = &[
-    Dropped::Beginning("vision_tower"),
-    Dropped::Beginning("model.visual"),
-    Dropped::Beginning("mtp."),
-    Dropped::Beginning("language_model.mtp."),
-];
 
 /// The first Qwen: projections in one matrix, and an MLP whose `intermediate_size` counts both of its halves.
 pub const QWEN: Family = Family {
