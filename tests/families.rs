@@ -152,7 +152,9 @@ fn what_a_family_has_makes_a_difference() {
         ("mellum", "rope_parameters.full_attention", json!({"rope_type": "default", "rope_theta": 10000.0})),
         ("phimoe", "router_jitter_noise", json!(0.01)),
         ("lfm2", "norm_eps", json!(0.1)),
+        ("lfm2_moe", "routed_scaling_factor", json!(1.0)),
         ("qwen3_5", "rms_norm_eps", json!(0.1)),
+        ("qwen3_next", "norm_topk_prob", json!(true)),
         ("qwen3_5", "rope_parameters.partial_rotary_factor", json!(1.0)),
     ];
     for (name, key, value) in changes {

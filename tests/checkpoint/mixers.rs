@@ -3,8 +3,8 @@
 use lm_headroom::{
     checkpoint::{
         CheckpointError, ConfigError, WeightsError,
-        architecture::{Architecture, DeltaProjections, Mixer},
-        family::{Family, LFM2, QWEN3_5},
+        architecture::{Architecture, DeltaProjections, FeedForward, Mixer},
+        family::{Family, LFM2, LFM2_MOE, QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT},
     },
     testing::fixture::{Fixture, files_of},
 };
@@ -134,7 +134,7 @@ fn the_width_of_an_mlp_is_adjusted_where_a_flag_says_so() {
 
 #[test]
 fn every_tensor_of_a_mixer_is_needed_in_its_shape() {
-    for family in [&LFM2, &QWEN3_5] {
+    for family in [&LFM2, &QWEN3_5, &QWEN3_NEXT] {
         let fixture = fixture(family);
         let of_mixer = |name: &str| [".conv.", ".linear_attn."].iter().any(|part| name.contains(part));
         let names: Vec<String> = fixture.tensors().into_keys().filter(|name| of_mixer(name)).collect();
@@ -149,6 +149,20 @@ fn every_tensor_of_a_mixer_is_needed_in_its_shape() {
             refused(files_of(&fixture.config(), &tensors, 1), &[&name]);
         }
     }
+}
+
+#[test]
+fn a_family_with_experts_has_the_mixers_of_the_one_without() {
+    for (with, without) in [(&LFM2_MOE, &LFM2), (&QWEN3_5_MOE, &QWEN3_5), (&QWEN3_NEXT, &QWEN3_5)] {
+        let [with, without] = [with, without].map(|family| opened(fixture(family).files()));
+        let [some, others] = [&with, &without].map(|checkpoint| &checkpoint.config().architecture);
+        assert_eq!(kinds(some), kinds(others));
+        let experts = some.layers.iter().filter(|layer| matches!(layer.mlp, FeedForward::Experts(_))).count();
+        assert!(experts >= 3, "{experts} of four layers");
+    }
+    let checkpoint = opened(fixture(&QWEN3_NEXT).files());
+    let Mixer::DeltaNet(net) = &checkpoint.config().architecture.layers.kinds()[0].mixer else { panic!("a DeltaNet") };
+    assert_eq!(net.projections, DeltaProjections::ByKeyHead);
 }
 
 #[test]
