@@ -154,7 +154,7 @@ fn what_a_family_has_makes_a_difference() {
         ("lfm2", "norm_eps", json!(0.1)),
         ("lfm2_moe", "routed_scaling_factor", json!(1.0)),
         ("qwen3_5", "rms_norm_eps", json!(0.1)),
-        ("qwen3_next", "norm_topk_prob", json!(true)),
+        ("qwen3_next", "norm_topk_prob", json!(false)),
         ("qwen3_5", "rope_parameters.partial_rotary_factor", json!(1.0)),
     ];
     for (name, key, value) in changes {
