@@ -28,6 +28,7 @@ pub use merge::Parts;
 pub use missing::Missing;
 pub(crate) use missing::Spacing;
 pub use reader::{End, Line, Reader};
+#[cfg(feature = "report")]
 pub(crate) use sample::Sample;
 pub use shard::Shard;
 pub use stored::{Lines, Stored};
@@ -157,7 +158,7 @@ pub struct RunFacts {
     /// The date that the chat template put into prompts, where it asked for it; the time, too, where it asked for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
-    /// The generator of random edits and its version, where the run has such edits. Older records do not have it.
+    /// The generator of random edits and its version, where records may have its text in place of what it drew. Older records do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generator: Option<String>,
     /// The model's shape.

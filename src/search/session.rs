@@ -37,7 +37,7 @@ pub(crate) struct Spec {
     pub(crate) campaign: Option<CampaignFacts>,
     /// Trials in all; `None` where the run decides as it goes.
     pub(crate) trials: Option<usize>,
-    /// Whether flips are drawn for some of the edits.
+    /// Whether some edits may be stored as the text of the generator that draws their flips.
     pub(crate) random: bool,
     /// The edits, or what they are derived from. Runs with equal specifications, settings, prompts and models give
     /// equal records.
@@ -184,9 +184,15 @@ impl<'a> Session<'a> {
         let prompts = self.prompts.len();
         // What random edits stand for is what identifies the run, as it is what records hold.
         let layout = self.subject.head().layout();
-        let listed: Vec<String> =
-            edits.iter().map(|edit| Ok(edit.expand(layout)?.to_string())).collect::<Result<_, RunError>>()?;
-        let (trials, random) = (Some(prompts * edits.len()), edits.iter().any(Edit::is_random));
+        let mut listed = Vec::with_capacity(edits.len());
+        let mut random = false;
+        for edit in edits {
+            let expanded = edit.expand(layout)?;
+            // Facts do not differ where records do not: what is stored as flips names no generator.
+            random |= edit.stored(&expanded).1.is_some();
+            listed.push(expanded.to_string());
+        }
+        let trials = Some(prompts * edits.len());
         let spec = Spec { command, trials, random, edits: listed.join("\n"), ..Spec::default() };
         drop(listed);
         self.begin(spec, progress)?;
