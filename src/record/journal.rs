@@ -438,6 +438,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Output`].
     pub fn check_restartable(&mut self) -> Result<(), JournalError> {
+        // What a pipe or a device would give is not what it was sent.
+        if !self.place.is_regular() {
+            return Ok(());
+        }
         // A run that was killed within its first record left the beginning of one.
         let first = self.place.first()?;
         if self.place.kind()? == Kind::Foreign && !self.holds.begins(&first) {

@@ -118,7 +118,7 @@ fn a_bound_that_could_not_be_looked_at_to_the_end_has_not_held() {
     let clean = ["probe", "clean", "--prompt", "Hello!", "--prompt", "Thank you!", "--max-tokens", "2"];
     let broken = ["probe", "shift:10000000", "--prompt", "Hello!", "--max-tokens", "2"];
     let held = ["--at-least", "HEALTHY"];
-    for format in ["text", "jsonl"] {
+    for format in ["text", "jsonl", "json"] {
         // Nothing was looked at when the reader was gone, so not even a bound that holds has held.
         for args in [&clean[..], &broken] {
             for bound in [&held[..], &["--kl", "0.5"]] {
@@ -130,12 +130,6 @@ fn a_bound_that_could_not_be_looked_at_to_the_end_has_not_held() {
         let (code, stderr) = unread(&[&clean[..], &["--format", format]].concat(), 0);
         assert_eq!(code, Some(0), "{stderr}");
         assert!(stderr.starts_with("headroom: nobody reads stdout any more"), "{stderr}");
-    }
-    // What is only shown at the end was looked at before.
-    for (args, code) in [(&clean[..], 0), (&broken, 1)] {
-        let (found, stderr) = unread(&[args, &held, &["--format", "json"]].concat(), 0);
-        assert_eq!(found, Some(code), "{args:?}: {stderr}");
-        assert!(stderr.contains("nobody reads stdout any more"), "{stderr}");
     }
 }
 

@@ -150,7 +150,9 @@ impl Written {
         // Whether a journal is one is seen when it is read: then the other is reported alone.
         let gathered = Gathered::of(sources).unwrap_or_else(|_| {
             reached.one("refused");
-            Gathered::of(Source::parse(&b, path).into_iter().collect()).expect("results as they were written")
+            // A recipe is no result.
+            let alone = Source::parse(&b, path).ok().filter(|_| Recipe::parse(&b).is_err());
+            Gathered::of(alone.into_iter().collect()).expect("results as they were written")
         });
         let report = Report::of(&gathered);
         shown(&terminal::report(&report, Look { color: false }))?;
