@@ -6,7 +6,7 @@
 //! would have given. Everything else that is wrong with a journal is an error that names the line, found before a
 //! byte of it is changed.
 //!
-//! Where the name of a journal ends in `.zst` it is compressed ([`compressed`](super::compressed)): what is said here of a line is
+//! Where the name of a journal ends in `.zst` it is compressed (`compressed.rs`): what is said here of a line is
 //! true there of a frame, which holds the lines of a hand-over.
 //!
 //! A file is a journal only if its first bytes are those of a record, and its last line was cut short only if it is the

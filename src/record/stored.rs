@@ -109,7 +109,7 @@ impl Stored {
         matches!(self.place, Place::File(_))
     }
 
-    /// The lines from the one on whose place [`Lines::next`] has told.
+    /// The lines from the one on whose place [`Lines::advance`] has told.
     ///
     /// # Errors
     /// As of [`Self::lines`].

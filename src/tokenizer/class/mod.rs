@@ -1,7 +1,7 @@
 //! Classes of transformers that take vocabulary and merges from `tokenizer.json`, and build all around them themselves.
 //!
 //! mlx-lm loads a tokenizer by `AutoTokenizer`, which chooses a class by what `tokenizer_config.json` and `config.json` name
-//! ([`choose`]). Most take `tokenizer.json` as it is. Some have a normalizer, a pre-tokenizer, a decoder and options of the
+//! ([`mod@choose`]). Most take `tokenizer.json` as it is. Some have a normalizer, a pre-tokenizer, a decoder and options of the
 //! model of their own, whatever the file says, so that ids differ from what the file gives. A class is data here: an entry of
 //! [`CLASSES`]. What transformers does is stated in its `tokenization_*.py`.
 
