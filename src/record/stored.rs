@@ -73,17 +73,7 @@ impl Stored {
     /// # Errors
     /// What the system says; a frame that is damaged, or asks for too much.
     pub fn lines(&mut self) -> io::Result<Lines<'_>> {
-        match &mut self.place {
-            Place::File(file) => {
-                let frames = Extent::of(&mut *file)?;
-                Lines::of(BufReader::with_capacity(BUFFER, &*file), frames)
-            }
-            Place::Memory(bytes) => {
-                let mut bytes = Cursor::new(&*bytes);
-                let frames = Extent::of(&mut bytes)?;
-                Lines::of(bytes, frames)
-            }
-        }
+        self.lines_from(0)
     }
 
     /// As [`Self::lines`], for whoever keeps nothing else of it.
@@ -91,17 +81,7 @@ impl Stored {
     /// # Errors
     /// As there.
     pub fn into_lines(self) -> io::Result<Lines<'static>> {
-        match self.place {
-            Place::File(mut file) => {
-                let frames = Extent::of(&mut file)?;
-                Lines::of(BufReader::with_capacity(BUFFER, file), frames)
-            }
-            Place::Memory(bytes) => {
-                let mut bytes = Cursor::new(bytes);
-                let frames = Extent::of(&mut bytes)?;
-                Lines::of(bytes, frames)
-            }
-        }
+        self.into_lines_from(0)
     }
 
     /// Whether it is a file, which can be opened again.
