@@ -190,11 +190,7 @@ pub const GRANITEMOE: Family = Family {
         ..GRANITE.config
     },
     tensors: TensorNames {
-        experts: ExpertNames {
-            router: "block_sparse_moe.router.layer",
-            experts: "block_sparse_moe.switch_mlp",
-            ..LLAMA.tensors.experts
-        },
+        experts: ExpertNames { router: "block_sparse_moe.router.layer", ..MIXTRAL.tensors.experts },
         ..LLAMA.tensors
     },
     ..LLAMA
@@ -396,12 +392,7 @@ pub const MINIMAX_M2: Family = Family {
         ..QWEN2.config
     },
     tensors: TensorNames {
-        experts: ExpertNames {
-            router: "block_sparse_moe.gate",
-            choice_bias: "block_sparse_moe.e_score_correction_bias",
-            experts: "block_sparse_moe.switch_mlp",
-            ..LLAMA.tensors.experts
-        },
+        experts: ExpertNames { choice_bias: "block_sparse_moe.e_score_correction_bias", ..MIXTRAL.tensors.experts },
         ..LLAMA.tensors
     },
     ..LLAMA
@@ -441,14 +432,7 @@ pub const PHIMOE: Family = Family {
         ignored: &["attention_bias", "lm_head_bias"],
         ..QWEN2.config
     },
-    tensors: TensorNames {
-        experts: ExpertNames {
-            router: "block_sparse_moe.gate",
-            experts: "block_sparse_moe.switch_mlp",
-            ..LLAMA.tensors.experts
-        },
-        ..LLAMA.tensors
-    },
+    tensors: MIXTRAL.tensors,
     ..LLAMA
 };
 
