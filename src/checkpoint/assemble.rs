@@ -455,7 +455,11 @@ impl Parts<'_> {
         let down_proj = linear(names.down_proj, hidden, inner)?;
         let activation = match mlp.activation {
             Activation::Xielu => Some(self.xielu(&names.in_layer(index, names.activation))?),
-            _ => None,
+            Activation::Silu
+            | Activation::Gelu
+            | Activation::GeluTanh
+            | Activation::ReluSquared
+            | Activation::ClampedSwiglu => None,
         };
         Ok(MlpWeights { inner: weights, activation, down_proj })
     }
