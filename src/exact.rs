@@ -133,6 +133,7 @@ mod tests {
         sum.add(wide * third);
         assert_eq!(sum.sign(), Ordering::Equal);
     }
+
     #[test]
     fn the_nearest_number_is_the_same_in_every_order() {
         let nearest = |terms: &[f64]| {

@@ -410,6 +410,7 @@ mod tests {
             assert!(matrix == clean, "{change:?}");
         }
     }
+
     #[test]
     fn a_random_edit_is_stored_as_its_flips_and_beyond_64_changes_as_the_generator_s_text_with_their_digest() {
         let layout = affine(96, 64, 4, 32, FloatType::F16);

@@ -288,6 +288,7 @@ mod tests {
         assert_eq!(json["verdicts"], serde_json::json!({"WOBBLING": 2}));
         assert_eq!(json["median_interval"], serde_json::json!(["WOBBLING", "WOBBLING"]));
     }
+
     #[test]
     fn sums_are_the_same_in_every_order() {
         let mut records: Vec<Record> = (0..40)

@@ -208,7 +208,6 @@ impl Gathered {
             }
         }
         for (run, (_, contradiction)) in gathered.runs.iter_mut().zip(results) {
-            // Which prompt was met first depends on the order of the files, and the order of trials does not.
             if run.times > 0 {
                 let (times, files) = (run.times, run.files.join(", "));
                 let how =
