@@ -84,6 +84,8 @@ impl Case for Products {
         if kernels.iter().any(|kernel| kernel.screen_name() != NO_SCREEN) {
             classes.push(RIVALS.to_owned());
         }
+        classes.sort_unstable();
+        classes.dedup();
         classes
     }
 
