@@ -152,9 +152,7 @@ mod tests {
         let mut terms: Vec<f64> = (0..500).map(|i| generator.positive_unit() * 10_f64.powi(i % 40 - 20)).collect();
         let expected = nearest(&terms);
         for _ in 0..50 {
-            for i in (1..terms.len()).rev() {
-                terms.swap(i, generator.below(i as u64 + 1) as usize);
-            }
+            generator.shuffle(&mut terms);
             assert_eq!(nearest(&terms).to_bits(), expected.to_bits());
         }
     }

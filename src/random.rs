@@ -28,6 +28,14 @@ impl SplitMix64 {
         }
     }
 
+    /// Puts items into an order of which each is equally likely.
+    #[cfg(test)]
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
+    }
+
     /// In `(0, 1]`, 53 bits.
     pub(crate) fn positive_unit(&mut self) -> f64 {
         ((self.next_u64() >> 11) + 1) as f64 / (1_u64 << 53) as f64

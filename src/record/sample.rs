@@ -61,9 +61,7 @@ mod tests {
         let mut generator = SplitMix64(3);
         let mut found = Vec::new();
         for _ in 0..5 {
-            for i in (1..keys.len()).rev() {
-                keys.swap(i, generator.below(i as u64 + 1) as usize);
-            }
+            generator.shuffle(&mut keys);
             let mut sample: Sample<String, usize> = Sample::new(64);
             for key in &keys {
                 if let Some(count) = sample.entry(key.clone()) {

@@ -109,10 +109,7 @@ mod tests {
     use crate::{random::SplitMix64, testing::records::record};
 
     fn shuffled(mut records: Vec<Record>, seed: u64) -> Vec<Record> {
-        let mut generator = SplitMix64(seed);
-        for i in (1..records.len()).rev() {
-            records.swap(i, generator.below(i as u64 + 1) as usize);
-        }
+        SplitMix64(seed).shuffle(&mut records);
         records
     }
 

@@ -354,14 +354,14 @@ impl Fixture {
             Mixer::DeltaNet(net) => {
                 let own = names.delta_net;
                 let (mixed, values, heads) = (net.mixed_size(), net.value_size(), net.value_heads);
-                let mut all = match own.projections {
+                let all = match own.projections {
                     DeltaProjectionNames::Apart { qkv, z, b, a } => {
                         vec![(qkv, mixed), (z, values), (b, heads), (a, heads)]
                     }
                     DeltaProjectionNames::ByKeyHead { qkvz, ba } => vec![(qkvz, mixed + values), (ba, 2 * heads)],
                 };
                 let out = (own.out_proj, hidden, values, false);
-                return all.drain(..).map(|(name, rows)| (name, rows, hidden, false)).chain([out]).collect();
+                return all.into_iter().map(|(name, rows)| (name, rows, hidden, false)).chain([out]).collect();
             }
         };
         let (heads, key_value) = (attention.query_size(), attention.key_value_size());
