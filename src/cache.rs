@@ -4,7 +4,7 @@
 //! digest of its contents and of its name: one that was cut, changed or put under another name counts as none.
 //!
 //! Tasks of a cluster that begin at the same time look for the same entry, and would all compute it: a thousand times a
-//! checkpoint is more than a file server gives. So one of them computes it, and the others wait ([`alone`]).
+//! checkpoint is more than a file server gives. So one of them computes it, and the others wait ([`find`]).
 
 use std::{
     env,
@@ -27,7 +27,7 @@ pub(crate) fn folder() -> Option<PathBuf> {
 const MOST: u64 = 64 << 10;
 
 /// The contents of an entry; `None` where there is none that was written under this name.
-pub(crate) fn read(path: &Path) -> Option<Vec<u8>> {
+fn read(path: &Path) -> Option<Vec<u8>> {
     if !fs::metadata(path).ok()?.is_file() {
         return None;
     }
@@ -61,7 +61,7 @@ pub(crate) struct Alone {
 /// Waits until no other process computes an entry, and keeps others from computing it. Whoever has waited looks again
 /// whether the entry is there. `None` where there is nobody to wait for: without locks, without a cache that can be written,
 /// and after ten minutes.
-pub(crate) fn alone(entry: &Path) -> Option<Alone> {
+fn alone(entry: &Path) -> Option<Alone> {
     fs::create_dir_all(entry.parent()?).ok()?;
     let path = entry.with_extension("lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path).ok()?;
@@ -80,6 +80,17 @@ impl Drop for Alone {
     fn drop(&mut self) {
         drop(fs::remove_file(&self.path));
     }
+}
+
+/// What `parse` makes of an entry. Where it makes nothing of it, or there is none: the right to compute it, after waiting
+/// for whoever does, and as [`alone`] gives it.
+pub(crate) fn find<T>(entry: &Path, parse: impl Fn(&[u8]) -> Option<T>) -> Result<T, Option<Alone>> {
+    let known = || parse(&read(entry)?);
+    if let Some(known) = known() {
+        return Ok(known);
+    }
+    let alone = alone(entry);
+    known().ok_or(alone)
 }
 
 /// Bytes of a seal: a line before, and its end.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     quant::{FloatType, Layout},
-    record::{Line, SCHEMA},
+    record::{Line, output::is_beginning_of_a_certificate},
 };
 
 /// What a run of `certify` is, as far as it decides its results.
@@ -93,7 +93,7 @@ impl NewBits {
 /// One line of a journal of certificates.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct CertificateLine {
-    /// [`SCHEMA`].
+    /// [`SCHEMA`](crate::record::SCHEMA).
     pub schema: u32,
     /// Number of the prompt within the run, from 0.
     pub certificate: usize,
@@ -142,21 +142,8 @@ impl Line for CertificateLine {
     }
 
     fn is_beginning(bytes: &[u8]) -> bool {
-        const DIGITS: &str = "0";
-        let mut rest = bytes;
-        for part in [&*format!("{{\"schema\":{SCHEMA},\"certificate\":"), DIGITS, ",\"model\":\""] {
-            if part == DIGITS {
-                rest = &rest[rest.iter().take_while(|byte| byte.is_ascii_digit()).count()..];
-                continue;
-            }
-            let most = part.len().min(rest.len());
-            if rest[..most] != part.as_bytes()[..most] {
-                return false;
-            }
-            rest = &rest[most..];
-        }
         let ends_early = |bytes: &[u8]| matches!(serde_json::from_slice::<Self>(bytes), Err(error) if error.is_eof());
         // A number that is cut behind its sign is, for the parser, no number.
-        !bytes.is_empty() && (ends_early(bytes) || ends_early(&[bytes, b"0"].concat()))
+        is_beginning_of_a_certificate(bytes) && (ends_early(bytes) || ends_early(&[bytes, b"0"].concat()))
     }
 }

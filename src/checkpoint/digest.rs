@@ -41,14 +41,10 @@ fn files_digest(files: &BTreeMap<String, StoredFile>) -> Hash {
 pub(super) fn cached_digest(files: &BTreeMap<String, StoredFile>, folder: Option<&Path>) -> Hash {
     let cached = || -> Option<PathBuf> { Some(folder?.join("digests").join(key(files)?.to_hex().as_str())) };
     let Some(entry) = cached() else { return files_digest(files) };
-    let known = || cache::read(&entry).and_then(|text| Hash::from_hex(text).ok());
-    if let Some(digest) = known() {
-        return digest;
-    }
-    let _alone = cache::alone(&entry);
-    if let Some(digest) = known() {
-        return digest;
-    }
+    let _alone = match cache::find(&entry, |text| Hash::from_hex(text).ok()) {
+        Ok(digest) => return digest,
+        Err(alone) => alone,
+    };
     let digest = files_digest(files);
     if unchanged(files) {
         // A cache that cannot be written costs time at the next start, and nothing else.

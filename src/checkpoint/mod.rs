@@ -96,8 +96,10 @@ const LIMITS: [(&str, usize); 9] = [
     ("chat_template.json", 4 << 20),
     ("special_tokens_map.json", 16 << 20),
     ("tokenizer_config.json", 16 << 20),
-    ("tokenizer.json", 64 << 20),
+    ("tokenizer.json", LONGEST_TOKENIZER),
 ];
+/// Bytes of the longest `tokenizer.json`.
+pub(crate) const LONGEST_TOKENIZER: usize = 64 << 20;
 
 /// Whether a file of this name in a checkpoint's folder is, or would be, a part of the checkpoint.
 pub(crate) fn is_part(name: &str) -> bool {

@@ -213,12 +213,7 @@ pub fn bisect(
     let (family, [lo, hi]) = (bracket.family(), bracket.ends());
     let (edits, asked) = (format!("{family} {lo} {hi}"), Some(predicate.to_string()));
     let mut points = Points::default();
-    let mut watch = |points: &mut Points, told: Progress<'_>| {
-        let record = told.record();
-        progress(told)?;
-        record.into_iter().for_each(|record| points.add(record));
-        Ok(())
-    };
+    let mut watch = |points: &mut Points, told: Progress<'_>| told.pass(&mut progress, |record| points.add(record));
     let spec = Spec { command: "bisect", predicate: asked, random: is_random(family), edits, ..Spec::default() };
     let mut first = 0;
     let result = session.begin(spec, &mut |told| watch(&mut points, told)).and_then(|()| {

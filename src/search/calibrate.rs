@@ -98,15 +98,13 @@ pub fn calibrate(
     let max_tokens = max_tokens.min(LONGEST);
     let entry = entry(subject, prompts, max_tokens);
     let Drawn { fitted, fit, check } = Drawn::of(prompts.len());
-    let stored = || serde_json::from_slice(&cache::read(entry.as_deref()?)?).ok();
     let valid = |known: &Calibration| fits(known, prompts.len(), max_tokens);
-    if let Some(known) = stored().filter(valid) {
-        return Ok(known);
-    }
-    let _alone = entry.as_deref().and_then(cache::alone);
-    if let Some(known) = stored().filter(valid) {
-        return Ok(known);
-    }
+    let stored = |text: &[u8]| serde_json::from_slice(text).ok().filter(valid);
+    let _alone = match entry.as_deref().map(|entry| cache::find(entry, stored)) {
+        Some(Ok(known)) => return Ok(known),
+        Some(Err(alone)) => alone,
+        None => None,
+    };
     let all: Vec<Draw> = fit.iter().chain(&check).copied().collect();
 
     let mut trials = subject.trials(prompts.iter().map(Vec::as_slice), max_tokens);

@@ -162,12 +162,8 @@ impl Counts {
         let (seed, prompts) = (session.settings().seed, session.prompts().len());
         plan.check(session.subject().head().layout(), seed)?;
         let looks = plan.looks();
-        let mut watch = |counts: &mut Self, told: Progress<'_>| {
-            let record = told.record();
-            progress(told)?;
-            record.into_iter().for_each(|record| counts.add(plan, &looks, record));
-            Ok(())
-        };
+        let mut watch =
+            |counts: &mut Self, told: Progress<'_>| told.pass(progress, |record| counts.add(plan, &looks, record));
         session.begin(plan.spec(), &mut |told| watch(self, told))?;
         for row in 0..plan.rows.len() {
             let (family, value) = plan.family(row);

@@ -57,12 +57,7 @@ pub fn map(
 ) -> Result<Map, Stopped<Map>> {
     let prompts = session.prompts().len();
     let mut cells = Cells::default();
-    let mut watch = |told: Progress<'_>| {
-        let record = told.record();
-        progress(told)?;
-        record.into_iter().for_each(|record| cells.add(record));
-        Ok(())
-    };
+    let mut watch = |told: Progress<'_>| told.pass(&mut progress, |record| cells.add(record));
     let jobs = edits().flat_map(|edit| (0..prompts).map(move |prompt| (prompt, edit))).enumerate().map(
         |(trial, (prompt, (family, value)))| job(trial, prompt, family, value).expect("digits are of their family"),
     );

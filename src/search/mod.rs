@@ -259,4 +259,16 @@ impl<'a> Progress<'a> {
             _ => None,
         }
     }
+
+    /// Tells `progress`, and then shows `see` the trial that is finished, where that is what is told.
+    fn pass(
+        self,
+        progress: &mut impl FnMut(Self) -> Result<(), RunError>,
+        see: impl FnMut(&Record),
+    ) -> Result<(), RunError> {
+        let record = self.record();
+        progress(self)?;
+        record.into_iter().for_each(see);
+        Ok(())
+    }
 }

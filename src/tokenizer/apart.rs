@@ -24,7 +24,7 @@ use super::{
     template::{self, Chat, Rendered, TemplateError, TemplateSource},
 };
 use crate::{
-    checkpoint::Bytes,
+    checkpoint::{Bytes, LONGEST_TOKENIZER},
     child::{self, ChildError, Process, Program},
 };
 
@@ -41,8 +41,6 @@ const SECONDS: u64 = 3;
 const BYTES_A_SECOND: u64 = 4 << 20;
 /// Waiting, as a multiple of the processor time: a machine can be busy.
 const PATIENCE: u32 = 20;
-/// Longest file that is read ahead: as long as any that a checkpoint may have.
-const LONGEST_AHEAD: u64 = 64 << 20;
 /// Longest answer: texts and ids of a request that is itself bounded by what a user gives.
 const LONGEST_ANSWER: usize = 64 << 20;
 
@@ -183,7 +181,7 @@ impl Apart {
     pub fn start_in(program: &Program, folder: &Path) -> Result<Self, TokenizerError> {
         let mut child = Self::start(program)?;
         let path = folder.join(TOKENIZER);
-        let file = fs::metadata(&path).ok().filter(|file| file.is_file() && file.len() <= LONGEST_AHEAD);
+        let file = fs::metadata(&path).ok().filter(|file| file.is_file() && file.len() <= LONGEST_TOKENIZER as u64);
         if let Some(len) = file.map(|file| file.len()) {
             child.memory = memory(len as usize);
             // A path that is no text cannot be told. The file is sent, then.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     Reader,
     pattern::{LONGEST_PERIOD, flags},
+    size, size_or_zero,
 };
 use crate::checkpoint::{
     architecture::{ExpertNorms, Experts, Gate, Groups, Mlp, Norm, Router, Score, Shared},
@@ -145,8 +146,8 @@ impl Reader<'_> {
     }
 
     /// A size, where 0 stands for nothing.
-    fn size_or_none(&self, Size { key, default }: Size) -> Result<Option<usize>, ConfigError> {
-        let found = self.keys.size_or_none(key)?.or(default).ok_or_else(|| self.keys.missing(key))?;
+    fn size_or_none(&self, wanted: Size) -> Result<Option<usize>, ConfigError> {
+        let found = size_or_zero(self.keys, wanted)?;
         Ok((found > 0).then_some(found))
     }
 }
@@ -165,9 +166,7 @@ pub(super) fn layers(
         ExpertLayers::Where { every, from, to, except } => (every, from, to, except),
     };
     let every = match every {
-        Some((Size { key, default }, offset)) => {
-            (keys.size(key)?.or(default).ok_or_else(|| keys.missing(key))?, offset)
-        }
+        Some((every, offset)) => (size(keys, every)?, offset),
         None => (1, 0),
     };
     let first = match from {

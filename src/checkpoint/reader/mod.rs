@@ -48,6 +48,16 @@ struct Reader<'a> {
     rules: &'static ConfigRules,
 }
 
+/// A size as its key states it, or else as the family's entry does.
+fn size(keys: &Keys<'_>, Size { key, default }: Size) -> Result<usize, ConfigError> {
+    keys.size(key)?.or(default).ok_or_else(|| keys.missing(key))
+}
+
+/// As [`size`], where 0 is possible, too.
+fn size_or_zero(keys: &Keys<'_>, Size { key, default }: Size) -> Result<usize, ConfigError> {
+    keys.size_or_none(key)?.or(default).ok_or_else(|| keys.missing(key))
+}
+
 /// Sizes of one head's columns and of how many there are.
 #[derive(Clone, Copy)]
 struct Heads {
@@ -253,7 +263,7 @@ impl Reader<'_> {
 
     fn token_inputs(&self, norm: Norm) -> Result<Option<TokenInputs>, ConfigError> {
         let Some([size, rows]) = self.rules.token_inputs else { return Ok(None) };
-        let columns = self.keys.size_or_none(size.key)?.or(size.default).ok_or_else(|| self.keys.missing(size.key))?;
+        let columns = size_or_zero(self.keys, size)?;
         let vocab_size = self.size(rows)?;
         Ok((columns > 0).then_some(TokenInputs { vocab_size, size: columns, norm }))
     }
@@ -340,8 +350,8 @@ impl Reader<'_> {
         Ok(Some(self.keys.number(key)?.unwrap_or(default) as f32))
     }
 
-    fn size(&self, Size { key, default }: Size) -> Result<usize, ConfigError> {
-        self.keys.size(key)?.or(default).ok_or_else(|| self.keys.missing(key))
+    fn size(&self, wanted: Size) -> Result<usize, ConfigError> {
+        size(self.keys, wanted)
     }
 
     fn required_number(&self, key: &str) -> Result<f64, ConfigError> {

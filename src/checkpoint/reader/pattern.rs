@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::experts;
+use super::{experts, size, size_or_zero};
 use crate::checkpoint::{
     config_error::ConfigError,
-    family::{AttentionLayers, ConfigRules, ExpertsRule, RopeLayers, Size, Sliding},
+    family::{AttentionLayers, ConfigRules, ExpertsRule, RopeLayers, Sliding},
     json::shortened,
     keys::Keys,
 };
@@ -68,10 +68,10 @@ impl Pattern {
             experts: false,
         };
         let mut period: Vec<Kind> = (0..length.min(count)).map(kind).collect();
-        if let Some(Size { key, default }) = rules.borrowing_layers {
-            let borrowing = keys.size_or_none(key)?.or(default).ok_or_else(|| keys.missing(key))?;
+        if let Some(layers) = rules.borrowing_layers {
+            let borrowing = size_or_zero(keys, layers)?;
             if borrowing > 0 {
-                period = borrowed(keys, key, &period, borrowing, count)?;
+                period = borrowed(keys, layers.key, &period, borrowing, count)?;
             }
         }
         if let Some(rule) = experts {
@@ -82,9 +82,7 @@ impl Pattern {
         }
         let window = match rules.sliding {
             _ if !some_slide => None,
-            Sliding::Every { window: Size { key, default }, .. } => {
-                Some(keys.size(key)?.or(default).ok_or_else(|| keys.missing(key))?)
-            }
+            Sliding::Every { window, .. } => Some(size(keys, window)?),
             _ => Some(keys.required_size("sliding_window")?),
         };
         Ok(Self { period, window })
@@ -121,7 +119,7 @@ fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, Co
             None => Ok(every.map_or_else(|| vec![false], all_but_the_last)),
         },
         Sliding::Every { every, .. } => {
-            let every = keys.size(every.key)?.or(every.default).ok_or_else(|| keys.missing(every.key))?;
+            let every = size(keys, every)?;
             if every > LONGEST_PERIOD {
                 return Err(keys.invalid("sliding_window_pattern", "at most 4096"));
             }
@@ -140,10 +138,10 @@ fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, Co
 /// Which layers of a period attend, at least one.
 fn attending(keys: &Keys<'_>, rule: AttentionLayers, count: usize) -> Result<Vec<bool>, ConfigError> {
     let attends = match rule {
-        AttentionLayers::Every(Size { key, default }) => {
-            let every = keys.size(key)?.or(default).ok_or_else(|| keys.missing(key))?;
+        AttentionLayers::Every(period) => {
+            let every = size(keys, period)?;
             if every > count.min(LONGEST_PERIOD) {
-                return Err(keys.invalid(key, "at most the number of layers, and at most 4096"));
+                return Err(keys.invalid(period.key, "at most the number of layers, and at most 4096"));
             }
             all_but_the_last(every).into_iter().map(|other| !other).collect()
         }
