@@ -98,7 +98,7 @@ impl Cli {
     }
 
     /// The options of a run, where the command is one.
-    fn run_args(&mut self) -> Option<&mut RunArgs> {
+    pub(super) fn run_args(&mut self) -> Option<&mut RunArgs> {
         match &mut self.command {
             None => Some(&mut self.ladder.run),
             Some(Command::Ladder(args)) => Some(&mut args.run),

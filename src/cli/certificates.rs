@@ -1,6 +1,6 @@
 //! `merge` of the parts of a run of `certify`.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -15,7 +15,6 @@ use crate::{
     certificate::{CertificateLine, JoinError, Joined, Suite, Survey, join, survey},
     record::{
         Missing, SCHEMA, Stored,
-        journal::JournalError,
         output::{Inputs, Kind, OutputError},
     },
     report::terminal::certificates as text,
@@ -25,11 +24,7 @@ use crate::{
 /// Whether the first of these journals that holds something holds certificates.
 pub(super) fn are_meant(journals: &[PathBuf]) -> bool {
     // What cannot be read is told by whoever reads it.
-    let first = |path: &PathBuf| {
-        let mut stored = Stored::open(path).ok()?;
-        let mut lines = stored.lines().ok()?;
-        lines.advance().ok()?.map(|(_, line)| Kind::of(line))
-    };
+    let first = |path: &PathBuf| Some(Kind::of(&Stored::open(path).ok()?.first_line().ok()??));
     journals.iter().find_map(first) == Some(Kind::Certificates)
 }
 
@@ -73,23 +68,16 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
     output::check(args.out.as_deref(), &inputs)?;
     let place = args.out.as_deref().map(|out| output::claim(out, Kind::Certificates, args.force)).transpose()?;
     let format = args.format.unwrap_or(if place.is_some() { Format::Text } else { Format::Jsonl });
-    let (mut parts, mut absent) = (Vec::new(), Vec::new());
+    let (mut parts, mut absent) = (Vec::new(), None);
     for path in &args.journals {
-        match Stored::open(path) {
-            Ok(stored) => parts.push(stored),
-            // A part that never began, where the others are there.
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                absent.push(JournalError::Io { path: path.clone(), source });
-            }
-            Err(source) => return Err(JournalError::Io { path: path.clone(), source }.into()),
-        }
+        parts.extend(stored::part(path, &mut absent)?);
     }
     let known = args.shards.map(|shards| shards as usize).or_else(stored::shards);
     let survey = survey::<MergeError>(&mut parts, known, || Ok(interrupt::check()?));
     let Survey { run, missing } = survey.map_err(MergeError::plain)?;
     let Some(run) = run else { bail!("the journals hold no certificate") };
     let complete = missing.trials == 0;
-    if let (true, Some(error)) = (complete, absent.into_iter().next()) {
+    if let (true, Some(error)) = (complete, absent) {
         // No part that is missing accounts for a file that is not there.
         return Err(error.into());
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     args::{Backend, BoundArgs, CertifyArgs, Dtype, Format, OutputArgs, RunArgs, Unit},
     exit_code, interrupt,
-    output::{self, Sink},
+    output::{self, Listing, Sink},
     resolve,
 };
 use crate::{
@@ -278,9 +278,8 @@ impl Place {
 /// What is shown of the certificates, one by one.
 struct Shown {
     format: Format,
-    /// The beginning of the one object, up to its answers.
-    begins: String,
-    lines: usize,
+    /// The one object, and in lines the last of them.
+    object: Listing,
     failures: Vec<String>,
     refused: Vec<Refused>,
 }
@@ -308,20 +307,16 @@ struct Ends<'a> {
 
 impl Shown {
     fn new(format: Format, subject: &Subject) -> Result<Self> {
-        let mut begins = String::new();
-        if format != Format::Text {
-            begins = serde_json::to_string(&Begins {
-                command: "certify",
-                schema: SCHEMA,
-                model: subject.name(),
-                revision: subject.revision(),
-                head_digest: subject.head_digest(),
-                kernel: subject.kernel().name(),
-            })?;
-            begins.pop();
-            begins.push_str(",\"answers\":[");
-        }
-        Ok(Self { format, begins, lines: 0, failures: Vec::new(), refused: Vec::new() })
+        let begins = Begins {
+            command: "certify",
+            schema: SCHEMA,
+            model: subject.name(),
+            revision: subject.revision(),
+            head_digest: subject.head_digest(),
+            kernel: subject.kernel().name(),
+        };
+        let object = Listing::new(&begins, "answers")?;
+        Ok(Self { format, object, failures: Vec::new(), refused: Vec::new() })
     }
 
     /// A certificate, or why there is none.
@@ -339,11 +334,11 @@ impl Shown {
             Format::Text => output::text(&certificates::answer(answer, output::look()))?,
             Format::Jsonl => output::json(answer)?,
             Format::Json => {
-                let before = if self.lines == 0 { &*self.begins } else { "," };
-                output::stdout((before.to_owned() + &serde_json::to_string(answer)?).as_bytes())?;
+                let before = self.object.before().to_owned();
+                output::stdout((before + &serde_json::to_string(answer)?).as_bytes())?;
+                self.object.wrote();
             }
         }
-        self.lines += 1;
         Ok(())
     }
 
@@ -352,9 +347,7 @@ impl Shown {
         if self.format == Format::Text {
             return Ok(());
         }
-        let begins = if self.format == Format::Json && self.lines > 0 { "" } else { &*self.begins };
-        let ends = serde_json::to_string(&Ends { suite, refused: &self.refused, collapse })?;
-        output::stdout(format!("{begins}],{}\n", ends.trim_start_matches('{')).as_bytes())
+        output::stdout(self.object.end(&Ends { suite, refused: &self.refused, collapse })?.as_bytes())
     }
 
     fn code(&self, answers: usize) -> u8 {

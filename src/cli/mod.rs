@@ -48,10 +48,10 @@ pub fn run() -> u8 {
         Ok(cli) => cli,
         Err(error) => return ended(not_run(error), false),
     };
-    if let Some(args) = calibrated(&cli) {
+    if let Some(args) = calibrated(&mut cli) {
         return ended(commands::calibrate(args), false);
     }
-    let gate = gate(&cli);
+    let gate = gate(&mut cli);
     if let Err(error) = cli.number_output() {
         return ended(Err(error), gate);
     }
@@ -124,32 +124,23 @@ fn ended(result: Result<u8, anyhow::Error>, gate: bool) -> u8 {
 }
 
 /// The options of a run whose threshold alone is asked for.
-fn calibrated(cli: &Cli) -> Option<&RunArgs> {
-    let run = match &cli.command {
-        None => &cli.ladder.run,
-        Some(Command::Ladder(args)) => &args.run,
-        Some(Command::Probe(args)) => &args.run,
-        Some(Command::Sweep(args)) => &args.run,
-        Some(Command::Bisect(args)) => &args.run,
-        Some(Command::Map(args)) => &args.run,
-        Some(Command::Campaign(args)) => &args.run,
-        Some(_) => return None,
-    };
+fn calibrated(cli: &mut Cli) -> Option<&RunArgs> {
+    if matches!(cli.command, Some(Command::Replay(_))) {
+        return None;
+    }
+    let run = &*cli.run_args()?;
     run.threshold.calibrate_only.then_some(run)
 }
 
 /// Whether a command was given bounds that decide its exit code. Those of a bisection are what it looks for.
-fn gate(cli: &Cli) -> bool {
+fn gate(cli: &mut Cli) -> bool {
     let bounds = match &cli.command {
-        None => &cli.ladder.run.bounds,
-        Some(Command::Ladder(args)) => &args.run.bounds,
-        Some(Command::Probe(args)) => &args.run.bounds,
-        Some(Command::Sweep(args)) => &args.run.bounds,
-        Some(Command::Map(args)) => &args.run.bounds,
-        Some(Command::Campaign(args)) => &args.run.bounds,
-        Some(Command::Replay(args)) => &args.run.bounds,
+        Some(Command::Bisect(_)) => return false,
         Some(Command::Relabel(args)) => &args.bounds,
-        _ => return false,
+        _ => match cli.run_args() {
+            Some(run) => &run.bounds,
+            None => return false,
+        },
     };
     let BoundArgs { at_least, kl } = bounds;
     at_least.is_some() || kl.is_some()

@@ -260,23 +260,75 @@ pub(super) struct Sink {
     lines: bool,
     /// The edits over their prompts, where records appear one by one.
     summaries: Summaries,
-    /// The object of `--format json`, as far as it is written.
-    object: Object,
-    /// The command of the run that has begun.
-    command: String,
+    /// The object of `--format json`.
+    object: Listing,
     judged: Judged,
     status: Status,
 }
 
-/// How much of the one object is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Object {
-    /// Nothing: no run has begun.
-    Nothing,
-    /// A run of this command has begun, and no record is finished.
-    Begun,
-    /// Its records up to here.
-    Records,
+/// One object of `--format json`, of which a list is written item by item.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// What stands before the first item, up to the bracket, until that is written.
+    opening: Option<String>,
+}
+
+impl Listing {
+    /// An object with these keys, and then a list of this name.
+    pub(super) fn new(keys: &impl Serialize, list: &str) -> serde_json::Result<Self> {
+        let keys = serde_json::to_string(keys)?;
+        Ok(Self { opening: Some(format!("{},\"{list}\":[", keys.strip_suffix('}').unwrap_or(&keys))) })
+    }
+
+    /// The object of a command's records.
+    pub(super) fn of_records(command: &str) -> serde_json::Result<Self> {
+        #[derive(Serialize)]
+        struct Keys<'a> {
+            command: &'a str,
+            schema: u32,
+        }
+        Self::new(&Keys { command, schema: SCHEMA }, "records")
+    }
+
+    /// Whether an item is written.
+    const fn has_items(&self) -> bool {
+        self.opening.is_none()
+    }
+
+    /// What stands before the next item.
+    pub(super) fn before(&self) -> &str {
+        self.opening.as_deref().unwrap_or(",")
+    }
+
+    /// Takes note that an item is written.
+    pub(super) fn wrote(&mut self) {
+        self.opening = None;
+    }
+
+    /// What stands behind the last item, with these keys at the end of the object.
+    pub(super) fn end(&self, keys: &impl Serialize) -> serde_json::Result<String> {
+        let keys = serde_json::to_string(keys)?;
+        Ok(format!("{}],{}\n", self.opening.as_deref().unwrap_or_default(), keys.trim_start_matches('{')))
+    }
+}
+
+/// What stands in the object of records behind them.
+#[derive(Serialize)]
+pub(super) struct Sum<'a> {
+    /// Each edit over its prompts.
+    pub summary: Vec<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<&'a Restored>,
+}
+
+/// Says that a summary does not tell of all edits, where it does not.
+pub(super) fn left_out(summaries: &Summaries, format: Format) {
+    let left_out = summaries.left_out();
+    if left_out > 0 && (format == Format::Json || summaries.most_trials() > 1) {
+        message(&format!(
+            "the summary has {MOST_EDITS} of the edits, chosen evenly; {left_out} trials are of the others"
+        ));
+    }
 }
 
 /// Whether trials meet bounds.
@@ -338,8 +390,7 @@ impl Sink {
             prompt: None,
             lines: true,
             summaries: Summaries::default(),
-            object: Object::Nothing,
-            command: String::new(),
+            object: Listing::of_records("")?,
             judged: Judged::new(BoundArgs { at_least: None, kl: None }),
             status: Status::new(),
         })
@@ -387,8 +438,7 @@ impl Sink {
                 kept(&old);
             }
         }
-        self.object = Object::Begun;
-        self.command.clone_from(&run.expectation.run.command);
+        self.object = Listing::of_records(&run.expectation.run.command).map_err(io::Error::from)?;
         if self.format == Format::Text {
             let rule = records::rule(run.expectation.threshold, run.expectation.run.calibration.as_ref());
             text_to_stdout(&(std::mem::take(&mut self.introduction) + &rule))?;
@@ -439,10 +489,10 @@ impl Sink {
             Format::Json => {
                 line.pop();
                 self.status.aside(|| {
-                    to_stdout(self.object.before_a_record(&self.command).as_bytes())?;
+                    to_stdout(self.object.before().as_bytes())?;
                     to_stdout(&line)
                 })?;
-                self.object = Object::Records;
+                self.object.wrote();
             }
             Format::Jsonl => self.status.aside(|| to_stdout(&line))?,
             Format::Text => {
@@ -473,40 +523,15 @@ impl Sink {
     /// Shows what the records add up to that were shown one by one. Of a run that ended early, `whole` is false, and nothing
     /// is shown where no record was.
     pub(super) fn sum(&mut self, restored: Option<&Restored>, whole: bool) -> Result<()> {
-        #[derive(Serialize)]
-        struct End<'a> {
-            /// Each edit over its prompts.
-            summary: Vec<Summary>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            restored: Option<&'a Restored>,
-        }
         match self.format {
             Format::Text if whole => text(&records::summaries(&self.summaries.summaries(), self.look))?,
-            Format::Json if whole || self.object == Object::Records => {
-                let end = serde_json::to_string(&End { summary: self.summaries.summaries(), restored })?;
-                let begun =
-                    if self.object == Object::Records { "" } else { &*self.object.before_a_record(&self.command) };
-                stdout(format!("{begun}],{}\n", end.trim_start_matches('{')).as_bytes())?;
+            Format::Json if whole || self.object.has_items() => {
+                stdout(self.object.end(&Sum { summary: self.summaries.summaries(), restored })?.as_bytes())?;
             }
             Format::Text | Format::Json | Format::Jsonl => return Ok(()),
         }
-        let left_out = self.summaries.left_out();
-        if left_out > 0 && (self.format == Format::Json || self.summaries.most_trials() > 1) {
-            message(&format!(
-                "the summary has {MOST_EDITS} of the edits, chosen evenly; {left_out} trials are of the others"
-            ));
-        }
+        left_out(&self.summaries, self.format);
         Ok(())
-    }
-}
-
-impl Object {
-    /// What stands before the next record.
-    fn before_a_record(self, command: &str) -> String {
-        match self {
-            Self::Records => ",".to_owned(),
-            Self::Nothing | Self::Begun => format!("{{\"command\":\"{command}\",\"schema\":{SCHEMA},\"records\":["),
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     args::{Format, MergeArgs, RelabelArgs},
     certificates, exit_code, interrupt,
-    output::{self, Judged, message},
+    output::{self, Judged, Listing, Sum, message},
 };
 use crate::{
     coherence::Verdict,
@@ -20,7 +20,7 @@ use crate::{
         Missing, Parts, Reader, Record, SCHEMA, Stored,
         journal::{self, Finished, JournalError},
         output::{Inputs, Kind, Output},
-        summary::{MOST_EDITS, Summaries, Summary},
+        summary::{Summaries, Summary},
     },
     report::terminal::{Look, records as text},
     search::RunError,
@@ -70,11 +70,10 @@ fn write(
 
 /// Records on their way to stdout, in the form asked for, with what they add up to at the end.
 struct Shown {
-    command: &'static str,
     format: Format,
     look: Look,
     prompt: Option<String>,
-    begun: bool,
+    object: Listing,
     pending: Vec<u8>,
     summaries: Summaries,
 }
@@ -83,9 +82,9 @@ impl Shown {
     /// Bytes that are written at once.
     const AT_ONCE: usize = 64 << 10;
 
-    fn new(command: &'static str, format: Format) -> Self {
-        let (look, summaries) = (output::look(), Summaries::default());
-        Self { command, format, look, prompt: None, begun: false, pending: Vec::new(), summaries }
+    fn new(command: &str, format: Format) -> Result<Self> {
+        let (look, object, summaries) = (output::look(), Listing::of_records(command)?, Summaries::default());
+        Ok(Self { format, look, prompt: None, object, pending: Vec::new(), summaries })
     }
 
     fn record(&mut self, record: &Record) -> Result<()> {
@@ -95,7 +94,8 @@ impl Shown {
                 self.pending.push(b'\n');
             }
             Format::Json => {
-                self.before_a_record();
+                self.pending.extend(self.object.before().bytes());
+                self.object.wrote();
                 serde_json::to_writer(&mut self.pending, record)?;
                 self.summaries.add(record);
             }
@@ -111,34 +111,19 @@ impl Shown {
         if self.pending.len() < Self::AT_ONCE { Ok(()) } else { self.flush() }
     }
 
-    /// Of an object, what stands before the next record.
-    fn before_a_record(&mut self) {
-        let before = if self.begun {
-            ",".to_owned()
-        } else {
-            format!("{{\"command\":\"{}\",\"schema\":{SCHEMA},\"records\":[", self.command)
-        };
-        self.begun = true;
-        self.pending.extend(before.into_bytes());
-    }
-
     fn end(mut self) -> Result<()> {
         match self.format {
             Format::Jsonl => {}
             Format::Json => {
-                if !self.begun {
-                    self.before_a_record();
-                }
-                self.pending.extend(b"],\"summary\":");
-                serde_json::to_writer(&mut self.pending, &self.summaries.summaries())?;
-                self.pending.extend(b"}\n");
+                let sum = Sum { summary: self.summaries.summaries(), restored: None };
+                self.pending.extend(self.object.end(&sum)?.into_bytes());
             }
             Format::Text => {
                 self.pending.extend(text::summaries(&self.summaries.summaries(), self.look).into_bytes());
             }
         }
         self.flush()?;
-        left_out(&self.summaries, self.format);
+        output::left_out(&self.summaries, self.format);
         Ok(())
     }
 
@@ -148,16 +133,6 @@ impl Shown {
             Format::Text => output::text(&String::from_utf8_lossy(&pending)),
             Format::Json | Format::Jsonl => output::stdout(&pending),
         }
-    }
-}
-
-/// Says that a summary does not tell of all edits, where it does not.
-fn left_out(summaries: &Summaries, format: Format) {
-    let left_out = summaries.left_out();
-    if left_out > 0 && (format == Format::Json || summaries.most_trials() > 1) {
-        message(&format!(
-            "the summary has {MOST_EDITS} of the edits, chosen evenly; {left_out} trials are of the others"
-        ));
     }
 }
 
@@ -182,7 +157,7 @@ pub(super) fn relabel(args: &RelabelArgs) -> Result<u8> {
         return Ok(exit_code::NOTHING);
     }
     let (mut changed, mut judged, mut shown) =
-        (0, Judged::new(args.bounds.clone()), Shown::new("relabel", args.format));
+        (0, Judged::new(args.bounds.clone()), Shown::new("relabel", args.format)?);
     let reader: Reader<'_> = Reader::new(&mut stored)?;
     let records = reader.map(|found| found.map(|(_, record)| relabelled(record, args.threshold)));
     let mut unread = false;
@@ -237,20 +212,15 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
     }
     let format = args.format.unwrap_or(if args.out.is_some() { Format::Text } else { Format::Jsonl });
     let out = place(args.out.as_deref(), args.force, &args.journals.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    let (mut parts, mut absent) = (Parts::default(), Vec::new());
+    let (mut parts, mut absent) = (Parts::default(), None);
     for path in &args.journals {
-        match Stored::open(path) {
-            Ok(stored) => said(parts.add::<RunError>(stored, interrupt::check)?, path),
-            // A part that never began, where the others are there.
-            Err(source) if source.kind() == io::ErrorKind::NotFound => {
-                absent.push(JournalError::Io { path: path.clone(), source });
-            }
-            Err(source) => return Err(JournalError::Io { path: path.clone(), source }.into()),
+        if let Some(stored) = part(path, &mut absent)? {
+            said(parts.add::<RunError>(stored, interrupt::check)?, path);
         }
     }
     let missing = parts.missing(args.shards.map(|shards| shards as usize).or_else(shards));
     let complete = missing.as_ref().is_none_or(|missing| missing.trials == 0);
-    if let (true, Some(error)) = (complete, absent.into_iter().next()) {
+    if let (true, Some(error)) = (complete, absent) {
         // No part that is missing accounts for a file that is not there.
         return Err(error.into());
     }
@@ -261,7 +231,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
         return incomplete(missing, "trials", format);
     }
     parts.check::<RunError>(interrupt::check)?;
-    let mut shown = Shown::new("merge", format);
+    let mut shown = Shown::new("merge", format)?;
     match out {
         Some(out) => {
             let mut joined = Joined::default();
@@ -285,6 +255,23 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
         None => message("the run did not know its number of trials: whether all are there cannot be told"),
     }
     Ok(exit_code::DONE)
+}
+
+/// Opens a part of a run. One that is not there may never have begun where the others have: the first such error goes to
+/// `absent`.
+pub(super) fn part(path: &Path, absent: &mut Option<JournalError>) -> Result<Option<Stored>, JournalError> {
+    match Stored::open(path) {
+        Ok(stored) => Ok(Some(stored)),
+        Err(source) => {
+            let is_absent = source.kind() == io::ErrorKind::NotFound;
+            let error = JournalError::Io { path: path.to_owned(), source };
+            if !is_absent {
+                return Err(error);
+            }
+            absent.get_or_insert(error);
+            Ok(None)
+        }
+    }
 }
 
 /// The number of parts that the environment tells, as it tells it to the parts.
@@ -367,7 +354,7 @@ impl Joined {
                 output::text(&format!("{trials} trials: {counts}\n{}", text::summaries(&summary, look)))?;
             }
         }
-        left_out(&self.summaries, format);
+        output::left_out(&self.summaries, format);
         Ok(())
     }
 }

@@ -308,10 +308,8 @@ pub fn recorded_date(path: &Path) -> Option<String> {
     struct Run {
         date: Option<String>,
     }
-    let mut stored = Stored::open(path).ok()?;
-    let mut lines = stored.lines().ok()?;
-    let (_, first) = lines.advance().ok()??;
-    serde_json::from_slice::<Line>(first).ok()?.run.date
+    let first = Stored::open(path).ok()?.first_line().ok()??;
+    serde_json::from_slice::<Line>(&first).ok()?.run.date
 }
 
 fn short(digest: &str) -> String {

@@ -84,6 +84,14 @@ impl Stored {
         self.into_lines_from(0)
     }
 
+    /// The first line, with its newline where it has one; `None` where nothing is stored.
+    ///
+    /// # Errors
+    /// As of [`Self::lines`], and of [`Lines::advance`].
+    pub fn first_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.lines()?.advance()?.map(|(_, line)| line.to_vec()))
+    }
+
     /// Whether it is a file, which can be opened again.
     pub(super) const fn is_file(&self) -> bool {
         matches!(self.place, Place::File(_))

@@ -103,8 +103,7 @@ impl Source {
     fn of(mut stored: Stored) -> Result<Self, SourceError> {
         let path = stored.path().to_owned();
         let failed = |source| SourceError::Io { path: path.clone(), source };
-        let first = stored.lines().and_then(|mut lines| Ok(lines.advance()?.map(|(_, line)| line.to_vec())));
-        let kind = Kind::of(&first.map_err(failed)?.unwrap_or_default());
+        let kind = Kind::of(&stored.first_line().map_err(failed)?.unwrap_or_default());
         if kind == Kind::Certificates {
             return Self::certificates(stored);
         }

@@ -1,6 +1,6 @@
 //! What a file holds, told by its first bytes: something that headroom wrote, or something else.
 
-use crate::record::compressed;
+use crate::record::{SCHEMA, compressed};
 
 /// As many bytes of a file tell what it holds.
 pub(super) const TELLING: u64 = 4096;
@@ -75,12 +75,13 @@ pub(in crate::record) fn is_certificate(first: &[u8]) -> bool {
 }
 
 /// Whether `bytes` are the first bytes of a certificate as this program writes it, cut short within its first keys.
-pub(in crate::record) fn is_beginning_of_a_certificate(bytes: &[u8]) -> bool {
-    const KEYS: [&[u8]; 2] = [b"{\"schema\":1,\"certificate\":", b",\"model\":\""];
-    let digits = bytes.get(KEYS[0].len()..).unwrap_or_default();
+pub(crate) fn is_beginning_of_a_certificate(bytes: &[u8]) -> bool {
+    let opening = format!("{{\"schema\":{SCHEMA},\"certificate\":");
+    let (opening, model) = (opening.as_bytes(), b",\"model\":\"");
+    let digits = bytes.get(opening.len()..).unwrap_or_default();
     let digits = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let rest = bytes.get(KEYS[0].len() + digits..).unwrap_or_default();
-    !bytes.is_empty() && bytes.iter().zip(KEYS[0]).all(|(a, b)| a == b) && rest.iter().zip(KEYS[1]).all(|(a, b)| a == b)
+    let rest = bytes.get(opening.len() + digits..).unwrap_or_default();
+    !bytes.is_empty() && bytes.iter().zip(opening).all(|(a, b)| a == b) && rest.iter().zip(model).all(|(a, b)| a == b)
 }
 
 /// Whether `bytes` begin with these tokens of JSON, with or without space between them, as a file has that another

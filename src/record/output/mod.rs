@@ -25,7 +25,8 @@ use serde::Serialize;
 pub(in crate::record) use held::Held;
 pub use inputs::Inputs;
 pub use kind::Kind;
-pub(in crate::record) use kind::{is_beginning_of_a_certificate, is_certificate, is_record};
+pub(crate) use kind::is_beginning_of_a_certificate;
+pub(in crate::record) use kind::{is_certificate, is_record};
 pub use locks::Reach;
 
 use super::compressed;
