@@ -66,7 +66,8 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
     let mut rounds = 0;
     loop {
         let run = runner.run(&Entropy(entropy), |bytes| {
-            law(&draw(&bytes), &mut reached.borrow_mut()).map_err(|violation| TestCaseError::fail(violation.to_string()))
+            law(&draw(&bytes), &mut reached.borrow_mut())
+                .map_err(|violation| TestCaseError::fail(violation.to_string()))
         });
         match run {
             Ok(()) => {}
