@@ -347,7 +347,7 @@ impl Shown {
         if self.format == Format::Text {
             return Ok(());
         }
-        output::stdout(self.object.end(&Ends { suite, refused: &self.refused, collapse })?.as_bytes())
+        self.object.end(&Ends { suite, refused: &self.refused, collapse })
     }
 
     fn code(&self, answers: usize) -> u8 {

@@ -5,7 +5,7 @@
 //! message that cannot be written is lost, and a closed stdout is told from a failure.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -67,6 +67,42 @@ fn to_stdout(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Stdout as [`to_stdout`] writes it. What is long goes through it in parts, so that no memory holds the whole.
+struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        to_stdout(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes that are written to stdout at once.
+pub(super) const AT_ONCE: usize = 64 << 10;
+
+/// The keys of an object and the brace behind them, without the brace before them.
+struct WithoutBrace<W> {
+    out: W,
+    begun: bool,
+}
+
+impl<W: Write> Write for WithoutBrace<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let brace = usize::from(!self.begun && !bytes.is_empty());
+        self.begun |= brace == 1;
+        self.out.write_all(&bytes[brace..])?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// For what is shown once everything is done: where nobody reads it any more, that is said, and what was found is judged
 /// all the same.
 pub(super) fn or_unread(written: Result<()>) -> Result<()> {
@@ -85,9 +121,10 @@ fn within(place: &str, error: &io::Error) -> io::Error {
 
 /// One JSON object on a line of its own.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec(value)?;
-    text.push(b'\n');
-    stdout(&text)
+    let mut out = BufWriter::with_capacity(AT_ONCE, Stdout);
+    serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
 }
 
 /// What a command reads besides what its arguments of output name.
@@ -305,10 +342,14 @@ impl Listing {
         self.opening = None;
     }
 
-    /// What stands behind the last item, with these keys at the end of the object.
-    pub(super) fn end(&self, keys: &impl Serialize) -> serde_json::Result<String> {
-        let keys = serde_json::to_string(keys)?;
-        Ok(format!("{}],{}\n", self.opening.as_deref().unwrap_or_default(), keys.trim_start_matches('{')))
+    /// Writes what stands behind the last item, with these keys at the end of the object.
+    pub(super) fn end(&self, keys: &impl Serialize) -> Result<()> {
+        let mut out = BufWriter::with_capacity(AT_ONCE, Stdout);
+        out.write_all(self.opening.as_deref().unwrap_or_default().as_bytes())?;
+        out.write_all(b"],")?;
+        serde_json::to_writer(WithoutBrace { out: &mut out, begun: false }, keys).map_err(io::Error::from)?;
+        out.write_all(b"\n")?;
+        Ok(out.flush()?)
     }
 }
 
@@ -526,7 +567,7 @@ impl Sink {
         match self.format {
             Format::Text if whole => text(&records::summaries(&self.summaries.summaries(), self.look))?,
             Format::Json if whole || self.object.has_items() => {
-                stdout(self.object.end(&Sum { summary: self.summaries.summaries(), restored })?.as_bytes())?;
+                self.object.end(&Sum { summary: self.summaries.summaries(), restored })?;
             }
             Format::Text | Format::Json | Format::Jsonl => return Ok(()),
         }

@@ -68,6 +68,12 @@ fn write(
     Ok(())
 }
 
+/// Whether the record's run holds edits against each other over its prompts. The edits of a campaign are draws: that two of them are
+/// equal is chance.
+const fn has_edits_over_prompts(record: &Record) -> bool {
+    record.run.campaign.is_none()
+}
+
 /// Records on their way to stdout, in the form asked for, with what they add up to at the end.
 struct Shown {
     format: Format,
@@ -79,9 +85,6 @@ struct Shown {
 }
 
 impl Shown {
-    /// Bytes that are written at once.
-    const AT_ONCE: usize = 64 << 10;
-
     fn new(command: &str, format: Format) -> Result<Self> {
         let (look, object, summaries) = (output::look(), Listing::of_records(command)?, Summaries::default());
         Ok(Self { format, look, prompt: None, object, pending: Vec::new(), summaries })
@@ -105,18 +108,20 @@ impl Shown {
                     self.prompt = Some(record.prompt.clone());
                 }
                 self.pending.extend(text::record(record, self.look).into_bytes());
-                self.summaries.add(record);
+                if has_edits_over_prompts(record) {
+                    self.summaries.add(record);
+                }
             }
         }
-        if self.pending.len() < Self::AT_ONCE { Ok(()) } else { self.flush() }
+        if self.pending.len() < output::AT_ONCE { Ok(()) } else { self.flush() }
     }
 
     fn end(mut self) -> Result<()> {
         match self.format {
             Format::Jsonl => {}
             Format::Json => {
-                let sum = Sum { summary: self.summaries.summaries(), restored: None };
-                self.pending.extend(self.object.end(&sum)?.into_bytes());
+                self.flush()?;
+                self.object.end(&Sum { summary: self.summaries.summaries(), restored: None })?;
             }
             Format::Text => {
                 self.pending.extend(text::summaries(&self.summaries.summaries(), self.look).into_bytes());
@@ -322,12 +327,15 @@ struct Joined {
     trials: usize,
     verdicts: BTreeMap<Verdict, usize>,
     summaries: Summaries,
+    /// Whether the summaries are for people, too.
+    over_prompts: bool,
 }
 
 impl Joined {
     fn add(&mut self, record: &Record) {
         self.trials += 1;
         *self.verdicts.entry(record.verdict).or_default() += 1;
+        self.over_prompts = has_edits_over_prompts(record);
         self.summaries.add(record);
     }
 
@@ -351,10 +359,13 @@ impl Joined {
                 let look = output::look();
                 let counts = verdicts.iter().map(|(&verdict, count)| format!("{} {count}", look.verdict(verdict, 0)));
                 let counts = counts.collect::<Vec<_>>().join(", ");
-                output::text(&format!("{trials} trials: {counts}\n{}", text::summaries(&summary, look)))?;
+                let table = if self.over_prompts { text::summaries(&summary, look) } else { String::new() };
+                output::text(&format!("{trials} trials: {counts}\n{table}"))?;
             }
         }
-        output::left_out(&self.summaries, format);
+        if self.over_prompts || format != Format::Text {
+            output::left_out(&self.summaries, format);
+        }
         Ok(())
     }
 }

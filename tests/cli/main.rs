@@ -97,10 +97,16 @@ fn finished(args: &[&str], output: Output) -> Run {
     run
 }
 
+/// As much of a text as somebody reads who looks at why a test failed.
+fn beginning(text: &str) -> &str {
+    text.char_indices().nth(4000).map_or(text, |(end, _)| &text[..end])
+}
+
 impl Run {
     #[track_caller]
     fn exits(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "`{}` wrote:\n{}{}", self.args, self.stdout, self.stderr);
+        let Self { args, stdout, stderr, .. } = &self;
+        assert_eq!(self.code, Some(code), "`{args}` wrote:\n{}\n{}", beginning(stdout), beginning(stderr));
         self
     }
 
@@ -108,7 +114,7 @@ impl Run {
     #[track_caller]
     fn json(&self) -> Value {
         let lines: Vec<&str> = self.stdout.lines().collect();
-        assert_eq!(lines.len(), 1, "`{}` wrote:\n{}", self.args, self.stdout);
+        assert_eq!(lines.len(), 1, "`{}` wrote:\n{}", self.args, beginning(&self.stdout));
         serde_json::from_str(lines[0]).expect("an object")
     }
 

@@ -197,6 +197,26 @@ fn merge_says_which_parts_are_missing_and_joins_them_only_if_asked() {
 }
 
 #[test]
+fn equal_draws_of_a_campaign_are_not_told_of_as_one_edit_over_several_prompts() {
+    let (model, place) = (folder(&super::speaking(None).files()), TempDir::new().expect("a folder"));
+    let journal = place.path().join("campaign.jsonl");
+    let journal = journal.to_str().expect("Unicode");
+    // So many flips of so few bits that some are drawn twice.
+    let args = ["campaign", "--flips", "1", "--trials", "200", "--tensor", "biases", "--raw", "--max-tokens", "1"];
+    let of_model = ["--model", path(&model), "--threshold", "9", "--out", journal];
+    super::run(&[&args[..], &of_model].concat()).exits(0);
+    let drawn = fs::read_to_string(journal).expect("a journal");
+    let mut edits: Vec<String> = records(&drawn).iter().map(|record| record["edit"].to_string()).collect();
+    edits.sort_unstable();
+    assert!(edits.windows(2).any(|pair| pair[0] == pair[1]), "no edit was drawn twice");
+    let out = place.path().join("merged.jsonl");
+    for args in [&["--out", out.to_str().expect("Unicode")][..], &["--format", "text"]] {
+        let merged = super::run(&[&["merge", journal], args].concat()).exits(0);
+        assert!(!merged.stdout.contains("over 2 prompts"), "{}", merged.stdout);
+    }
+}
+
+#[test]
 fn where_journals_do_not_show_the_number_of_parts_it_can_be_given() {
     let (_place, parts, _) = incomplete();
     // One trial alone belongs to any number of parts.
