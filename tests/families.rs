@@ -23,7 +23,7 @@ const DIGESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/famil
 const TEXT: [u32; 9] = [1, 7, 9, 30, 7, 60, 12, 5, 41];
 
 fn fixture(family: &'static Family) -> Fixture {
-    let tie_word_embeddings = Some(family.config.tied.may_be(false));
+    let tie_word_embeddings = Some(family.may_be_tied(false));
     Fixture { family, seed: 3, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() }
 }
 
@@ -85,8 +85,8 @@ fn pair(name: &str, key: &str, value: &Value) -> [Arc<Checkpoint>; 2] {
     let family = family::named(name).expect("a native family");
     let fixture = fixture(family);
     let (plain, mut changed) = (fixture.config(), fixture.config());
-    let own = match family.text {
-        Some(text) => &mut changed[text.key],
+    let own = match family.text_config() {
+        Some(object) => &mut changed[object],
         None => &mut changed,
     };
     match key.split_once('.') {

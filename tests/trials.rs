@@ -109,7 +109,7 @@ fn waves(
 
 fn law_6(shared: bool) {
     let (mut reached, mut trials) = (Reached::default(), 0);
-    for family in NATIVE.into_iter().filter(|family| family.config.tied.may_be(shared) == shared) {
+    for family in NATIVE.into_iter().filter(|family| family.may_be_tied(shared) == shared) {
         // Of Llama much, of each other family what is particular to it.
         let (seeds, prompts, edits) = match family.name {
             "llama" => (6, prompts(), &EDITS[..]),

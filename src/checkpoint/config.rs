@@ -84,7 +84,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Json`], [`ConfigError::Invalid`]. mlx-lm ignores a
     /// file that is not JSON; here that is an error, for it is most likely cut short.
-    pub fn apply_generation_config(&mut self, generation_config_json: &[u8]) -> Result<(), ConfigError> {
+    pub(crate) fn apply_generation_config(&mut self, generation_config_json: &[u8]) -> Result<(), ConfigError> {
         if let Some(ids) = generation_eos(generation_config_json, self.architecture.vocab_size)? {
             (self.eos_token_ids, self.unused_eos) = ids;
         }

@@ -294,7 +294,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::open_head`], but for those of the file system.
-    pub fn head_from_files(files: BTreeMap<String, Bytes>, head: &HeadPlace) -> Result<Self, CheckpointError> {
+    pub(crate) fn head_from_files(files: BTreeMap<String, Bytes>, head: &HeadPlace) -> Result<Self, CheckpointError> {
         Self::load_head(&Place::Memory(files), Source::Memory, head)
     }
 
@@ -416,7 +416,7 @@ impl Checkpoint {
     }
 
     /// Names of the files that [`file`](Self::file) gives.
-    pub fn file_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn file_names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }
 

@@ -109,7 +109,7 @@ impl Process {
     ///
     /// # Errors
     /// [`ChildError`].
-    pub fn receive(&mut self, patience: Duration) -> Result<Vec<u8>, ChildError> {
+    pub(crate) fn receive(&mut self, patience: Duration) -> Result<Vec<u8>, ChildError> {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }

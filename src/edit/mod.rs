@@ -176,7 +176,7 @@ impl Plan {
 /// A packed word under a shift: the low 32 bits of `word as i64 - shift`, which is the low 32 bits of the
 /// shift subtracted with wrap-around.
 #[inline]
-pub const fn shift_word(word: u32, shift: i64) -> u32 {
+pub(crate) const fn shift_word(word: u32, shift: i64) -> u32 {
     word.wrapping_sub(shift as u32)
 }
 

@@ -58,7 +58,7 @@ impl Undo {
     ///
     /// # Panics
     /// If it was written into a matrix of another layout.
-    pub fn take_back<B: DerefMut<Target = [u8]>>(&self, matrix: &mut Matrix<B>) {
+    pub(crate) fn take_back<B: DerefMut<Target = [u8]>>(&self, matrix: &mut Matrix<B>) {
         match *self {
             Self::Shift(shift) => super::shift_words(bytes_of(matrix, Tensor::Weight), shift.wrapping_neg()),
             Self::Bytes { tensor, at, old, len } => {

@@ -104,7 +104,7 @@ impl Kernel {
     }
 
     /// How the two largest logits are found: `vnni`, `maddubs`, or `logits` where all of them are computed.
-    pub const fn screen_name(self) -> &'static str {
+    pub(crate) const fn screen_name(self) -> &'static str {
         match self.screen {
             None => "logits",
             #[cfg(target_arch = "x86_64")]

@@ -13,35 +13,35 @@ impl Paths {
     /// None of them: what the scalar kernel takes.
     pub const NONE: Self = Self(0);
     /// Vectors are multiplied by weights straight from the registers that decoding leaves them in.
-    pub const REGISTERS: Self = Self(1);
+    pub(crate) const REGISTERS: Self = Self(1);
     /// One vector is multiplied by eight short rows at a time.
-    pub const EIGHT_ROWS: Self = Self(1 << 1);
+    pub(crate) const EIGHT_ROWS: Self = Self(1 << 1);
     /// Vectors are multiplied by a panel of decoded rows.
-    pub const PANEL: Self = Self(1 << 2);
+    pub(crate) const PANEL: Self = Self(1 << 2);
     /// Rows are so long that a panel holds a part of their columns.
-    pub const PANEL_IN_PARTS: Self = Self(1 << 3);
+    pub(crate) const PANEL_IN_PARTS: Self = Self(1 << 3);
     /// One vector is multiplied by long rows that are read as several streams.
     pub const STREAM: Self = Self(1 << 4);
     /// Rows are not quantized.
-    pub const DENSE: Self = Self(1 << 5);
+    pub(crate) const DENSE: Self = Self(1 << 5);
     /// One hidden state is held against short rows in integers.
-    pub const SCREEN: Self = Self(1 << 6);
+    pub(crate) const SCREEN: Self = Self(1 << 6);
     /// One hidden state is held against long rows, two at a time.
-    pub const SCREEN_OF_LONG_ROWS: Self = Self(1 << 7);
+    pub(crate) const SCREEN_OF_LONG_ROWS: Self = Self(1 << 7);
     /// One hidden state is held against long rows that are read as several streams.
-    pub const SCREEN_OF_STREAMS: Self = Self(1 << 8);
+    pub(crate) const SCREEN_OF_STREAMS: Self = Self(1 << 8);
     /// Several hidden states are held against rows that were laid side by side.
-    pub const SCREEN_OF_SEVERAL: Self = Self(1 << 9);
+    pub(crate) const SCREEN_OF_SEVERAL: Self = Self(1 << 9);
     /// Rows were passed over, since their bounds say that they are not among the two largest.
-    pub const SCREEN_PASSED_OVER: Self = Self(1 << 10);
+    pub(crate) const SCREEN_PASSED_OVER: Self = Self(1 << 10);
     /// Bounds left so many rows that all logits were computed.
-    pub const SCREEN_GIVEN_UP: Self = Self(1 << 11);
+    pub(crate) const SCREEN_GIVEN_UP: Self = Self(1 << 11);
     /// Rows are decoded as the specification says, and multiplied by a panel.
-    pub const SPECIFIED: Self = Self(1 << 12);
+    pub(crate) const SPECIFIED: Self = Self(1 << 12);
     /// Shifted words are copied before they are decoded.
-    pub const COPIED: Self = Self(1 << 13);
+    pub(crate) const COPIED: Self = Self(1 << 13);
     /// A row has a code that is NaN.
-    pub const NAN_CODES: Self = Self(1 << 14);
+    pub(crate) const NAN_CODES: Self = Self(1 << 14);
 
     const NAMES: [(Self, &str); 15] = [
         (Self::REGISTERS, "registers"),

@@ -56,7 +56,7 @@ impl Width {
 
     /// The word of a row in which bit `bit` of the code at `column` lies.
     #[inline]
-    pub const fn word_of(self, column: usize, bit: usize) -> usize {
+    pub(crate) const fn word_of(self, column: usize, bit: usize) -> usize {
         (self.first_bit(column) + bit) / WORD
     }
 
@@ -69,7 +69,7 @@ impl Width {
 
     /// The columns of a row whose codes lie in its bytes `bytes`, those included that lie there in part.
     #[inline]
-    pub const fn columns_in(self, bytes: Range<usize>) -> Range<usize> {
+    pub(crate) const fn columns_in(self, bytes: Range<usize>) -> Range<usize> {
         8 * bytes.start / self.bits()..(8 * bytes.end).div_ceil(self.bits())
     }
 

@@ -123,12 +123,12 @@ impl Layout {
     }
     /// Bytes of the codes of one group, which are whole words.
     #[inline]
-    pub const fn group_bytes(&self) -> usize {
+    pub(crate) const fn group_bytes(&self) -> usize {
         4 * self.width().words(self.group_size())
     }
     /// Bytes of one row of `scales`, and of `biases` where there are any.
     #[inline]
-    pub const fn scale_row_bytes(&self) -> usize {
+    pub(crate) const fn scale_row_bytes(&self) -> usize {
         self.scale_type.size() * self.groups_per_row()
     }
     /// Bytes of one row of a tensor; 0 where the format does not have it.
@@ -150,7 +150,7 @@ impl Layout {
         }
     }
     /// Bits of one element of a tensor: a code of `weight`, a number of the others.
-    pub const fn element_bits(&self, tensor: Tensor) -> usize {
+    pub(crate) const fn element_bits(&self, tensor: Tensor) -> usize {
         match tensor {
             Tensor::Weight => self.bits(),
             Tensor::Scales | Tensor::Biases => self.scale_type.bits(),
@@ -163,7 +163,7 @@ impl Layout {
         format!("{} bits, group_size {}{name}", self.bits(), self.group_size())
     }
     /// The same layout with another number of rows.
-    pub const fn with_rows(self, rows: usize) -> Self {
+    pub(crate) const fn with_rows(self, rows: usize) -> Self {
         Self { rows, ..self }
     }
 }

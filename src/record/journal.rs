@@ -435,7 +435,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Output`].
-    pub fn check_restartable(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn check_restartable(&mut self) -> Result<(), JournalError> {
         // What a pipe or a device would give is not what it was sent.
         if !self.place.is_regular() {
             return Ok(());
@@ -453,7 +453,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::NotAJournal`], [`JournalError::Output`].
-    pub fn check_resumable(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn check_resumable(&mut self) -> Result<(), JournalError> {
         if !self.place.is_regular() {
             return Ok(());
         }

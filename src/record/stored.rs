@@ -80,7 +80,7 @@ impl Stored {
     ///
     /// # Errors
     /// As there.
-    pub fn into_lines(self) -> io::Result<Lines<'static>> {
+    pub(crate) fn into_lines(self) -> io::Result<Lines<'static>> {
         self.into_lines_from(0)
     }
 

@@ -23,7 +23,7 @@ use crate::{
 pub const DIGITS: u32 = 8;
 
 /// Values of a digit.
-pub const VALUES: i64 = 16;
+pub(crate) const VALUES: i64 = 16;
 
 /// One digit at one value, over all prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{opened, refused};
 
 fn fixture(family: &'static Family) -> Fixture {
-    let tie_word_embeddings = Some(family.config.tied.may_be(false));
+    let tie_word_embeddings = Some(family.may_be_tied(false));
     Fixture { family, num_hidden_layers: 4, tie_word_embeddings, ..Fixture::default() }
 }
 

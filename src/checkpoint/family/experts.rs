@@ -5,7 +5,7 @@ use crate::checkpoint::architecture::Divisor;
 
 /// The mixture of experts of a family that has one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ExpertsRule {
+pub(crate) struct ExpertsRule {
     /// Whether there are any.
     pub when: Flag,
     /// Which layers have them.
@@ -28,7 +28,7 @@ pub struct ExpertsRule {
 
 /// Which layers have experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpertLayers {
+pub(crate) enum ExpertLayers {
     /// All of them.
     All,
     /// Those for which a list has a 1 or `true`.
@@ -48,7 +48,7 @@ pub enum ExpertLayers {
 
 /// Where the width inside an expert comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExpertWidth {
+pub(crate) enum ExpertWidth {
     /// A key.
     Key(Size),
     /// A key, or the width inside the MLPs of other layers where it is absent or 0.
@@ -57,7 +57,7 @@ pub enum ExpertWidth {
 
 /// How experts are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RouterRule {
+pub(crate) struct RouterRule {
     /// Whether the projection has a bias.
     pub bias: Flag,
     /// What products become.
@@ -80,7 +80,7 @@ pub struct RouterRule {
 
 /// What the products of a router's projection become.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum ScoreRule {
+pub(crate) enum ScoreRule {
     /// Weights are the softmax over the chosen ones.
     SoftmaxOfChosen,
     /// The softmax over all.
@@ -95,7 +95,7 @@ pub enum ScoreRule {
 
 /// An MLP that is added for all positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedRule {
+pub(crate) struct SharedRule {
     /// Whether there is one.
     pub when: Flag,
     /// Width inside; none is added where it is 0.
@@ -106,7 +106,7 @@ pub struct SharedRule {
 
 /// Where the width inside that MLP comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SharedWidth {
+pub(crate) enum SharedWidth {
     /// A key.
     Key(Size),
     /// As many times the width inside an expert as a key says.
@@ -119,7 +119,7 @@ pub enum SharedWidth {
 
 /// Names of a mixture of experts, within a layer. Of `experts` and `shared` come `.gate_proj`, `.up_proj` and `.down_proj`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpertNames {
+pub(crate) struct ExpertNames {
     /// The router's projection.
     pub router: &'static str,
     /// Tensor of what is added for the choice.

@@ -21,7 +21,7 @@ mod qwen;
 mod qwen_hybrid;
 mod rules;
 
-pub use experts::{
+pub(crate) use experts::{
     ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, RouterRule, ScoreRule, SharedRule, SharedWidth,
 };
 pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
@@ -36,13 +36,13 @@ pub use mixtures::{
     BAILING_MOE, DEEPSEEK, DOTS1, ERNIE4_5_MOE, EXAONE_MOE, GLM4_MOE, GPT_OSS, GRANITEMOE, MELLUM, MINIMAX, MINIMAX_M2,
     MIXTRAL, OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, SOLAR_OPEN,
 };
-pub use names::{
+pub(crate) use names::{
     DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, ShortConvolutionNames, TensorNames,
     TokenInputNames,
 };
 pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
 pub use qwen_hybrid::{QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT};
-pub use rules::{
+pub(crate) use rules::{
     ActivationRule, AttentionLayers, AttentionScale, ConfigRules, EmbeddingScale, Flag, FullLayersRule, HeadDim,
     Intermediate, KvHeads, LogitScale, MixerRule, NormRule, OtherMixers, QkNormRule, ResidualScale, RopeLayers,
     RopeRule, Scales, ScalingRule, Size, Sizes, Sliding, SlidingRope, Theta, Tied,
@@ -127,18 +127,30 @@ pub struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
     /// Where a model of several parts keeps the configuration of the one that is run.
-    pub text: Option<TextConfig>,
+    pub(crate) text: Option<TextConfig>,
     /// Models that it is known by, for messages.
     pub models: &'static str,
     /// How its `config.json` is read.
-    pub config: ConfigRules,
+    pub(crate) config: ConfigRules,
     /// How its tensors are named.
-    pub tensors: TensorNames,
+    pub(crate) tensors: TensorNames,
+}
+
+impl Family {
+    /// The key of the object in `config.json` that the language model's configuration is, in a model of several parts.
+    pub fn text_config(&self) -> Option<&'static str> {
+        self.text.map(|text| text.key)
+    }
+
+    /// `tied`, or the other where no model of the family is so: whether the head of such a model is its embedding.
+    pub const fn may_be_tied(&self, tied: bool) -> bool {
+        self.config.tied.may_be(tied)
+    }
 }
 
 /// An object in `config.json` that is the configuration of a language model among other parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TextConfig {
+pub(crate) struct TextConfig {
     /// Key of the object.
     pub key: &'static str,
     /// Whether the keys may lie at the top instead.
@@ -148,7 +160,7 @@ pub struct TextConfig {
 }
 
 /// The family of a `model_type`, and of the `model_type` in the object that the family's entry names.
-pub fn of_model_type(model_type: &str, inner: impl Fn(&str) -> Option<String>) -> Option<&'static Family> {
+pub(crate) fn of_model_type(model_type: &str, inner: impl Fn(&str) -> Option<String>) -> Option<&'static Family> {
     let mut candidates = NATIVE.into_iter().filter(|family| family.model_type == model_type).collect::<Vec<_>>();
     // An entry that names the inner type comes before one that takes any.
     candidates.sort_by_key(|family| family.text.is_none_or(|text| text.model_type.is_none()));

@@ -5,7 +5,7 @@ use super::experts::ExpertNames;
 /// How tensors are named. A module's tensors are `MODULE.weight`, `MODULE.scales`, `MODULE.biases` and `MODULE.bias`. Whether a norm
 /// has a name says whether the family has it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TensorNames {
+pub(crate) struct TensorNames {
     /// The embedding, which is also a tied head.
     pub embed_tokens: &'static str,
     /// The learned vectors of positions, where the family has them.
@@ -54,7 +54,7 @@ pub struct TensorNames {
 
 /// Names of what tokens give to layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenInputNames {
+pub(crate) struct TokenInputNames {
     /// The embedding of its own.
     pub embedding: &'static str,
     /// Projection of the token's embedding.
@@ -71,7 +71,7 @@ pub struct TokenInputNames {
 
 /// Names of a short convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShortConvolutionNames {
+pub(crate) struct ShortConvolutionNames {
     /// Projection of the input.
     pub in_proj: &'static str,
     /// What convolves.
@@ -82,7 +82,7 @@ pub struct ShortConvolutionNames {
 
 /// Names of a gated DeltaNet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeltaNetNames {
+pub(crate) struct DeltaNetNames {
     /// Projections of the input.
     pub projections: DeltaProjectionNames,
     /// What convolves queries, keys and values.
@@ -99,7 +99,7 @@ pub struct DeltaNetNames {
 
 /// Names of the projections of a gated DeltaNet's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeltaProjectionNames {
+pub(crate) enum DeltaProjectionNames {
     /// Queries, keys and values in one matrix, the others by themselves.
     Apart {
         /// Projection to queries, keys and values.
@@ -122,7 +122,7 @@ pub enum DeltaProjectionNames {
 
 /// Names of the projections to queries, keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QkvNames {
+pub(crate) enum QkvNames {
     /// One for each.
     Apart {
         /// Projection to queries.
@@ -140,7 +140,7 @@ pub enum QkvNames {
 
 /// Names of the norms of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QkNormNames {
+pub(crate) struct QkNormNames {
     /// Norm of queries.
     pub q: &'static str,
     /// Norm of keys.
@@ -151,7 +151,7 @@ pub struct QkNormNames {
 
 /// Where the gate of an MLP lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GateName {
+pub(crate) enum GateName {
     /// There is none.
     None,
     /// In a matrix of its own.
@@ -162,7 +162,7 @@ pub enum GateName {
 
 /// Tensors that mlx-lm drops as it loads a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dropped {
+pub(crate) enum Dropped {
     /// Those whose names end so.
     Ending(&'static str),
     /// Those whose names begin so.
@@ -177,12 +177,12 @@ pub enum Dropped {
 
 impl TensorNames {
     /// The name of `module` in layer `layer`.
-    pub fn in_layer(&self, layer: usize, module: &str) -> String {
+    pub(crate) fn in_layer(&self, layer: usize, module: &str) -> String {
         format!("{}.{layer}.{module}", self.layers)
     }
 
     /// The module that is the head.
-    pub const fn head(&self, tied: bool) -> &'static str {
+    pub(crate) const fn head(&self, tied: bool) -> &'static str {
         if tied { self.embed_tokens } else { self.lm_head }
     }
 }

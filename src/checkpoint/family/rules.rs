@@ -8,7 +8,7 @@ use crate::checkpoint::architecture::{Activation, NormKind, Pairing, Span, Wirin
 
 /// How a `config.json` is read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ConfigRules {
+pub(crate) struct ConfigRules {
     /// The sizes.
     pub sizes: Sizes,
     /// Whether the head is the embedding.
@@ -69,7 +69,7 @@ pub struct ConfigRules {
 
 /// Layers that mix positions by something else than attention: which ones, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OtherMixers {
+pub(crate) struct OtherMixers {
     /// The other layers.
     pub attention: AttentionLayers,
     /// What these compute.
@@ -78,7 +78,7 @@ pub struct OtherMixers {
 
 /// Which layers attend, where some do not. One does at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttentionLayers {
+pub(crate) enum AttentionLayers {
     /// Every `n`th; the key of `n`, and `n` where it is absent.
     Every(Size),
     /// Those whose numbers, from 0, a list under the first key has; without the list those that `layer_types` calls
@@ -88,7 +88,7 @@ pub enum AttentionLayers {
 
 /// What mixes positions instead of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MixerRule {
+pub(crate) enum MixerRule {
     /// A convolution over the last positions.
     ShortConvolution {
         /// Positions that it sees.
@@ -113,7 +113,7 @@ pub enum MixerRule {
 
 /// What layers without a window have of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FullLayersRule {
+pub(crate) struct FullLayersRule {
     /// Columns of their heads.
     pub head_dim: Size,
     /// Whether their keys serve as values, too.
@@ -124,7 +124,7 @@ pub struct FullLayersRule {
 
 /// The key of a size, and what it is where absent; `None` where it must be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
+pub(crate) struct Size {
     /// The key.
     pub key: &'static str,
     /// Without it.
@@ -143,7 +143,7 @@ pub(super) const fn size_or(key: &'static str, default: usize) -> Size {
 
 /// The keys of a model's sizes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sizes {
+pub(crate) struct Sizes {
     /// Rows of the embedding.
     pub vocab_size: Size,
     /// Whether the vocabulary's size stands at the top of the file although the other keys lie deeper.
@@ -164,7 +164,7 @@ pub struct Sizes {
 
 /// Where the number of key and value heads comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KvHeads {
+pub(crate) enum KvHeads {
     /// A key; as many as query heads where it is absent and has no default.
     Key(Size),
     /// As many as query heads.
@@ -175,7 +175,7 @@ pub enum KvHeads {
 
 /// Where the columns of a head come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadDim {
+pub(crate) enum HeadDim {
     /// A key; the width of the model shared out among the query heads where it is absent and has no default.
     Key(Size),
     /// The width of the model shared out among the query heads. A `head_dim` must agree.
@@ -184,7 +184,7 @@ pub enum HeadDim {
 
 /// Where the width inside the MLP comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intermediate {
+pub(crate) enum Intermediate {
     /// A key.
     Key(Size),
     /// Half of what a key says.
@@ -207,7 +207,7 @@ pub enum Intermediate {
 
 /// Something that a model has or has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flag {
+pub(crate) enum Flag {
     /// It has.
     Always,
     /// It has not.
@@ -220,7 +220,7 @@ pub enum Flag {
 
 /// Whether the head is the embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tied {
+pub(crate) enum Tied {
     /// `tie_word_embeddings` says so, or this where it is absent.
     Key(bool),
     /// It is.
@@ -233,7 +233,8 @@ pub enum Tied {
 
 impl Tied {
     /// What `tie_word_embeddings` says where a file does not mean what the key's absence means; `None` where it cannot say that.
-    pub const fn other(self) -> Option<bool> {
+    #[cfg(feature = "testing")]
+    pub(crate) const fn other(self) -> Option<bool> {
         match self {
             Self::Key(default) => Some(!default),
             Self::Always | Self::Never | Self::WithoutHead => None,
@@ -241,7 +242,7 @@ impl Tied {
     }
 
     /// `tied`, or the other where no model of the family is so.
-    pub const fn may_be(self, tied: bool) -> bool {
+    pub(crate) const fn may_be(self, tied: bool) -> bool {
         match self {
             Self::Key(_) | Self::WithoutHead => tied,
             Self::Always => true,
@@ -252,7 +253,7 @@ impl Tied {
 
 /// The norms of the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NormRule {
+pub(crate) struct NormRule {
     /// Which one.
     pub kind: NormKind,
     /// Key of what is added under the root.
@@ -267,7 +268,7 @@ pub struct NormRule {
 
 /// The norms of queries and keys, without a bias; otherwise as the other norms.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QkNormRule {
+pub(crate) struct QkNormRule {
     /// Whether there are any.
     pub when: Flag,
     /// What each spans.
@@ -278,7 +279,7 @@ pub struct QkNormRule {
 
 /// What an MLP computes. mlx-lm's classes know by themselves, so the key serves as a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActivationRule {
+pub(crate) struct ActivationRule {
     /// What is computed.
     pub activation: Activation,
     /// The keys under which an activation may be named.
@@ -289,7 +290,7 @@ pub struct ActivationRule {
 
 /// The rotary embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RopeRule {
+pub(crate) struct RopeRule {
     /// Which layers have one.
     pub layers: RopeLayers,
     /// Where the base of the frequencies comes from.
@@ -314,7 +315,7 @@ pub struct RopeRule {
 
 /// Which layers have a rotary embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeLayers {
+pub(crate) enum RopeLayers {
     /// All of them.
     All,
     /// None.
@@ -328,7 +329,7 @@ pub enum RopeLayers {
 
 /// Where the base of the frequencies comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Theta {
+pub(crate) enum Theta {
     /// A key, or this where it is absent.
     Key(&'static str, f64),
     /// It is always this.
@@ -337,7 +338,7 @@ pub enum Theta {
 
 /// How frequencies may be scaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScalingRule {
+pub(crate) enum ScalingRule {
     /// Not at all.
     None,
     /// By a constant only.
@@ -354,7 +355,7 @@ pub enum ScalingRule {
 
 /// What layers with a window have instead of the rotary embedding of the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum SlidingRope {
+pub(crate) enum SlidingRope {
     /// The same.
     Same,
     /// The same base, not scaled.
@@ -365,7 +366,7 @@ pub enum SlidingRope {
 
 /// Which layers see only the last positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sliding {
+pub(crate) enum Sliding {
     /// None, whatever `sliding_window` says.
     Never,
     /// Those that `layer_types` names, with `sliding_window`. Without the list all but every `n`th, or none.
@@ -389,7 +390,7 @@ pub enum Sliding {
 
 /// What is multiplied, and by what.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scales {
+pub(crate) struct Scales {
     /// Embeddings.
     pub embedding: EmbeddingScale,
     /// Products of query and key.
@@ -402,7 +403,7 @@ pub struct Scales {
 
 /// What embeddings are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EmbeddingScale {
+pub(crate) enum EmbeddingScale {
     /// Nothing.
     None,
     /// The square root of the model's width.
@@ -415,7 +416,7 @@ pub enum EmbeddingScale {
 
 /// What products of query and key are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum AttentionScale {
+pub(crate) enum AttentionScale {
     /// `head_dim^-1/2`.
     HeadDim,
     /// 1: they are not multiplied at all.
@@ -428,7 +429,7 @@ pub enum AttentionScale {
 
 /// What the outputs of branches are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResidualScale {
+pub(crate) enum ResidualScale {
     /// Nothing.
     None,
     /// What a key says.
@@ -439,7 +440,7 @@ pub enum ResidualScale {
 
 /// What logits are multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum LogitScale {
+pub(crate) enum LogitScale {
     /// Nothing.
     None,
     /// What a key says, or this where it is absent.

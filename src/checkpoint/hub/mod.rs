@@ -83,7 +83,7 @@ impl ModelName {
     ///
     /// # Errors
     /// [`HubError`].
-    pub fn locate(self, progress: &mut dyn Progress) -> Result<Located, HubError> {
+    pub(crate) fn locate(self, progress: &mut dyn Progress) -> Result<Located, HubError> {
         let model = match self {
             Self::Demo => return Ok(Located { folder: None, revision: None }),
             Self::Folder(folder) => return Ok(Located { folder: Some(folder), revision: None }),

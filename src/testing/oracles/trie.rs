@@ -86,7 +86,7 @@ impl<'a> Arbitrary<'a> for Waves {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let (seed, shared) = (u.int_in_range(0..=5)?, one_in(u, 3)?);
         let family = choose(u, &NATIVE)?;
-        let shared = family.config.tied.may_be(shared);
+        let shared = family.may_be_tied(shared);
         let max_tokens = u.int_in_range(1..=8)?;
         let eos = choose(u, &[&[2, 5][..], &[], &[2, 5, 7, 9, 11, 13, 17, 19, 23, 29]])?.to_vec();
         let checkpoint = model(family, seed, shared);
