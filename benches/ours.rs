@@ -1,6 +1,6 @@
 //! headroom's side of `benches/compare.sh`: what the peers are asked to do, once, as lines of `name value`.
 //!
-//! `ours CHECKPOINT` or `ours products ROWSxCOLSxVECTORS...`; `HEADROOM_KERNEL` sets the kernel (default: the fastest). Not for reading by itself: `cargo bench` has the
+//! `ours CHECKPOINT`, `ours prompts CHECKPOINT TOKENS...` or `ours products ROWSxCOLSxVECTORS...`; `HEADROOM_KERNEL` sets the kernel (default: the fastest). Not for reading by itself: `cargo bench` has the
 //! benches, and this runs in turn with the peers.
 
 #![expect(clippy::print_stdout, reason = "a program")]
@@ -20,7 +20,7 @@ use kernel::kernel;
 use lm_headroom::{
     edit::Edit,
     kernels::{Activations, Pass, Product, multiply},
-    model::{Parent, Query, Step},
+    model::{AnyBody, Extension, Parent, Query, Step},
     quant::{FloatType, MatrixRef, WeightsRef},
     search::{Session, Settings, keep, probe},
     seed,
@@ -37,6 +37,10 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.split_first() {
         Some((what, rest)) if what == "products" => rest.iter().for_each(|shape| products(shape)),
+        Some((what, [checkpoint, lengths @ ..])) if what == "prompts" => {
+            let model = model(checkpoint);
+            lengths.iter().for_each(|length| prompt(&model, length.parse().expect("a number of tokens")));
+        }
         Some((checkpoint, [])) => run(checkpoint),
         // `cargo bench` without names runs every bench: this one has nothing to say then.
         _ => {}
@@ -49,10 +53,43 @@ fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {
     (start.elapsed().as_secs_f64(), done)
 }
 
-fn run(checkpoint: &str) {
+fn model(checkpoint: &str) -> Subject {
     let team = Arc::new(Team::of_this_machine());
     let checkpoint = subject::open(Some(Path::new(checkpoint))).expect("a checkpoint");
-    let model = Subject::new("model".to_owned(), None, checkpoint, kernel(), team).expect("a tokenizer");
+    Subject::new("model".to_owned(), None, checkpoint, kernel(), team).expect("a tokenizer")
+}
+
+/// A prompt in one go, and the logits behind it.
+fn prefill(model: &Subject, ids: &[u32], body: &mut AnyBody, logits: &mut [f32]) -> (f64, Extension) {
+    let steps: Vec<Step<'_>> = ids
+        .iter()
+        .enumerate()
+        .map(|(i, &token)| Step {
+            token,
+            parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
+            hidden: i + 1 == ids.len(),
+            embedding: None,
+            row: None,
+        })
+        .collect();
+    let mut head = model.projection(model.head().view());
+    timed(|| {
+        let extension = body.extend(&steps).expect("a prompt");
+        head.logits(vec![Query { shift: 0, hidden: vec![&extension.hidden], out: &mut *logits }]).expect("logits");
+        extension
+    })
+}
+
+/// A prompt of so many tokens. Which they are does not change what it costs.
+fn prompt(model: &Subject, tokens: usize) {
+    let ids: Vec<u32> = (0..tokens as u32).map(|i| 1000 + i * 7919 % 40_000).collect();
+    let mut logits = vec![0.0; model.projection(model.head().view()).vocab_size()];
+    let (seconds, _) = prefill(model, &ids, &mut model.body(), &mut logits);
+    println!("prompt_{tokens} {seconds:.6}");
+}
+
+fn run(checkpoint: &str) {
+    let model = model(checkpoint);
     let prompts = [model.prompt(seed::PROMPT).expect("a prompt")];
     let edits = seed::SHIFTS.map(Edit::shift);
     // Digests are those of loading; the session before the one that counts has computed them.
@@ -72,22 +109,7 @@ fn run(checkpoint: &str) {
     let mut body = model.body();
     let mut head = model.projection(model.head().view());
     let mut logits = vec![0.0; head.vocab_size()];
-    let steps: Vec<Step<'_>> = ids
-        .iter()
-        .enumerate()
-        .map(|(i, &token)| Step {
-            token,
-            parent: if i == 0 { Parent::Start } else { Parent::Step(i - 1) },
-            hidden: i + 1 == ids.len(),
-            embedding: None,
-            row: None,
-        })
-        .collect();
-    let (seconds, extension) = timed(|| {
-        let extension = body.extend(&steps).expect("a prompt");
-        head.logits(vec![Query { shift: 0, hidden: vec![&extension.hidden], out: &mut logits }]).expect("logits");
-        extension
-    });
+    let (seconds, extension) = prefill(&model, ids, &mut body, &mut logits);
     println!("prefill_s {seconds:.6}");
     let parent = Parent::Slot(*extension.slots.last().expect("a prompt"));
     let first = model.kernel().top(&logits).expect("finite").token as u32;

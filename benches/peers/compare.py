@@ -11,6 +11,7 @@ IDS = [
     1, 4093, 198, 1780, 314, 216, 34, 27, 34, 47, 2, 198, 1, 520, 9531, 198,
 ]  # fmt: skip  # "What is 2+2?" in SmolLM2's chat template
 SHAPES = ["49152x576x10", "49152x576x37", "49152x576x64", "8192x4096x64"]
+PROMPTS = ["500", "1000", "2000", "4000", "8000"]
 THREADS = "2"
 
 rounds, ours, checkpoint, gguf, gemm, candle, llamacpp, python, notebook = sys.argv[1:]
@@ -38,6 +39,10 @@ for _ in range(int(rounds)):
         run("llama.cpp", "node", llamacpp, gguf, THREADS, *ids)
     if candle != "-":
         run("candle", candle, gguf, "64", *ids)
+    for length in PROMPTS:
+        run("headroom", ours, "prompts", checkpoint, length)
+        if llamacpp != "-":
+            run("llama.cpp", "node", llamacpp, gguf, THREADS, "prompts", length)
     for shape in SHAPES:
         run("headroom", ours, "products", shape)
         if gemm != "-":
@@ -80,6 +85,8 @@ row("the same beside ten greedy generations, s", "ladder_s", "llama.cpp", "ten_g
 for peer in ("llama.cpp", "candle"):
     row("greedy decoding, tokens/s", "decode_tokens_per_s", peer, "decode_tokens_per_s", "1.5", False, digits=1)
     row("prompt of 37 tokens, ms", "prefill_s", peer, "prefill_s", "", True, 1e3, 1)
+for length in PROMPTS:
+    row(f"prompt of {length} tokens, s", f"prompt_{length}", "llama.cpp", f"prompt_{length}", "1", True)
 for shape in SHAPES:
     row(f"product {shape}, G multiply-adds/s", shape, "gemm", shape, "0.8", False, 1e-9, 1)
 print()

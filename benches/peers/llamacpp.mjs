@@ -1,16 +1,18 @@
 // llama.cpp, prebuilt in the npm package node-llama-cpp: the prompt, greedy decoding, and ten separate greedy generations.
 //
-//   llamacpp.mjs MODEL.gguf THREADS IDS...      lines of `name value`
+//   llamacpp.mjs MODEL.gguf THREADS IDS...               lines of `name value`
+//   llamacpp.mjs MODEL.gguf THREADS prompts TOKENS...    the time of prompts of so many tokens
 import { getLlama } from "node-llama-cpp";
 
 const [path, threads, ...ids] = process.argv.slice(2);
-const prompt = ids.map(Number);
+const lengths = ids[0] === "prompts" ? ids.slice(1).map(Number) : [];
+const prompt = lengths.length ? ids.map((_, i) => 1000 + i) : ids.map(Number);
 const llama = await getLlama({ build: "never", gpu: false, maxThreads: Number(threads), logLevel: "error" });
 const model = await llama.loadModel({ modelPath: path });
-const context = await model.createContext({ contextSize: 512, threads: Number(threads) });
+const context = await model.createContext({ contextSize: Math.max(512, ...lengths.map((n) => n + 8)), threads: Number(threads) });
 
 // A sequence of its own each time: nothing of an earlier generation is used again.
-async function generate(tokens) {
+async function generate(tokens, prompt) {
   const sequence = context.getSequence();
   const out = [];
   const start = performance.now();
@@ -27,12 +29,18 @@ async function generate(tokens) {
   return { out, prefill: (first - start) / 1e3, decode: (end - first) / 1e3 };
 }
 
-await generate(10); // what is paged in belongs to loading
-const long = await generate(65);
+await generate(10, prompt); // what is paged in belongs to loading
+for (const n of lengths) {
+  // The ids of ours, by the same rule.
+  const { prefill } = await generate(1, Array.from({ length: n }, (_, i) => 1000 + ((i * 7919) % 40000)));
+  console.log(`prompt_${n}`, prefill);
+}
+if (lengths.length) process.exit(0);
+const long = await generate(65, prompt);
 console.log("prefill_s", long.prefill);
 console.log("decode_tokens_per_s", (long.out.length - 1) / long.decode);
 console.log("text", JSON.stringify(model.detokenize(long.out.slice(0, 10))));
 const start = performance.now();
-for (let i = 0; i < 10; i++) await generate(10);
+for (let i = 0; i < 10; i++) await generate(10, prompt);
 console.log("ten_generations_s", (performance.now() - start) / 1e3);
 process.exit(0);
