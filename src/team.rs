@@ -4,6 +4,10 @@
 //! thread costs more than such a loop, so a worker that has just finished one looks for the next for a
 //! while before it goes to sleep. Which thread takes which item never changes a result: items write to
 //! disjoint places, and no sum is split between threads.
+//!
+//! Nobody waits for a worker that has not come. On a machine with fewer free cores than threads a worker may get no
+//! core for milliseconds, in which the caller does the whole of a thousand loops. So a worker *enters* a loop, the
+//! caller takes whatever items are left, closes the loop, and waits for those that are within.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -114,15 +118,29 @@ struct Apart<T>(T);
 
 /// A loop for the workers, all of it on one line, so that who sees the change has the rest.
 struct Published {
-    /// Counts the loops so far; a change says that `work` is new.
-    epoch: AtomicUsize,
+    /// Which loop it is, whether it is closed, and how many workers are within: see [`gate`].
+    gate: AtomicUsize,
     work: UnsafeCell<Option<Work>>,
+}
+
+/// The parts of the number that lets workers into a loop: the lowest bits count those within, one says that nobody may enter any
+/// more, and those above number the loops, so that a loop's number never comes again while a worker looks at it.
+mod gate {
+    /// Nobody may enter.
+    pub(super) const CLOSED: usize = 1 << 15;
+    /// Workers within.
+    pub(super) const WITHIN: usize = CLOSED - 1;
+    /// Added for the next loop.
+    pub(super) const NEXT: usize = CLOSED << 1;
+
+    /// The loop's number.
+    pub(super) const fn epoch(gate: usize) -> usize {
+        gate / NEXT
+    }
 }
 
 struct Shared {
     published: Apart<Published>,
-    /// Workers that have not yet finished the current loop.
-    pending: Apart<AtomicUsize>,
     /// The next item of each thread's range.
     next: Vec<Apart<AtomicUsize>>,
     panicked: Mutex<Option<Payload>>,
@@ -131,8 +149,8 @@ struct Shared {
 }
 
 // SAFETY: `Sync` asks that references on several threads do not race. `work` is the one part that is not `Sync` already.
-// `Team::run` writes it, one call at a time, and only while no worker has a loop to run; workers read it after they have seen
-// the epoch change, which that call does afterwards. `tools/loom` checks both for every order of a few threads.
+// `Team::run` writes it, one call at a time, and only while the loop before is closed and nobody is within; workers read it
+// within, and enter what that call opens afterwards. `tools/loom` checks both for every order of a few threads.
 unsafe impl Sync for Shared {}
 // SAFETY: `Send` asks that the value may be used and dropped on another thread. `work` is the one part that is not `Send`
 // already: a pointer to what is `Sync`, so that any thread may call it, and dropping a pointer does nothing.
@@ -156,10 +174,9 @@ impl Team {
     /// A team of `threads` threads, the caller included; 0 counts as 1. Threads that the system
     /// refuses to start are done without: results do not depend on their number.
     pub fn new(threads: usize) -> Self {
-        let extra = threads.max(1) - 1;
+        let extra = (threads.max(1) - 1).min(gate::WITHIN);
         let shared = Arc::new(Shared {
-            published: Apart(Published { epoch: AtomicUsize::new(0), work: UnsafeCell::new(None) }),
-            pending: Apart(AtomicUsize::new(0)),
+            published: Apart(Published { gate: AtomicUsize::new(gate::CLOSED), work: UnsafeCell::new(None) }),
             next: (0..=extra).map(|_| Apart(AtomicUsize::new(0))).collect(),
             panicked: Mutex::new(None),
             stop: AtomicBool::new(false),
@@ -203,15 +220,15 @@ impl Team {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (threads, next) = (self.threads(), &self.shared.next);
         let first = |range: usize| range * count / threads;
-        // A few items a claim keep the counters out of the way. The first ones are everyone's own without a claim.
+        // A few items a claim keep the counters out of the way. The first ones are the caller's own without a claim.
         let claim = (count / (threads * 16)).max(1);
         for (range, next) in next.iter().enumerate() {
-            next.0.store(first(range) + claim, Ordering::Relaxed);
+            next.0.store(first(range) + if range == 0 { claim } else { 0 }, Ordering::Relaxed);
         }
         let thrown = self.run(&|own| {
             for range in (own..threads).chain(0..own) {
                 let (next, end) = (&next[range].0, first(range + 1));
-                let mut start = if range == own { first(own) } else { next.fetch_add(claim, Ordering::Relaxed) };
+                let mut start = if own + range == 0 { 0 } else { next.fetch_add(claim, Ordering::Relaxed) };
                 while start < end {
                     (start..(start + claim).min(end)).for_each(&item);
                     start = next.fetch_add(claim, Ordering::Relaxed);
@@ -250,30 +267,34 @@ impl Team {
         });
     }
 
-    /// Runs `body` once on every thread of the team and returns when all have returned, with the payload of one that
-    /// panicked. The caller has the turn.
+    /// Runs `body` on this thread, and on each worker that comes while it runs here. It returns when all have returned, with the
+    /// payload of one that panicked. The caller has the turn.
     fn run(&self, body: &(dyn Fn(usize) + Sync)) -> Option<Payload> {
         let shared = &*self.shared;
+        let Published { gate, work: place } = &shared.published.0;
         // SAFETY: `transmute` asks for types of one layout: only the lifetime changes. That nobody reaches `body` after its end is
-        // seen to below: workers use the pointer between the change of the epoch and their decrement of `pending`, and this
-        // function does not return, not even by a panic, before that is back at 0.
+        // seen to below: workers use the pointer between entering this loop and leaving it, and this function does not return,
+        // not even by a panic, before the loop is closed and nobody is within.
         let work = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(body)
         };
         // SAFETY: writing through a pointer asks that nobody else reads or writes. Whoever has the turn is the only one to write
-        // here, and no worker reads: all have finished the last loop, as `pending`, acquired, has said.
-        shared.published.0.work.with_mut(|place| unsafe { *place = Some(work) });
-        shared.pending.0.store(self.workers.len(), Ordering::Relaxed);
-        shared.published.0.epoch.fetch_add(1, Ordering::SeqCst);
+        // here, and workers read within a loop only: the last one is closed and nobody is within, as the gate, acquired, has said.
+        place.with_mut(|place| unsafe { *place = Some(work) });
+        let opened = (gate::epoch(gate.load(Ordering::Relaxed)) + 1) * gate::NEXT;
+        // A swap, as `fetch_add` was one: it reads what workers swapped, and releases what was written for this loop.
+        gate.swap(opened, Ordering::SeqCst);
         for (asleep, (_, thread)) in shared.asleep.iter().zip(&self.workers) {
             if asleep.swap(false, Ordering::SeqCst) {
                 thread.unpark();
             }
         }
         let own = catch_unwind(AssertUnwindSafe(|| body(0)));
+        let mut within = gate.fetch_or(gate::CLOSED, Ordering::AcqRel);
         let mut patience = Patience::default();
-        while shared.pending.0.load(Ordering::Acquire) > 0 {
+        while within & gate::WITHIN > 0 {
             patience.wait();
+            within = gate.load(Ordering::Acquire);
         }
         let theirs = shared.panicked.lock().unwrap_or_else(PoisonError::into_inner).take();
         own.err().or(theirs)
@@ -292,39 +313,48 @@ impl Drop for Team {
 }
 
 fn worker(shared: &Shared, index: usize) {
+    let Published { gate, work } = &shared.published.0;
+    // The number of the last loop that was entered or came too late for.
     let mut seen = 0;
     loop {
         let mut patience = Patience::default();
-        while shared.published.0.epoch.load(Ordering::SeqCst) == seen {
+        let mut at = gate.load(Ordering::SeqCst);
+        while gate::epoch(at) == seen || at & gate::CLOSED != 0 {
+            seen = gate::epoch(at);
             if shared.stop.load(Ordering::Relaxed) {
                 return;
             }
             if patience.has_ended() {
-                // Announce sleep, then look once more: a loop published before the announcement is
-                // seen here, one published after it unparks this thread. A swap, so that it reads what
-                // the other swapped before it, and with that sees the epoch that was published before.
+                // Announce sleep, then look once more: a loop opened before the announcement is
+                // seen here, one opened after it unparks this thread. A swap, so that it reads what
+                // the other swapped before it, and with that sees the gate that was opened before.
                 shared.asleep[index].swap(true, Ordering::SeqCst);
-                if shared.published.0.epoch.load(Ordering::SeqCst) == seen && !shared.stop.load(Ordering::SeqCst) {
+                if gate::epoch(gate.load(Ordering::SeqCst)) == seen && !shared.stop.load(Ordering::SeqCst) {
                     park();
                 }
                 shared.asleep[index].store(false, Ordering::SeqCst);
                 patience.renew();
             }
+            at = gate.load(Ordering::SeqCst);
         }
-        seen = seen.wrapping_add(1);
-        // SAFETY: reading through a pointer asks that nobody writes meanwhile. The epoch has changed, so it is written, and it is
-        // not written again before this worker has decremented `pending`.
-        let work = shared.published.0.work.with(|place| unsafe { *place });
+        // Another worker that enters or leaves changes the gate, too: then this one looks again.
+        if gate.compare_exchange(at, at + 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            continue;
+        }
+        seen = gate::epoch(at);
+        // SAFETY: reading through a pointer asks that nobody writes meanwhile. It was written before this loop was opened, and
+        // it is not written again before this worker has left.
+        let work = work.with(|place| unsafe { *place });
         if let Some(work) = work {
-            // SAFETY: a reference asks for a value that lives. `Team::run` keeps it alive until this worker has decremented
-            // `pending`, and calls through it are allowed on any thread, since it is `Sync`.
+            // SAFETY: a reference asks for a value that lives. `Team::run` keeps it alive until this worker has left, and calls
+            // through it are allowed on any thread, since it is `Sync`.
             let work = unsafe { &*work };
             // The caller is the first thread.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| work(index + 1))) {
                 *shared.panicked.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
             }
         }
-        shared.pending.0.fetch_sub(1, Ordering::Release);
+        gate.fetch_sub(1, Ordering::Release);
     }
 }
 
