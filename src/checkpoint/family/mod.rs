@@ -1,8 +1,8 @@
 //! Model families as data: how each writes its configuration and names its tensors.
 //!
 //! A family is an entry of [`NATIVE`] and nothing else: no code is a family's own. `reader/` reads `config.json` by the
-//! entry's [`ConfigRules`], which gives an [`Architecture`](super::Architecture); `assemble` finds the weights of that value by
-//! the entry's [`TensorNames`]. So a family that computes what another does costs a few lines here, and one that computes
+//! entry's `ConfigRules`, which gives an [`Architecture`](super::Architecture); `assemble` finds the weights of that value by
+//! the entry's `TensorNames`. So a family that computes what another does costs a few lines here, and one that computes
 //! something new also costs a field of `Architecture` and what interprets it.
 //!
 //! An entry is written as what differs from another: `Family { model_type: "mistral", ..LLAMA }`. Where families differ in

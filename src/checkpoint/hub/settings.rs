@@ -64,7 +64,7 @@ impl HubSettings {
     ///
     /// # Errors
     /// [`HubError::NoCacheFolder`] if neither a variable nor `user_home` says where the cache is.
-    pub(crate) fn from_lookup(
+    pub fn from_lookup(
         lookup: impl Fn(&str) -> Option<OsString>,
         user_home: Option<PathBuf>,
     ) -> Result<Self, HubError> {

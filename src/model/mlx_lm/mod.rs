@@ -60,7 +60,7 @@ use crate::{
 pub use error::{MlxLmError, OLDEST};
 
 /// Seconds without a sign of life after which the child is given up. It gives one each second while it computes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A prompt by which the head's product is held against mlx-lm's logits: tokens that every vocabulary has.
 const PROBE: [u32; 8] = [3, 5, 8, 13, 21, 34, 55, 89];
 
