@@ -5,6 +5,8 @@
 //! names its key. A key that mlx-lm does not read is not read here either, and where it asks for a computation it is an error, too;
 //! `reader/asking.rs` says which keys do.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 pub use super::quantization::{Override, Quantization};
@@ -116,14 +118,15 @@ pub(super) fn eos(keys: &Keys<'_>, value: &Value, vocab_size: usize) -> Result<E
         Value::Array(values) => values.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let (mut ids, mut unused) = (Vec::new(), Vec::new());
+    let (mut ids, mut unused, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for value in values {
         let wanted = "a token id or a list of token ids";
         let id = value.as_u64().ok_or_else(|| keys.invalid("eos_token_id", wanted))?;
-        match u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size) {
-            Some(inside) if !ids.contains(&inside) => ids.push(inside),
-            None if !unused.contains(&id) => unused.push(id),
-            _ => {}
+        if seen.insert(id) {
+            match u32::try_from(id).ok().filter(|&id| (id as usize) < vocab_size) {
+                Some(inside) => ids.push(inside),
+                None => unused.push(id),
+            }
         }
     }
     Ok((ids, unused))

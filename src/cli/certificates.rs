@@ -72,7 +72,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
     for path in &args.journals {
         parts.extend(stored::part(path, &mut absent)?);
     }
-    let known = args.shards.map(|shards| shards as usize).or_else(stored::shards);
+    let known = stored::shards(args)?;
     let survey = survey::<MergeError>(&mut parts, known, || Ok(interrupt::check()?));
     let Survey { run, missing } = survey.map_err(MergeError::plain)?;
     let Some(run) = run else { bail!("the journals hold no certificate") };

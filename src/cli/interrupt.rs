@@ -63,7 +63,7 @@ mod signals {
     };
 
     use signal_hook::{
-        consts::{SIGINT, SIGTERM},
+        consts::{SIGINT, SIGTERM, SIGXFSZ},
         flag,
         iterator::Signals,
         low_level,
@@ -78,6 +78,8 @@ mod signals {
     const PATIENCE: Duration = Duration::from_millis(200);
 
     pub(super) fn listen() -> io::Result<()> {
+        // A file that a limit keeps from growing is an error of its write, and not the end of the program.
+        flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         thread::Builder::new().name("headroom-signals".to_owned()).spawn(move || {
             if let Some(signal) = signals.forever().next() {

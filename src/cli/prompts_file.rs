@@ -10,7 +10,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, de::IgnoredAny};
 
 /// Bytes that are read at most. A prompt of a million tokens has some 5 MB.
-const MOST: u64 = 1 << 30;
+const MOST: u64 = 128 << 20;
+/// Prompts of a file at most: each costs some hundred bytes of memory, however short it is.
+const MOST_PROMPTS: usize = 1_000_000;
+/// Values of a file in JSON at most, counted by its commas.
+const MOST_VALUES: usize = 4 << 20;
 
 /// Files that hold prompts in a form of their own, which would be taken for text otherwise.
 const OTHER_KINDS: [&str; 14] =
@@ -60,10 +64,18 @@ pub(super) fn prompts_of(file: &Path) -> Result<Vec<(String, Line)>> {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         anyhow!("{name}, line {line}: not UTF-8")
     })?;
-    match kind(extension.as_deref(), stdin, text) {
+    let kind = kind(extension.as_deref(), stdin, text);
+    if kind != Kind::Text && text.bytes().filter(|&byte| byte == b',').count() > MOST_VALUES {
+        bail!("{name} has more than the {MOST_VALUES} values that are read of prompts in JSON");
+    }
+    let prompts = match kind {
         Kind::List => list(&name, text),
         kind => lines(&name, text, kind),
+    }?;
+    if prompts.len() > MOST_PROMPTS {
+        bail!("{name} has more than {MOST_PROMPTS} prompts; run them in several files");
     }
+    Ok(prompts)
 }
 
 fn kind(extension: Option<&str>, stdin: bool, text: &str) -> Kind {
@@ -83,6 +95,7 @@ fn lines(name: &str, text: &str, kind: Kind) -> Result<Vec<(String, Line)>> {
     text.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
+        .take(MOST_PROMPTS + 1)
         .map(|(i, line)| {
             let place = format!("{name}, line {}:", i + 1);
             let parsed = match kind {

@@ -20,6 +20,7 @@ use crate::{
         Missing, Parts, Reader, Record, SCHEMA, Stored,
         journal::{self, Finished, JournalError},
         output::{Inputs, Kind, Output},
+        scheduler::{self, SchedulerError},
         summary::{Summaries, Summary},
     },
     report::terminal::{Look, records as text},
@@ -223,7 +224,7 @@ pub(super) fn merge(args: &MergeArgs) -> Result<u8> {
             said(parts.add::<RunError>(stored, interrupt::check)?, path);
         }
     }
-    let missing = parts.missing(args.shards.map(|shards| shards as usize).or_else(shards));
+    let missing = parts.missing(shards(args)?);
     let complete = missing.as_ref().is_none_or(|missing| missing.trials == 0);
     if let (true, Some(error)) = (complete, absent) {
         // No part that is missing accounts for a file that is not there.
@@ -279,9 +280,9 @@ pub(super) fn part(path: &Path, absent: &mut Option<JournalError>) -> Result<Opt
     }
 }
 
-/// The number of parts that the environment tells, as it tells it to the parts.
-pub(super) fn shards() -> Option<usize> {
-    std::env::var(crate::record::scheduler::SHARDS).ok()?.parse().ok()
+/// The number of parts that is given, or that the environment tells as it tells it to the parts.
+pub(super) fn shards(args: &MergeArgs) -> Result<Option<usize>, SchedulerError> {
+    args.shards.map_or_else(scheduler::shards, |shards| Ok(Some(shards as usize)))
 }
 
 pub(super) fn said_missing(missing: &Missing, what: &str) -> String {

@@ -105,7 +105,19 @@ pub enum SchedulerError {
 /// # Errors
 /// [`SchedulerError`].
 pub fn shard() -> Result<Shard, SchedulerError> {
-    shard_of(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    shard_of(of_environment)
+}
+
+/// The number of parts that [`SHARDS`] gives, where it is set.
+///
+/// # Errors
+/// [`SchedulerError::NoNumber`].
+pub fn shards() -> Result<Option<usize>, SchedulerError> {
+    Variables(&of_environment).number(SHARDS)
+}
+
+fn of_environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// The part that the variables name. One that is empty counts as unset.
@@ -187,7 +199,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
             return Err(SchedulerError::Gaps { min, max, step, count });
         }
         let steps = id.checked_sub(min).filter(|from| step > 0 && from.is_multiple_of(step)).map(|from| from / step);
-        steps.and_then(|steps| Shard::new(steps + 1, count)).ok_or_else(|| {
+        steps.and_then(|steps| Shard::new(steps.checked_add(1)?, count)).ok_or_else(|| {
             outside(format!(
                 "SLURM_ARRAY_TASK_ID is {id}, in an array of SLURM_ARRAY_TASK_COUNT={count} tasks from \
                  SLURM_ARRAY_TASK_MIN={min} in steps of SLURM_ARRAY_TASK_STEP={step}"
@@ -249,6 +261,15 @@ mod tests {
         ] {
             assert_eq!(slurm(id, min, max, step, count, ""), Ok(part.to_owned()), "{id}");
         }
+    }
+
+    #[test]
+    fn the_greatest_numbers_are_outside_as_any_others() {
+        let most = usize::MAX.to_string();
+        for count in ["3", &most] {
+            assert!(slurm(&most, "0", "", "1", count, "").is_err(), "{count}");
+        }
+        assert!(of(&[("JOB_COMPLETION_INDEX", &most), ("HEADROOM_SHARDS", &most)]).is_err());
     }
 
     #[test]

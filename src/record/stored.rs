@@ -9,11 +9,13 @@ use std::{
 use super::compressed::{self, Frames};
 
 /// Bytes that are read of what is no regular file, and may never end: they are kept, since they cannot be read again.
-const MOST_OF_A_STREAM: u64 = 256 << 20;
+const MOST_OF_A_STREAM: u64 = 128 << 20;
 /// Bytes of a line that are read of a file which does not begin as JSON does: they say what is wrong.
 const TELLING: u64 = 64 << 10;
-/// Bytes of the longest line: some times those of a record that lists two million flips.
-const LONGEST_LINE: u64 = 256 << 20;
+/// Bytes of the longest line, and of the longest object: more than those of a record that lists two million flips.
+const LONGEST_LINE: u64 = 64 << 20;
+/// Values that a line or an object holds at most. In memory one takes up to ten times what it takes in the text.
+const MOST_VALUES: usize = 8 << 20;
 /// Bytes that are asked for at a time.
 const BUFFER: usize = 128 << 10;
 /// The mark of UTF-8 that some programs begin a file with.
@@ -36,7 +38,7 @@ impl Stored {
     /// Opens a file. What is no regular file is read to its end.
     ///
     /// # Errors
-    /// What the system says; a stream that gives more than 256 MiB.
+    /// What the system says; a stream that gives more than 128 MiB.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         if file.metadata()?.is_file() {
@@ -48,7 +50,7 @@ impl Stored {
             file.take(MOST_OF_A_STREAM).read_to_end(&mut bytes)?;
         }
         if bytes.len() as u64 >= MOST_OF_A_STREAM {
-            return Err(io::Error::other("it gives more than 256 MiB and is no file; write it into one first"));
+            return Err(io::Error::other("it gives more than 128 MiB and is no file; write it into one first"));
         }
         Ok(Self::of_bytes(path, bytes))
     }
@@ -122,12 +124,18 @@ impl Stored {
     /// All bytes, without the mark of UTF-8. Of what does not begin as JSON does, no more is read than tells what it is.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; more than 64 MiB, or more values than are read at once.
     pub fn whole(&mut self) -> io::Result<Vec<u8>> {
         let lines = self.lines()?;
-        let most = if lines.longest == TELLING { TELLING } else { u64::MAX };
+        let longest = lines.longest;
         let mut bytes = Vec::new();
-        lines.reader.take(most).read_to_end(&mut bytes)?;
+        lines.reader.take(longest).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 == LONGEST_LINE {
+            let what = "it has more than the 64 MiB that are read of an object; write lines (--out, or --format jsonl), of which \
+                        one is read at a time";
+            return Err(io::Error::other(what));
+        }
+        check_values(&bytes)?;
         Ok(bytes)
     }
 }
@@ -158,6 +166,14 @@ impl Extent {
         source.rewind()?;
         Ok(extent)
     }
+}
+
+/// Refuses more values than are read at once: so many that there is a comma between each two.
+fn check_values(text: &[u8]) -> io::Result<()> {
+    if text.len() > MOST_VALUES && text.iter().filter(|&&byte| byte == b',').count() > MOST_VALUES {
+        return Err(io::Error::other("it has more values in one piece than the eight million that are read"));
+    }
+    Ok(())
 }
 
 /// Whether bytes can be the beginning of an object, as far as they go.
@@ -218,8 +234,9 @@ impl<'a> Lines<'a> {
         self.line.clear();
         let read = (&mut self.reader).take(self.longest).read_until(b'\n', &mut self.line)? as u64;
         if read == LONGEST_LINE && !self.line.ends_with(b"\n") {
-            return Err(io::Error::other("a line of it is longer than 256 MiB, which no record is"));
+            return Err(io::Error::other("a line of it is longer than 64 MiB, which no record is"));
         }
+        check_values(&self.line)?;
         let at = self.at;
         self.at += read;
         // A line that once was long does not keep its room.

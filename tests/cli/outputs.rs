@@ -659,3 +659,35 @@ fn what_cannot_be_results_is_refused_by_its_first_bytes() {
     }
     run(&["compare", "/dev/zero", "/dev/zero"]).exits(2);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_a_limit_keeps_from_growing_is_an_error_that_names_it() {
+    let (model, place) = (folder(&super::speaking(None).files()), TempDir::new().expect("a folder"));
+    let journal = place.path().join("run.jsonl");
+    let journal = journal.to_str().expect("Unicode");
+    let ladder = ["ladder", "--model", path(&model), "--raw", "--max-tokens", "1", "--threshold", "9"];
+    run(&[&ladder[..], &["--out", journal]].concat()).exits(0);
+    let limited = |args: &[&str]| {
+        let plain = program(args);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "ulimit -f 0; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(args);
+        shell.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        // Of its own, so that something is to be written there.
+        shell.env("HEADROOM_CACHE", place.path().join("cache"));
+        super::finished(args, shell.output().expect("a shell"))
+    };
+    // A cache that cannot be written costs nothing.
+    limited(&ladder).exits(0);
+    let out = place.path().join("out");
+    let out = out.to_str().expect("Unicode");
+    for args in [
+        [&ladder[..], &["--out", out]].concat(),
+        vec!["merge", journal, "--out", out],
+        vec!["relabel", journal, "--out", out],
+        vec!["report", journal, "-o", out],
+    ] {
+        let refused = limited(&args).exits(2);
+        assert!(refused.stderr.contains("error: ") && refused.stderr.contains(out), "{}", refused.stderr);
+    }
+}

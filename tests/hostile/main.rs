@@ -9,6 +9,7 @@
 
 mod files;
 mod measure;
+mod results;
 mod templates;
 mod tokenizers;
 

@@ -17,6 +17,8 @@ const PROGRAM: &str = include_str!("body.py");
 const PROTOCOL: u64 = 1;
 /// Longest answer: that to one request for hidden states has [`CHUNKS`] of them.
 const LONGEST_FRAME: usize = 256 << 20;
+/// Bytes of a frame's text: a few keys, and in memory many times as many where somebody means ill.
+const LONGEST_TEXT: usize = 1 << 20;
 /// Chunks of one request.
 const CHUNKS: usize = 64;
 /// Bytes of edited rows that the chunks of one request bring, but for a single chunk that has more.
@@ -226,6 +228,9 @@ impl Server {
             let Some(end) = of_text.filter(|&end| end <= frame.len()) else {
                 return Err(self.broken(doing, "a frame is shorter than it says"));
             };
+            if end > LONGEST_TEXT {
+                return Err(self.broken(doing, "the text of a frame is longer than any answer"));
+            }
             let payload = frame.split_off(end);
             let answer: Value = serde_json::from_slice(&frame[4..])
                 .map_err(|error| self.broken(doing, &format!("no JSON: {error}")))?;

@@ -1,6 +1,6 @@
 //! Records: a heading for each prompt, two lines for each trial, a table over the prompts, and the way back.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use anstyle::{AnsiColor, Color, Style};
 
@@ -16,12 +16,16 @@ fn agreement(share: Option<f64>) -> String {
 
 /// What each edit does over several prompts, a line for each; nothing where none was run on more than one.
 pub(crate) fn summaries(summaries: &[Summary], look: Look) -> String {
-    let Some(most) = summaries.iter().map(|summary| summary.spread.trials).max().filter(|&most| most > 1) else {
+    // A map has the shift by 0 once for each digit: what most edits have is a trial for each prompt.
+    let mut counts = BTreeMap::<usize, usize>::new();
+    summaries.iter().for_each(|summary| *counts.entry(summary.spread.trials).or_default() += 1);
+    let prompts = counts.into_iter().max_by_key(|&(_, edits)| edits).map_or(0, |(trials, _)| trials);
+    if prompts < 2 {
         return String::new();
-    };
+    }
     let expected = summaries.iter().any(|summary| summary.spread.right + summary.spread.wrong > 0);
     let columns = "shift or edit  median      interval                KL nats  agree  changed  verdicts";
-    let mut out = format!("\n{}\n{}\n", look.bold(&format!("over {most} prompts")), look.dim(columns));
+    let mut out = format!("\n{}\n{}\n", look.bold(&format!("over {prompts} prompts")), look.dim(columns));
     for Summary { edit, shift, spread, .. } in summaries {
         let edit = shift.map_or_else(|| plain(edit), grouped);
         let edit = if edit.len() > 13 { format!("{edit}\n{:>13}", "") } else { format!("{edit:>13}") };
