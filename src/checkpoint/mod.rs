@@ -502,7 +502,9 @@ fn notes(index: Option<IndexError>, unused_eos: &[u64], rows: usize) -> Vec<Stri
         notes.push(format!("{index}; as in mlx-lm, the files decide"));
     }
     if !unused_eos.is_empty() {
-        notes.push(format!("eos_token_id names {unused_eos:?}, beyond the {rows} tokens of the model: left out"));
+        let (some, more) = unused_eos.split_at(unused_eos.len().min(8));
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        notes.push(format!("eos_token_id names {some:?}{more}, beyond the {rows} tokens of the model: left out"));
     }
     notes
 }

@@ -132,8 +132,10 @@ fn what_is_no_compressed_journal_of_this_run_is_refused_and_stays_as_it_was() {
     (0..20_000).for_each(|_| bomb.extend([0x02, 0x00, 0x10, b'\n']));
     bomb.extend([0x03, 0x00, 0x10, b'\n']);
     fs::write(&other, bomb).expect("a file");
-    for command in ["report", "relabel", "merge", "replay"] {
+    let bomb = "more than 250 times as long";
+    // Without a line it is an object to `report`, of which less is read.
+    for (command, said) in [("report", "more than the 64 MiB"), ("relabel", bomb), ("merge", bomb), ("replay", bomb)] {
         let refused = run(&[command, &other]).exits(2);
-        assert!(refused.stderr.contains("more than 250 times as long"), "{command}: {}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{command}: {}", refused.stderr);
     }
 }
