@@ -44,11 +44,11 @@
 //!
 //! # Unsafe code
 //!
-//! It lies in five places, each with its reason: [`kernels`] (intrinsics of an instruction set that this processor was
+//! It lies in six places, each with its reason: [`kernels`] (intrinsics of an instruction set that this processor was
 //! seen to have, and pointers into slices whose lengths were checked), [`team`] (a loop's body lent to threads that end
 //! it before the loop returns; disjoint chunks of a slice), the two memory maps: `checkpoint/folder.rs` (read-only)
-//! and [`head`] (private, copy-on-write), and [`child`] (an allocator that counts and passes on, and calls by which a
-//! process limits itself). Each `unsafe` block says what is asked of it and why that holds.
+//! and [`head`] (private, copy-on-write), [`child`] (an allocator that counts and passes on, and calls by which a
+//! process limits itself), and, with the feature `mlx`, `model/mlx/modes.rs` (three calls of MLX's C interface). Each `unsafe` block says what is asked of it and why that holds.
 
 mod cache;
 pub mod certificate;

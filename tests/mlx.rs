@@ -7,6 +7,7 @@
 mod mlx_lm;
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     process::{Command, Output},
     sync::{Arc, OnceLock},
@@ -14,11 +15,7 @@ use std::{
 
 use lm_headroom::{
     certificate::{CertificateError, Certifier},
-    checkpoint::{
-        Checkpoint,
-        config::Override,
-        family::{LLAMA, MISTRAL},
-    },
+    checkpoint::{Architecture, Checkpoint, config::Override, family::NATIVE},
     edit::{Edit, Plan},
     kernels::Kernel,
     model::{Body, BodyError, Mlx, Parent, Precision, Projection, Query, Step},
@@ -29,14 +26,14 @@ use lm_headroom::{
     subject::{self, Prompt, Subject},
     team::Team,
     testing::{
-        fixture::Fixture,
+        fixture::{Fixture, files_of},
         model::answers,
         oracles::{Reached, shift::cast},
         strategies::{edits::SHIFTS, heads::WORDS},
     },
     trial::Trajectory,
 };
-use mlx_lm::{G32, G64, TIED, compare, folder, references};
+use mlx_lm::{G32, G64, TIED, compare, folder, for_each_of_the_kit, references};
 use serde_json::{Value, json};
 
 /// How far a logit of MLX may be from the CPU's in float32, as a part of the largest of its position.
@@ -180,9 +177,19 @@ fn kinds() -> Vec<(&'static str, Fixture)> {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
     });
+    let yarn = json!({"type": "yarn", "factor": 4, "original_max_position_embeddings": 8});
+    let long = json!({
+        "type": "longrope", "original_max_position_embeddings": 4, "short_factor": [1], "long_factor": [1, 2, 3, 4, 5, 6, 7, 8],
+    });
     let own = Override::Format(Format::affine(8, 64).expect("a format"));
     let of = |overrides: &[(&str, Override)]| overrides.iter().map(|(name, o)| ((*name).to_owned(), *o)).collect();
-    let mut kinds = vec![
+    let formats = |formats: &[Format]| {
+        let modules = plain().modules().into_iter().zip(formats.iter().cycle());
+        let overrides = modules.map(|(module, format)| (module.name, Override::Format(*format))).collect();
+        Fixture { overrides, ..plain() }
+    };
+    let integers = [2, 3, 5, 6].map(|bits| Format::affine(bits, 32).expect("a format"));
+    vec![
         ("plain", plain()),
         (
             "8 bits in groups of 64, bfloat16",
@@ -217,10 +224,26 @@ fn kinds() -> Vec<(&'static str, Fixture)> {
             "tied, a vocabulary that eight does not divide",
             Fixture { vocab_size: 101, tie_word_embeddings: Some(true), ..plain() },
         ),
-    ];
-    // The others have something that this backend refuses by name.
-    kinds.extend([&LLAMA, &MISTRAL].map(|family| (family.name, Fixture { family, head_dim: Some(32), ..plain() })));
-    kinds
+        ("2, 3, 5 and 6 bits by turns", formats(&integers)),
+        ("mxfp4", formats(&[Format::MXFP4])),
+        ("mxfp8", formats(&[Format::MXFP8])),
+        ("nvfp4", formats(&[Format::NVFP4])),
+        ("yarn", Fixture { rope_scaling: yarn, ..plain() }),
+        ("longrope", Fixture { rope_scaling: long, ..plain() }),
+    ]
+}
+
+/// A model with dynamic rope, made for fewer positions than a text has.
+fn dynamic() -> Arc<Checkpoint> {
+    let fixture = Fixture { rope_scaling: json!({"type": "dynamic", "factor": 2.0}), ..Fixture::default() };
+    let mut config = fixture.config();
+    config["max_position_embeddings"] = json!(6);
+    Arc::new(Checkpoint::from_files(files_of(&config, &fixture.tensors(), 1)).expect("a checkpoint"))
+}
+
+/// Whether a model has layers with a state of their own, which this backend refuses.
+fn has_states(architecture: &Architecture) -> bool {
+    architecture.layers.kinds().iter().any(|layer| layer.mixer.attention().is_none())
 }
 
 /// A prompt of ids that no tokenizer is needed for.
@@ -228,13 +251,23 @@ fn ids(vocab: usize, seed: usize) -> Vec<u32> {
     (0..9).map(|i| ((7 * i + 13 * seed + 3) % vocab) as u32).collect()
 }
 
-#[test]
-fn every_kind_of_checkpoint_gives_the_cpu_s_answers_and_keeps_its_head() {
-    let (mut equal, mut all, mut bound) = (0, 0, 0.0_f32);
-    for (kind, fixture) in kinds() {
-        let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
-        let (cpu, mlx) = (on_cpu(&checkpoint, kind), on_mlx(&checkpoint, kind, Precision::Float32));
-        let prompts: Vec<Vec<u32>> = (0..3).map(|i| ids(fixture.vocab_size, i)).collect();
+/// What was seen of models on MLX beside the CPU.
+#[derive(Debug, Default)]
+struct Seen {
+    models: usize,
+    asked: usize,
+    answers: usize,
+    equal: usize,
+    /// How far logits are apart at most, as a part of the largest.
+    apart: f32,
+}
+
+impl Seen {
+    /// Holds a model on MLX against the CPU: logits of a text, and answers to some prompts under edits.
+    fn model(&mut self, kind: &str, checkpoint: &Arc<Checkpoint>, prompts: usize, edits: &[&str]) {
+        let (cpu, mlx) = (on_cpu(checkpoint, kind), on_mlx(checkpoint, kind, Precision::Float32));
+        let vocab_size = checkpoint.config().architecture.vocab_size;
+        let prompts: Vec<Vec<u32>> = (0..prompts).map(|i| ids(vocab_size, i)).collect();
         let (found, expected) = (hidden(&mlx, &prompts[0], &[1, 2, 3]), hidden(&cpu, &prompts[0], &[1, 2, 3]));
         let mut scale = 0.0_f32;
         for (found, expected) in found.iter().zip(&expected) {
@@ -242,26 +275,96 @@ fn every_kind_of_checkpoint_gives_the_cpu_s_answers_and_keeps_its_head() {
             scale = scale.max(largest(&reference));
             let apart = apart(&logits(&mlx, &Plan::default(), found), &reference);
             assert!(apart <= LOGITS, "{kind}: {apart:e}");
-            bound = bound.max(apart);
+            self.apart = self.apart.max(apart);
         }
-        let edits =
-            ["clean", "shift:1", "shift:1000003", "random:flips=40,seed=3", "random:flips=3,seed=4,tensor=scales"];
-        let plans: Vec<Plan> = edits.map(|edit| plan(&mlx, edit)).into();
+        let plans: Vec<Plan> = edits.iter().map(|edit| plan(&mlx, edit)).collect();
         let (of_mlx, of_cpu) =
             (answers(&mlx, &prompts, &plans, 8).expect("trials"), answers(&cpu, &prompts, &plans, 8).expect("trials"));
         for (a, b) in of_mlx.1.iter().zip(&of_cpu.1) {
             assert_eq!((a.prompt, a.edit), (b.prompt, b.edit));
-            equal += usize::from(same_but_for_near_ties(&a.trajectory, &b.trajectory, NEAR_TIE * scale));
-            all += 1;
+            self.equal += usize::from(same_but_for_near_ties(&a.trajectory, &b.trajectory, NEAR_TIE * scale));
+            self.answers += 1;
         }
-        let prompts: Vec<Prompt> = prompts.into_iter().map(|ids| mlx.prompt_of_ids(ids).expect("a prompt")).collect();
-        for check in verify(&mlx, &prompts, 4, 0, |_| ()).expect("checks") {
-            assert!(check.holds, "{kind}: {check:?}");
-        }
+        self.models += 1;
+        self.asked += prompts.len() * edits.len();
     }
-    println!("{equal} of {all} answers equal, logits apart at most {bound:e} of the largest");
-    // Three prompts, five edits.
-    assert!(all == kinds().len() * 15 && equal * 10 >= all * 9, "{equal} of {all}");
+
+    /// That nine of ten answers are equal; the others part at near ties.
+    fn hold(&self) {
+        println!("{self:?}");
+        assert!(self.answers == self.asked && self.equal * 10 >= self.answers * 9, "{self:?}");
+    }
+}
+
+/// That a model on MLX passes what `verify` checks.
+fn verified(kind: &str, checkpoint: &Arc<Checkpoint>) {
+    let mlx = on_mlx(checkpoint, kind, Precision::Float32);
+    let vocab_size = checkpoint.config().architecture.vocab_size;
+    let prompts: Vec<Prompt> = (0..3).map(|i| mlx.prompt_of_ids(ids(vocab_size, i)).expect("a prompt")).collect();
+    for check in verify(&mlx, &prompts, 4, 0, |_| ()).expect("checks") {
+        assert!(check.holds, "{kind}: {check:?}");
+    }
+}
+
+#[test]
+fn every_kind_of_checkpoint_gives_the_cpu_s_answers_and_keeps_its_head() {
+    let mut seen = Seen::default();
+    let edits = ["clean", "shift:1", "shift:1000003", "random:flips=40,seed=3", "random:flips=3,seed=4,tensor=scales"];
+    for (kind, fixture) in kinds() {
+        let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
+        // In MLX 0.32.2 the codes of mxfp8 that are NaN stand for 480 and -480, and edits make some.
+        let edits = if kind == "mxfp8" { &edits[..1] } else { &edits[..] };
+        seen.model(kind, &checkpoint, 3, edits);
+        verified(kind, &checkpoint);
+    }
+    seen.model("dynamic rope", &dynamic(), 3, &edits);
+    seen.hold();
+    assert_eq!(seen.models, kinds().len() + 1);
+}
+
+#[test]
+fn every_family_gives_the_cpu_s_answers_or_is_refused_by_what_it_has() {
+    let (mut seen, mut refused) = (Seen::default(), Vec::new());
+    for family in NATIVE {
+        let tie_word_embeddings = Some(family.config.tied.may_be(false));
+        let fixture = Fixture { family, seed: 3, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() };
+        let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
+        if !has_states(&checkpoint.config().architecture) {
+            seen.model(family.name, &checkpoint, 1, &["clean", "shift:1000003"]);
+            continue;
+        }
+        match Mlx::load(checkpoint, Precision::Float32) {
+            Err(error @ BodyError::Unsupported { backend: "mlx", .. }) => {
+                assert!(error.to_string().contains("a state of their own"), "{}: {error}", family.name);
+            }
+            Err(error) => panic!("{}: {error}", family.name),
+            Ok(_) => panic!("{}: it has something that is not computed", family.name),
+        }
+        refused.push(family.name);
+    }
+    println!("refused: {refused:?}");
+    seen.hold();
+    assert_eq!(seen.models + refused.len(), NATIVE.len());
+    assert_eq!(refused, ["lfm2", "lfm2_moe", "qwen3_5", "qwen3_5_moe", "qwen3_next"]);
+}
+
+#[test]
+fn small_checkpoints_of_the_families_answer_as_mlx_lm_does() {
+    let (mut compared, mut refused) = (BTreeMap::new(), BTreeMap::new());
+    let looked = for_each_of_the_kit("MLX", |folder, checkpoint, references, shared| {
+        let family = checkpoint.config().family.name;
+        if has_states(&checkpoint.config().architecture) {
+            *refused.entry(family).or_insert(0) += 1;
+            return;
+        }
+        *compared.entry(family).or_insert(0) += 1;
+        let model = on_mlx(&checkpoint, &folder.display().to_string(), Precision::Float32);
+        compare(&model.with_shared_embedding(shared), references, 5e-3);
+    });
+    if looked {
+        println!("{compared:?}, refused {refused:?}");
+        assert!(!compared.is_empty(), "no checkpoint of the folder is of a native family");
+    }
 }
 
 #[test]

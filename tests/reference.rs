@@ -11,16 +11,14 @@
 
 mod mlx_lm;
 
-use std::{collections::BTreeMap, env, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use lm_headroom::{
-    checkpoint::{Checkpoint, CheckpointError, ConfigError},
     kernels::Kernel,
     subject::{self, Subject},
     team::Team,
-    testing::skipped,
 };
-use mlx_lm::{G32, G64, TIED, compare, folder, references};
+use mlx_lm::{G32, G64, TIED, compare, folder, for_each_of_the_kit, references};
 
 /// How far another summation order may move a margin.
 const BOUND: f64 = 5e-3;
@@ -53,46 +51,17 @@ fn a_tied_matrix_edited_as_head_alone_answers_as_the_untied_checkpoint() {
     as_mlx_lm("smollm2-g64-tied", G64, false);
 }
 
-/// The checkpoint in a folder, if its family is native and all that its configuration asks for is; else what is refused is said.
-fn native(folder: &Path) -> Option<Arc<Checkpoint>> {
-    match subject::open(Some(folder)) {
-        Ok(checkpoint) => Some(checkpoint),
-        Err(CheckpointError::Config {
-            error: error @ (ConfigError::ModelType(_) | ConfigError::Asks { .. }), ..
-        }) => {
-            let text = error.to_string();
-            println!("{}: refused: {}", folder.display(), text.get(..100).unwrap_or(&text));
-            None
-        }
-        Err(error) => panic!("{}: {error}", folder.display()),
-    }
-}
-
-/// Lines of `reference`, without those of logits that are no numbers: there mlx-lm takes the first of them as a token.
-fn finite_lines(reference: &Path) -> Option<String> {
-    let lines = fs::read_to_string(reference).ok()?;
-    Some(lines.lines().filter(|line| !line.contains("nan_steps")).collect::<Vec<_>>().join("\n"))
-}
-
 #[test]
 fn small_checkpoints_of_native_families_answer_as_mlx_lm_does() {
-    let what = "mlx-lm's trajectories on small checkpoints of many families";
-    let Some(kit) = env::var_os("HEADROOM_FAMILIES") else {
-        return skipped(what, "HEADROOM_FAMILIES does not name a folder of them");
-    };
     let team = Arc::new(Team::of_this_machine());
     let mut compared: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut folders: Vec<_> =
-        fs::read_dir(kit).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
-    folders.sort();
-    for folder in folders {
-        for (reference, shared) in [("reference.jsonl", false), ("reference-shared.jsonl", true)] {
-            let Some(lines) = finite_lines(&folder.join(reference)) else { continue };
-            let Some(checkpoint) = native(&folder) else { continue };
-            *compared.entry(checkpoint.config().family.name).or_default() += 1;
-            let model = Subject::new(folder.display().to_string(), None, checkpoint, Kernel::best(), Arc::clone(&team));
-            compare(&model.expect("a tokenizer").with_shared_embedding(shared), &references(&lines), BOUND);
-        }
+    let looked = for_each_of_the_kit("the CPU", |folder, checkpoint, references, shared| {
+        *compared.entry(checkpoint.config().family.name).or_default() += 1;
+        let model = Subject::new(folder.display().to_string(), None, checkpoint, Kernel::best(), Arc::clone(&team));
+        compare(&model.expect("a tokenizer").with_shared_embedding(shared), references, BOUND);
+    });
+    if !looked {
+        return;
     }
     println!("{compared:?}");
     assert!(!compared.is_empty(), "no checkpoint of the folder is of a native family");

@@ -67,12 +67,13 @@ impl RopeTables {
     /// Makes a position available that was computed when `known` positions were, and those before it.
     pub(super) fn reach(&mut self, position: usize, known: usize) {
         for Table { rope, frequencies, cos, sin, beyond } in &mut self.tables {
-            if let RopeScaling::Dynamic { factor, longest } = rope.scaling
+            if let RopeScaling::Dynamic { longest, .. } = rope.scaling
                 && known > longest
             {
                 let turned = || {
-                    let angles: Vec<f64> = grown(rope, factor, known as f64 / longest as f64)
-                        .map(|frequency| position as f64 * frequency)
+                    let (base, columns) = (base_among(rope, known), rope.columns as f64);
+                    let angles: Vec<f64> = (0..rope.columns / 2)
+                        .map(|i| position as f64 * libm::pow(base, -2.0 * i as f64 / columns))
                         .collect();
                     [libm::cos as fn(f64) -> f64, libm::sin]
                         .map(|f| angles.iter().map(|&angle| f(angle) as f32).collect())
@@ -130,11 +131,15 @@ pub(super) fn frequencies(rope: &Rope) -> impl Iterator<Item = f64> {
     })
 }
 
-/// The frequencies of dynamic NTK where there are `times` as many positions as the model was made for.
-fn grown(rope: &Rope, factor: f64, times: f64) -> impl Iterator<Item = f64> {
-    let columns = rope.columns as f64;
-    let base = rope.theta * libm::pow(factor * times - (factor - 1.0), columns / (columns - 2.0));
-    (0..rope.columns / 2).map(move |i| libm::pow(base, -2.0 * i as f64 / columns))
+/// The base of the frequencies where a text has `known` positions.
+pub(super) fn base_among(rope: &Rope, known: usize) -> f64 {
+    match rope.scaling {
+        RopeScaling::Dynamic { factor, longest } if known > longest => {
+            let (columns, times) = (rope.columns as f64, known as f64 / longest as f64);
+            rope.theta * libm::pow(factor * times - (factor - 1.0), columns / (columns - 2.0))
+        }
+        _ => rope.theta,
+    }
 }
 
 /// The frequency of the `i`th pair.

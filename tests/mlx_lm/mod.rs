@@ -1,11 +1,16 @@
 //! Trajectories of real mlx-lm, and a model of any backend held against them.
 
-use std::path::PathBuf;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use lm_headroom::{
+    checkpoint::{Checkpoint, CheckpointError, ConfigError},
     coherence::Finish,
     edit::Plan,
-    subject::Subject,
+    subject::{self, Subject},
     testing::{
         model::{answers, reference_folder},
         skipped,
@@ -39,6 +44,51 @@ pub(crate) fn references(text: &str) -> Vec<Reference> {
 /// The folder of a reference checkpoint; where there is none, a line says that `what` is skipped.
 pub(crate) fn folder(name: &str, what: &str) -> Option<PathBuf> {
     reference_folder(name).map_err(|why| skipped(what, &why)).ok()
+}
+
+/// The checkpoint in a folder, if its family is native and all that its configuration asks for is; else what is refused is said.
+fn native(folder: &Path) -> Option<Arc<Checkpoint>> {
+    match subject::open(Some(folder)) {
+        Ok(checkpoint) => Some(checkpoint),
+        Err(CheckpointError::Config {
+            error: error @ (ConfigError::ModelType(_) | ConfigError::Asks { .. }), ..
+        }) => {
+            let text = error.to_string();
+            println!("{}: refused: {}", folder.display(), text.get(..100).unwrap_or(&text));
+            None
+        }
+        Err(error) => panic!("{}: {error}", folder.display()),
+    }
+}
+
+/// Lines of `reference`, without those of logits that are no numbers: there mlx-lm takes the first of them as a token.
+fn finite_lines(reference: &Path) -> Option<String> {
+    let lines = fs::read_to_string(reference).ok()?;
+    Some(lines.lines().filter(|line| !line.contains("nan_steps")).collect::<Vec<_>>().join("\n"))
+}
+
+/// Hands over each small checkpoint of a native family, with mlx-lm's trajectories on it and whether their edits reach the embedding, too;
+/// whether `HEADROOM_FAMILIES` names a folder of them. Where it does not, a line says that they are not run on `backend`.
+pub(crate) fn for_each_of_the_kit(
+    backend: &str,
+    mut check: impl FnMut(&Path, Arc<Checkpoint>, &[Reference], bool),
+) -> bool {
+    let what = format!("mlx-lm's trajectories on small checkpoints of many families, by {backend}");
+    let Some(kit) = env::var_os("HEADROOM_FAMILIES") else {
+        skipped(&what, "HEADROOM_FAMILIES does not name a folder of them");
+        return false;
+    };
+    let mut folders: Vec<_> =
+        fs::read_dir(kit).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    folders.sort();
+    for folder in folders {
+        for (reference, shared) in [("reference.jsonl", false), ("reference-shared.jsonl", true)] {
+            let Some(lines) = finite_lines(&folder.join(reference)) else { continue };
+            let Some(checkpoint) = native(&folder) else { continue };
+            check(&folder, checkpoint, &references(&lines), shared);
+        }
+    }
+    true
 }
 
 /// Runs everything in `references` at once and compares trial by trial, margins within `bound`.

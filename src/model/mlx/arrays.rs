@@ -2,14 +2,18 @@
 
 use mlx_rs::{
     Array, Dtype,
-    ops::{add, addmm, dequantize, indexing::TryIndexOp, matmul, quantized_matmul},
+    ops::{
+        add, addmm, dequantize, expand_dims, gather_mm, gather_qmm, indexing::TryIndexOp, matmul, multiply,
+        quantized_matmul,
+    },
+    transforms::eval,
 };
 
-use super::{Named, failed};
+use super::{Named, failed, modes};
 use crate::{
-    checkpoint::{self, Weights},
+    checkpoint::{self, Vector, Weights},
     model::BodyError,
-    quant::{FloatType, MatrixRef},
+    quant::{FloatType, Format, MatrixRef},
 };
 
 /// MLX's name for an element type of the checkpoint.
@@ -71,6 +75,33 @@ pub(super) fn from_floats(floats: &[f32], dtype: Dtype) -> Result<Array, BodyErr
     Array::from_slice(floats, &shape([floats.len()])?).as_dtype(dtype).named("astype")
 }
 
+/// A vector of the checkpoint as it is computed with, evaluated. The checkpoint widens vectors; unless all floats are widened, the elements
+/// have the type again in which they are stored.
+pub(super) fn vector(vector: &Vector, widen: Widen) -> Result<Array, BodyError> {
+    let dtype = match widen {
+        Widen::No => dtype(vector.float_type),
+        Widen::Float32 => Dtype::Float32,
+    };
+    let array = from_floats(&vector.values, dtype)?;
+    array.eval().named("astype")?;
+    Ok(array)
+}
+
+/// A number, in the type of what it goes with: as MLX takes a number of Python's.
+pub(super) fn number(number: f32, like: &Array) -> Result<Array, BodyError> {
+    Array::from_f32(number).as_dtype(like.dtype()).named("astype")
+}
+
+/// `x * factor`.
+pub(super) fn times(x: &Array, factor: f32) -> Result<Array, BodyError> {
+    multiply(x, number(factor, x)?).named("multiply")
+}
+
+/// `x + term`.
+pub(super) fn plus(x: &Array, term: f32) -> Result<Array, BodyError> {
+    add(x, number(term, x)?).named("add")
+}
+
 /// The values of an array, in float32 and row by row.
 pub(super) fn floats(array: &Array, operation: &'static str) -> Result<Vec<f32>, BodyError> {
     array.to_vec_cast().named(operation)
@@ -82,48 +113,59 @@ pub(super) fn floats(array: &Array, operation: &'static str) -> Result<Vec<f32>,
 pub(super) struct Packed {
     pub(super) weight: Array,
     pub(super) scales: Array,
-    pub(super) biases: Array,
-    pub(super) group_size: i32,
-    pub(super) bits: i32,
+    /// There where codes are integers.
+    pub(super) biases: Option<Array>,
+    format: Format,
 }
 
 impl Packed {
     /// A copy of `matrix`.
     pub(super) fn of(matrix: &MatrixRef<'_>) -> Result<Self, BodyError> {
         let (layout, rows) = (matrix.layout(), matrix.layout().rows());
-        let Some(biases) = matrix.biases() else {
-            let mode = layout.format();
-            let message = format!("mlx-rs multiplies in MLX's mode affine only, not in {mode}; use --backend cpu");
-            return Err(failed("quantized_matmul", &message));
-        };
         let float = dtype(layout.scale_type());
-        let [group_size, bits] = shape([layout.group_size(), layout.bits()])?;
         Ok(Self {
             weight: from_bytes(matrix.weight(), rows, Dtype::Uint32)?,
             scales: from_bytes(matrix.scales(), rows, float)?,
-            biases: from_bytes(biases, rows, float)?,
-            group_size,
-            bits,
+            biases: matrix.biases().map(|biases| from_bytes(biases, rows, float)).transpose()?,
+            format: layout.format(),
         })
     }
 
-    /// With scales and biases as they are computed with.
+    /// With scales and biases as they are computed with. Where codes are floats, a scale is a byte, and MLX knows what it stands for.
     pub(super) fn widened(self, widen: Widen) -> Result<Self, BodyError> {
-        Ok(Self { scales: widen.apply(self.scales)?, biases: widen.apply(self.biases)?, ..self })
+        let Some(biases) = self.biases else { return Ok(self) };
+        Ok(Self { scales: widen.apply(self.scales)?, biases: Some(widen.apply(biases)?), ..self })
     }
 
     /// `x` times the transposed matrix: `[n, cols]` to `[n, rows]`.
     pub(super) fn multiply(&self, x: &Array) -> Result<Array, BodyError> {
-        let Self { weight, scales, biases, group_size, bits } = self;
+        let Self { weight, scales, biases, format } = self;
+        let Some(biases) = biases else { return modes::quantized_matmul(x, weight, scales, *format) };
+        let [group_size, bits] = shape([format.group_size(), format.width().bits()])?;
         // mlx-rs takes the matrix as it is unless told otherwise; mlx-lm and Python's default transpose it.
-        quantized_matmul(x, weight, scales, biases, true, *group_size, *bits).named("quantized_matmul")
+        quantized_matmul(x, weight, scales, biases, true, group_size, bits).named("quantized_matmul")
+    }
+
+    /// `x`, `[.., 1, cols]`, times the transposed matrices of a stack that `which` names, one for each of its elements.
+    fn multiply_each(&self, x: &Array, which: &Array) -> Result<Array, BodyError> {
+        let Self { weight, scales, biases, format } = self;
+        let Some(biases) = biases else { return modes::gather_qmm(x, weight, scales, which, *format) };
+        let [group_size, bits] = shape([format.group_size(), format.width().bits()])?;
+        gather_qmm(x, weight, scales, biases, None, which, true, group_size, bits, false).named("gather_qmm")
     }
 
     /// Rows, as floats.
     fn rows(&self, indices: &Array) -> Result<Array, BodyError> {
-        let [weight, scales, biases] =
-            [&self.weight, &self.scales, &self.biases].map(|part| part.try_index(indices).named("take"));
-        dequantize(weight?, scales?, &biases?, self.group_size, self.bits).named("dequantize")
+        let taken = |part: &Array| part.try_index(indices).named("take");
+        let (weight, scales) = (taken(&self.weight)?, taken(&self.scales)?);
+        let Some(biases) = &self.biases else { return modes::dequantize(&weight, &scales, self.format) };
+        let [group_size, bits] = shape([self.format.group_size(), self.format.width().bits()])?;
+        dequantize(weight, scales, &taken(biases)?, group_size, bits).named("dequantize")
+    }
+
+    /// The arrays, in the order in which a checkpoint names them.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Array> {
+        [&self.weight, &self.scales].into_iter().chain(&self.biases)
     }
 }
 
@@ -150,7 +192,7 @@ impl Matrix {
 
     pub(super) fn packed(packed: Packed, widen: Widen) -> Result<Self, BodyError> {
         let packed = packed.widened(widen)?;
-        packed.scales.eval().and_then(|()| packed.biases.eval()).named("astype")?;
+        eval(packed.parts()).named("astype")?;
         Ok(Self::Packed(packed))
     }
 
@@ -173,8 +215,7 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn of(linear: &checkpoint::Linear, widen: Widen) -> Result<Self, BodyError> {
-        let bias = linear.bias.as_ref();
-        let bias = bias.map(|bias| widen.apply(from_floats(&bias.values, dtype(bias.float_type))?)).transpose()?;
+        let bias = linear.bias.as_ref().map(|bias| vector(bias, widen)).transpose()?;
         Ok(Self { weights: Matrix::of(&linear.weights, widen)?, bias })
     }
 
@@ -188,12 +229,60 @@ impl Linear {
     }
 }
 
+/// As many linear layers of one shape.
+#[derive(Debug)]
+pub(super) struct Stacked {
+    /// `[count, out, in]`.
+    weights: Matrix,
+    /// `[count, out]`.
+    bias: Option<Array>,
+}
+
+impl Stacked {
+    /// The rows of `linear` are those of `count` layers, one after the other.
+    pub(super) fn of(linear: &checkpoint::Linear, count: usize, widen: Widen) -> Result<Self, BodyError> {
+        let [count] = shape([count])?;
+        let parted = |array: &Array| {
+            let sizes: Vec<i32> =
+                [count, array.dim(0) / count].into_iter().chain(array.shape()[1..].iter().copied()).collect();
+            let array = array.reshape(&sizes).named("reshape")?;
+            array.eval().named("reshape")?;
+            Ok::<_, BodyError>(array)
+        };
+        let Linear { weights, bias } = Linear::of(linear, widen)?;
+        let weights = match weights {
+            Matrix::Packed(Packed { weight, scales, biases, format }) => Matrix::Packed(Packed {
+                weight: parted(&weight)?,
+                scales: parted(&scales)?,
+                biases: biases.as_ref().map(parted).transpose()?,
+                format,
+            }),
+            Matrix::Dense(array) => Matrix::Dense(parted(&array)?),
+        };
+        Ok(Self { weights, bias: bias.as_ref().map(parted).transpose()? })
+    }
+
+    /// `[.., 1, in]` to `[.., 1, out]`, by the layers that `which` names, whose shape is that of what comes before the last two axes.
+    pub(super) fn apply(&self, x: &Array, which: &Array) -> Result<Array, BodyError> {
+        let products = match &self.weights {
+            Matrix::Packed(packed) => packed.multiply_each(x, which)?,
+            Matrix::Dense(array) => {
+                let transposed = array.swap_axes(-1, -2).named("swap_axes")?;
+                gather_mm(x, transposed, None, which, false).named("gather_mm")?
+            }
+        };
+        let Some(bias) = &self.bias else { return Ok(products) };
+        let own = expand_dims(bias.try_index(which).named("take")?, -2).named("expand_dims")?;
+        add(products, own).named("add")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         checkpoint::Checkpoint,
-        quant::{Format, Layout, MatrixBuf},
+        quant::{Format, Layout, MatrixBuf, Tensor},
         testing::fixture::Fixture,
     };
 
@@ -211,11 +300,32 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_mlx_rs_does_not_multiply_is_refused_by_name() {
+    fn what_codes_that_are_floats_stand_for_is_multiplied_and_looked_up() {
         for format in [Format::MXFP4, Format::MXFP8, Format::NVFP4] {
             let layout = Layout::new(8, 64, format, format.scale_types()[0]).expect("a layout");
-            let error = Packed::of(&MatrixBuf::zeros(layout).view()).expect_err("codes that are floats");
-            assert!(error.to_string().contains(&format.to_string()), "{error}");
+            let mut matrix = MatrixBuf::zeros(layout);
+            // Distinct codes, but neither of the two of 8 bits that are NaN; scales about 1, or about 2^-71.
+            let weight = matrix.part_mut(Tensor::Weight).expect("codes").iter_mut().enumerate();
+            weight.for_each(|(i, byte)| *byte = (37 * i % 251) as u8 & 0xfb);
+            let scales = matrix.part_mut(Tensor::Scales).expect("scales").iter_mut().enumerate();
+            scales.for_each(|(i, byte)| *byte = 0x38 + (i % 5) as u8);
+            let view = matrix.view();
+            let group = |row: usize, group: usize| {
+                let scale = view.scale(row, group);
+                view.codes(row, group).map(move |code| scale * format.codes().value(code)).collect::<Vec<f32>>()
+            };
+            let groups = 64 / format.group_size();
+            let expected: Vec<f32> = (0..8).flat_map(|row| (0..groups).flat_map(move |at| group(row, at))).collect();
+            let packed = Packed::of(&view).expect("arrays");
+            let rows = packed.rows(&Array::from_slice(&[0_u32, 1, 2, 3, 4, 5, 6, 7], &[8])).expect("rows");
+            assert_eq!(
+                (rows.dtype(), floats(&rows, "rows").expect("floats")),
+                (Dtype::Bfloat16, expected.clone()),
+                "{format}"
+            );
+            let narrow = from_floats(&[1.0; 63], Dtype::Float32).expect("an array");
+            let error = packed.multiply(&narrow).expect_err("a vector of another width").to_string();
+            assert!(error.contains("quantized_matmul") && error.contains(format.mode()), "{error}");
         }
     }
 

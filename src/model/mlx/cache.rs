@@ -1,7 +1,7 @@
 //! Keys and values of the positions that a body has seen, as a tree.
 //!
-//! A stretch of positions that was computed in one go is one array for all layers, so that a position is no more than
-//! one allocation; what lies before a new position is put together from the arrays on its path, and forgotten again.
+//! A stretch of positions that was computed in one go has its arrays (`kept.rs`) to itself; what lies before a new position is put together
+//! from those on its path, and forgotten again.
 
 use std::rc::Rc;
 
@@ -10,19 +10,18 @@ use mlx_rs::{
     ops::{concatenate, indexing::TryIndexOp},
 };
 
-use super::{Named, arrays::shape};
+use super::{Named, arrays::shape, kept::POSITIONS};
 use crate::model::{BodyError, Slot};
-
-/// The axis of positions in `[2 * layers, 1, kv_heads, n, head_dim]`.
-const POSITIONS: i32 = 3;
 
 /// Positions that follow each other and were computed together.
 #[derive(Debug)]
 struct Stretch {
     /// The position before the first of them.
     before: Option<Slot>,
-    array: Array,
+    arrays: Vec<Array>,
     len: usize,
+    /// Positions of the prompt that the path begins with, where that was said.
+    prompt: usize,
 }
 
 #[derive(Debug)]
@@ -49,6 +48,14 @@ impl Cache {
         slot.map_or(0, |slot| self.entry(slot).position + 1)
     }
 
+    /// Positions of the prompt that the path of `slot` begins with, where that was said.
+    ///
+    /// # Panics
+    /// If `slot` was released.
+    pub(super) fn prompt(&self, slot: Slot) -> usize {
+        self.entry(slot).stretch.prompt
+    }
+
     fn entry(&self, slot: Slot) -> &Entry {
         self.entries[slot.0 as usize].as_ref().expect("a position that was not released")
     }
@@ -57,30 +64,36 @@ impl Cache {
     ///
     /// # Errors
     /// What MLX reports.
-    pub(super) fn path(&self, slot: Option<Slot>) -> Result<Option<Array>, BodyError> {
-        let mut parts = Vec::new();
+    pub(super) fn path(&self, slot: Option<Slot>) -> Result<Option<Vec<Array>>, BodyError> {
+        let mut stretches: Vec<Vec<Array>> = Vec::new();
         let mut at = slot;
         while let Some(slot) = at {
             let Entry { stretch, at: index, .. } = self.entry(slot);
-            parts.push(if index + 1 == stretch.len {
-                stretch.array.clone()
+            stretches.push(if index + 1 == stretch.len {
+                stretch.arrays.clone()
             } else {
                 let [end] = shape([index + 1])?;
-                stretch.array.try_index((.., .., .., ..end)).named("slice")?
+                let begun = |array: &Array| array.try_index((.., .., .., ..end)).named("slice");
+                stretch.arrays.iter().map(begun).collect::<Result<_, _>>()?
             });
             at = stretch.before;
         }
-        parts.reverse();
-        Ok(match parts.len() {
-            0 | 1 => parts.pop(),
-            _ => Some(concatenate(&parts, POSITIONS).named("concatenate")?),
-        })
+        stretches.reverse();
+        if stretches.len() < 2 {
+            return Ok(stretches.pop());
+        }
+        let joined = (0..stretches[0].len()).map(|array| {
+            let parts: Vec<&Array> = stretches.iter().map(|arrays| &arrays[array]).collect();
+            concatenate(&parts, POSITIONS).named("concatenate")
+        });
+        joined.collect::<Result<_, _>>().map(Some)
     }
 
-    /// Slots for `len` positions after `before`, whose keys and values are `array`.
-    pub(super) fn add(&mut self, before: Option<Slot>, array: Array, len: usize) -> Vec<Slot> {
+    /// Slots for `len` positions after `before`, whose keys and values are `arrays`, on a path that begins with `prompt` positions of a
+    /// prompt.
+    pub(super) fn add(&mut self, before: Option<Slot>, arrays: Vec<Array>, len: usize, prompt: usize) -> Vec<Slot> {
         let first = self.after(before);
-        let stretch = Rc::new(Stretch { before, array, len });
+        let stretch = Rc::new(Stretch { before, arrays, len, prompt });
         (0..len)
             .map(|at| {
                 let entry = Entry { position: first + at, stretch: Rc::clone(&stretch), at };

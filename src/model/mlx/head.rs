@@ -105,9 +105,10 @@ impl Head {
             edited.weight = shifted(&edited.weight, i64::from(plan.shift))?;
         }
         if !plan.rows.is_empty() {
-            let [weight, scales, biases] = [bytes(&edited.weight)?, bytes(&edited.scales)?, bytes(&edited.biases)?];
-            let mut written = MatrixBuf::new(self.layout, weight, scales, Some(biases))
-                .map_err(|error| failed("apply an edit", &error))?;
+            let (weight, scales) = (bytes(&edited.weight)?, bytes(&edited.scales)?);
+            let biases = edited.biases.as_ref().map(bytes).transpose()?;
+            let mut written =
+                MatrixBuf::new(self.layout, weight, scales, biases).map_err(|error| failed("apply an edit", &error))?;
             plan.rows.iter().for_each(|(&index, row)| written.set_rows(index, &row.view()));
             edited = Packed::of(&written.view())?;
         }
@@ -127,10 +128,10 @@ impl Head {
         words.to_vec_exact().named("slice")
     }
 
-    /// BLAKE3 over weight, scales and biases as they are in MLX's memory.
+    /// BLAKE3 over weight, scales and biases, where there are any, as they are in MLX's memory.
     pub(super) fn digest(&self) -> Result<Hash, BodyError> {
         let mut hasher = Hasher::new();
-        for part in [&self.assigned.weight, &self.assigned.scales, &self.assigned.biases] {
+        for part in self.assigned.parts() {
             hasher.update(&bytes(part)?);
         }
         Ok(hasher.finalize())

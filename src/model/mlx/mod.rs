@@ -22,6 +22,8 @@ mod arrays;
 mod cache;
 mod decoder;
 mod head;
+mod kept;
+mod modes;
 mod owner;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -95,6 +97,7 @@ pub struct Mlx {
     after_head: AfterHead,
     kernel: String,
     is_float32: bool,
+    depends_on_prompt_length: bool,
 }
 
 impl fmt::Debug for Mlx {
@@ -118,8 +121,18 @@ impl Mlx {
         }
         let source = Arc::clone(&checkpoint);
         let owner = Owner::start(move || State::load(&source, widen))?;
-        let (kernel, is_float32) = owner.ask("dtype", |state| Ok((state.kernel(), state.dtype == Dtype::Float32)))?;
-        Ok(Self { owner: Arc::new(owner), after_head: checkpoint.after_head(), checkpoint, kernel, is_float32 })
+        let about = |state: &mut State| {
+            Ok((state.kernel(), state.dtype == Dtype::Float32, state.decoder.depends_on_prompt_length()))
+        };
+        let (kernel, is_float32, depends_on_prompt_length) = owner.ask("dtype", about)?;
+        Ok(Self {
+            owner: Arc::new(owner),
+            after_head: checkpoint.after_head(),
+            checkpoint,
+            kernel,
+            is_float32,
+            depends_on_prompt_length,
+        })
     }
 }
 
@@ -190,8 +203,9 @@ impl State {
         let mut hidden = Vec::new();
         while slots.len() < steps.len() {
             let first = slots.len();
-            let len = stretch(&steps[first..], first);
-            let result = advance(&self.decoder, cache, &steps[first..first + len], &mut slots, &mut hidden);
+            let place = Place::of(steps[first].parent, cache, &slots);
+            let len = stretch(&steps[first..], first).min(place.longest(&self.decoder));
+            let result = advance(&self.decoder, cache, place, &steps[first..first + len], &mut slots, &mut hidden);
             if let Err(error) = result {
                 slots.into_iter().for_each(|slot| cache.release(slot));
                 return Err(error);
@@ -209,33 +223,58 @@ fn stretch(steps: &[OwnStep], first: usize) -> usize {
     (0..steps.len().min(STRETCH)).take_while(|&i| follows(i) && alike(i) && !steps[i].hidden).count().max(1)
 }
 
+/// Where a stretch begins.
+#[derive(Clone, Copy)]
+struct Place {
+    before: Option<Slot>,
+    offset: usize,
+    /// Positions of the prompt that the path begins with, where that was said.
+    prompt: usize,
+}
+
+impl Place {
+    /// `slots` are those of the steps before it in the same call.
+    fn of(parent: Parent, cache: &Cache, slots: &[Slot]) -> Self {
+        let before = match parent {
+            Parent::Start => return Self { before: None, offset: 0, prompt: 0 },
+            Parent::Prompt(tokens) => return Self { before: None, offset: 0, prompt: tokens },
+            Parent::Slot(slot) => slot,
+            Parent::Step(index) => slots[index],
+        };
+        Self { before: Some(before), offset: cache.after(Some(before)), prompt: cache.prompt(before) }
+    }
+
+    /// How many positions may go together. Where it matters how many the text has, those of a prompt may, and each one behind it has a
+    /// number of its own.
+    fn longest(&self, decoder: &Decoder) -> usize {
+        if decoder.depends_on_prompt_length() { self.prompt.saturating_sub(self.offset).max(1) } else { STRETCH }
+    }
+}
+
 /// Sends one stretch through the layers.
 fn advance(
     decoder: &Decoder,
     cache: &mut Cache,
+    place: Place,
     steps: &[OwnStep],
     slots: &mut Vec<Slot>,
     hidden: &mut Vec<f32>,
 ) -> Result<(), BodyError> {
-    let before = match steps[0].parent {
-        Parent::Start | Parent::Prompt(_) => None,
-        Parent::Slot(slot) => Some(slot),
-        Parent::Step(index) => Some(slots[index]),
-    };
+    let Place { before, offset, prompt } = place;
     let past = cache.path(before)?;
     let tokens: Vec<u32> = steps.iter().map(|step| step.token).collect();
     let rows: Vec<f32> = steps.iter().filter_map(|step| step.embedding.as_deref()).flatten().copied().collect();
-    let input = if rows.is_empty() { Input::Tokens(&tokens) } else { Input::Embeddings(&rows) };
-    let (states, own) = decoder.run(&input, cache.after(before), past.as_ref())?;
+    let input = Input { tokens: &tokens, rows: (!rows.is_empty()).then_some(&rows) };
+    let (states, own) = decoder.run(&input, offset, prompt, past.as_deref())?;
     if steps[0].hidden {
         let states = states.as_dtype(Dtype::Float32).named("astype")?;
-        eval([&states, &own]).named("a position")?;
+        eval(own.iter().chain([&states])).named("a position")?;
         hidden.extend(floats(&states, "a position")?);
     } else {
         // What lies beyond the last keys and values is not computed.
-        own.eval().named("a stretch of positions")?;
+        eval(&own).named("a stretch of positions")?;
     }
-    slots.extend(cache.add(before, own, steps.len()));
+    slots.extend(cache.add(before, own, steps.len(), prompt));
     Ok(())
 }
 
@@ -306,21 +345,28 @@ impl Body for MlxBody {
         false
     }
 
+    fn depends_on_prompt_length(&self) -> bool {
+        self.mlx.depends_on_prompt_length
+    }
+
     fn hidden_size(&self) -> usize {
         self.mlx.checkpoint.config().architecture.hidden_size
     }
 
     fn bytes_per_position(&self) -> usize {
-        let layers = &self.mlx.checkpoint.config().architecture.layers;
-        // Keys and values, four bytes an element, which is the most.
-        let kept = layers.iter().filter_map(|layer| layer.mixer.attention()).map(|own| 2 * own.key_value_size());
-        kept.sum::<usize>() * size_of::<f32>()
+        let architecture = &self.mlx.checkpoint.config().architecture;
+        // Four bytes an element, which is the most.
+        let kept = architecture.layers.iter().map(|layer| layer.mixer.kept(architecture.hidden_size));
+        kept.map(|(rows, columns)| rows * columns).sum::<usize>() * size_of::<f32>()
     }
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
-        let vocab_size = self.mlx.checkpoint.config().architecture.vocab_size;
-        if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
-            return Err(BodyError::Token { token: step.token, vocab_size });
+        let architecture = &self.mlx.checkpoint.config().architecture;
+        let given = architecture.token_inputs.map(|inputs| inputs.vocab_size);
+        for vocab_size in [Some(architecture.vocab_size), given].into_iter().flatten() {
+            if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
+                return Err(BodyError::Token { token: step.token, vocab_size });
+            }
         }
         let number = match self.number {
             Some(number) => number,
