@@ -22,7 +22,8 @@ mod qwen_hybrid;
 mod rules;
 
 pub use experts::{
-    ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, RouterRule, ScoreRule, SharedRule, SharedWidth,
+    ApartNames, ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, PROJECTIONS, RouterRule, ScoreRule, SharedRule,
+    SharedWidth,
 };
 pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
 pub use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
@@ -37,8 +38,8 @@ pub use mixtures::{
     MIXTRAL, OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, SOLAR_OPEN,
 };
 pub use names::{
-    DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, ShortConvolutionNames, TensorNames,
-    TokenInputNames,
+    DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, Renamed, ShortConvolutionNames,
+    TensorNames, TokenInputNames,
 };
 pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
 pub use qwen_hybrid::{QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT};
