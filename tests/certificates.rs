@@ -13,7 +13,7 @@ use lm_headroom::{
         CertificateError, Certifier, Flip, LeastFlips, Options, Outcome, Position, Rows, Within, all_least_flips,
         census, least_flips,
     },
-    checkpoint::{Checkpoint, config::Override},
+    checkpoint::{Checkpoint, config::Override, family},
     edit::{Edit, Plan},
     kernels::{Kernel, Rounding},
     model::{BodyError, CpuProjection, Decoder, Projection, Query},
@@ -418,20 +418,27 @@ fn with_head(format: Format, fixture: Fixture) -> Fixture {
     Fixture { overrides: [("lm_head".to_owned(), Override::Format(format))].into(), ..fixture }
 }
 
-/// Heads of every format and scale type, with hidden states of their own.
+/// Heads of every format and scale type, with hidden states of their own; those of Phi have a bias.
 fn heads() -> impl Iterator<Item = (Arc<Checkpoint>, Vec<f32>)> {
-    Format::all().zip(0_u64..).map(|(format, seed)| {
-        let scale_type = [FloatType::F16, FloatType::Bf16, FloatType::F32][(seed / 3 + seed) as usize % 3];
-        let hidden_size = [128, 256][seed as usize % 2];
-        let small = Fixture { seed, scale_type, hidden_size, intermediate_size: hidden_size, ..Fixture::default() };
-        let fixture = with_head(format, small);
-        let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
-        // A few columns far larger than the others, as in trained models.
-        let hidden = (0..hidden_size)
-            .map(|c| (c as f32 * 1.7 + seed as f32).sin() * if c % 29 == 3 { 12.0 } else { 1.0 })
-            .collect();
-        (checkpoint, hidden)
-    })
+    let families = [&family::LLAMA, &family::PHI].into_iter();
+    families.flat_map(|family| Format::all().zip(0_u64..).map(move |(format, seed)| (family, format, seed))).map(
+        |(family, format, seed)| {
+            let scale_type = [FloatType::F16, FloatType::Bf16, FloatType::F32][(seed / 3 + seed) as usize % 3];
+            let hidden_size = [128, 256][seed as usize % 2];
+            // Phi turns a part of each head, which is an even number of columns in heads of 32.
+            let num_attention_heads = hidden_size / 32;
+            let sizes =
+                Fixture { hidden_size, intermediate_size: hidden_size, num_attention_heads, ..Fixture::default() };
+            let small = Fixture { family, seed, scale_type, ..sizes };
+            let fixture = with_head(format, small);
+            let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
+            // A few columns far larger than the others, as in trained models.
+            let hidden = (0..hidden_size)
+                .map(|c| (c as f32 * 1.7 + seed as f32).sin() * if c % 29 == 3 { 12.0 } else { 1.0 })
+                .collect();
+            (checkpoint, hidden)
+        },
+    )
 }
 
 #[test]
@@ -439,8 +446,10 @@ fn executed_logits_lie_within_the_bound_and_not_far_within() {
     let mut closest = 0.0_f64;
     for (checkpoint, hidden) in heads() {
         let head = checkpoint.weights().head().view();
-        let (rows, team) = (Rows::new(head, Rounding::KERNELS, &Team::new(1)), Team::new(1));
-        let executed = logits(&mut CpuProjection::new(head, Kernel::best(), &team), std::slice::from_ref(&hidden));
+        let (after, team) = (checkpoint.after_head(), Team::new(1));
+        let rows = Rows::new(head, Rounding::KERNELS, &team).with_bias(after.bias.as_deref());
+        let mut projection = CpuProjection::new(head, Kernel::best(), &team).with(&after);
+        let executed = logits(&mut projection, std::slice::from_ref(&hidden));
         let position = Position::new(&rows, &hidden, &executed).expect("finite");
         let group_size = head.layout().group_size();
         for (row, &executed) in executed.iter().enumerate() {
@@ -450,7 +459,8 @@ fn executed_logits_lie_within_the_bound_and_not_far_within() {
                 let bias = if head.biases().is_some() { head.bias(row, group) } else { 0.0 };
                 f64::from(head.scale(row, group)) * f64::from(value) + f64::from(bias)
             };
-            let exact: f64 = hidden.iter().enumerate().map(|(c, &h)| weight(c) * f64::from(h)).sum();
+            let product: f64 = hidden.iter().enumerate().map(|(c, &h)| weight(c) * f64::from(h)).sum();
+            let exact = product + after.bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
             let (logit, bound) = position.exact_logit(row);
             assert!((logit - exact).abs() < 1e-12 && bound > 0.0);
             let share = (f64::from(executed) - exact).abs() / bound;
@@ -469,10 +479,10 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
     for (checkpoint, hidden) in heads() {
         let head = checkpoint.weights().head().view();
         let layout = *head.layout();
-        let team = Team::new(2);
-        let mut projection = CpuProjection::new(head, Kernel::best(), &team);
+        let (after, team) = (checkpoint.after_head(), Team::new(2));
+        let mut projection = CpuProjection::new(head, Kernel::best(), &team).with(&after);
         let executed = logits(&mut projection, std::slice::from_ref(&hidden));
-        let rows = Rows::new(head, Rounding::KERNELS, &team);
+        let rows = Rows::new(head, Rounding::KERNELS, &team).with_bias(after.bias.as_deref());
         let position = Position::new(&rows, &hidden, &executed).expect("finite");
         let found: BTreeMap<Flip, Outcome> =
             census(&[position], &team)[0].hits.iter().map(|hit| (hit.flip, hit.executed)).collect();
@@ -510,10 +520,14 @@ fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
 
 #[test]
 fn answers_of_heads_in_every_format_are_certified_and_every_witness_does_what_it_claims() {
-    let mut by_nan = 0;
+    let (mut by_nan, mut biases) = (0, 0);
     for (format, seed) in Format::all().zip(0..) {
-        let fixture = with_head(format, Fixture { hidden_size: 128, seed, ..Fixture::default() });
+        // Phi's head has a bias.
+        let family = if seed % 3 == 2 { &family::PHI } else { &family::LLAMA };
+        let fixture = with_head(format, Fixture { family, hidden_size: 128, seed, ..Fixture::default() });
         let subject = subject_of(Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint")));
+        let biased = subject.backend().after_head().bias.is_some();
+        biases += usize::from(biased);
         let certifier = Certifier::new(&subject).expect("a head of its own");
         let prompt = Prompt { text: String::new(), ids: vec![1, 3], expected: Vec::new(), date: None };
         for within in [Within::Word, Within::Row, Within::Line] {
@@ -528,7 +542,8 @@ fn answers_of_heads_in_every_format_are_certified_and_every_witness_does_what_it
             let toward = answer.toward.expect("asked for");
             assert_ne!(toward.witness_works, Some(false), "{format}: {toward:?}");
             assert_eq!(answer.biases.total_bits > 0, format.has_biases(), "{format}");
-            assert!(answer.scales.critical_bits > 0 && answer.critical_bits > 0, "{format}");
+            assert_eq!(answer.critical_bits > 0, least == 1, "{format}");
+            assert!(answer.scales.critical_bits > 0 && (answer.critical_bits > 0 || biased), "{format}");
             assert_eq!(answer.nan.is_some(), format == Format::MXFP8, "{format}");
             if let Some(nan) = answer.nan {
                 assert_eq!(nan.witness_run.expect("it was run").finish, Finish::Nonfinite);
@@ -537,7 +552,8 @@ fn answers_of_heads_in_every_format_are_certified_and_every_witness_does_what_it
             }
         }
     }
-    println!("answers of which NaN takes fewer flips than any other token: {by_nan}");
+    println!("answers of which NaN takes fewer flips than any other token: {by_nan}; heads with a bias: {biases}");
+    assert!(biases >= 5);
 }
 
 #[test]

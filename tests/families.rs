@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, env, fs, sync::Arc};
 
 use lm_headroom::{
-    checkpoint::{Checkpoint, Family, family, family::NATIVE},
+    checkpoint::{Checkpoint, Family, config::Override, family, family::NATIVE},
     kernels::Kernel,
     model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step},
     search::agree,
@@ -78,6 +78,31 @@ fn each_family_has_one_digest_on_every_instruction_set() {
     let stored = fs::read_to_string(DIGESTS).expect("the file of digests");
     let changed: Vec<(&str, &str)> = stored.lines().zip(text.lines()).filter(|(old, new)| old != new).collect();
     assert!(stored == text, "was, is: {changed:?}");
+}
+
+#[test]
+fn experts_with_tensors_of_their_own_give_the_bits_of_stacked_ones() {
+    let mut compared = Vec::new();
+    for family in NATIVE.into_iter().filter(|family| family.may_have_experts_apart()) {
+        let quantized = fixture(family);
+        let mut plain = quantized.clone();
+        for module in quantized.modules().into_iter().filter(|module| module.count.is_some()) {
+            plain.overrides.insert(module.name, Override::Dense);
+        }
+        for fixture in [Some(plain), family.may_quantize_experts_apart().then_some(quantized)].into_iter().flatten() {
+            let (stacked, own) = (fixture.tensors(), fixture.tensors_of_experts_apart());
+            assert!(own.len() > stacked.len() + 2 * fixture.num_experts, "{}", family.name);
+            let [stacked, own] = [stacked, own].map(|tensors| {
+                let files = files_of(&fixture.config(), &tensors, 2);
+                Arc::new(Checkpoint::from_files(files).unwrap_or_else(|error| panic!("{}: {error}", family.name)))
+            });
+            assert_eq!(own.weights().formats, stacked.weights().formats, "{}", family.name);
+            let [stacked, own] = [stacked, own].map(|checkpoint| digest(&checkpoint, Kernel::best()));
+            assert_eq!(own, stacked, "{}", family.name);
+            compared.push(family.name);
+        }
+    }
+    assert!(compared.len() >= 20, "{compared:?}");
 }
 
 /// A family's fixture, and the same with one key of its configuration another, which asks for the same tensors.

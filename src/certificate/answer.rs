@@ -73,7 +73,7 @@ impl<'a> Certifier<'a> {
     pub fn new(subject: &'a Subject) -> Result<Self, CertificateError> {
         let rounding = super::rounding(subject)?;
         let started = Instant::now();
-        let rows = Rows::new(subject.head().view(), rounding, subject.team());
+        let rows = super::rows(subject, subject.head().view(), rounding);
         Ok(Self { subject, rows, ms: ms(started) })
     }
 

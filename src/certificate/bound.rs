@@ -29,6 +29,11 @@
 //! float codes `2^-149 n` would do.)
 //! It is about half of the usual `gamma(M + 5) sum |w| |h|`, since most terms pass through fewer roundings.
 //!
+//! *A bias of the head.* Where the head has one, `a[r]` is added to the finished product of row `r`, in `f32`. That is one
+//! more rounding for every term, so each `K[c]` is larger by 1, and one for `a[r]` itself. What is lost below the normal
+//! numbers grows by one more factor `1 + e`, which keeps it less than doubled, and the addition loses nothing there, since a
+//! subnormal sum of two numbers is exact. So `E` of the row is larger by `u |a[r]|` ([`of_constant`]), whatever flips do.
+//!
 //! If an operation overflows, its result is infinite, and nothing that follows makes it finite again (an infinity
 //! plus, or times, anything is infinite or not a number, and a row has only one sum). So of every row and every
 //! edit: *the executed logit is not finite, or it lies within `E` of the exact one.* A step with a logit that is
@@ -67,12 +72,21 @@ pub(super) struct Bound {
     absolute: f64,
     /// `sum_c |h[c]|`.
     norm: f64,
-    /// `gamma(M + 5)`, or `gamma(M + 4)` of float codes: the most that a term is off by, relative to itself.
+    /// `gamma(M + 5)`, or `gamma(M + 4)` of float codes, with one more where the head has a bias: the most that a term is off
+    /// by, relative to itself.
     pub(super) largest: f64,
+    /// What the head adds to a row, at most, rounded.
+    largest_constant: f64,
+}
+
+/// What `E` of a row is larger by because this is added to its product.
+pub(super) fn of_constant(constant: f64) -> f64 {
+    U * constant.abs() * SAFE
 }
 
 impl Bound {
-    pub(super) fn new(hidden: &[f64], rounding: Rounding) -> Self {
+    /// `largest_constant` is the largest magnitude that the head adds to a row's product, and `rounding` counts that addition.
+    pub(super) fn new(hidden: &[f64], rounding: Rounding, largest_constant: f64) -> Self {
         let columns = hidden.len();
         let factors: Vec<f64> =
             hidden.iter().enumerate().map(|(c, h)| gamma(rounding.of_term(c, columns)) * h.abs() * SAFE).collect();
@@ -84,28 +98,30 @@ impl Bound {
             absolute,
             norm,
             largest: gamma(rounding.most(columns)) * SAFE,
+            largest_constant: largest_constant * (1.0 + U) * SAFE,
         }
     }
 
-    /// `E` for any row whose weights are at most `weight` in magnitude.
+    /// `E` for the product of any row whose weights are at most `weight` in magnitude.
     pub(super) fn coarse(&self, weight: f64) -> f64 {
         self.sum * weight + self.absolute
     }
 
-    /// `E` for a row of these weights.
+    /// `E` for the product of a row of these weights.
     pub(super) fn fine(&self, weights: &[f64]) -> f64 {
         dot(weights, &self.factors, |w, factor| w.abs() * factor) * SAFE + self.absolute
     }
 
     /// How far the `f64` evaluation of an exact logit can be from it, given its `E`: a weight's sum, its product and
-    /// at most `n` additions round by 2^-53 each, and every term counts at least `5 u` times in `E`.
+    /// at most `n + 1` additions round by 2^-53 each, and every term counts at least `5 u` times in `E`. What the head adds
+    /// passes through one addition, and counts `u` times.
     pub(super) fn of_f64(&self, fine: f64) -> f64 {
         fine * (self.factors.len() + 8) as f64 * 2.0_f64.powi(-31)
     }
 
     /// Weights below this overflow no operation on a row.
     pub(super) fn overflow_limit(&self) -> f64 {
-        let limit = f64::from(f32::MAX) - self.absolute;
+        let limit = f64::from(f32::MAX) - self.absolute - self.largest_constant;
         limit / (1.0 + U).max(self.norm * (1.0 + self.largest)) / SAFE
     }
 

@@ -375,7 +375,7 @@ pub fn collapse(
     if let Some(answer) = field.0.clean()?.iter().find(|answer| answer.finish == Finish::Nonfinite) {
         return Err(CertificateError::NotFinite { step: Some(answer.tokens.len()) });
     }
-    let rows = Rows::new(subject.head().view(), rounding, subject.team());
+    let rows = super::rows(subject, subject.head().view(), rounding);
     let trials = field.0.trials();
     let hidden: Vec<Vec<f32>> =
         (0..prompts.len()).flat_map(|prompt| trials.clean_hidden(prompt).map(<[f32]>::to_vec)).collect();

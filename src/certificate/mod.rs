@@ -12,7 +12,8 @@
 //! v[r,c]             what the code stands for: the integer itself, or the number that the float is
 //! s[r,g], b[r,g]     scale and bias, as stored, widened exactly; formats of floats have no biases, so b = 0
 //! w[r,c] = s[r,g] v[r,c] + b[r,g]
-//! z_r    = sum over c of w[r,c] h[c]       the exact logit, a real number
+//! a[r]               what the head adds to the product of row r, where it has a bias; else a = 0
+//! z_r    = sum over c of w[r,c] h[c]  + a[r]       the exact logit, a real number
 //! zx_r                                     the executed logit, an f32
 //! t                  the token chosen at the position: the first largest zx
 //! j                  a rival: any other row;   m_j = z_t - z_j its margin
@@ -125,8 +126,23 @@
 //!
 //! # What comes after the head
 //!
-//! An increasing function of the logits (a scale, a softcap) keeps their order, so every claim holds with it as without it. A bias of
-//! the head does not: such a head has no certificate ([`CertificateError::HeadBias`]).
+//! An increasing function of the logits (a scale, a softcap) keeps their order, so every claim holds with it as without it.
+//!
+//! # A bias of the head
+//!
+//! Some heads (Phi's) add a number `a[r]` to the product of each row. It is the same whatever the codes, the scales and the group
+//! biases are, so a flip moves `z_r` by what it moves the product by, and every proof about moves is unchanged: the gains, their sums,
+//! the bounds of what a row's gains can reach, `Q` and `H`, and what NaN does. The constants enter where logits are compared, so they
+//! are part of `z`: in margins, in the sums that do not round, and in the executed logits that margins are bounded from. A row
+//! that leads by its constant alone has to be passed like any other, and a tie is broken by the order of tokens as before.
+//!
+//! The executed claim has one more rounding, which `bound.rs` adds to `E`. Where a constant is so large that a sum with it could
+//! overflow, nothing is passed over, as with weights.
+//!
+//! Flips of the bits of `a` itself are no part of any claim, since no edit reaches them: what is edited are the packed words,
+//! scales and biases of the quantized matrix.
+//!
+//! # What has no certificate
 //!
 //! A head whose edits reach the embedding, too, has no certificate ([`CertificateError::Tied`]): its hidden states are
 //! not fixed.
@@ -175,7 +191,7 @@ pub use single_bits::{BitCount, SingleBits};
 pub use suite::{Suite, SuiteTally, TensorUnion};
 pub use toward::{Toward, toward};
 
-use crate::{kernels::Rounding, model::BodyError, search::RunError, subject::Subject};
+use crate::{kernels::Rounding, model::BodyError, quant::MatrixRef, search::RunError, subject::Subject};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -189,11 +205,6 @@ pub enum CertificateError {
     /// Nothing bounds the rounding of another backend's kernels.
     #[error("certificates rest on the rounding bound of the CPU's kernels; use --backend cpu, not {0}")]
     Backend(&'static str),
-    /// The proofs are about products of rows, and this head adds a number to each.
-    #[error(
-        "there is no certificate of a head with a bias (as Phi-1 and Phi-2 have): what is proved is about the products of its rows alone"
-    )]
-    HeadBias,
     /// There is no winner to certify, and no arithmetic of what is not a number.
     #[error("the clean answer is not finite{}, so there is no token whose lead could be certified", .step.map_or(String::new(), |step| format!(" at step {step}")))]
     NotFinite {
@@ -211,10 +222,12 @@ fn rounding(subject: &Subject) -> Result<Rounding, CertificateError> {
         return Err(CertificateError::Tied);
     }
     let backend = subject.backend();
-    if backend.after_head().bias.is_some() {
-        return Err(CertificateError::HeadBias);
-    }
     backend.rounding().ok_or(CertificateError::Backend(backend.name()))
+}
+
+/// What holds of the rows of `head`, the model's own or an edited one, and of what the model adds to each.
+fn rows<'a>(subject: &'a Subject, head: MatrixRef<'a>, rounding: Rounding) -> Rows<'a> {
+    Rows::new(head, rounding, subject.team()).with_bias(subject.backend().after_head().bias.as_deref())
 }
 
 impl From<BodyError> for CertificateError {

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     CertificateError,
     allocation::{Best, leave_out},
-    bound::{Bound, dot},
+    bound::{Bound, dot, of_constant},
     changes::Changes,
 };
 
@@ -91,6 +91,10 @@ pub struct NanFlips {
 #[derive(Debug)]
 pub struct Rows<'a> {
     head: MatrixRef<'a>,
+    /// What it adds to each row's product, where it has a bias.
+    constants: Option<&'a [f32]>,
+    /// The largest magnitude of these.
+    largest_constant: f64,
     /// What flips do to codes.
     changes: Changes,
     /// How its logits are rounded.
@@ -125,7 +129,20 @@ impl<'a> Rows<'a> {
         let (scale, weight): (Vec<f64>, Vec<f64>) = found.into_iter().unzip();
         let largest_weight = weight.iter().copied().fold(0.0, f64::max);
         let nan = changes.have_nan().then(|| nan_flips(&head, &changes, team));
-        Self { head, changes, rounding, nan, scale, weight, largest_weight }
+        let (constants, largest_constant) = (None, 0.0);
+        Self { head, constants, largest_constant, changes, rounding, nan, scale, weight, largest_weight }
+    }
+
+    /// The same head with a bias: what is added to each row's product, `[vocab_size]`, if anything is.
+    ///
+    /// # Panics
+    /// If that is not as long as the head has rows.
+    #[must_use]
+    pub fn with_bias(mut self, bias: Option<&'a [f32]>) -> Self {
+        assert!(bias.is_none_or(|bias| bias.len() == self.len()), "a bias of {} rows", self.len());
+        self.constants = bias;
+        self.largest_constant = bias.unwrap_or_default().iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max);
+        self
     }
 
     /// The head.
@@ -153,6 +170,19 @@ impl<'a> Rows<'a> {
     /// its row is NaN at any position, and the program ends that step as NONFINITE.
     pub const fn nan(&self) -> Option<&NanFlips> {
         self.nan.as_ref()
+    }
+
+    /// What the head adds to the product of a row, 0 where it has no bias.
+    pub(super) fn constant(&self, row: usize) -> f64 {
+        self.constants.map_or(0.0, |constants| f64::from(constants[row]))
+    }
+
+    /// How the logits are rounded that come of these codes and of what is added to them.
+    fn rounding(&self) -> Rounding {
+        // A float's product with its scale is not rounded.
+        let exact = self.head.layout().format().codes().are_floats();
+        let of_products = if exact { self.rounding.of_exact_weights() } else { self.rounding };
+        if self.constants.is_some() { of_products.of_a_sum() } else { of_products }
     }
 
     /// What flips do to codes.
@@ -326,9 +356,7 @@ impl<'a> Position<'a> {
         let size = |&c: &u32| hidden[c as usize].abs();
         columns.sort_by(|a, b| size(b).total_cmp(&size(a)));
         let token = executed.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(row, _)| row);
-        // A float's product with its scale is not rounded.
-        let exact = layout.format().codes().are_floats();
-        let bound = Bound::new(&hidden, if exact { rows.rounding.of_exact_weights() } else { rows.rounding });
+        let bound = Bound::new(&hidden, rows.rounding(), rows.largest_constant);
         let none = Logit { row: token, value: 0.0, executed: 0.0, of_f64: 0.0 };
         let mut position = Self {
             rows,
@@ -384,14 +412,15 @@ impl<'a> Position<'a> {
     /// How far a row's executed logit can be from the exact one, without reading the row; after any flips of its
     /// codes, too.
     pub(super) fn coarse(&self, row: usize) -> f64 {
-        self.bound.coarse(self.rows.weight[row])
+        self.bound.coarse(self.rows.weight[row]) + of_constant(self.rows.constant(row))
     }
 
     /// Reads a row for its logit.
     pub(super) fn logit(&self, row: usize) -> Logit {
         let weights = self.rows.weights(row);
-        let executed = self.bound.fine(&weights);
-        let value = dot(&weights, &self.hidden, |w, h| w * h);
+        let constant = self.rows.constant(row);
+        let executed = self.bound.fine(&weights) + of_constant(constant);
+        let value = dot(&weights, &self.hidden, |w, h| w * h) + constant;
         Logit { row, value, executed, of_f64: self.bound.of_f64(executed) }
     }
 
@@ -412,7 +441,7 @@ impl<'a> Position<'a> {
         }
         let mut sum = Sum::default();
         for (row, sign) in [(a.row, 1.0), (b.row, -1.0)] {
-            self.add_columns(&mut sum, row, 0..self.hidden.len(), sign, None);
+            self.add_row(&mut sum, row, sign);
         }
         gains.iter().for_each(|&gain| sum.add(gain));
         wins(a.row, b.row, sum.sign())
@@ -422,11 +451,18 @@ impl<'a> Position<'a> {
     pub(super) fn beats_with(&self, row: usize, group: usize, (scale, bias): (f64, f64), other: usize) -> bool {
         let size = self.rows.head.layout().group_size();
         let mut sum = Sum::default();
+        sum.add(self.rows.constant(row));
         self.add_columns(&mut sum, row, 0..group * size, 1.0, None);
         self.add_columns(&mut sum, row, group * size..(group + 1) * size, 1.0, Some((scale, bias)));
         self.add_columns(&mut sum, row, (group + 1) * size..self.hidden.len(), 1.0, None);
-        self.add_columns(&mut sum, other, 0..self.hidden.len(), -1.0, None);
+        self.add_row(&mut sum, other, -1.0);
         wins(row, other, sum.sign())
+    }
+
+    /// Adds a row's logit, exactly, or takes it off.
+    fn add_row(&self, sum: &mut Sum, row: usize, sign: f64) {
+        self.add_columns(sum, row, 0..self.hidden.len(), sign, None);
+        sum.add(sign * self.rows.constant(row));
     }
 
     /// Adds what some columns of a row give to its logit, exactly, with their own scales and biases or others.

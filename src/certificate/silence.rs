@@ -19,7 +19,8 @@ use super::{
     data::Silence,
     ground::{Ground, Stage, Watch, logits, run},
     least_flips::{all_least_flips, least_flips},
-    position::{Flip, Position, Rows},
+    position::{Flip, Position},
+    rows,
 };
 use crate::{
     edit::Edit,
@@ -112,7 +113,7 @@ fn step_by_step(
         let Some(hidden) = hidden.first() else { return Ok(None) };
 
         let applied = head.apply(&Flip::edit(&flips)).map_err(RunError::from)?;
-        let rows = Rows::new(applied.view(), ground.rounding, subject.team());
+        let rows = rows(subject, applied.view(), ground.rounding);
         let executed = logits(&mut subject.projection(applied.view()), std::slice::from_ref(hidden))?;
         let position = Position::new(&rows, hidden, &executed)?;
         let Some(more) = least_flips(&position, subject.eos()).filter(|more| more.flips > 0) else { return Ok(None) };

@@ -12,7 +12,7 @@ use super::{
     },
     bytes::Bytes,
     config::{Config, Override, Quantization},
-    family::{DeltaProjectionNames, Dropped, GateName, QkvNames, TensorNames},
+    family::{DeltaProjectionNames, Dropped, GateName, QkvNames, Renamed, TensorNames},
     json::shortened,
     tensors::{Dtype, StoredTensor},
     weights::{
@@ -111,6 +111,27 @@ pub enum WeightsError {
         /// The module.
         module: String,
     },
+    /// An expert that is stored in another way than the first one.
+    #[error("`{module}` is stored as {found}, but `{first}` as {wanted}; all experts of a layer must be stored alike")]
+    ExpertFormat {
+        /// The expert's module.
+        module: String,
+        /// How it is stored.
+        found: String,
+        /// The first expert's module.
+        first: String,
+        /// How that is stored.
+        wanted: String,
+    },
+    /// Quantized experts with tensors of their own, in a family of which mlx-lm stacks weights alone.
+    #[error(
+        "`{module}` is a quantized expert with tensors of its own, of which mlx-lm stacks the weights alone in this family; \
+         put the experts of a layer into one tensor each of weights, scales and biases, as `mlx_lm.convert` does"
+    )]
+    QuantizedExpert {
+        /// The expert's module.
+        module: String,
+    },
     /// The configuration does not name a module, and its tensors are not those of a format.
     #[error(
         "`{module}` has {words} packed words and {groups} scales of type {scales} for each {cols} columns, which is no format \
@@ -147,6 +168,7 @@ pub(super) fn assemble(config: &Config, tensors: BTreeMap<String, StoredTensor>)
     let mut parts =
         Parts { names, hidden, tied, quantization: &config.quantization, tensors, formats: BTreeMap::new() };
     parts.drop_what_mlx_lm_drops(architecture.layers.len());
+    parts.rename_what_mlx_lm_renames();
 
     let embed_tokens = parts.matrix(names.embed_tokens, vocab, hidden)?;
     let positions = architecture.learned_positions;
@@ -264,6 +286,21 @@ impl Parts<'_> {
         self.tensors.retain(|name, _| !dropped(name));
         if tied {
             self.tensors.remove(&format!("{}.weight", names.lm_head));
+        }
+    }
+
+    /// Some ends of names are another library's. A name that is taken stays, so that both tensors are looked at.
+    fn rename_what_mlx_lm_renames(&mut self) {
+        for &Renamed { from, to } in self.names.renamed {
+            let names: Vec<String> = self.tensors.keys().filter(|name| name.ends_with(from)).cloned().collect();
+            for name in names {
+                let renamed = format!("{}{to}", &name[..name.len() - from.len()]);
+                if !self.tensors.contains_key(&renamed)
+                    && let Some(tensor) = self.tensors.remove(&name)
+                {
+                    self.tensors.insert(renamed, tensor);
+                }
+            }
         }
     }
 
@@ -502,11 +539,17 @@ impl Parts<'_> {
         self.matrix_of(module, Shape::of(rows, cols))
     }
 
-    /// As in mlx-lm, a matrix is quantized where it has scales. What the configuration says of it by
-    /// name must agree.
     fn matrix_of(&mut self, module: &str, shape: Shape) -> Result<Weights, WeightsError> {
+        let (weights, format) = self.matrix_called(module, module, shape)?;
+        self.formats.insert(module.to_owned(), format);
+        Ok(weights)
+    }
+
+    /// A matrix and how it is stored. As in mlx-lm, it is quantized where it has scales. What the configuration says of a
+    /// module `called` must agree.
+    fn matrix_called(&mut self, module: &str, called: &str, shape: Shape) -> Result<(Weights, String), WeightsError> {
         let has_scales = self.tensors.contains_key(&format!("{module}.scales"));
-        match (self.quantization.overrides.get(module), has_scales) {
+        match (self.quantization.overrides.get(called), has_scales) {
             (Some(Override::Dense), true) => Err(WeightsError::UnexpectedScales { module: module.to_owned() }),
             (Some(Override::Format(_) | Override::Quantized), false) => {
                 Err(WeightsError::NoScales { module: module.to_owned() })
@@ -517,14 +560,14 @@ impl Parts<'_> {
                     Some(Override::Quantized | Override::Dense) => self.quantization.format,
                     None => self.format_of_tensors(module, shape)?,
                 };
-                self.formats.insert(module.to_owned(), format.to_string());
-                self.quantized(module, shape, format).map(Weights::Quantized)
+                let matrix = self.quantized(module, shape, format)?;
+                Ok((Weights::Quantized(matrix), format.to_string()))
             }
             (_, false) => {
                 let (float_type, data) = self.floats(&format!("{module}.weight"), &shape.with(shape.cols), None)?;
-                self.formats.insert(module.to_owned(), float_type.name().to_owned());
                 let failed = |error| WeightsError::Matrix { module: module.to_owned(), error };
-                Dense::new(shape.all_rows(), shape.cols, float_type, data).map(Weights::Dense).map_err(failed)
+                let matrix = Dense::new(shape.all_rows(), shape.cols, float_type, data).map_err(failed)?;
+                Ok((Weights::Dense(matrix), float_type.name().to_owned()))
             }
         }
     }

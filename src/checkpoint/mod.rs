@@ -57,10 +57,10 @@ pub use self::{
     mistaken::Mistaken,
     tensors::TensorError,
     weights::{
-        AttentionWeights, ConvolutionWeights, DeltaNetWeights, DeltaProjectionWeights, Dense, ExpertNormsWeights,
-        ExpertsWeights, FeedForwardWeights, Inner, LayerWeights, Linear, MixerWeights, MlpWeights, ModelWeights,
-        NormWeights, Qkv, Quantized, SharedWeights, ShortConvolutionWeights, TokenInputWeights, TokenInputsWeights,
-        Vector, Weights,
+        AttentionWeights, ConvolutionWeights, DeltaNetWeights, DeltaProjectionWeights, Dense, ExpertLinear,
+        ExpertNormsWeights, ExpertsWeights, FeedForwardWeights, Inner, LayerWeights, Linear, MixerWeights, MlpWeights,
+        ModelWeights, NormWeights, Qkv, Quantized, SharedWeights, ShortConvolutionWeights, TokenInputWeights,
+        TokenInputsWeights, Vector, Weights,
     },
 };
 use self::{

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::bytes::Bytes;
-use crate::quant::FloatType;
-use crate::quant::{self, Matrix};
+use crate::quant::{self, FloatType, Matrix, WeightsRef};
 
 /// A quantized matrix whose bytes lie in a checkpoint.
 pub type Quantized = Matrix<Bytes>;
@@ -193,12 +192,45 @@ pub struct ExpertsWeights {
     pub choice_bias: Option<Vector>,
     /// `[E]`; only where the architecture has it.
     pub expert_scale: Option<Vector>,
-    /// All of them, those of each expert one after the other: `[E F, D]` and `[E D, F]`.
-    pub experts: MlpWeights,
+    /// `[F, D]` each.
+    pub gate_proj: ExpertLinear,
+    /// `[F, D]` each.
+    pub up_proj: ExpertLinear,
+    /// `[D, F]` each.
+    pub down_proj: ExpertLinear,
     /// Only where the architecture has it.
     pub shared: Option<SharedWeights>,
     /// Only where the architecture has them.
     pub norms: Option<ExpertNormsWeights>,
+}
+
+/// One projection of all experts of an [`ExpertsWeights`], as the checkpoint stores it.
+#[derive(Clone, Debug)]
+pub enum ExpertLinear {
+    /// The rows of each expert lie one after the other in one matrix: `[E out, in]`.
+    Stacked(Linear),
+    /// Each expert has a matrix of its own, in one format with the others: `[out, in]`.
+    Apart(Vec<Linear>),
+}
+
+impl ExpertLinear {
+    /// What one of `count` experts multiplies by, and adds.
+    ///
+    /// # Panics
+    /// If there are not so many experts.
+    pub fn of(&self, expert: usize, count: usize) -> (WeightsRef<'_>, Option<&[f32]>) {
+        match self {
+            Self::Stacked(all) => {
+                let rows = all.weights.rows() / count;
+                let own = expert * rows..(expert + 1) * rows;
+                (all.weights.view().part(own.clone()), all.bias.as_ref().map(|bias| &bias.values[own]))
+            }
+            Self::Apart(each) => {
+                let Linear { weights, bias } = &each[expert];
+                (weights.view(), bias.as_ref().map(|bias| bias.values.as_slice()))
+            }
+        }
+    }
 }
 
 /// An MLP that is added to [`ExpertsWeights`] for all positions.

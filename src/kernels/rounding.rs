@@ -31,6 +31,11 @@ impl Rounding {
         Self { others: self.others - 1, ..self }
     }
 
+    /// The same where a number is added to the finished product, which rounds once more.
+    pub(crate) const fn of_a_sum(self) -> Self {
+        Self { others: self.others + 1, ..self }
+    }
+
     /// Roundings that the term of `column` passes through, in a row of `columns`: those of its lane are the multiply-adds
     /// from its own to the last.
     pub(crate) const fn of_term(self, column: usize, columns: usize) -> usize {

@@ -61,6 +61,8 @@ pub struct SmallHead {
     pub scales: Vec<Vec<f32>>,
     /// `[rows][groups]`; no rows in a format without biases.
     pub biases: Vec<Vec<f32>>,
+    /// What the head adds to each row's product, `[rows]`; empty in a head without a bias.
+    pub constants: Vec<f32>,
     /// Columns whose flips are tried, and the hidden state there, which is 0 in all others. It may be 0 in one of these, too,
     /// where a code that is NaN counts all the same.
     pub hidden: Vec<(usize, f32)>,
@@ -79,6 +81,8 @@ pub struct Checked {
     pub tried: u64,
     /// Critical single flips.
     pub critical: usize,
+    /// Whether another token would be chosen without the bias of the head.
+    pub decided_by_bias: bool,
 }
 
 /// What trying found.
@@ -150,7 +154,7 @@ impl SmallHead {
                 biases.push((0..groups).map(|_| (next() as f32 - 128.0) / 16.0).collect());
             }
         }
-        let mut head = Self { format, scale_type, codes, scales, biases, hidden };
+        let mut head = Self { format, scale_type, codes, scales, biases, constants: Vec::new(), hidden };
         // Sums of more columns are exact in f32 only where scales are equal.
         if format == Format::MXFP8 && used > 2 {
             head.even();
@@ -162,10 +166,19 @@ impl SmallHead {
             (_, true) => head.aim([1, 2, 3, 4, 5, 6, 6, 7][aim / 4 % 8]),
             (_, false) => head.lead(&mut next),
         }
+        // Of what else there is, some is a bias of the head, with which a row may lead that has another place by its product.
+        let drawn = next();
+        if drawn & 3 == 3 {
+            head.constants = (0..rows).map(|_| (next() as f32 - 128.0) / 16.0).collect();
+            if drawn & 4 != 0 {
+                head.aim([1, 2, 3, 4, 5, 6, 6, 7][drawn / 8 % 8]);
+            }
+        }
         head
     }
 
-    /// Moves row 0 ahead of row 1 by a little less than their `flips` largest gains, as far as a bias can.
+    /// Moves row 0 ahead of row 1 by a little less than their `flips` largest gains, as far as a bias can: the head's where it
+    /// has one, else that of a group.
     fn aim(&mut self, flips: usize) {
         let logits = self.logits(&self.codes, &wide(&self.scales), &wide(&self.biases));
         let mut gains: Vec<f64> = Vec::new();
@@ -180,11 +193,16 @@ impl SmallHead {
         gains.sort_by(|a, b| b.total_cmp(a));
         let Some(last) = gains.get(flips - 1) else { return };
         let ahead = gains[..flips].iter().sum::<f64>() - last / 2.0;
+        let behind = ahead - logits[0] + logits[1];
+        if let Some(constant) = self.constants.first_mut() {
+            *constant = (((f64::from(*constant) + behind) * 16.0).round() / 16.0).clamp(-63.0, 63.0) as f32;
+            return;
+        }
         let size = self.format.group_size();
         let group = self.hidden[0].0 / size;
         let sum: f64 = (group * size..(group + 1) * size).map(|column| self.hidden_at(column)).sum();
         if sum != 0.0 {
-            let bias = f64::from(self.biases[0][group]) + (ahead - logits[0] + logits[1]) / sum;
+            let bias = f64::from(self.biases[0][group]) + behind / sum;
             self.biases[0][group] = ((bias * 16.0).round() / 16.0).clamp(-15.0, 15.0) as f32;
         }
     }
@@ -256,11 +274,16 @@ impl SmallHead {
         self.hidden.iter().find(|(used, _)| *used == column).map_or(0.0, |&(_, h)| f64::from(h))
     }
 
+    /// What the head adds to a row's product.
+    fn constant(&self, row: usize) -> f32 {
+        self.constants.get(row).copied().unwrap_or(0.0)
+    }
+
     /// Logits under other scales and biases, of codes that are numbers; all exact.
     fn logits(&self, codes: &[Vec<u32>], scales: &[Vec<f64>], biases: &[Vec<f64>]) -> Vec<f64> {
         let size = self.format.group_size();
         let logit = |(row, codes): (usize, &Vec<u32>)| {
-            (0..COLS / size)
+            let product: f64 = (0..COLS / size)
                 .map(|group| {
                     let columns = group * size..(group + 1) * size;
                     let q: f64 =
@@ -268,7 +291,8 @@ impl SmallHead {
                     let h: f64 = columns.map(|c| self.hidden_at(c)).sum();
                     scales[row][group] * q + biases.get(row).map_or(0.0, |biases| biases[group] * h)
                 })
-                .sum()
+                .sum();
+            product + f64::from(self.constant(row))
         };
         codes.iter().enumerate().map(logit).collect()
     }
@@ -320,8 +344,9 @@ impl SmallHead {
         let mut hidden = vec![0.0; COLS];
         self.hidden.iter().for_each(|&(column, h)| hidden[column] = h);
         let team = Team::new(1);
-        let executed = project(&matrix, &hidden, &team);
-        let rows = Rows::new(matrix, Rounding::KERNELS, &team);
+        let executed = self.project(&matrix, &hidden, &team);
+        let bias = (!self.constants.is_empty()).then_some(self.constants.as_slice());
+        let rows = Rows::new(matrix, Rounding::KERNELS, &team).with_bias(bias);
         let position = Position::new(&rows, &hidden, &executed).map_err(|error| error.to_string())?;
         let token = position.token();
         let nan = rows.nan().map(|nan| nan.flips);
@@ -330,7 +355,9 @@ impl SmallHead {
             format!("{what}: certified {certified:?}, tried {tried:?}; {self:?}")
         };
 
-        let mut checked = Checked::default();
+        let without = Self { constants: Vec::new(), ..self.clone() };
+        let of_products = without.logits(&self.codes, &wide(&self.scales), &wide(&self.biases));
+        let mut checked = Checked { decided_by_bias: top(&of_products) != token, ..Checked::default() };
         let finite = move |logits: Option<&[f64]>| logits.is_some_and(|logits| top(logits) != token);
         let loses = move |logits: Option<&[f64]>| logits.is_none_or(|logits| top(logits) != token);
         let compare = |what: &str, certified: Option<usize>, found: &Found| match (certified, found) {
@@ -499,14 +526,24 @@ impl SmallHead {
     ) -> Result<Option<usize>, String> {
         let edit: Edit = Flip::edit(flips);
         let plan = edit.plan(matrix).map_err(|error| error.to_string())?;
-        let mut logits = project(matrix, hidden, team);
+        let mut logits = self.project(matrix, hidden, team);
         for (&row, patch) in &plan.rows {
             let mut weights = vec![0.0; COLS];
             scalar::dequantize_row(&patch.view(), 0, 0, &mut weights);
-            logits[row] = scalar::dot(&weights, hidden);
+            logits[row] = scalar::dot(&weights, hidden) + self.constant(row);
         }
         let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
         Ok(logits.iter().all(|logit| logit.is_finite()).then(|| top(&logits)))
+    }
+
+    /// The logits of all rows, by the kernel.
+    fn project(&self, matrix: &MatrixRef<'_>, hidden: &[f32], team: &Team) -> Vec<f32> {
+        let mut out = vec![f32::NAN; matrix.layout().rows()];
+        let x = Activations::from_rows(Kernel::SCALAR, hidden.len(), hidden);
+        let products = vec![Product { shift: 0, x: x.all(), out: &mut out }];
+        multiply(Kernel::SCALAR, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), products }]);
+        out.iter_mut().enumerate().for_each(|(row, logit)| *logit += self.constant(row));
+        out
     }
 }
 
@@ -526,14 +563,6 @@ fn wide(values: &[Vec<f32>]) -> Vec<Vec<f64>> {
 /// The first largest.
 fn top(logits: &[f64]) -> usize {
     (1..logits.len()).fold(0, |best, row| if logits[row] > logits[best] { row } else { best })
-}
-
-fn project(matrix: &MatrixRef<'_>, hidden: &[f32], team: &Team) -> Vec<f32> {
-    let mut out = vec![f32::NAN; matrix.layout().rows()];
-    let x = Activations::from_rows(Kernel::SCALAR, hidden.len(), hidden);
-    let products = vec![Product { shift: 0, x: x.all(), out: &mut out }];
-    multiply(Kernel::SCALAR, team, &mut [Pass { weights: WeightsRef::Quantized(*matrix), products }]);
-    out
 }
 
 /// All sets of flips of one size.

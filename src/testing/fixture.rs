@@ -613,6 +613,32 @@ impl Fixture {
         tensors
     }
 
+    /// Every tensor of the same checkpoint with experts that have tensors of their own, which [`Fixture::tensors`] stacks.
+    ///
+    /// # Panics
+    /// If the family has no names for such.
+    pub fn tensors_of_experts_apart(&self) -> BTreeMap<String, FixtureTensor> {
+        let names = &self.family.tensors;
+        let apart = names.experts.apart.expect("a family whose experts may have tensors of their own");
+        let mut tensors = self.tensors();
+        for (index, projection) in (0..self.num_hidden_layers).flat_map(|index| [0, 1, 2].map(|place| (index, place))) {
+            let stacked = names.in_layer(index, names.experts.experts);
+            for part in ["weight", "scales", "biases"] {
+                let Some(all) = tensors.remove(&format!("{stacked}.{}.{part}", family::PROJECTIONS[projection])) else {
+                    continue;
+                };
+                let bytes = all.data.len() / all.shape[0];
+                for (expert, data) in all.data.chunks_exact(bytes).enumerate() {
+                    let own = format!("{}.{expert}.{}.{part}", apart.module, apart.projections[projection]);
+                    let tensor =
+                        FixtureTensor { dtype: all.dtype, shape: all.shape[1..].to_vec(), data: data.to_vec() };
+                    tensors.insert(names.in_layer(index, &own), tensor);
+                }
+            }
+        }
+        tensors
+    }
+
     /// `len` numbers around `middle`.
     fn vector(&self, name: &str, len: usize, middle: f32) -> FixtureTensor {
         let mut random = self.random(name);

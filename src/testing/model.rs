@@ -103,14 +103,16 @@ fn locate(name: &str) -> Result<(Option<PathBuf>, Option<String>), ModelError> {
     })
 }
 
-/// The folder of one of the reference checkpoints, which are wherever `HEADROOM_MODELS` says.
+/// The folder of one of the reference checkpoints, which are wherever `HEADROOM_MODELS` says, or `HEADROOM_GEMMA`: recipes put
+/// SmolLM2 and Gemma into folders of their own.
 ///
 /// # Errors
 /// Why there is none, for a test that is skipped.
 pub fn reference_folder(name: &str) -> Result<PathBuf, String> {
-    let folder = std::env::var_os("HEADROOM_MODELS").map(|folder| PathBuf::from(folder).join(name));
-    let found = folder.filter(|folder| folder.join("config.json").exists());
-    found.ok_or_else(|| format!("HEADROOM_MODELS names no folder that holds {name}"))
+    let folder = |variable| std::env::var_os(variable).map(|folder| PathBuf::from(folder).join(name));
+    let mut folders = ["HEADROOM_MODELS", "HEADROOM_GEMMA"].into_iter().filter_map(folder);
+    let found = folders.find(|folder| folder.join("config.json").exists());
+    found.ok_or_else(|| format!("neither HEADROOM_MODELS nor HEADROOM_GEMMA names a folder that holds {name}"))
 }
 
 /// The clean answers to prompts given as ids, and the trials of every plan on each of them.

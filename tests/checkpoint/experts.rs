@@ -6,13 +6,15 @@ use lm_headroom::{
     checkpoint::{
         CheckpointError, Config, ConfigError, WeightsError,
         architecture::{Architecture, Divisor, Experts, FeedForward, Groups, Score},
+        config::Override,
         family::{
-            BAILING_MOE, ERNIE4_5_MOE, EXAONE_MOE, Family, GEMMA4_TEXT, GLM4_MOE, GPT_OSS, MIXTRAL, OLMOE, PHIMOE,
-            QWEN2_MOE, QWEN3_MOE,
+            BAILING_MOE, ERNIE4_5_MOE, EXAONE_MOE, Family, GEMMA4_TEXT, GLM4_MOE, GPT_OSS, LFM2_MOE, MIXTRAL, OLMOE,
+            PHIMOE, QWEN2_MOE, QWEN3_MOE, QWEN3_NEXT,
         },
     },
     testing::fixture::{Fixture, FixtureTensor, files_of},
 };
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use super::{opened, refused};
@@ -189,5 +191,130 @@ fn what_mlx_lm_drops_beside_experts_is_dropped() {
         let mut tensors = fixture.tensors();
         tensors.insert(name.to_owned(), tensors["model.norm.weight"].clone());
         opened(files_of(&fixture.config(), &tensors, 1));
+    }
+}
+
+/// What a checkpoint of experts with tensors of their own is refused for.
+fn refused_apart(
+    fixture: &Fixture,
+    mentions: &[&str],
+    change: impl FnOnce(&mut BTreeMap<String, FixtureTensor>),
+) -> WeightsError {
+    let mut tensors = fixture.tensors_of_experts_apart();
+    change(&mut tensors);
+    match refused(files_of(&fixture.config(), &tensors, 1), mentions) {
+        CheckpointError::Weights(error) => error,
+        other => panic!("another error: {other}"),
+    }
+}
+
+#[test]
+fn an_expert_that_is_missing_or_differs_is_refused_by_its_tensor() {
+    let fixture = fixture(&MIXTRAL);
+    let module =
+        |expert: usize, projection: &str| format!("model.layers.2.block_sparse_moe.experts.{expert}.{projection}");
+    for (expert, projection, part) in
+        [(0, "w1", "weight"), (3, "w3", "weight"), (5, "w2", "scales"), (4, "w1", "biases")]
+    {
+        let (module, tensor) = (module(expert, projection), format!("{}.{part}", module(expert, projection)));
+        let error = refused_apart(&fixture, &[&module], |tensors| drop(tensors.remove(&tensor)));
+        match error {
+            WeightsError::Missing { tensor: missing } => assert_eq!(missing, tensor),
+            // An expert without scales is one whose weights are floats.
+            WeightsError::Shape { tensor: other, .. } => {
+                assert_eq!((part, other), ("scales", format!("{module}.weight")))
+            }
+            other => panic!("another error: {other}"),
+        }
+    }
+    // There is one too many.
+    let one_more = format!("{}.weight", module(6, "w1"));
+    let error = refused_apart(&fixture, &[&one_more], |tensors| {
+        let tensor = tensors[&format!("{}.weight", module(5, "w1"))].clone();
+        tensors.insert(one_more.clone(), tensor);
+    });
+    assert!(matches!(error, WeightsError::Unknown { .. }), "{error}");
+    // One has floats, codes of another width, scales of another type, or another shape.
+    let plain = |tensors: &mut BTreeMap<String, FixtureTensor>, expert| {
+        let module = module(expert, "w3");
+        let weight = tensors.remove(&format!("{module}.weight")).expect("a weight");
+        tensors.remove(&format!("{module}.scales"));
+        tensors.remove(&format!("{module}.biases"));
+        let shape = vec![weight.shape[0], weight.shape[1] * 8];
+        let data = vec![0; 2 * shape[0] * shape[1]];
+        tensors.insert(format!("{module}.weight"), FixtureTensor { dtype: Dtype::F16, shape, data });
+    };
+    let (first, other) = (module(0, "w3"), module(4, "w3"));
+    let error = refused_apart(&fixture, &[&other, "float16", &first, "affine-4"], |tensors| plain(tensors, 4));
+    assert!(matches!(error, WeightsError::ExpertFormat { ref module, .. } if *module == other), "{error}");
+    let error = refused_apart(&fixture, &[&module(1, "w3"), "float16", "affine-4"], |tensors| plain(tensors, 0));
+    assert!(matches!(error, WeightsError::ExpertFormat { ref first, .. } if *first == module(0, "w3")), "{error}");
+    let error = refused_apart(&fixture, &[&other, "affine-8", &first, "affine-4"], |tensors| {
+        let weight = tensors.get_mut(&format!("{other}.weight")).expect("a weight");
+        weight.shape[1] *= 2;
+        weight.data.extend(weight.data.clone());
+    });
+    assert!(matches!(error, WeightsError::ExpertFormat { .. }), "{error}");
+    let error = refused_apart(&fixture, &[&other, "bfloat16", &first], |tensors| {
+        for part in ["scales", "biases"] {
+            tensors.get_mut(&format!("{other}.{part}")).expect("scales").dtype = Dtype::BF16;
+        }
+    });
+    assert!(matches!(error, WeightsError::ExpertFormat { .. }), "{error}");
+    let weight = format!("{other}.weight");
+    let error = refused_apart(&fixture, &[&weight], |tensors| {
+        tensors.get_mut(&weight).expect("a weight").shape.reverse();
+    });
+    assert!(matches!(error, WeightsError::Shape { .. }), "{error}");
+    // Experts that are there twice, stacked and apart, are not chosen among.
+    let stacked = "model.layers.2.block_sparse_moe.switch_mlp.gate_proj";
+    let all = fixture.tensors();
+    let error = refused_apart(&fixture, &[], |tensors| {
+        for part in ["weight", "scales", "biases"] {
+            let name = format!("{stacked}.{part}");
+            tensors.insert(name.clone(), all[&name].clone());
+        }
+    });
+    assert!(matches!(error, WeightsError::Missing { .. } | WeightsError::Unknown { .. }), "{error}");
+}
+
+#[test]
+fn experts_that_mlx_lm_does_not_stack_are_refused() {
+    // Of these mlx-lm stacks weights alone.
+    let own = "model.layers.0.mlp.experts.0.gate_proj";
+    let error = refused_apart(&fixture(&QWEN3_MOE), &[own, "mlx_lm.convert"], |_| ());
+    assert_eq!(error, WeightsError::QuantizedExpert { module: own.to_owned() });
+    // Of these it stacks what another library writes, and takes that for a sign that norms are another library's, too.
+    for family in [&QWEN3_NEXT, &GPT_OSS] {
+        assert!(!family.may_have_experts_apart());
+    }
+}
+
+#[test]
+fn tensors_that_mlx_lm_renames_are_found_by_either_name() {
+    for (family, renamed) in [(&LFM2_MOE, 3 * 4), (&EXAONE_MOE, 2), (&BAILING_MOE, 2)] {
+        let mut fixture = fixture(family);
+        for module in fixture.modules() {
+            if family.renamed().any(|(_, to)| format!("{}.weight", module.name).ends_with(to)) {
+                fixture.overrides.insert(module.name, Override::Dense);
+            }
+        }
+        let mut tensors = fixture.tensors();
+        let mut count = 0;
+        for (from, to) in family.renamed() {
+            let ours: Vec<String> = tensors.keys().filter(|name| name.ends_with(to)).cloned().collect();
+            for name in ours {
+                let tensor = tensors.remove(&name).expect("it is there");
+                tensors.insert(name.replace(to, from), tensor);
+                count += 1;
+            }
+        }
+        assert!(count >= renamed, "{}: {count}", family.name);
+        opened(files_of(&fixture.config(), &tensors, 1));
+        // A name that is taken is not another tensor's.
+        let (other, taken) = family.renamed().next().expect("a name");
+        let name = tensors.keys().find(|name| name.ends_with(other)).expect("a renamed tensor").clone();
+        tensors.insert(name.replace(other, taken), tensors[&name].clone());
+        refused(files_of(&fixture.config(), &tensors, 1), &[&name]);
     }
 }

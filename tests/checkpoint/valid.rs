@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use lm_headroom::{
     checkpoint::{
-        AttentionWeights, Checkpoint, FeedForwardWeights, Inner, Linear, MixerWeights, NormWeights, Qkv, Weights,
-        config::Override, family, head_digest,
+        AttentionWeights, Checkpoint, ExpertLinear, FeedForwardWeights, Inner, Linear, MixerWeights, NormWeights, Qkv,
+        Weights, config::Override, family, head_digest,
     },
     quant::{FloatType, Format},
     testing::fixture::{Fixture, FixtureTensor, raw_safetensors},
@@ -13,6 +13,14 @@ use lm_headroom::{
 use serde_json::json;
 
 use super::{opened, with_file};
+
+/// A projection of all experts, as a fixture stores it.
+fn stacked(linear: &ExpertLinear) -> &Linear {
+    match linear {
+        ExpertLinear::Stacked(linear) => linear,
+        ExpertLinear::Apart(_) => panic!("a fixture stacks them"),
+    }
+}
 
 /// The matrices of a checkpoint by their names.
 fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f32>>)> {
@@ -25,11 +33,15 @@ fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f3
         let MixerWeights::Attention(AttentionWeights { qkv: Qkv::Apart([q, k, v]), o_proj, .. }) = &layer.mixer else {
             panic!("a Llama attends, and has its projections apart");
         };
-        let (prefix, mlp) = match &layer.mlp {
-            FeedForwardWeights::Mlp(mlp) => ("mlp", mlp),
-            FeedForwardWeights::Experts(experts) => ("mlp.switch_mlp", &experts.experts),
+        let (prefix, [gate, up, down]) = match &layer.mlp {
+            FeedForwardWeights::Mlp(mlp) => {
+                let Inner::Gated([gate, up]) = &mlp.inner else { panic!("a Llama has a gate") };
+                ("mlp", [gate, up, &mlp.down_proj])
+            }
+            FeedForwardWeights::Experts(experts) => {
+                ("mlp.switch_mlp", [&experts.gate_proj, &experts.up_proj, &experts.down_proj].map(stacked))
+            }
         };
-        let Inner::Gated([gate, up]) = &mlp.inner else { panic!("a Llama has a gate") };
         let [gate_name, up_name, down_name] =
             ["gate_proj", "up_proj", "down_proj"].map(|name| format!("{prefix}.{name}"));
         let mut linears: Vec<(&str, &Linear)> = vec![
@@ -39,7 +51,7 @@ fn matrices(checkpoint: &Checkpoint) -> BTreeMap<String, (Weights, Option<Vec<f3
             ("self_attn.o_proj", o_proj),
             (&gate_name, gate),
             (&up_name, up),
-            (&down_name, &mlp.down_proj),
+            (&down_name, down),
         ];
         if let FeedForwardWeights::Experts(experts) = &layer.mlp {
             linears.push(("mlp.gate", &experts.router));

@@ -117,7 +117,7 @@ pub(crate) enum SharedWidth {
     Mlp,
 }
 
-/// Names of a mixture of experts, within a layer. Of `experts` and `shared` come `.gate_proj`, `.up_proj` and `.down_proj`.
+/// Names of a mixture of experts, within a layer. After `experts` and `shared` stands one of [`PROJECTIONS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpertNames {
     /// The router's projection.
@@ -128,6 +128,8 @@ pub(crate) struct ExpertNames {
     pub expert_scale: &'static str,
     /// The experts, all in one tensor for each projection.
     pub experts: &'static str,
+    /// The experts with tensors of their own, where mlx-lm stacks such as it loads them.
+    pub apart: Option<ApartNames>,
     /// What is added for all positions.
     pub shared: &'static str,
     /// The projection to what its output is multiplied by.
@@ -140,4 +142,18 @@ pub(crate) struct ExpertNames {
     pub output_norm: &'static str,
     /// Norm of what is added for all positions.
     pub shared_output_norm: &'static str,
+}
+
+/// Projections of an expert: what goes through the activation, what that is multiplied by, and what is inside.
+pub(crate) const PROJECTIONS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
+/// Names of experts with tensors of their own, within a layer: `MODULE.NUMBER.PROJECTION`, with numbers from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ApartNames {
+    /// What stands before the number.
+    pub module: &'static str,
+    /// What [`PROJECTIONS`] are named.
+    pub projections: [&'static str; 3],
+    /// Whether mlx-lm stacks scales and biases of quantized experts, too, or weights alone.
+    pub quantized: bool,
 }

@@ -1,9 +1,9 @@
 //! LFM.
 
 use super::{
-    AttentionLayers, ConfigRules, ExpertLayers, ExpertNames, ExpertsRule, Family, Flag, GateName, HeadDim,
-    Intermediate, LLAMA, MixerRule, NormRule, OtherMixers, QkNormNames, QkNormRule, RopeRule, RouterRule, ScalingRule,
-    ScoreRule, Sizes, Sliding, TensorNames, Theta, Tied,
+    ApartNames, AttentionLayers, ConfigRules, ExpertLayers, ExpertNames, ExpertsRule, Family, Flag, GateName, HeadDim,
+    Intermediate, LLAMA, MixerRule, NormRule, OtherMixers, PROJECTIONS, QkNormNames, QkNormRule, Renamed, RopeRule,
+    RouterRule, ScalingRule, ScoreRule, Sizes, Sliding, TensorNames, Theta, Tied,
     mixtures::{EXPERTS, ROUTER},
     rules::size,
 };
@@ -87,8 +87,14 @@ pub const LFM2_MOE: Family = Family {
             router: "feed_forward.gate",
             choice_bias: "feed_forward.expert_bias",
             experts: "feed_forward.switch_mlp",
+            apart: Some(ApartNames { module: "feed_forward.experts", projections: PROJECTIONS, quantized: false }),
             ..LLAMA.tensors.experts
         },
+        renamed: &[
+            Renamed { from: ".w1.weight", to: ".gate_proj.weight" },
+            Renamed { from: ".w2.weight", to: ".down_proj.weight" },
+            Renamed { from: ".w3.weight", to: ".up_proj.weight" },
+        ],
         ..LFM2.tensors
     },
     ..LFM2

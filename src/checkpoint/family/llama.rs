@@ -114,6 +114,7 @@ pub const LLAMA: Family = Family {
             choice_bias: "mlp.gate.e_score_correction_bias",
             expert_scale: "router.per_expert_scale",
             experts: "mlp.switch_mlp",
+            apart: None,
             shared: "mlp.shared_experts",
             shared_gate: "mlp.shared_expert_gate",
             router_norm: "router.scale",
@@ -132,6 +133,7 @@ pub const LLAMA: Family = Family {
         },
         output_scale: "layer_scalar",
         dropped: &[Dropped::Ending(".self_attn.rotary_emb.inv_freq")],
+        renamed: &[],
     },
 };
 

@@ -1,9 +1,10 @@
 //! Families whose layers have mixtures of experts, and that differ from families without in little else.
 
 use super::{
-    ActivationRule, ConfigRules, Dropped, ERNIE4_5, ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, Family, Flag,
-    GRANITE, HeadDim, KvHeads, LLAMA, NormRule, QWEN2, QWEN3, QkNormNames, QkNormRule, QkvNames, RopeLayers, RopeRule,
-    RouterRule, ScalingRule, ScoreRule, SharedRule, SharedWidth, Sizes, Sliding, TensorNames, Theta, Tied,
+    ActivationRule, ApartNames, ConfigRules, Dropped, ERNIE4_5, ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule,
+    Family, Flag, GRANITE, HeadDim, KvHeads, LLAMA, NormRule, PROJECTIONS, QWEN2, QWEN3, QkNormNames, QkNormRule,
+    QkvNames, Renamed, RopeLayers, RopeRule, RouterRule, ScalingRule, ScoreRule, SharedRule, SharedWidth, Sizes,
+    Sliding, TensorNames, Theta, Tied,
     rules::{size, size_or},
 };
 use crate::checkpoint::architecture::{Activation, Divisor, NormKind, Span};
@@ -34,6 +35,24 @@ pub(super) const EXPERTS: ExpertsRule = ExpertsRule {
     norms: false,
 };
 
+/// Experts that mlx-lm stacks as it loads them, quantized or not.
+const APART: ApartNames = ApartNames { module: "mlp.experts", projections: PROJECTIONS, quantized: true };
+
+/// Experts that mlx-lm stacks as it loads them, and stacks weights of alone.
+const PLAIN_APART: ApartNames = ApartNames { quantized: false, ..APART };
+
+/// A Llama's names with experts that may lie apart.
+const MAY_BE_APART: TensorNames =
+    TensorNames { experts: ExpertNames { apart: Some(APART), ..LLAMA.tensors.experts }, ..LLAMA.tensors };
+
+/// A Llama's names with experts that may lie apart where they are not quantized.
+const MAY_BE_PLAIN_APART: TensorNames =
+    TensorNames { experts: ExpertNames { apart: Some(PLAIN_APART), ..LLAMA.tensors.experts }, ..LLAMA.tensors };
+
+/// The names of a Mixtral's experts that lie apart.
+const MIXTRAL_APART: ApartNames =
+    ApartNames { module: "block_sparse_moe.experts", projections: ["w1", "w3", "w2"], quantized: true };
+
 /// An MLP that all positions share, as wide as several experts.
 const SHARED: SharedRule =
     SharedRule { when: Flag::Always, width: SharedWidth::Experts(size_or("n_shared_experts", 0)), gate: false };
@@ -60,6 +79,7 @@ pub const MIXTRAL: Family = Family {
         experts: ExpertNames {
             router: "block_sparse_moe.gate",
             experts: "block_sparse_moe.switch_mlp",
+            apart: Some(MIXTRAL_APART),
             ..LLAMA.tensors.experts
         },
         ..LLAMA.tensors
@@ -79,7 +99,7 @@ pub const QWEN2_MOE: Family = Family {
         ..QWEN2.config
     },
     tensors: TensorNames {
-        experts: ExpertNames { shared: "mlp.shared_expert", ..LLAMA.tensors.experts },
+        experts: ExpertNames { shared: "mlp.shared_expert", ..MAY_BE_APART.experts },
         ..LLAMA.tensors
     },
     ..LLAMA
@@ -108,6 +128,7 @@ pub const QWEN3_MOE: Family = Family {
         rope: RopeRule { scaling: ScalingRule::None, ..QWEN3.config.rope },
         ..QWEN3.config
     },
+    tensors: MAY_BE_PLAIN_APART,
     ..LLAMA
 };
 
@@ -127,6 +148,7 @@ pub const OLMOE: Family = Family {
         sliding: Sliding::Never,
         ..LLAMA.config
     },
+    tensors: MAY_BE_APART,
     ..LLAMA
 };
 
@@ -190,7 +212,7 @@ pub const GRANITEMOE: Family = Family {
         ..GRANITE.config
     },
     tensors: TensorNames {
-        experts: ExpertNames { router: "block_sparse_moe.router.layer", ..MIXTRAL.tensors.experts },
+        experts: ExpertNames { router: "block_sparse_moe.router.layer", apart: None, ..MIXTRAL.tensors.experts },
         ..LLAMA.tensors
     },
     ..LLAMA
@@ -232,7 +254,7 @@ pub const GLM4_MOE: Family = Family {
         },
         ..QWEN2.config
     },
-    tensors: TensorNames { dropped: &[Dropped::LayerBehindTheLast], ..LLAMA.tensors },
+    tensors: TensorNames { dropped: &[Dropped::LayerBehindTheLast], ..MAY_BE_APART },
     ..LLAMA
 };
 
@@ -246,7 +268,7 @@ pub const DOTS1: Family = Family {
     model_type: "dots1",
     models: "dots.llm1",
     config: ConfigRules { mlp_bias: Flag::Key("mlp_bias", false), experts: Some(DEEPSEEK_V3_EXPERTS), ..QWEN3.config },
-    tensors: TensorNames { experts: ExpertNames { experts: "mlp.experts", ..LLAMA.tensors.experts }, ..LLAMA.tensors },
+    tensors: TensorNames { experts: ExpertNames { experts: "mlp.experts", ..MAY_BE_APART.experts }, ..LLAMA.tensors },
     ..LLAMA
 };
 
@@ -275,6 +297,7 @@ pub const DEEPSEEK: Family = Family {
         ignored: &["norm_topk_prob", "routed_scaling_factor"],
         ..LLAMA.config
     },
+    tensors: MAY_BE_APART,
     ..LLAMA
 };
 
@@ -299,7 +322,11 @@ pub const EXAONE_MOE: Family = Family {
         sliding: Sliding::LayerTypes { every: None },
         ..QWEN3.config
     },
-    tensors: TensorNames { dropped: &[Dropped::Beginning("mtp.")], ..LLAMA.tensors },
+    tensors: TensorNames {
+        dropped: &[Dropped::Beginning("mtp.")],
+        renamed: &[Renamed { from: ".mlp.e_score_correction_bias", to: ".mlp.gate.e_score_correction_bias" }],
+        ..MAY_BE_APART
+    },
     ..LLAMA
 };
 
@@ -317,6 +344,7 @@ pub const MELLUM: Family = Family {
         sliding: Sliding::LayerTypes { every: None },
         ..QWEN3.config
     },
+    tensors: MAY_BE_PLAIN_APART,
     ..LLAMA
 };
 
@@ -356,7 +384,7 @@ pub const ERNIE4_5_MOE: Family = Family {
             Dropped::Containing("mtp_emb_norm."),
             Dropped::Containing("e_score_correction_bias"),
         ],
-        ..LLAMA.tensors
+        ..MAY_BE_PLAIN_APART
     },
     ..LLAMA
 };
@@ -392,7 +420,11 @@ pub const MINIMAX_M2: Family = Family {
         ..QWEN2.config
     },
     tensors: TensorNames {
-        experts: ExpertNames { choice_bias: "block_sparse_moe.e_score_correction_bias", ..MIXTRAL.tensors.experts },
+        experts: ExpertNames {
+            choice_bias: "block_sparse_moe.e_score_correction_bias",
+            apart: Some(ApartNames { quantized: false, ..MIXTRAL_APART }),
+            ..MIXTRAL.tensors.experts
+        },
         ..LLAMA.tensors
     },
     ..LLAMA
@@ -482,8 +514,9 @@ pub const BAILING_MOE: Family = Family {
         experts: ExpertNames {
             router: "mlp.gate.gate_proj",
             choice_bias: "mlp.gate.expert_bias",
-            ..LLAMA.tensors.experts
+            ..MAY_BE_APART.experts
         },
+        renamed: &[Renamed { from: ".mlp.gate.weight", to: ".mlp.gate.gate_proj.weight" }],
         ..LLAMA.tensors
     },
     ..LLAMA

@@ -22,7 +22,8 @@ mod qwen_hybrid;
 mod rules;
 
 pub(crate) use experts::{
-    ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, RouterRule, ScoreRule, SharedRule, SharedWidth,
+    ApartNames, ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, PROJECTIONS, RouterRule, ScoreRule, SharedRule,
+    SharedWidth,
 };
 pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
 pub use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
@@ -37,8 +38,8 @@ pub use mixtures::{
     MIXTRAL, OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, SOLAR_OPEN,
 };
 pub(crate) use names::{
-    DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, ShortConvolutionNames, TensorNames,
-    TokenInputNames,
+    DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, Renamed, ShortConvolutionNames,
+    TensorNames, TokenInputNames,
 };
 pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
 pub use qwen_hybrid::{QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT};
@@ -137,6 +138,21 @@ pub struct Family {
 }
 
 impl Family {
+    /// Whether experts may have tensors of their own, which mlx-lm stacks.
+    pub const fn may_have_experts_apart(&self) -> bool {
+        self.tensors.experts.apart.is_some()
+    }
+
+    /// Whether such tensors may be quantized.
+    pub fn may_quantize_experts_apart(&self) -> bool {
+        self.tensors.experts.apart.is_some_and(|apart| apart.quantized)
+    }
+
+    /// Ends of tensors' names that mlx-lm renames: as they may be stored, and as they are then.
+    pub fn renamed(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.tensors.renamed.iter().map(|names| (names.from, names.to))
+    }
+
     /// The key of the object in `config.json` that the language model's configuration is, in a model of several parts.
     pub fn text_config(&self) -> Option<&'static str> {
         self.text.map(|text| text.key)

@@ -50,6 +50,17 @@ pub(crate) struct TensorNames {
     pub output_scale: &'static str,
     /// What mlx-lm drops.
     pub dropped: &'static [Dropped],
+    /// How names end that mlx-lm gives other ends.
+    pub renamed: &'static [Renamed],
+}
+
+/// A tensor's name that ends in `from` ends in `to` for mlx-lm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Renamed {
+    /// The end in the files.
+    pub from: &'static str,
+    /// The end by which the tensor is asked for.
+    pub to: &'static str,
 }
 
 /// Names of what tokens give to layers.

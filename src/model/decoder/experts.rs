@@ -22,7 +22,7 @@ use super::{
     router::{self, Choice},
 };
 use crate::{
-    checkpoint::{ExpertsWeights, Inner, Linear, architecture::Experts},
+    checkpoint::{ExpertLinear, ExpertsWeights, architecture::Experts},
     kernels::{Activations, Kernel, Pass, Product, multiply},
     model::Body as _,
     team::Team,
@@ -121,15 +121,13 @@ impl Decoder {
         let Gathered { vectors, gate, up, outputs, .. } = &mut work.gathered;
         let (count, all) = (experts.count, vectors.count());
         let size = experts.expert.intermediate_size;
-        let Inner::Gated([gate_proj, up_proj]) = &weights.experts.inner else {
-            unreachable!("experts have a gate of its own")
-        };
+        let ExpertsWeights { gate_proj, up_proj, down_proj, .. } = weights;
         project_parts(*kernel, team, vectors, parts, count, [(gate_proj, &mut *gate), (up_proj, &mut *up)]);
         vectors.fill(team, all, size, |i, out| {
             out.copy_from_slice(&gate[i * size..][..size]);
-            inside(*kernel, &experts.expert, &weights.experts, out, Some(&up[i * size..][..size]));
+            inside(*kernel, &experts.expert, None, out, Some(&up[i * size..][..size]));
         });
-        project_parts(*kernel, team, vectors, parts, count, [(&weights.experts.down_proj, outputs)]);
+        project_parts(*kernel, team, vectors, parts, count, [(down_proj, outputs)]);
     }
 
     /// Adds up what came out of experts, and what is in `work.out` already where positions have something in common.
@@ -189,30 +187,28 @@ fn by_expert(chosen: &[Choice]) -> (Vec<usize>, Vec<Part>) {
     (order, parts)
 }
 
-/// The products of each part of `vectors` with the rows of its expert, in one pass; each layer has those of `count` experts, one after the
-/// other.
+/// The products of each part of `vectors` with the matrix of its expert, of which there are `count`, in one pass.
 fn project_parts<const N: usize>(
     kernel: Kernel,
     team: &Team,
     vectors: &Activations,
     parts: &[Part],
     count: usize,
-    outputs: [(&Linear, &mut Vec<f32>); N],
+    outputs: [(&ExpertLinear, &mut Vec<f32>); N],
 ) {
     let mut passes: Vec<Pass<'_>> = Vec::with_capacity(N * parts.len());
     let mut biases: Vec<Option<&[f32]>> = Vec::with_capacity(N * parts.len());
     for (linear, out) in outputs {
-        let all = linear.weights.view();
-        let rows = all.rows() / count;
+        let rows = linear.of(0, count).0.rows();
         out.resize(vectors.count() * rows, 0.0);
         let mut out = out.as_mut_slice();
         for Part { expert, vectors: own } in parts {
             let (first, rest) = out.split_at_mut(own.len() * rows);
             out = rest;
-            let of_expert = expert * rows..(expert + 1) * rows;
-            biases.push(linear.bias.as_ref().map(|bias| &bias.values[of_expert.clone()]));
+            let (weights, bias) = linear.of(*expert, count);
+            biases.push(bias);
             let product = Product { shift: 0, x: vectors.part(own.clone()), out: first };
-            passes.push(Pass { weights: all.part(of_expert), products: vec![product] });
+            passes.push(Pass { weights, products: vec![product] });
         }
     }
     multiply(kernel, team, &mut passes);

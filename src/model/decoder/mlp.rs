@@ -45,18 +45,19 @@ impl Decoder {
         input.fill(team, count, size, |i, out| {
             out.copy_from_slice(&gated.0[i * gated.1..][..size]);
             let factor = factor.map(|(factor, stride)| &factor[i * stride..][..size]);
-            inside(*kernel, mlp, weights, out, factor);
+            inside(*kernel, mlp, weights.activation.as_ref(), out, factor);
         });
         project(*kernel, team, input, [(&weights.down_proj, out)]);
     }
 }
 
-/// What is inside an MLP, in the place of what goes through its activation and beside what that is multiplied by.
-pub(super) fn inside(kernel: Kernel, mlp: &Mlp, weights: &MlpWeights, x: &mut [f32], factor: Option<&[f32]>) {
+/// What is inside an MLP, in the place of what goes through its activation and beside what that is multiplied by. `numbers` are the
+/// activation's, where it has some.
+pub(super) fn inside(kernel: Kernel, mlp: &Mlp, numbers: Option<&[f32; 4]>, x: &mut [f32], factor: Option<&[f32]>) {
     match (mlp.activation, factor) {
         (Activation::ClampedSwiglu, Some(factor)) => kernel.clamped_swiglu(x, factor),
         (activation, factor) => {
-            activate(kernel, activation, weights.activation.as_ref(), x);
+            activate(kernel, activation, numbers, x);
             if let Some(factor) = factor {
                 kernel.multiply(x, factor);
             }

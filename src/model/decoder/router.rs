@@ -131,7 +131,7 @@ fn mix(kernel: Kernel, products: &[f32], reach: f32, chosen: &mut [Choice]) {
 mod tests {
     use super::*;
     use crate::{
-        checkpoint::{Inner, Linear, MlpWeights, Vector, Weights},
+        checkpoint::{ExpertLinear, Linear, Vector, Weights},
         quant::{Dense, FloatType},
     };
 
@@ -147,7 +147,9 @@ mod tests {
             router: linear(),
             choice_bias: choice_bias.map(vector),
             expert_scale: expert_scale.map(vector),
-            experts: MlpWeights { inner: Inner::Plain(linear()), activation: None, down_proj: linear() },
+            gate_proj: ExpertLinear::Stacked(linear()),
+            up_proj: ExpertLinear::Stacked(linear()),
+            down_proj: ExpertLinear::Stacked(linear()),
             shared: None,
             norms: None,
         }

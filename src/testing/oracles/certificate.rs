@@ -34,6 +34,8 @@ impl Case for Certified {
         "floats, least 3",
         "floats, least 4",
         "fewer by NaN",
+        "a bias of the head",
+        "a bias of the head decides",
     ];
     const ENTROPY: usize = 96;
 
@@ -46,6 +48,8 @@ impl Case for Certified {
                     reached.one(&format!("{codes}, least {least}"));
                 }
                 reached.one_if(checked.least < checked.least_finite, "fewer by NaN");
+                reached.one_if(!head.constants.is_empty(), "a bias of the head");
+                reached.one_if(checked.decided_by_bias, "a bias of the head decides");
                 reached.one(&head.format.to_string());
                 Ok(())
             }
