@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use lm_headroom::{
-    child::Counted,
+    child::{Counted, outlive_closed_pipes},
     testing::{fuzz::hold, oracles::tokenizer::Tokenizing},
     tokenizer::serve_if_asked,
 };
@@ -11,4 +11,7 @@ use lm_headroom::{
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
-fuzz_target!(init: serve_if_asked(), |case: Tokenizing| hold(&case));
+fuzz_target!(init: {
+    outlive_closed_pipes();
+    serve_if_asked();
+}, |case: Tokenizing| hold(&case));

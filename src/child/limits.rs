@@ -35,6 +35,16 @@ pub(super) fn begin() {
     }
 }
 
+/// Makes a pipe that nobody reads any more an error of the write into it, as the runtime of a Rust program does. For programs whose
+/// `main` is not Rust's, as that of a fuzzer is not: a child that ends would end them, too.
+pub fn outlive_closed_pipes() {
+    #[cfg(unix)]
+    // SAFETY: `signal` asks for the number of a signal and for a handler; to ignore one is a handler.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN)
+    };
+}
+
 /// Allows `memory` bytes in all, and `processor` from now on. A child that takes more ends.
 pub(crate) fn allow(memory: usize, processor: Duration) {
     memory::limit(memory);

@@ -29,7 +29,7 @@ use std::{
 };
 
 pub(crate) use self::{limits::allow, serve::serve};
-pub use self::{memory::Counted, process::Process};
+pub use self::{limits::outlive_closed_pipes, memory::Counted, process::Process};
 
 /// Exit code of a child that took more memory than it may.
 const OUT_OF_MEMORY: i32 = 86;

@@ -3,15 +3,15 @@
 use mlx_rs::{
     Array, Dtype,
     ops::{
-        add, addmm, dequantize, expand_dims, gather_mm, gather_qmm, indexing::TryIndexOp, matmul, multiply,
-        quantized_matmul,
+        add, addmm, concatenate, dequantize, expand_dims, gather_mm, gather_qmm, indexing::TryIndexOp, matmul,
+        multiply, quantized_matmul,
     },
     transforms::eval,
 };
 
 use super::{Named, failed, modes};
 use crate::{
-    checkpoint::{self, Vector, Weights},
+    checkpoint::{self, ExpertLinear, Vector, Weights},
     model::BodyError,
     quant::{FloatType, Format, MatrixRef},
 };
@@ -239,8 +239,8 @@ pub(super) struct Stacked {
 }
 
 impl Stacked {
-    /// The rows of `linear` are those of `count` layers, one after the other.
-    pub(super) fn of(linear: &checkpoint::Linear, count: usize, widen: Widen) -> Result<Self, BodyError> {
+    /// `count` layers, whose rows are made to lie one after the other where the checkpoint has them apart.
+    pub(super) fn of(layers: &ExpertLinear, count: usize, widen: Widen) -> Result<Self, BodyError> {
         let [count] = shape([count])?;
         let parted = |array: &Array| {
             let sizes: Vec<i32> =
@@ -249,7 +249,12 @@ impl Stacked {
             array.eval().named("reshape")?;
             Ok::<_, BodyError>(array)
         };
-        let Linear { weights, bias } = Linear::of(linear, widen)?;
+        let Linear { weights, bias } = match layers {
+            ExpertLinear::Stacked(all) => Linear::of(all, widen)?,
+            ExpertLinear::Apart(each) => {
+                joined(each.iter().map(|own| Linear::of(own, widen)).collect::<Result<_, _>>()?)?
+            }
+        };
         let weights = match weights {
             Matrix::Packed(Packed { weight, scales, biases, format }) => Matrix::Packed(Packed {
                 weight: parted(&weight)?,
@@ -275,6 +280,39 @@ impl Stacked {
         let own = expand_dims(bias.try_index(which).named("take")?, -2).named("expand_dims")?;
         add(products, own).named("add")
     }
+}
+
+/// The rows of layers of one format, one after the other.
+fn joined(layers: Vec<Linear>) -> Result<Linear, BodyError> {
+    let all = |parts: Vec<Array>| match parts.is_empty() {
+        true => Ok(None),
+        false => concatenate(&parts, 0).named("concatenate").map(Some),
+    };
+    let needed = |array: Option<Array>| array.ok_or_else(|| failed("concatenate", &"layers of several formats"));
+    let (mut dense, mut weight, mut scales, mut biases, mut bias) = (vec![], vec![], vec![], vec![], vec![]);
+    let mut format = None;
+    for layer in layers {
+        match layer.weights {
+            Matrix::Dense(array) => dense.push(array),
+            Matrix::Packed(packed) => {
+                format = Some(packed.format);
+                weight.push(packed.weight);
+                scales.push(packed.scales);
+                biases.extend(packed.biases);
+            }
+        }
+        bias.extend(layer.bias);
+    }
+    let weights = match format {
+        None => Matrix::Dense(needed(all(dense)?)?),
+        Some(format) => Matrix::Packed(Packed {
+            weight: needed(all(weight)?)?,
+            scales: needed(all(scales)?)?,
+            biases: all(biases)?,
+            format,
+        }),
+    };
+    Ok(Linear { weights, bias: all(bias)? })
 }
 
 #[cfg(test)]

@@ -17,14 +17,13 @@ use super::{
         Named,
         arrays::{Linear, Stacked, Widen},
     },
-    MISSING,
     activation::inside,
     mlp::Mlp,
     norm::Normalization,
     router::{Chosen, Router},
 };
 use crate::{
-    checkpoint::{ExpertsWeights, Inner, architecture},
+    checkpoint::{ExpertsWeights, architecture},
     model::BodyError,
 };
 
@@ -56,7 +55,6 @@ impl Experts {
         weights: &ExpertsWeights,
         widen: Widen,
     ) -> Result<Self, BodyError> {
-        let Inner::Gated([gate_proj, up_proj]) = &weights.experts.inner else { return Err(MISSING) };
         let stacked = |linear| Stacked::of(linear, experts.count, widen);
         let shared = experts.shared.as_ref().zip(weights.shared.as_ref());
         let gate = weights.shared.as_ref().and_then(|shared| shared.gate.as_ref());
@@ -71,9 +69,9 @@ impl Experts {
         Ok(Self {
             activation: experts.expert.activation,
             router: Router::load(&experts.router, weights, widen)?,
-            gate_proj: stacked(gate_proj)?,
-            up_proj: stacked(up_proj)?,
-            down_proj: stacked(&weights.experts.down_proj)?,
+            gate_proj: stacked(&weights.gate_proj)?,
+            up_proj: stacked(&weights.up_proj)?,
+            down_proj: stacked(&weights.down_proj)?,
             shared: shared.map(|(rule, weights)| Mlp::of(&rule.mlp, &weights.mlp, widen)).transpose()?,
             shared_gate: gate.map(|gate| Linear::of(gate, widen)).transpose()?,
             norms: norms.transpose()?,
