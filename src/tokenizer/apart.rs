@@ -141,8 +141,14 @@ fn read_ahead(path: &Path, len: u64) -> Option<(String, Parsed)> {
     Some((digest, Parsed::new(String::from_utf8(bytes).ok()?)))
 }
 
+/// An answer as JSON.
+///
+/// # Panics
+/// If a text in it is no text: a library may put strings together from bytes without looking at them.
 fn json(value: &impl Serialize) -> Option<Vec<u8>> {
-    serde_json::to_vec(value).ok()
+    let bytes = serde_json::to_vec(value).ok()?;
+    assert!(std::str::from_utf8(&bytes).is_ok(), "a text that came of it is not UTF-8");
+    Some(bytes)
 }
 
 /// A child that reads one model's tokenizer and runs its chat template. It ends when this is dropped, or when this process
