@@ -15,7 +15,6 @@ use lm_headroom::{
         fixture::Fixture,
         heads::{affine, encode},
         oracles::{Reached, kernel as oracle},
-        skipped,
     },
     trial::{Task, Trial, Trials, Tying},
 };
@@ -65,7 +64,7 @@ fn kernels() -> Vec<Kernel> {
         if here {
             assert!(names.contains(&name), "{name} is not among {names:?}");
         } else {
-            skipped(&format!("kernel {name}"), "this processor has no such instructions");
+            lm_headroom::testing::skipped(&format!("kernel {name}"), "this processor has no such instructions");
         }
     }
     #[cfg(target_arch = "aarch64")]
