@@ -23,8 +23,7 @@ const DIGESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/famil
 const TEXT: [u32; 9] = [1, 7, 9, 30, 7, 60, 12, 5, 41];
 
 fn fixture(family: &'static Family) -> Fixture {
-    let tie_word_embeddings = Some(family.may_be_tied(false));
-    Fixture { family, seed: 3, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() }
+    Fixture { seed: 3, num_hidden_layers: 3, ..Fixture::of(family) }
 }
 
 /// BLAKE3 over the bits of the hidden states of a text, its logits at its end, and the margins of an answer to it.

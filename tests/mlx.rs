@@ -326,8 +326,7 @@ fn every_kind_of_checkpoint_gives_the_cpu_s_answers_and_keeps_its_head() {
 fn every_family_gives_the_cpu_s_answers_or_is_refused_by_what_it_has() {
     let (mut seen, mut refused) = (Seen::default(), Vec::new());
     for family in NATIVE {
-        let tie_word_embeddings = Some(family.may_be_tied(false));
-        let fixture = Fixture { family, seed: 3, tie_word_embeddings, num_hidden_layers: 3, ..Fixture::default() };
+        let fixture = Fixture { seed: 3, num_hidden_layers: 3, ..Fixture::of(family) };
         let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
         if !has_states(&checkpoint.config().architecture) {
             seen.model(family.name, &checkpoint, 1, &["clean", "shift:1000003"]);

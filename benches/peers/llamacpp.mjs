@@ -6,7 +6,9 @@ import { getLlama } from "node-llama-cpp";
 
 const [path, threads, ...ids] = process.argv.slice(2);
 const lengths = ids[0] === "prompts" ? ids.slice(1).map(Number) : [];
-const prompt = lengths.length ? ids.map((_, i) => 1000 + i) : ids.map(Number);
+// Ours makes its ids by the same rule.
+const made = (tokens) => Array.from({ length: tokens }, (_, i) => 1000 + ((i * 7919) % 40000));
+const prompt = lengths.length ? made(8) : ids.map(Number);
 const llama = await getLlama({ build: "never", gpu: false, maxThreads: Number(threads), logLevel: "error" });
 const model = await llama.loadModel({ modelPath: path });
 const context = await model.createContext({ contextSize: Math.max(512, ...lengths.map((n) => n + 8)), threads: Number(threads) });
@@ -31,8 +33,7 @@ async function generate(tokens, prompt) {
 
 await generate(10, prompt); // what is paged in belongs to loading
 for (const n of lengths) {
-  // The ids of ours, by the same rule.
-  const { prefill } = await generate(1, Array.from({ length: n }, (_, i) => 1000 + ((i * 7919) % 40000)));
+  const { prefill } = await generate(1, made(n));
   console.log(`prompt_${n}`, prefill);
 }
 if (lengths.length) process.exit(0);

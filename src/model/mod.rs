@@ -21,7 +21,7 @@ pub use mlx::Mlx;
 pub use mlx_lm::{MlxLm, MlxLmError};
 pub use projection::{CpuProjection, Projection, Query};
 
-use crate::quant::MatrixRef;
+use crate::{checkpoint::Architecture, quant::MatrixRef};
 
 /// A position that a body has seen, with its keys and values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +65,17 @@ pub struct Extension {
     /// The normalized hidden states of the steps that asked for theirs, in order,
     /// `[count, hidden_size]`.
     pub hidden: Vec<f32>,
+}
+
+/// Refuses tokens that have no row in an embedding of the model, the one of what tokens give to layers included.
+fn check_tokens(architecture: &Architecture, steps: &[Step<'_>]) -> Result<(), BodyError> {
+    let given = architecture.token_inputs.map(|inputs| inputs.vocab_size);
+    for vocab_size in [Some(architecture.vocab_size), given].into_iter().flatten() {
+        if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
+            return Err(BodyError::Token { token: step.token, vocab_size });
+        }
+    }
+    Ok(())
 }
 
 /// Why a body could not go on.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::checkpoint::{
     Architecture,
-    architecture::{Pairing, Rope, RopeScaling},
+    architecture::{Pairing, QueryGrowth, Rope, RopeScaling},
 };
 
 /// Cosines and sines by layer and position, computed when a position is first needed.
@@ -57,11 +57,6 @@ impl RopeTables {
         });
         let of_layer = of_layer.collect();
         Self { tables, of_layer }
-    }
-
-    /// Whether the positions that a text had when a position was computed make a difference.
-    pub(super) fn depend_on_known_positions(&self) -> bool {
-        self.tables.iter().any(|table| matches!(table.rope.scaling, RopeScaling::Dynamic { .. }))
     }
 
     /// Makes a position available that was computed when `known` positions were, and those before it.
@@ -129,6 +124,18 @@ pub(super) fn frequencies(rope: &Rope) -> impl Iterator<Item = f64> {
         let unscaled = libm::pow(rope.theta, -2.0 * i as f64 / rope.columns as f64);
         scaled(unscaled, i, rope)
     })
+}
+
+/// Whether the positions that a text had when a position was computed make a difference.
+pub(super) fn depends_on_known_positions(architecture: &Architecture) -> bool {
+    let mut ropes = architecture.layers.kinds().iter().filter_map(|layer| layer.mixer.attention()?.rope.as_ref());
+    ropes.any(|rope| matches!(rope.scaling, RopeScaling::Dynamic { .. }))
+}
+
+/// What queries at a position are multiplied by, where it is not 1.
+pub(super) fn grown(QueryGrowth { beta, original }: QueryGrowth, position: usize) -> Option<f32> {
+    let times = (position as f64 / original).floor();
+    (times > 0.0).then(|| (1.0 + beta * libm::log(1.0 + times)) as f32)
 }
 
 /// The base of the frequencies where a text has `known` positions.

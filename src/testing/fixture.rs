@@ -119,6 +119,13 @@ impl Default for Fixture {
     }
 }
 
+impl Fixture {
+    /// A small model of a family, whose head is its embedding only where that is so in every model of the family.
+    pub fn of(family: &'static Family) -> Self {
+        Self { family, tie_word_embeddings: Some(family.may_be_tied(false)), ..Self::default() }
+    }
+}
+
 /// A tensor to be written: little-endian elements, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixtureTensor {

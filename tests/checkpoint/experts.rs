@@ -20,8 +20,7 @@ use serde_json::{Value, json};
 use super::{opened, refused};
 
 fn fixture(family: &'static Family) -> Fixture {
-    let tie_word_embeddings = Some(family.may_be_tied(false));
-    Fixture { family, num_hidden_layers: 4, tie_word_embeddings, ..Fixture::default() }
+    Fixture { num_hidden_layers: 4, ..Fixture::of(family) }
 }
 
 /// A family's configuration with some keys changed; those that are null are removed.

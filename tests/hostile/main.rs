@@ -107,9 +107,7 @@ impl Input {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().to_str().expect("Unicode");
         let args: Vec<String> = self.args.iter().map(|arg| arg.replace("{folder}", path)).collect();
-        for (name, bytes) in honest().files() {
-            fs::write(folder.path().join(name), &bytes[..]).expect("a writable folder");
-        }
+        write_honest(folder.path());
         for (name, content) in &self.files {
             write(&folder.path().join(name), content);
         }
@@ -201,6 +199,13 @@ fn honest() -> Fixture {
     ];
     let extra_files: BTreeMap<String, Vec<u8>> = files.map(|(name, bytes)| (name.to_owned(), bytes)).into();
     Fixture { extra_files, ..Fixture::default() }
+}
+
+/// Writes the honest model.
+fn write_honest(folder: &Path) {
+    for (name, bytes) in honest().files() {
+        fs::write(folder.join(name), &bytes[..]).expect("a writable folder");
+    }
 }
 
 /// A tokenizer with a token for each of 96 bytes, in the order of ASCII from `!`, then space and newline, after `change`.

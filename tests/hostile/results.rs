@@ -4,16 +4,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Input, all_are_refused, honest};
+use super::{Input, all_are_refused, write_honest};
 
 const MIB: usize = 1 << 20;
 
 /// A journal of one trial.
 fn journal() -> String {
     let folder = TempDir::new().expect("a folder");
-    for (name, bytes) in honest().files() {
-        std::fs::write(folder.path().join(name), &bytes[..]).expect("a writable folder");
-    }
+    write_honest(folder.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_headroom"));
     command.args(["ladder", "--shifts", "0", "--max-tokens", "1", "--threshold", "9", "--format", "jsonl", "--model"]);
     let output = command.arg(folder.path()).output().expect("the program starts");

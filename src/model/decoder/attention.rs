@@ -4,10 +4,10 @@ use super::{Batch, Decoder, Path, Work, norm::normalize_heads, project};
 use crate::{
     checkpoint::{
         AttentionWeights, Qkv,
-        architecture::{Attention, KeyValues, Pairing, Projections, QueryGrowth},
+        architecture::{Attention, KeyValues, Pairing, Projections},
     },
     kernels::{Asking, Kernel, Scores},
-    model::rope::Turn,
+    model::rope::{Turn, grown},
 };
 
 impl Decoder {
@@ -161,12 +161,6 @@ fn turn(kernel: Kernel, attention: &Attention, turn: Option<Turn<'_>>, heads: &m
         Pairing::Halves => kernel.rope(heads, attention.head_dim, cos, sin),
         Pairing::Neighbours => kernel.rope_neighbours(heads, attention.head_dim, cos, sin),
     }
-}
-
-/// What queries at a position are multiplied by, where it is not 1.
-fn grown(QueryGrowth { beta, original }: QueryGrowth, position: usize) -> Option<f32> {
-    let times = (position as f64 / original).floor();
-    (times > 0.0).then(|| (1.0 + beta * libm::log(1.0 + times)) as f32)
 }
 
 /// Parts the products of a projection to queries and gates, which take turns head by head.

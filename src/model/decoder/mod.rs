@@ -36,7 +36,8 @@ use self::{
 use super::{
     Body, BodyError, Extension, Parent, Slot, Step,
     cache::{self, Cache, Run},
-    rope::RopeTables,
+    check_tokens,
+    rope::{RopeTables, depends_on_known_positions},
     states::States,
 };
 use crate::{
@@ -392,14 +393,7 @@ impl Body for Decoder {
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
         let architecture = &self.checkpoint.config().architecture;
-        let vocab_size = architecture.vocab_size;
-        if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
-            return Err(BodyError::Token { token: step.token, vocab_size });
-        }
-        let rows = architecture.token_inputs.map_or(vocab_size, |inputs| inputs.vocab_size);
-        if let Some(step) = steps.iter().find(|step| step.token as usize >= rows) {
-            return Err(BodyError::Token { token: step.token, vocab_size: rows });
-        }
+        check_tokens(architecture, steps)?;
         if let Some(positions) = architecture.learned_positions {
             self.check_positions(steps, positions)?;
         }
@@ -435,7 +429,7 @@ impl Body for Decoder {
     }
 
     fn depends_on_prompt_length(&self) -> bool {
-        self.rope.depend_on_known_positions()
+        depends_on_known_positions(&self.checkpoint.config().architecture)
     }
 
     fn cuts_freely(&self) -> bool {

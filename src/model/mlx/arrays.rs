@@ -55,6 +55,11 @@ pub(super) fn shape<const N: usize>(sizes: [usize; N]) -> Result<[i32; N], BodyE
     Ok(shape)
 }
 
+/// The group size and the bits of a format in MLX's integers.
+pub(super) fn sizes(format: Format) -> Result<[i32; 2], BodyError> {
+    shape([format.group_size(), format.width().bits()])
+}
+
 /// `rows` rows of elements of `dtype`, little-endian at any alignment, in one copy. They go in as bytes, which have no
 /// alignment, and are looked at as elements there.
 pub(super) fn from_bytes(bytes: &[u8], rows: usize, dtype: Dtype) -> Result<Array, BodyError> {
@@ -77,7 +82,7 @@ pub(super) fn from_floats(floats: &[f32], dtype: Dtype) -> Result<Array, BodyErr
 
 /// A vector of the checkpoint as it is computed with, evaluated. The checkpoint widens vectors; unless all floats are widened, the elements
 /// have the type again in which they are stored.
-pub(super) fn vector(vector: &Vector, widen: Widen) -> Result<Array, BodyError> {
+fn vector(vector: &Vector, widen: Widen) -> Result<Array, BodyError> {
     let dtype = match widen {
         Widen::No => dtype(vector.float_type),
         Widen::Float32 => Dtype::Float32,
@@ -85,6 +90,11 @@ pub(super) fn vector(vector: &Vector, widen: Widen) -> Result<Array, BodyError> 
     let array = from_floats(&vector.values, dtype)?;
     array.eval().named("astype")?;
     Ok(array)
+}
+
+/// As [`vector`], of one that need not be there.
+pub(super) fn optional(part: Option<&Vector>, widen: Widen) -> Result<Option<Array>, BodyError> {
+    part.map(|part| vector(part, widen)).transpose()
 }
 
 /// A number, in the type of what it goes with: as MLX takes a number of Python's.
@@ -141,7 +151,7 @@ impl Packed {
     pub(super) fn multiply(&self, x: &Array) -> Result<Array, BodyError> {
         let Self { weight, scales, biases, format } = self;
         let Some(biases) = biases else { return modes::quantized_matmul(x, weight, scales, *format) };
-        let [group_size, bits] = shape([format.group_size(), format.width().bits()])?;
+        let [group_size, bits] = sizes(*format)?;
         // mlx-rs takes the matrix as it is unless told otherwise; mlx-lm and Python's default transpose it.
         quantized_matmul(x, weight, scales, biases, true, group_size, bits).named("quantized_matmul")
     }
@@ -150,7 +160,7 @@ impl Packed {
     fn multiply_each(&self, x: &Array, which: &Array) -> Result<Array, BodyError> {
         let Self { weight, scales, biases, format } = self;
         let Some(biases) = biases else { return modes::gather_qmm(x, weight, scales, which, *format) };
-        let [group_size, bits] = shape([format.group_size(), format.width().bits()])?;
+        let [group_size, bits] = sizes(*format)?;
         gather_qmm(x, weight, scales, biases, None, which, true, group_size, bits, false).named("gather_qmm")
     }
 
@@ -159,7 +169,7 @@ impl Packed {
         let taken = |part: &Array| part.try_index(indices).named("take");
         let (weight, scales) = (taken(&self.weight)?, taken(&self.scales)?);
         let Some(biases) = &self.biases else { return modes::dequantize(&weight, &scales, self.format) };
-        let [group_size, bits] = shape([self.format.group_size(), self.format.width().bits()])?;
+        let [group_size, bits] = sizes(self.format)?;
         dequantize(weight, scales, &taken(biases)?, group_size, bits).named("dequantize")
     }
 
@@ -215,8 +225,7 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn of(linear: &checkpoint::Linear, widen: Widen) -> Result<Self, BodyError> {
-        let bias = linear.bias.as_ref().map(|bias| vector(bias, widen)).transpose()?;
-        Ok(Self { weights: Matrix::of(&linear.weights, widen)?, bias })
+        Ok(Self { weights: Matrix::of(&linear.weights, widen)?, bias: optional(linear.bias.as_ref(), widen)? })
     }
 
     pub(super) fn apply(&self, x: &Array) -> Result<Array, BodyError> {

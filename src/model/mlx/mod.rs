@@ -33,7 +33,9 @@ use mlx_rs::{Array, Device, DeviceType, Dtype, transforms::eval};
 
 use super::{
     AnyBody, Backend, Body, BodyError, Extension, HeldHead, Parent, Precision, Projection, Query, Slot, Step,
+    check_tokens,
     projection::{add_bias, add_bias_of_rows},
+    rope::depends_on_known_positions,
 };
 use crate::{
     checkpoint::{
@@ -97,7 +99,6 @@ pub struct Mlx {
     after_head: AfterHead,
     kernel: String,
     is_float32: bool,
-    depends_on_prompt_length: bool,
 }
 
 impl fmt::Debug for Mlx {
@@ -121,18 +122,8 @@ impl Mlx {
         }
         let source = Arc::clone(&checkpoint);
         let owner = Owner::start(move || State::load(&source, widen))?;
-        let about = |state: &mut State| {
-            Ok((state.kernel(), state.dtype == Dtype::Float32, state.decoder.depends_on_prompt_length()))
-        };
-        let (kernel, is_float32, depends_on_prompt_length) = owner.ask("dtype", about)?;
-        Ok(Self {
-            owner: Arc::new(owner),
-            after_head: checkpoint.after_head(),
-            checkpoint,
-            kernel,
-            is_float32,
-            depends_on_prompt_length,
-        })
+        let (kernel, is_float32) = owner.ask("dtype", |state| Ok((state.kernel(), state.dtype == Dtype::Float32)))?;
+        Ok(Self { owner: Arc::new(owner), after_head: checkpoint.after_head(), checkpoint, kernel, is_float32 })
     }
 }
 
@@ -346,7 +337,7 @@ impl Body for MlxBody {
     }
 
     fn depends_on_prompt_length(&self) -> bool {
-        self.mlx.depends_on_prompt_length
+        depends_on_known_positions(&self.mlx.checkpoint.config().architecture)
     }
 
     fn hidden_size(&self) -> usize {
@@ -361,13 +352,7 @@ impl Body for MlxBody {
     }
 
     fn extend(&mut self, steps: &[Step<'_>]) -> Result<Extension, BodyError> {
-        let architecture = &self.mlx.checkpoint.config().architecture;
-        let given = architecture.token_inputs.map(|inputs| inputs.vocab_size);
-        for vocab_size in [Some(architecture.vocab_size), given].into_iter().flatten() {
-            if let Some(step) = steps.iter().find(|step| step.token as usize >= vocab_size) {
-                return Err(BodyError::Token { token: step.token, vocab_size });
-            }
-        }
+        check_tokens(&self.mlx.checkpoint.config().architecture, steps)?;
         let number = match self.number {
             Some(number) => number,
             None => *self.number.insert(self.mlx.owner.ask("begin a body", |state| {

@@ -93,8 +93,7 @@ fn called(
     call: impl FnOnce(*mut mlx_array, mlx_array, *const c_char, [mlx_optional_int; 2], mlx_stream) -> i32,
 ) -> Result<Array, BodyError> {
     let mode = CString::new(format.mode()).map_err(|error| failed(operation, &error))?;
-    let sizes = super::arrays::shape([format.group_size(), format.width().bits()])?;
-    let sizes = sizes.map(|value| mlx_optional_int { value, has_value: true });
+    let sizes = super::arrays::sizes(format)?.map(|value| mlx_optional_int { value, has_value: true });
     // Arrays of `mlx-rs` have been made by now, which has set its handler of errors: without one, MLX ends the process.
     let stream = Stream::thread_local_or_default();
     // SAFETY: a new empty array is asked for, and each is given to one owner, which frees it.

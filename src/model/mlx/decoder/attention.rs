@@ -12,7 +12,7 @@ use mlx_rs::{
 use super::{
     super::{
         Named,
-        arrays::{Linear, Widen, from_floats, number, shape, times, vector},
+        arrays::{Linear, Widen, from_floats, number, optional, shape, times},
     },
     MISSING, Stretch,
     norm::{HeadNorm, Normalization},
@@ -21,9 +21,9 @@ use super::{
 use crate::{
     checkpoint::{
         AttentionWeights, Qkv,
-        architecture::{self, Projections, QueryGrowth},
+        architecture::{self, Projections},
     },
-    model::BodyError,
+    model::{BodyError, rope::grown},
 };
 
 /// Keys and values, `[1, kv_heads, positions, head_dim]` each.
@@ -102,7 +102,7 @@ impl Attention {
             q_norm: q_norm?,
             k_norm: k_norm?,
             value_norm: rule.value_norm.map(Normalization::without_weights),
-            sinks: weights.sinks.as_ref().map(|sinks| vector(sinks, widen)).transpose()?,
+            sinks: optional(weights.sinks.as_ref(), widen)?,
             o_proj: linear(&weights.o_proj)?,
             rule: rule.clone(),
         })
@@ -204,20 +204,16 @@ impl Attention {
 
     /// Queries, multiplied by what grows with their positions.
     fn grown(&self, queries: Array, stretch: Stretch) -> Result<Array, BodyError> {
-        let Some(QueryGrowth { beta, original }) = self.rule.query_growth else { return Ok(queries) };
-        let factor = |position: usize| {
-            let times = (position as f64 / original).floor();
-            (1.0 + beta * libm::log(1.0 + times)) as f32
-        };
-        let first = stretch.offset as usize;
-        let factors: Vec<f32> = (first..first + stretch.n).map(factor).collect();
+        let Some(growth) = self.rule.query_growth else { return Ok(queries) };
+        let positions = stretch.offset..stretch.offset + stretch.n;
+        let factors: Vec<f32> = positions.map(|position| grown(growth, position).unwrap_or(1.0)).collect();
         let factors = from_floats(&factors, queries.dtype())?.reshape(&shape([stretch.n, 1])?).named("reshape")?;
         multiply(queries, factors).named("multiply")
     }
 
     /// The heads' outputs, `[1, heads, n, head_dim]`.
     fn attend(&self, queries: &Array, [keys, values]: &KeysAndValues, stretch: Stretch) -> Result<Array, BodyError> {
-        let (before, n) = (stretch.offset as usize, stretch.n);
+        let Stretch { offset: before, n, .. } = stretch;
         let window = self.rule.window.unwrap_or(usize::MAX);
         // Positions before the stretch that its first one sees; what lies before these is seen by none.
         let seen = before.min(window - 1);

@@ -105,12 +105,12 @@ impl Block {
                 let x = add(x, attended).named("add")?;
                 add(&x, second(&normalized(self.mlp_norm.as_ref(), &x)?, &x)?).named("add")?
             }
-            Wiring::Parallel => {
-                let both = add(attended, second(&normalized(self.mlp_norm.as_ref(), x)?, x)?).named("add")?;
-                add(both, x).named("add")?
-            }
-            Wiring::ParallelOneNorm => {
-                let both = add(attended, second(&h, x)?).named("add")?;
+            Wiring::Parallel | Wiring::ParallelOneNorm => {
+                let own = match self.wiring {
+                    Wiring::ParallelOneNorm => h,
+                    _ => normalized(self.mlp_norm.as_ref(), x)?,
+                };
+                let both = add(attended, second(&own, x)?).named("add")?;
                 add(both, x).named("add")?
             }
         };

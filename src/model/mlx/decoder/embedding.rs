@@ -94,11 +94,11 @@ impl Embedding {
             x = times(&x, factor)?;
         }
         if let Some((positions, rows)) = &self.positions {
-            let (first, end) = (stretch.offset as u32, stretch.offset as u32 + stretch.n as u32);
-            if end as usize > *positions {
+            let end = stretch.offset + stretch.n;
+            if end > *positions {
                 return Err(BodyError::Position { positions: *positions });
             }
-            let own: Vec<u32> = (first..end).collect();
+            let own: Vec<u32> = (stretch.offset..end).map(|position| position as u32).collect();
             x = add(x, rows.embed(&own)?).named("add")?;
         }
         let given = self.given.as_ref().map(|given| given.apply(&x, input.tokens)).transpose()?;

@@ -30,15 +30,12 @@ mod unsupported;
 use mlx_rs::{Array, Dtype};
 
 use super::{
-    arrays::{Packed, Widen, shape},
+    arrays::{Packed, Widen},
     kept::Kept,
 };
 use crate::{
-    checkpoint::{
-        Checkpoint,
-        architecture::{Rope, RopeScaling},
-    },
-    model::BodyError,
+    checkpoint::Checkpoint,
+    model::{BodyError, rope::depends_on_known_positions},
 };
 use attention::{Attended, Before, KeysAndValues};
 use block::Block;
@@ -70,7 +67,7 @@ pub(super) struct Input<'a> {
 #[derive(Clone, Copy)]
 struct Stretch {
     /// Positions before it.
-    offset: i32,
+    offset: usize,
     n: usize,
     /// Positions that the text has as these are computed: those of the prompt inside of it, else those up to the last one.
     known: usize,
@@ -81,14 +78,12 @@ impl Decoder {
     pub(super) fn load(checkpoint: &Checkpoint, tied: Option<&Packed>, widen: Widen) -> Result<Self, BodyError> {
         let (architecture, weights) = (&checkpoint.config().architecture, checkpoint.weights());
         let blocks = architecture.layers.iter().zip(&weights.layers);
-        let grows = |rope: &Rope| matches!(rope.scaling, RopeScaling::Dynamic { .. });
-        let mut ropes = architecture.layers.kinds().iter().filter_map(|layer| layer.mixer.attention()?.rope.as_ref());
         Ok(Self {
             embedding: Embedding::load(checkpoint, tied, widen)?,
             blocks: blocks.map(|(layer, weights)| Block::load(layer, weights, widen)).collect::<Result<_, _>>()?,
             norm: Normalization::load(architecture.norm, &weights.norm, widen)?,
             kept: Kept::new(architecture),
-            depends_on_prompt_length: ropes.any(grows),
+            depends_on_prompt_length: depends_on_known_positions(architecture),
         })
     }
 
@@ -112,7 +107,7 @@ impl Decoder {
         past: Option<&[Array]>,
     ) -> Result<(Array, Vec<Array>), BodyError> {
         let n = input.tokens.len();
-        let stretch = Stretch { offset: shape([offset])?[0], n, known: prompt.max(offset + n) };
+        let stretch = Stretch { offset, n, known: prompt.max(offset + n) };
         let entering = self.embedding.apply(input, stretch)?;
         let mut x = entering.x.clone();
         let mut seen: Vec<KeysAndValues> = Vec::with_capacity(self.blocks.len());

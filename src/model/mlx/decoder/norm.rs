@@ -8,7 +8,7 @@ use mlx_rs::{
 
 use super::super::{
     Named,
-    arrays::{Widen, shape, vector},
+    arrays::{Widen, optional, shape},
 };
 use crate::{
     checkpoint::{
@@ -29,9 +29,8 @@ pub(super) struct Normalization {
 
 impl Normalization {
     pub(super) fn load(norm: Norm, weights: &NormWeights, widen: Widen) -> Result<Self, BodyError> {
-        let [weight, bias] =
-            [&weights.weight, &weights.bias].map(|part| part.as_ref().map(|part| vector(part, widen)).transpose());
-        Ok(Self { weight: weight?, bias: bias?, ..Self::without_weights(norm) })
+        let (weight, bias) = (optional(weights.weight.as_ref(), widen)?, optional(weights.bias.as_ref(), widen)?);
+        Ok(Self { weight, bias, ..Self::without_weights(norm) })
     }
 
     /// A norm that multiplies by nothing and adds nothing.

@@ -70,7 +70,7 @@ impl Rotation {
 
     /// `x` is `[1, heads, n, head_dim]`.
     pub(super) fn turn(&self, x: &Array, stretch: Stretch) -> Result<Array, BodyError> {
-        let (x, offset) = (self.amplified(x)?, stretch.offset);
+        let (x, [offset]) = (self.amplified(x)?, shape([stretch.offset])?);
         let turned = |base: Option<f32>, scale, freqs: Option<&Array>| {
             rope(&x, self.columns, self.neighbours, base, scale, offset, freqs).named("rope")
         };

@@ -11,7 +11,7 @@ use mlx_rs::{
 
 use super::super::{
     Named,
-    arrays::{Linear, Widen, number, plus, shape, times, vector},
+    arrays::{Linear, Widen, number, optional, plus, shape, times},
 };
 use crate::{
     checkpoint::{
@@ -39,13 +39,11 @@ pub(super) struct Chosen {
 
 impl Router {
     pub(super) fn load(rule: &architecture::Router, weights: &ExpertsWeights, widen: Widen) -> Result<Self, BodyError> {
-        let [choice_bias, expert_scale] = [&weights.choice_bias, &weights.expert_scale]
-            .map(|part| part.as_ref().map(|part| vector(part, widen)).transpose());
         Ok(Self {
             rule: rule.clone(),
             projection: Linear::of(&weights.router, widen)?,
-            choice_bias: choice_bias?,
-            expert_scale: expert_scale?,
+            choice_bias: optional(weights.choice_bias.as_ref(), widen)?,
+            expert_scale: optional(weights.expert_scale.as_ref(), widen)?,
         })
     }
 
