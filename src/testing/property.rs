@@ -58,8 +58,8 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
     // No more than `PROPTEST_MAX_SHRINK_ITERS`, where that is set.
     config.max_shrink_iters = config.max_shrink_iters.min(4096);
     let mut runner = match seed {
-        Some(seed) => TestRunner::new_with_rng(config, generator(seed)),
-        None => TestRunner::new(config),
+        Some(seed) => TestRunner::new_with_rng(config.clone(), generator(seed)),
+        None => TestRunner::new(config.clone()),
     };
     // Few cases, as a mutation test or a slow machine asks for, need not reach every corner.
     let classes = if cases < own { &[] } else { classes };
@@ -81,7 +81,8 @@ pub fn property_of<C: fmt::Debug + Serialize + DeserializeOwned>(
         match reached.borrow().require(classes) {
             Ok(()) => break,
             Err(never) if rounds == ROUNDS => panic!("{name}: {rounds} times {cases} cases show too little: {never}"),
-            Err(_) => {}
+            // A runner counts its cases from the first to the last run, so another one goes on.
+            Err(_) => runner = TestRunner::new_with_rng(config.clone(), runner.new_rng()),
         }
     }
     reached.into_inner()
@@ -91,4 +92,35 @@ fn generator(seed: u64) -> TestRng {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        panic::{AssertUnwindSafe, catch_unwind},
+    };
+
+    use super::*;
+
+    /// How many cases are drawn of a law that reaches its class in the `rare`th one, four being asked for; and whether that was enough.
+    fn drawn(rare: u32) -> (u32, bool) {
+        let drawn = Cell::new(0);
+        let law = |_: &Vec<u8>, reached: &mut Reached| {
+            drawn.set(drawn.get() + 1);
+            reached.one(if drawn.get() == rare { "rare" } else { "usual" });
+            Ok(())
+        };
+        let run = || property_of("no such law", cases(4), Some(7), 8, &["rare"], <[u8]>::to_vec, law);
+        let enough = catch_unwind(AssertUnwindSafe(run)).is_ok();
+        (drawn.get(), enough)
+    }
+
+    #[test]
+    fn a_class_that_chance_missed_is_drawn_for_again_and_one_that_cannot_be_reached_is_an_error() {
+        let round = cases(4);
+        assert_eq!(drawn(1), (round, true));
+        assert_eq!(drawn(2 * round + 1), (3 * round, true));
+        assert_eq!(drawn(u32::MAX), (ROUNDS * round, false));
+    }
 }
