@@ -162,7 +162,7 @@ fn seeds_are_written() {
     write("perturb", &drawn::<Perturbations>());
     write("shift", &drawn::<Shifts>());
     write("kernels", &drawn::<Products>());
-    // What does not depend on the length of a record: a first one that is cut and goes on as none does, and a file of its own.
+    // These two do not depend on the length of a record: a first one is cut and goes on as none does, and a file is a stranger's.
     let torn: [&[u8]; 2] = [&[1, 0, 100, 0, 1, 1, b'x', 1, b'\n', 0, 1], &[1, 0, 0, 0, 0, 0, 0, 0, 1]];
     write("journal", &[drawn::<Torn>(), torn.map(<[u8]>::to_vec).to_vec()].concat());
     write("certificate", &drawn::<Certified>());
