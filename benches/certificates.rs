@@ -53,7 +53,7 @@ impl Clean {
             None => Team::of_this_machine(),
         });
         let kernel = Kernel::best();
-        let mut head = CpuProjection::new(checkpoint.weights().head().view(), kernel, &team);
+        let mut head = CpuProjection::new(checkpoint.head().view(), kernel, &team);
         let task = Task { prompts: vec![&PROMPT], eos: &[], max_tokens: 10, tying: Tying::Separate };
         let body = Decoder::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
         let mut trials = Trials::new(body, kernel, &team, task);
@@ -64,7 +64,7 @@ impl Clean {
     }
 
     fn logits(&self) -> Vec<f32> {
-        let mut head = CpuProjection::new(self.checkpoint.weights().head().view(), self.kernel, &self.team);
+        let mut head = CpuProjection::new(self.checkpoint.head().view(), self.kernel, &self.team);
         let mut out = vec![0.0; self.hidden.len() * head.vocab_size()];
         let hidden = self.hidden.iter().map(Vec::as_slice).collect();
         head.logits(vec![Query { shift: 0, hidden, out: &mut out }]).expect("logits");
@@ -72,7 +72,7 @@ impl Clean {
     }
 
     fn rows(&self) -> Rows<'_> {
-        Rows::new(self.checkpoint.weights().head().view(), Rounding::KERNELS, &self.team)
+        Rows::new(self.checkpoint.head().view(), Rounding::KERNELS, &self.team)
     }
 }
 

@@ -104,13 +104,13 @@ fn powers(from: usize, to: usize) -> Vec<usize> {
 /// Runs it with shifts that have little in common, on prompts that begin differently; `each` gets the tokens of each trial.
 fn run(checkpoint: &Arc<Checkpoint>, team: &Arc<Team>, size: Size, mut each: impl FnMut(Vec<u32>)) {
     let kernel = Kernel::best();
-    let vocab = checkpoint.config().architecture.vocab_size;
+    let vocab = checkpoint.facts().vocab_size;
     let prompts: Vec<Vec<u32>> = (0..size.prompts)
         .map(|p| (0..PROMPT_TOKENS).map(|i| ((p * 131 + i * 17 + 300) % vocab) as u32).collect())
         .collect();
     let plans: Vec<Plan> =
         (0..size.shifts).map(|i| Plan { shift: (i as u32).wrapping_mul(0x9e37_79b9), ..Plan::default() }).collect();
-    let mut head = CpuProjection::new(checkpoint.weights().head().view(), kernel, team);
+    let mut head = CpuProjection::new(checkpoint.head().view(), kernel, team);
     let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
     let task = Task {
         prompts: prompts.iter().map(Vec::as_slice).collect(),

@@ -45,7 +45,7 @@ fn setup() -> Option<Setup> {
 
 fn generate(setup: &Setup, plans: &[Plan], max_tokens: usize) {
     let body = Decoder::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
-    let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
+    let mut head = CpuProjection::new(setup.checkpoint.head().view(), setup.kernel, &setup.team);
     let prompts = [PROMPT.to_vec()];
     let task =
         Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[2], max_tokens, tying: Tying::Separate };
@@ -83,7 +83,7 @@ fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
     let Some(setup) = setup() else { return };
     bencher.counter(ItemsCount::new(64_usize)).bench_local(|| {
         let mut body = Decoder::new(Arc::clone(&setup.checkpoint), setup.kernel, Arc::clone(&setup.team));
-        let mut head = CpuProjection::new(setup.checkpoint.weights().head().view(), setup.kernel, &setup.team);
+        let mut head = CpuProjection::new(setup.checkpoint.head().view(), setup.kernel, &setup.team);
         greedy::decode(&mut body, &mut head, 1, Parent::Start, 64)
     });
 }
@@ -94,7 +94,7 @@ fn greedy_decoding_of_64_tokens(bencher: Bencher<'_, '_>) {
 fn sparse_edits_against_ten_positions(bencher: Bencher<'_, '_>) {
     let count: u64 = std::env::var("HEADROOM_EDITS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
     let Some(setup) = setup() else { return };
-    let matrix = setup.checkpoint.weights().head().view();
+    let matrix = setup.checkpoint.head().view();
     let edits: Vec<Edit> = (0..count)
         .map(|seed| {
             let flip = Change::Random(Random { tensor: Tensor::Weight, amount: Amount::Flips(1), seed });

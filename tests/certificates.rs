@@ -93,7 +93,7 @@ struct Clean<'a> {
 
 impl<'a> Clean<'a> {
     fn new(checkpoint: &'a Arc<Checkpoint>, team: &'a Arc<Team>, prompts: &'a [Vec<u32>]) -> Self {
-        let (kernel, head) = (Kernel::best(), checkpoint.weights().head().view());
+        let (kernel, head) = (Kernel::best(), checkpoint.head().view());
         let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
         let mut projection = CpuProjection::new(head, kernel, team);
         let ids: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
@@ -420,7 +420,7 @@ fn with_head(format: Format, fixture: Fixture) -> Fixture {
 
 /// Heads of every format and scale type, with hidden states of their own; those of Phi have a bias.
 fn heads() -> impl Iterator<Item = (Arc<Checkpoint>, Vec<f32>)> {
-    let families = [&family::LLAMA, &family::PHI].into_iter();
+    let families = ["llama", "phi"].into_iter().map(|name| family::named(name).expect("a native family"));
     families.flat_map(|family| Format::all().zip(0_u64..).map(move |(format, seed)| (family, format, seed))).map(
         |(family, format, seed)| {
             let scale_type = [FloatType::F16, FloatType::Bf16, FloatType::F32][(seed / 3 + seed) as usize % 3];
@@ -445,7 +445,7 @@ fn heads() -> impl Iterator<Item = (Arc<Checkpoint>, Vec<f32>)> {
 fn executed_logits_lie_within_the_bound_and_not_far_within() {
     let mut closest = 0.0_f64;
     for (checkpoint, hidden) in heads() {
-        let head = checkpoint.weights().head().view();
+        let head = checkpoint.head().view();
         let (after, team) = (checkpoint.after_head(), Team::new(1));
         let rows = Rows::new(head, Rounding::KERNELS, &team).with_bias(after.bias.as_deref());
         let mut projection = CpuProjection::new(head, Kernel::best(), &team).with(&after);
@@ -477,7 +477,7 @@ fn executed_logits_lie_within_the_bound_and_not_far_within() {
 fn what_the_census_says_of_the_executed_program_holds_of_every_single_flip() {
     let (mut flips, mut changing, mut undecided, mut nan) = (0, 0, 0, 0);
     for (checkpoint, hidden) in heads() {
-        let head = checkpoint.weights().head().view();
+        let head = checkpoint.head().view();
         let layout = *head.layout();
         let (after, team) = (checkpoint.after_head(), Team::new(2));
         let mut projection = CpuProjection::new(head, Kernel::best(), &team).with(&after);
@@ -523,7 +523,7 @@ fn answers_of_heads_in_every_format_are_certified_and_every_witness_does_what_it
     let (mut by_nan, mut biases) = (0, 0);
     for (format, seed) in Format::all().zip(0..) {
         // Phi's head has a bias.
-        let family = if seed % 3 == 2 { &family::PHI } else { &family::LLAMA };
+        let family = family::named(if seed % 3 == 2 { "phi" } else { "llama" }).expect("a native family");
         let fixture = with_head(format, Fixture { family, hidden_size: 128, seed, ..Fixture::default() });
         let subject = subject_of(Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint")));
         let biased = subject.backend().after_head().bias.is_some();

@@ -278,7 +278,7 @@ fn trials(kernel: Kernel, tied: bool) -> Vec<Trial> {
     let checkpoint = Arc::new(Checkpoint::from_files(fixture.files()).expect("a checkpoint"));
     let team = Arc::new(Team::new(2));
     let body = Decoder::new(Arc::clone(&checkpoint), kernel, Arc::clone(&team));
-    let head = checkpoint.weights().head().view();
+    let head = checkpoint.head().view();
     let mut projection = CpuProjection::new(head, kernel, &team);
     let tying = if tied { Tying::Shared(head) } else { Tying::Separate };
     let prompts = [vec![1, 7, 9, 30], vec![60], (0..40).map(|i| (i * 7 + 3) % 90).collect()];

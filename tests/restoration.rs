@@ -142,7 +142,7 @@ fn the_files_of_a_head_do_not_change_while_it_is_edited_nor_does_anybody_elses_v
         let folder = on_disk(&fixture);
         let files = files_in(folder.path());
         let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
-        let stored = checkpoint.weights().head();
+        let stored = checkpoint.head();
         assert!(stored.parts().all(|(_, part)| part.origin().is_some()), "it lies in a file");
         let clean = digest_of(&stored.view());
         let mut head = private(stored, 2);
@@ -157,7 +157,7 @@ fn the_files_of_a_head_do_not_change_while_it_is_edited_nor_does_anybody_elses_v
             assert_eq!(digest_of(&stored.view()), clean, "the checkpoint's mapping, {text}");
             assert_eq!(digest_of(&private(stored, 1).view()), clean, "another private head, {text}");
             let again = Checkpoint::open(folder.path()).expect("a checkpoint");
-            assert_eq!(digest_of(&again.weights().head().view()), clean, "opened again, {text}");
+            assert_eq!(digest_of(&again.head().view()), clean, "opened again, {text}");
 
             let restored = applied.restore().expect("it was restored");
             assert_eq!(restored, Restoration { before: clean, after: clean }, "{text}");
@@ -182,7 +182,7 @@ fn child() {
     let Some(folder) = env::var_os(FOLDER) else { return };
     let end = env::var(END).expect("how it ends");
     let checkpoint = Checkpoint::open(Path::new(&folder)).expect("a checkpoint");
-    let mut head = private(checkpoint.weights().head(), 2);
+    let mut head = private(checkpoint.head(), 2);
     let mut outer = head.apply(&edit(CHILD_EDIT)).expect("it fits");
     let mut applied = outer.apply(&edit("set:word[0,0]=0x0")).expect("it fits");
     // Not `println`, which the test harness may hold back.
@@ -259,7 +259,7 @@ fn nothing_is_left_after(end: &str, finish: impl Fn(Edited) -> ExitStatus) {
         let files = files_in(folder.path());
         let (clean, expected) = {
             let checkpoint = Checkpoint::open(folder.path()).expect("a checkpoint");
-            let head = checkpoint.weights().head().view();
+            let head = checkpoint.head().view();
             (digest_of(&head), digest_after(&head, &edit(CHILD_EDIT).then(&edit("set:word[0,0]=0x0"))))
         };
         let (child, digest) = Edited::start(folder.path(), end);
@@ -271,8 +271,8 @@ fn nothing_is_left_after(end: &str, finish: impl Fn(Edited) -> ExitStatus) {
         assert!(!status.success(), "{status}");
         assert_eq!(files_in(folder.path()), files, "after {status}");
         let again = Checkpoint::open(folder.path()).expect("the checkpoint still opens");
-        assert_eq!(digest_of(&again.weights().head().view()), clean, "after {status}");
-        assert_eq!(private(again.weights().head(), 1).digest(), clean, "after {status}");
+        assert_eq!(digest_of(&again.head().view()), clean, "after {status}");
+        assert_eq!(private(again.head(), 1).digest(), clean, "after {status}");
     }
 }
 

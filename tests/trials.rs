@@ -13,7 +13,7 @@ use std::{
 use lm_headroom::{
     checkpoint::{
         Checkpoint, Family,
-        family::{LLAMA, MISTRAL, NATIVE},
+        family::{NATIVE, named},
     },
     edit::{Edit, Plan},
     kernels::{Kernel, scalar},
@@ -26,6 +26,10 @@ use lm_headroom::{
     trial::{Draw, Event, Finish, Task, Trial, Trials, Tying},
 };
 
+fn family(name: &str) -> &'static Family {
+    named(name).expect("a native family")
+}
+
 fn edit(text: &str) -> Edit {
     text.parse().expect("an edit")
 }
@@ -34,11 +38,11 @@ fn edit(text: &str) -> Edit {
 const BREAK_A_SCALE: &str = "(break a scale)";
 
 fn edit_of(checkpoint: &Checkpoint, text: &str) -> Edit {
-    if text == BREAK_A_SCALE { oracle::break_a_scale(&checkpoint.weights().head().view(), 0) } else { edit(text) }
+    if text == BREAK_A_SCALE { oracle::break_a_scale(&checkpoint.head().view(), 0) } else { edit(text) }
 }
 
 fn plans(checkpoint: &Checkpoint, edits: &[&str]) -> Vec<Plan> {
-    let head = checkpoint.weights().head().view();
+    let head = checkpoint.head().view();
     edits.iter().map(|text| edit_of(checkpoint, text).plan(&head).expect("a plan")).collect()
 }
 
@@ -59,7 +63,7 @@ impl Default for Setting {
 fn run(checkpoint: &Arc<Checkpoint>, prompts: &[Vec<u32>], plans: &[Plan], setting: &Setting) -> Vec<Trial> {
     let team = Arc::new(Team::new(setting.threads));
     let body = Decoder::new(Arc::clone(checkpoint), setting.kernel, Arc::clone(&team));
-    let head = checkpoint.weights().head().view();
+    let head = checkpoint.head().view();
     let mut projection = CpuProjection::new(head, setting.kernel, &team);
     let tying = if setting.shared { Tying::Shared(head) } else { Tying::Separate };
     let task = Task {
@@ -134,7 +138,7 @@ fn trials_in_waves_are_trials_alone_to_the_bit() {
 /// The same in little, for a build that is not optimized.
 #[test]
 fn a_few_trials_of_a_shared_matrix_are_trials_alone() {
-    waves((&LLAMA, 1), &prompts()[..2], &EDITS[..5], 4, true, &mut Reached::default());
+    waves((family("llama"), 1), &prompts()[..2], &EDITS[..5], 4, true, &mut Reached::default());
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn a_mistral_has_the_bits_of_a_llama_of_the_same_weights() {
         assert_eq!(checkpoint.config().family.model_type, family.model_type);
         run(&checkpoint, &prompts(), &plans(&checkpoint, &EDITS), &Setting::default())
     };
-    let (mistral, llama) = (of(&MISTRAL), of(&LLAMA));
+    let (mistral, llama) = (of(family("mistral")), of(family("llama")));
     assert_eq!(mistral.len(), 5 * EDITS.len());
     for (a, b) in mistral.iter().zip(&llama) {
         assert_eq!((a.prompt, a.edit), (b.prompt, b.edit));
@@ -160,7 +164,7 @@ fn a_mistral_has_the_bits_of_a_llama_of_the_same_weights() {
 
 #[test]
 fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
-    let checkpoint = oracle::model(&LLAMA, 3, false);
+    let checkpoint = oracle::model(family("llama"), 3, false);
     let tokens: Vec<u32> = (0..301).map(|i| (i * 11 + 5) % 96).collect();
     let hidden = |cuts: &[usize]| {
         let mut body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::new(Team::new(2)));
@@ -190,7 +194,7 @@ fn hidden_states_do_not_depend_on_how_a_prefix_was_cut_into_calls() {
 
 #[test]
 fn results_do_not_depend_on_threads_kernel_or_company() {
-    let checkpoint = oracle::model(&LLAMA, 1, false);
+    let checkpoint = oracle::model(family("llama"), 1, false);
     let prompts = prompts();
     let plans = plans(&checkpoint, &EDITS);
     let text = |trials: &[Trial]| format!("{trials:?}");
@@ -218,13 +222,13 @@ fn results_do_not_depend_on_threads_kernel_or_company() {
 #[test]
 fn teacher_forced_alone_is_what_whole_trials_measure() {
     for shared in [false, true] {
-        let checkpoint = oracle::model(&LLAMA, 1, shared);
+        let checkpoint = oracle::model(family("llama"), 1, shared);
         let setting = Setting { shared, ..Setting::default() };
         let (prompts, plans) = (prompts(), plans(&checkpoint, &EDITS));
         let whole = run(&checkpoint, &prompts, &plans, &setting);
         let team = Arc::new(Team::new(2));
         let body = Decoder::new(Arc::clone(&checkpoint), setting.kernel, Arc::clone(&team));
-        let head = checkpoint.weights().head().view();
+        let head = checkpoint.head().view();
         let mut projection = CpuProjection::new(head, setting.kernel, &team);
         let tying = if shared { Tying::Shared(head) } else { Tying::Separate };
         let task = Task {
@@ -248,7 +252,7 @@ fn teacher_forced_alone_is_what_whole_trials_measure() {
 
 #[test]
 fn edits_of_few_rows_in_any_number_are_each_alone() {
-    let checkpoint = oracle::model(&LLAMA, 3, false);
+    let checkpoint = oracle::model(family("llama"), 3, false);
     let prompts = vec![vec![1, 7, 9, 30], vec![60]];
     // More than one thread takes at a time; some with a shift besides, so that they stand on other logits.
     let edits: Vec<String> = (0..150)
@@ -270,10 +274,10 @@ fn edits_of_few_rows_in_any_number_are_each_alone() {
 
 #[test]
 fn a_run_tells_each_wave_each_clean_answer_once_and_each_trial() {
-    let checkpoint = oracle::model(&LLAMA, 1, false);
+    let checkpoint = oracle::model(family("llama"), 1, false);
     let team = Arc::new(Team::new(1));
     let body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
-    let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
+    let mut projection = CpuProjection::new(checkpoint.head().view(), Kernel::best(), &team);
     let prompts = prompts();
     let task =
         Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[], max_tokens: 3, tying: Tying::Separate };
@@ -368,9 +372,9 @@ impl Body for Watched<'_> {
 
 #[test]
 fn a_prefix_goes_through_the_body_once() {
-    let checkpoint = oracle::model(&LLAMA, 1, false);
+    let checkpoint = oracle::model(family("llama"), 1, false);
     let team = Arc::new(Team::new(1));
-    let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
+    let mut projection = CpuProjection::new(checkpoint.head().view(), Kernel::best(), &team);
     let plans = plans(&checkpoint, &["shift:0", "shift:1", "shift:1", "flip:weight[3,7].3"]);
     let mut prompts = vec![vec![1, 7, 9, 30]];
     // In the second turn, what the first prompt's answer leads to lies inside the second prompt.
@@ -394,12 +398,12 @@ fn a_prefix_goes_through_the_body_once() {
 
 #[test]
 fn prefixes_that_no_trial_needs_are_released_and_found_again() {
-    let checkpoint = oracle::model(&LLAMA, 1, false);
+    let checkpoint = oracle::model(family("llama"), 1, false);
     let team = Arc::new(Team::new(1));
     let (kept, again) = (RefCell::new(HashMap::new()), Cell::new(0));
     let body = Decoder::new(Arc::clone(&checkpoint), Kernel::best(), Arc::clone(&team));
     let body = Watched { body, kept: &kept, again: &again };
-    let mut projection = CpuProjection::new(checkpoint.weights().head().view(), Kernel::best(), &team);
+    let mut projection = CpuProjection::new(checkpoint.head().view(), Kernel::best(), &team);
     let prompts = [vec![1, 7, 9, 30], vec![1, 7, 12]];
     let task =
         Task { prompts: prompts.iter().map(Vec::as_slice).collect(), eos: &[], max_tokens: 6, tying: Tying::Separate };
@@ -416,9 +420,9 @@ fn prefixes_that_no_trial_needs_are_released_and_found_again() {
 
 #[test]
 fn answers_drawn_at_almost_no_temperature_are_the_chosen_ones_and_at_some_depend_on_the_seed_alone() {
-    let checkpoint = oracle::model(&LLAMA, 1, false);
+    let checkpoint = oracle::model(family("llama"), 1, false);
     let team = Arc::new(Team::new(2));
-    let head = checkpoint.weights().head().view();
+    let head = checkpoint.head().view();
     let mut projection = CpuProjection::new(head, Kernel::best(), &team);
     let prompts = [vec![1, 7, 9, 30], vec![60]];
     let task =
@@ -474,7 +478,7 @@ fn measurements_of_a_shared_matrix_agree_with_their_definitions() {
 }
 
 fn measured_as_defined(shared: bool, max_tokens: usize) {
-    let checkpoint = oracle::model(&LLAMA, 2, shared);
+    let checkpoint = oracle::model(family("llama"), 2, shared);
     let setting = Setting { max_tokens, shared, ..Setting::default() };
     let prompts = vec![vec![1, 7, 9, 30]];
     let edits = [
@@ -486,7 +490,7 @@ fn measured_as_defined(shared: bool, max_tokens: usize) {
     ];
     let plans = plans(&checkpoint, &edits);
     let trials = run(&checkpoint, &prompts, &plans, &setting);
-    let head = checkpoint.weights().head().view();
+    let head = checkpoint.head().view();
     let edited_row = |plan: &Plan, r: usize, row: &mut [f32]| match plan.rows.get(&r) {
         Some(own) => scalar::dequantize_row(&own.view(), 0, 0, row),
         None => scalar::dequantize_row(&head, plan.shift, r, row),

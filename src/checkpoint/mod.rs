@@ -33,6 +33,8 @@ mod mistaken;
 mod quantization;
 mod reader;
 pub mod tensors;
+#[cfg(test)]
+mod tests;
 pub mod weights;
 
 use std::{

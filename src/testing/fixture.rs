@@ -10,7 +10,7 @@
 //!
 //! let tied = Fixture { tie_word_embeddings: Some(true), seed: 7, ..Fixture::default() };
 //! let checkpoint = Checkpoint::from_files(tied.files())?;
-//! let head = checkpoint.weights().head().view();
+//! let head = checkpoint.head().view();
 //! let codes = tied.codes("model.embed_tokens").expect("it is quantized");
 //! assert_eq!(head.code(3, 5), codes[3 * tied.hidden_size + 5]);
 //! # Ok::<(), lm_headroom::checkpoint::CheckpointError>(())

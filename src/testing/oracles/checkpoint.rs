@@ -166,7 +166,7 @@ pub fn any_files(files: Files, reached: &mut Reached) -> LawResult {
 /// What the checks promise of a model: nothing that its users do may panic.
 fn used(checkpoint: &Checkpoint) -> LawResult {
     let (config, architecture) = (checkpoint.config(), &checkpoint.config().architecture);
-    let head = checkpoint.weights().head().view();
+    let head = checkpoint.head().view();
     let (rows, cols, groups) = (head.layout().rows(), head.layout().cols(), head.layout().groups_per_row());
     claim!(
         LAW,

@@ -90,7 +90,7 @@ impl<'a> Arbitrary<'a> for Waves {
         let max_tokens = u.int_in_range(1..=8)?;
         let eos = choose(u, &[&[2, 5][..], &[], &[2, 5, 7, 9, 11, 13, 17, 19, 23, 29]])?.to_vec();
         let checkpoint = model(family, seed, shared);
-        let head = checkpoint.weights().head().view();
+        let head = checkpoint.head().view();
         let edits = some(u, 1, 4, |u| {
             let edit = edit(u, head.layout(), 4)?;
             if !one_in(u, 8)? {
@@ -224,7 +224,7 @@ fn together(
 ) -> Vec<Trial> {
     let team = team(2);
     let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team));
-    let head = checkpoint.weights().head().view();
+    let head = checkpoint.head().view();
     let after = checkpoint.after_head();
     let mut projection = CpuProjection::new(head, kernel, team).with(&after);
     let plans: Vec<Plan> = edits.iter().map(|edit| edit.plan(&head).expect("it fits")).collect();
@@ -247,7 +247,7 @@ struct Alone {
 impl Alone {
     fn new(checkpoint: &Arc<Checkpoint>, kernel: Kernel, edit: &Edit, shared: bool) -> Self {
         let body = Decoder::new(Arc::clone(checkpoint), kernel, Arc::clone(team(1)));
-        let head = Head::private(checkpoint.weights().head(), Arc::clone(team(1))).expect("memory is always mapped");
+        let head = Head::private(checkpoint.head(), Arc::clone(team(1))).expect("memory is always mapped");
         Self { body, kernel, head, after: checkpoint.after_head(), edit: edit.clone(), shared }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use lm_headroom::{
+use crate::{
     checkpoint::{Checkpoint, CheckpointError, Mistaken, Source, TensorError, WeightsError},
     testing::fixture::{Fixture, safetensors_file},
 };

@@ -1,6 +1,6 @@
 //! Rules of the safetensors format: one test a rule, each with the file that breaks it.
 
-use lm_headroom::{
+use crate::{
     checkpoint::{CheckpointError, HeaderError, TensorError},
     testing::fixture::{Fixture, raw_safetensors},
 };

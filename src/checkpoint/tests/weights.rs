@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lm_headroom::{
+use crate::{
     checkpoint::{
         CheckpointError, FeedForwardWeights, Inner, MlpWeights, Weights, WeightsError, config::Override, family,
     },

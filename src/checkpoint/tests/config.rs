@@ -1,13 +1,13 @@
 //! Rules of `config.json` and `generation_config.json`.
 
-use lm_headroom::checkpoint::{
+use crate::checkpoint::{
     Checkpoint, CheckpointError, ConfigError,
     architecture::{Attention, Layer, Pairing, Rope, RopeScaling},
     config::Override,
     family::{LLAMA, MISTRAL, NATIVE},
 };
-use lm_headroom::quant::Format;
-use lm_headroom::testing::fixture::Fixture;
+use crate::quant::Format;
+use crate::testing::fixture::Fixture;
 use serde_json::{Value, json};
 
 use super::{opened, refused, with_config, with_file};
@@ -91,7 +91,7 @@ fn as_many_key_value_heads_as_query_heads_where_the_key_is_absent() {
     let fixture = Fixture { num_key_value_heads: 4, ..Fixture::default() };
     let mut config = fixture.config();
     config.as_object_mut().unwrap().remove("num_key_value_heads");
-    let files = lm_headroom::testing::fixture::files_of(&config, &fixture.tensors(), 1);
+    let files = crate::testing::fixture::files_of(&config, &fixture.tensors(), 1);
     assert_eq!(attention(every_layer(&opened(files))).kv_heads, 4);
 }
 
@@ -217,7 +217,7 @@ fn a_sliding_window_alone_slides_nothing_and_layers_slide_where_they_are_listed(
         let with = |change: fn(&mut Value)| {
             let mut config = fixture.config();
             change(&mut config);
-            lm_headroom::testing::fixture::files_of(&config, &fixture.tensors(), 1)
+            crate::testing::fixture::files_of(&config, &fixture.tensors(), 1)
         };
         let plain = opened(fixture.files());
         let windowed = opened(with(|config| config["sliding_window"] = json!(4)));
@@ -428,7 +428,7 @@ fn an_exception_that_leaves_something_out_has_the_defaults_of_mlx() {
     let config = with_config(|config| config["quantization"]["model.layers.0.mlp.up_proj"] = json!({"bits": 8}));
     // 8 bits in groups of 64, where the model has groups of 32: the tensors do not fit any more.
     refused(config, &["model.layers.0.mlp.up_proj.scales", "8 bits in groups of 64"]);
-    let parsed = lm_headroom::checkpoint::Config::parse(
+    let parsed = crate::checkpoint::Config::parse(
         json!({
             "model_type": "llama", "vocab_size": 8, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
             "num_attention_heads": 2, "rms_norm_eps": 1e-5,

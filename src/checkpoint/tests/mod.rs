@@ -13,7 +13,7 @@ mod weights;
 
 use std::collections::BTreeMap;
 
-use lm_headroom::{
+use crate::{
     checkpoint::{Bytes, Checkpoint, CheckpointError},
     testing::fixture::{Fixture, FixtureTensor, files_of},
 };

@@ -1,6 +1,6 @@
 //! Layers that mix positions by something else than attention: which they are, and with which sizes and tensors.
 
-use lm_headroom::{
+use crate::{
     checkpoint::{
         CheckpointError, ConfigError, WeightsError,
         architecture::{Architecture, DeltaProjections, FeedForward, Mixer},
@@ -145,7 +145,7 @@ fn every_tensor_of_a_mixer_is_needed_in_its_shape() {
             let mention = name.replace(".scales", ".weight");
             refused(files_of(&fixture.config(), &tensors, 1), &[&mention]);
             let shape = [&tensor.shape[..], &[1]].concat();
-            tensors.insert(name.clone(), lm_headroom::testing::fixture::FixtureTensor { shape, ..tensor });
+            tensors.insert(name.clone(), crate::testing::fixture::FixtureTensor { shape, ..tensor });
             refused(files_of(&fixture.config(), &tensors, 1), &[&name]);
         }
     }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use lm_headroom::{
+use crate::{
     checkpoint::{
         CheckpointError, Config, ConfigError, WeightsError,
         architecture::{Architecture, Divisor, Experts, FeedForward, Groups, Score},
         config::Override,
         family::{
-            BAILING_MOE, ERNIE4_5_MOE, EXAONE_MOE, Family, GEMMA4_TEXT, GLM4_MOE, GPT_OSS, LFM2_MOE, MIXTRAL, OLMOE,
-            PHIMOE, QWEN2_MOE, QWEN3_MOE, QWEN3_NEXT,
+            BAILING_MOE, ERNIE4_5_MOE, EXAONE_MOE, Family, GEMMA4_TEXT, GLM4_MOE, GPT_OSS, LFM2_MOE, MIXTRAL, NATIVE,
+            OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, QWEN3_NEXT,
         },
     },
     testing::fixture::{Fixture, FixtureTensor, files_of},
@@ -190,6 +190,22 @@ fn what_mlx_lm_drops_beside_experts_is_dropped() {
         let mut tensors = fixture.tensors();
         tensors.insert(name.to_owned(), tensors["model.norm.weight"].clone());
         opened(files_of(&fixture.config(), &tensors, 1));
+    }
+}
+
+#[test]
+fn experts_with_tensors_of_their_own_are_in_the_formats_of_stacked_ones() {
+    for family in NATIVE.into_iter().filter(|family| family.may_have_experts_apart()) {
+        let quantized = fixture(family);
+        let mut plain = quantized.clone();
+        for module in quantized.modules().into_iter().filter(|module| module.count.is_some()) {
+            plain.overrides.insert(module.name, Override::Dense);
+        }
+        for fixture in [Some(plain), family.may_quantize_experts_apart().then_some(quantized)].into_iter().flatten() {
+            let [stacked, own] = [fixture.tensors(), fixture.tensors_of_experts_apart()]
+                .map(|tensors| opened(files_of(&fixture.config(), &tensors, 2)));
+            assert_eq!(own.weights().formats, stacked.weights().formats, "{}", family.name);
+        }
     }
 }
 

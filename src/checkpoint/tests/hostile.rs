@@ -1,6 +1,6 @@
 //! Any bytes as a checkpoint: an error or a model, never a panic. The property is law 9 of `tests/laws.rs`.
 
-use lm_headroom::{
+use crate::{
     checkpoint::{Bytes, Checkpoint, family::NATIVE},
     testing::oracles::{Reached, checkpoint as oracle},
 };

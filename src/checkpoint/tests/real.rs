@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use lm_headroom::{
+use crate::{
     checkpoint::Checkpoint,
     testing::{fixture::Fixture, skipped},
 };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lm_headroom::{
+use crate::{
     checkpoint::{
         AttentionWeights, Checkpoint, ExpertLinear, FeedForwardWeights, Inner, Linear, MixerWeights, NormWeights, Qkv,
         Weights, config::Override, family, head_digest,
