@@ -56,13 +56,13 @@ fn first_difference<T: Copy + fmt::LowerExp>(
 }
 
 /// A NaN that no arithmetic gives: outputs are filled with it, so that one that is never written is seen.
-pub const POISON: f32 = f32::from_bits(0x7fc0_dead);
+pub(crate) const POISON: f32 = f32::from_bits(0x7fc0_dead);
 
 /// Whether every element was written since it was [`POISON`].
 ///
 /// # Errors
 /// The index of the first that was not.
-pub fn all_written(found: &[f32]) -> Result<(), usize> {
+pub(crate) fn all_written(found: &[f32]) -> Result<(), usize> {
     found.iter().position(|x| x.to_bits() == POISON.to_bits()).map_or(Ok(()), Err)
 }
 

@@ -293,7 +293,7 @@ impl Fixture {
     ///
     /// # Panics
     /// If the fixture is not a possible model.
-    pub fn architecture(&self) -> Architecture {
+    pub(crate) fn architecture(&self) -> Architecture {
         let config = Config::parse(self.config().to_string().as_bytes());
         let mut architecture = config.unwrap_or_else(|error| panic!("{error}")).architecture;
         if self.family.config.tied == Tied::WithoutHead {
@@ -707,7 +707,7 @@ pub fn files_of(config: &Value, tensors: &BTreeMap<String, FixtureTensor>, shard
 ///
 /// # Panics
 /// If a tensor's data are not as long as its type and shape ask for.
-pub fn safetensors_file(tensors: &BTreeMap<String, FixtureTensor>) -> Vec<u8> {
+pub(crate) fn safetensors_file(tensors: &BTreeMap<String, FixtureTensor>) -> Vec<u8> {
     safetensors::serialize(tensors, None).expect("the data are as long as the shapes ask for")
 }
 

@@ -242,7 +242,7 @@ impl Plain {
     ///
     /// # Panics
     /// If the matrix has no such row.
-    pub fn of_rows(matrix: &MatrixRef<'_>, rows: impl IntoIterator<Item = usize>) -> Self {
+    pub(crate) fn of_rows(matrix: &MatrixRef<'_>, rows: impl IntoIterator<Item = usize>) -> Self {
         let layout = *matrix.layout();
         let numbers = |bytes: &[u8], size: usize| -> Vec<u32> {
             let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte));
@@ -283,7 +283,7 @@ impl Plain {
     }
 
     /// Indices of the rows that were taken, in order.
-    pub fn rows(&self) -> impl Iterator<Item = usize> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = usize> {
         self.rows.keys().copied()
     }
 
@@ -292,7 +292,7 @@ impl Plain {
     ///
     /// # Panics
     /// If that row was not taken.
-    pub fn weights(&self, row: usize) -> Vec<f32> {
+    pub(crate) fn weights(&self, row: usize) -> Vec<f32> {
         let row = &self.rows[&row];
         let (bits, scale_type) = (self.layout.bits(), self.layout.scale_type());
         let float = |bits: u32| match scale_type {

@@ -9,7 +9,7 @@ use std::{fs, io::ErrorKind, path::PathBuf};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The file of a property.
-pub fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     // Cargo and nextest name the crate that is tested.
     let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(PathBuf::new, PathBuf::from);
     crate_folder.join("tests/regressions").join(format!("{name}.json"))
@@ -19,7 +19,7 @@ pub fn path(name: &str) -> PathBuf {
 ///
 /// # Panics
 /// If the file cannot be read: a counterexample that is not replayed would be lost silently.
-pub fn stored<C: DeserializeOwned>(name: &str) -> Vec<C> {
+pub(crate) fn stored<C: DeserializeOwned>(name: &str) -> Vec<C> {
     let path = path(name);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -33,6 +33,6 @@ pub fn stored<C: DeserializeOwned>(name: &str) -> Vec<C> {
 ///
 /// # Panics
 /// Never: inputs are plain values.
-pub fn text<C: Serialize>(case: &C) -> String {
+pub(crate) fn text<C: Serialize>(case: &C) -> String {
     serde_json::to_string(case).expect("a plain value")
 }

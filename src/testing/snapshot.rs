@@ -2,7 +2,7 @@
 //!
 //! One sheet is one revision of a model on one suite of prompts, written so that a line-by-line difference reads as
 //! a review: each response stands on one line with its shift, verdict and finish, its tokens and numbers below.
-//! Tokens, text, finish and verdict are compared exactly, numbers within [`NUMBERS`].
+//! Tokens, text, finish and verdict are compared exactly, numbers within a thousandth.
 //!
 //! The bits of a run are equal on every instruction set, so tokens differ only where the model does. For a backend of
 //! which that cannot be said there is one rule, [`compare`]'s: an answer may part from the snapshot at a step where the
@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// Within this, numbers are those of the snapshot, which holds four decimals.
-pub const NUMBERS: Band = Band { absolute: 1e-3, relative: 1e-3 };
+pub(crate) const NUMBERS: Band = Band { absolute: 1e-3, relative: 1e-3 };
 
 /// How far the CPU's kernels may be from one another in a logit: no bit.
-pub const CPU_BOUND: f64 = 0.0;
+pub(crate) const CPU_BOUND: f64 = 0.0;
 
 /// The sheet of `subject` on `prompts` at the shifts of the notebook.
 ///
@@ -87,7 +87,7 @@ fn response(record: &Record) -> String {
 }
 
 /// The last part of a model's name, as a file may be called.
-pub fn name(model: &str) -> String {
+pub(crate) fn name(model: &str) -> String {
     let whole = model.trim_end_matches('/');
     // A hub id stays whole, a folder is known by its own name.
     let short = if std::path::Path::new(whole).exists() { whole.rsplit('/').next().unwrap_or(whole) } else { whole };
@@ -192,7 +192,7 @@ fn numbers(old: &[&str], new: &[&str]) -> Result<(), String> {
 
 /// [`compare`] for insta.
 #[derive(Clone, Copy, Debug)]
-pub struct Sheets {
+pub(crate) struct Sheets {
     /// What the backend states for a logit.
     pub bound: f64,
 }

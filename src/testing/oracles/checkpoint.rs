@@ -23,12 +23,12 @@ use crate::{
 const LAW: u8 = 9;
 
 /// Files of a checkpoint by name.
-pub type Files = BTreeMap<String, Bytes>;
+pub(crate) type Files = BTreeMap<String, Bytes>;
 
 /// What becomes of one file of a valid checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Contents {
+pub(crate) enum Contents {
     /// Other bytes.
     Bytes(Hex),
     /// Its own, damaged within the header of a safetensors file.
@@ -42,11 +42,11 @@ pub enum Contents {
 #[serde(deny_unknown_fields)]
 pub struct Damaged {
     /// Which of [`valid`], modulo their number.
-    pub base: u8,
+    base: u8,
     /// Which of its files in the order of their names, modulo their number.
-    pub file: u8,
+    file: u8,
     /// What it holds.
-    pub contents: Contents,
+    contents: Contents,
 }
 
 impl<'a> Arbitrary<'a> for Damaged {

@@ -234,7 +234,7 @@ fn check_state(
 ///
 /// # Errors
 /// The violation.
-pub fn changes(head: &MatrixBuf, edits: &[Edit], reached: &mut Reached) -> LawResult {
+pub(crate) fn changes(head: &MatrixBuf, edits: &[Edit], reached: &mut Reached) -> LawResult {
     let all = edits.iter().fold(Edit::clean(), |all, edit| all.then(edit));
     let all = all.expand(head.layout()).map_err(|error| refused(&all, &error.into()))?;
     let mut written = head.clone();

@@ -214,7 +214,7 @@ fn chosen(
 ///
 /// # Errors
 /// The violation.
-pub fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> LawResult {
+pub(crate) fn rivals(like: &Layout, shift: u32, seed: u64, reached: &mut Reached) -> LawResult {
     let screens: Vec<Kernel> =
         Kernel::available().into_iter().filter(|kernel| kernel.paths().contains(Paths::SCREEN)).collect();
     if screens.is_empty() {
@@ -375,7 +375,7 @@ pub fn rest_of_a_forward_pass(kernel: Kernel, n: usize, mut next: impl FnMut() -
 }
 
 /// Outputs of what only some families have, on `n` columns drawn from `next`.
-pub fn rest_of_other_families(kernel: Kernel, n: usize, mut next: impl FnMut() -> f32) -> Vec<f32> {
+pub(crate) fn rest_of_other_families(kernel: Kernel, n: usize, mut next: impl FnMut() -> f32) -> Vec<f32> {
     let mut floats = |n: usize| -> Vec<f32> { (0..n).map(|_| next() * 3.0).collect() };
     let (x, w) = (floats(n), floats(n));
     let (cos, sin) = (floats(n / 8), floats(n / 8));

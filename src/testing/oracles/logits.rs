@@ -32,7 +32,7 @@ fn known(found: Option<(Top, f64)>, mean: f64) -> Known {
 ///
 /// # Errors
 /// The violation.
-pub fn statistics(count: usize, seed: u64, reached: &mut Reached) -> LawResult {
+pub(crate) fn statistics(count: usize, seed: u64, reached: &mut Reached) -> LawResult {
     let mut random = SplitMix64(seed);
     let wild = seed.is_multiple_of(4);
     let draw = |random: &mut SplitMix64| match random.next_u64() % if wild { 24 } else { 12 } {

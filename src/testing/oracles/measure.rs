@@ -63,7 +63,7 @@ impl Case for Measurement {
 ///
 /// # Errors
 /// The violation.
-pub fn bytes(head: &MatrixBuf, edit: &Edit, reached: &mut Reached) -> LawResult {
+pub(crate) fn bytes(head: &MatrixBuf, edit: &Edit, reached: &mut Reached) -> LawResult {
     let (view, layout) = (head.view(), head.layout());
     let mut expected = Plain::of(&view);
     expected.apply(edit);
@@ -111,7 +111,7 @@ pub fn bytes(head: &MatrixBuf, edit: &Edit, reached: &mut Reached) -> LawResult 
 ///
 /// # Errors
 /// The violation.
-pub fn logits(head: &MatrixBuf, edit: &Edit, x: &[f32], reached: &mut Reached) -> LawResult {
+pub(crate) fn logits(head: &MatrixBuf, edit: &Edit, x: &[f32], reached: &mut Reached) -> LawResult {
     let view = head.view();
     let mut plain = Plain::of(&view);
     plain.apply(edit);

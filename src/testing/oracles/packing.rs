@@ -64,7 +64,7 @@ impl Case for Packing {
 }
 
 /// Every width that a code can have, those included that no format has yet.
-pub fn widths() -> impl Iterator<Item = Width> {
+pub(crate) fn widths() -> impl Iterator<Item = Width> {
     (Width::MIN..=Width::MAX).filter_map(Width::new)
 }
 
@@ -84,7 +84,7 @@ fn bytes_of(words: &[u32]) -> Vec<u8> {
 ///
 /// # Errors
 /// The violation.
-pub fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> LawResult {
+pub(crate) fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> LawResult {
     let bits = width.bits();
     let (bytes, expected) = (bytes_of(words), defined(words, width));
     let codes: Vec<u32> = width.unpack(&bytes).collect();
@@ -133,7 +133,7 @@ pub fn words(words: &[u32], cut: usize, width: Width, reached: &mut Reached) -> 
 ///
 /// # Errors
 /// The violation.
-pub fn replaced(words: [u32; 2], at: usize, value: u32, width: Width, reached: &mut Reached) -> LawResult {
+pub(crate) fn replaced(words: [u32; 2], at: usize, value: u32, width: Width, reached: &mut Reached) -> LawResult {
     let mut codes = defined(&words, width);
     let (at, mut written) = (at % codes.len(), bytes_of(&words));
     let left = |bytes: &[u8]| bytes.last().map(|last| u32::from(*last) >> (8 - 64 % width.bits()));
@@ -155,7 +155,7 @@ pub fn replaced(words: [u32; 2], at: usize, value: u32, width: Width, reached: &
 ///
 /// # Errors
 /// The violation.
-pub fn matrix(head: &MatrixBuf, reached: &mut Reached) -> LawResult {
+pub(crate) fn matrix(head: &MatrixBuf, reached: &mut Reached) -> LawResult {
     let (view, layout) = (head.view(), head.layout());
     let plain = Plain::of(&view);
     for row in 0..layout.rows() {

@@ -24,17 +24,17 @@ const REFUSED: &str = "what does not belong together is refused";
 #[serde(deny_unknown_fields)]
 pub struct Joining {
     /// Trials of the run, modulo 40, and one more.
-    pub trials: u8,
+    trials: u8,
     /// Parts that it is run in, modulo 6, and one more.
-    pub parts: u8,
+    parts: u8,
     /// The journals, in the order in which they are given.
-    pub journals: Vec<PartOfIt>,
+    journals: Vec<PartOfIt>,
 }
 
 /// A journal of a part.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PartOfIt {
+pub(crate) struct PartOfIt {
     /// Its part, modulo their number.
     pub part: u8,
     /// Its trials that are finished, modulo the number of all and one more.

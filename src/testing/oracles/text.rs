@@ -124,7 +124,7 @@ pub fn text(text: &str, reached: &mut Reached) -> LawResult {
 ///
 /// # Errors
 /// The violation.
-pub fn printed(edit: &Edit, reached: &mut Reached) -> LawResult {
+pub(crate) fn printed(edit: &Edit, reached: &mut Reached) -> LawResult {
     let text = edit.to_string();
     claim!(LAW, text.is_ascii() && !text.contains('\n'), "an edit's text is one line of ASCII", "{text:?}");
     let parsed = text.parse::<Edit>();

@@ -39,11 +39,11 @@ thread_local! {
 #[serde(deny_unknown_fields)]
 pub struct Tokenizing {
     /// The file.
-    pub file: Hex,
+    file: Hex,
     /// A text to be encoded.
-    pub text: String,
+    text: String,
     /// Ids to be decoded.
-    pub tokens: Vec<u32>,
+    tokens: Vec<u32>,
 }
 
 impl<'a> Arbitrary<'a> for Tokenizing {

@@ -146,7 +146,7 @@ pub struct Setting<'a> {
 
 /// What was chosen at each step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Generated tokens, without the eos.
     pub tokens: Vec<u32>,
     /// Best minus second logit, one a step, the eos step included.

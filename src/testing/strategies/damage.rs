@@ -8,11 +8,11 @@ use crate::testing::heads::{hex, unhex};
 
 /// A place in a file whose length is not known: a share of it, in parts of 2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Arbitrary, Serialize, Deserialize)]
-pub struct Place(pub u32);
+pub(crate) struct Place(pub u32);
 
 impl Place {
     /// The index below `len` that this stands for; 0 where `len` is 0.
-    pub const fn index(self, len: usize) -> usize {
+    pub(crate) const fn index(self, len: usize) -> usize {
         ((self.0 as u128 * len as u128) >> 32) as usize
     }
 }
@@ -20,7 +20,7 @@ impl Place {
 /// Bytes, in hexadecimal in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Hex(pub Vec<u8>);
+pub(crate) struct Hex(pub Vec<u8>);
 
 impl From<Hex> for String {
     fn from(bytes: Hex) -> Self {
@@ -67,7 +67,7 @@ impl<'a> Arbitrary<'a> for Hex {
 /// A change to one file.
 #[derive(Clone, Debug, PartialEq, Eq, Arbitrary, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Damage {
+pub(crate) enum Damage {
     /// Cut short, anywhere in the file.
     Truncate(Place),
     /// A bit is inverted.
@@ -116,7 +116,7 @@ pub enum Damage {
 
 impl Damage {
     /// Damages `file` within its first `within` bytes; only truncation is anywhere.
-    pub fn apply(&self, file: &mut Vec<u8>, within: usize) {
+    pub(crate) fn apply(&self, file: &mut Vec<u8>, within: usize) {
         let reach = |at: Place, file: &[u8]| at.index(within.min(file.len()));
         match self {
             Self::Truncate(at) => file.truncate(at.index(file.len() + 1)),

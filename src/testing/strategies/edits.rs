@@ -122,7 +122,7 @@ pub fn perturbation(u: &mut Unstructured<'_>, layout: &Layout, most: usize) -> R
 ///
 /// # Errors
 /// As [`shift`].
-pub fn any_edit(u: &mut Unstructured<'_>) -> Result<Edit> {
+pub(crate) fn any_edit(u: &mut Unstructured<'_>) -> Result<Edit> {
     fn at(u: &mut Unstructured<'_>) -> Result<usize> {
         match u.int_in_range(0..=2_u8)? {
             0 => u.int_in_range(0..=199),

@@ -14,7 +14,7 @@ use crate::{
 /// writes, or one whose codes are floats, of which there are few, and rows that are exceptions among theirs.
 ///
 /// # Errors
-/// As [`word`].
+/// There are none: where the bytes end, they go on as zeros.
 ///
 /// # Panics
 /// It never panics, since MLX has these widths and group sizes.
@@ -35,14 +35,14 @@ pub const WORDS: [u32; 10] =
 ///
 /// # Errors
 /// There are none: where the bytes end, they go on as zeros.
-pub fn word(u: &mut Unstructured<'_>) -> Result<u32> {
+pub(crate) fn word(u: &mut Unstructured<'_>) -> Result<u32> {
     if one_in(u, 2)? { u.arbitrary() } else { choose(u, &WORDS) }
 }
 
 /// A layout of 1 to 70 rows (a kernel's block of work is 32) and 1 to 3 groups.
 ///
 /// # Errors
-/// As [`word`].
+/// As [`format()`].
 ///
 /// # Panics
 /// It never panics, since the sizes are those of a layout.
@@ -67,11 +67,11 @@ const COLUMNS: [usize; 6] = [640, 1024, 1280, 384, 2048, 2304];
 /// where one thread has blocks of 64; as many columns as one of `COLUMNS`, or a group fewer or more.
 ///
 /// # Errors
-/// As [`word`].
+/// As [`format()`].
 ///
 /// # Panics
 /// It never panics, since the sizes are those of a layout.
-pub fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
+pub(crate) fn long_layout(u: &mut Unstructured<'_>) -> Result<Layout> {
     let format = format(u)?;
     let group_size = format.group_size();
     let scale_type = choose(u, format.scale_types())?;
@@ -115,7 +115,7 @@ impl<'a> Arbitrary<'a> for MatrixBuf {
 /// A head of such a layout.
 ///
 /// # Errors
-/// As [`word`].
+/// As [`format()`].
 ///
 /// # Panics
 /// Never: a head has the tensors of its format.

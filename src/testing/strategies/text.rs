@@ -5,7 +5,7 @@ use arbitrary::{Result, Unstructured};
 use super::{choose, edits::any_edit, some};
 
 /// Pieces of the grammar, and characters that it has not.
-pub const FRAGMENTS: [&str; 40] = [
+pub(crate) const FRAGMENTS: [&str; 40] = [
     "clean",
     "shift:",
     "flip:",

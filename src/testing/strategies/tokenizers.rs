@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{choose, damage::Damage, one_in, some};
 
 /// A tokenizer with a token for each of 96 bytes, in the order of ASCII from `!`, then space and newline.
-pub fn small() -> Value {
+pub(crate) fn small() -> Value {
     let bytes = (b'!'..=b'~').map(char::from).chain(['Ġ', 'Ċ']);
     let vocab: Map<String, Value> = bytes.enumerate().map(|(id, c)| (c.to_string(), json!(id))).collect();
     json!({
@@ -130,7 +130,7 @@ fn part(u: &mut Unstructured<'_>, parts: &[&str]) -> Result<String> {
 ///
 /// # Errors
 /// There are none: where the bytes end, they go on as zeros.
-pub fn tokenizer(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+pub(crate) fn tokenizer(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let mut json = small();
     let mut file = match u.int_in_range(0..=9_u8)? {
         // All that is left, so that a fuzzer's dictionary is written into the file itself.
@@ -226,7 +226,7 @@ const EXPRESSIONS: [&str; 32] = [
 ///
 /// # Errors
 /// As [`tokenizer`].
-pub fn template(u: &mut Unstructured<'_>) -> Result<String> {
+pub(crate) fn template(u: &mut Unstructured<'_>) -> Result<String> {
     if one_in(u, 8)? {
         return Ok(String::from_utf8_lossy(u.bytes(u.len())?).into_owned());
     }
