@@ -6,7 +6,7 @@ use super::{collapse::Collapse, data::Answer, suite::Suite};
 
 /// The object of `certify`.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     /// The model as it was named.
     pub model: String,
     /// Commit of the hub.
@@ -32,7 +32,7 @@ pub struct Certificates {
 
 /// A prompt without a certificate.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The prompt.
     pub prompt: String,
     /// Why.

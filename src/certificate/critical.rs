@@ -25,11 +25,11 @@ pub struct CriticalBits {
 /// Why stored bits are no set of bits of this head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its critical bits of {} are no bits of such a tensor", .0.name())]
-pub struct BitsError(Tensor);
+pub(crate) struct BitsError(Tensor);
 
 impl CriticalBits {
     /// No bits of a head of this layout.
-    pub fn new(layout: &Layout) -> Self {
+    pub(crate) fn new(layout: &Layout) -> Self {
         Self { layout: *layout, bits: Default::default() }
     }
 
@@ -40,7 +40,7 @@ impl CriticalBits {
     }
 
     /// The head's layout.
-    pub const fn layout(&self) -> &Layout {
+    pub(crate) const fn layout(&self) -> &Layout {
         &self.layout
     }
 
@@ -64,7 +64,7 @@ impl CriticalBits {
     }
 
     /// Adds all of `others`, and gives those that are new.
-    pub fn add(&mut self, others: &Self) -> Self {
+    pub(crate) fn add(&mut self, others: &Self) -> Self {
         let mut new = Self::new(&self.layout);
         for ((bits, others), new) in self.bits.iter_mut().zip(&others.bits).zip(&mut new.bits) {
             new.extend(others.iter().filter(|&bit| bits.insert(bit)));
@@ -105,7 +105,7 @@ impl CriticalBits {
 
     /// The bits of weight, scales and biases as texts: each number as its distance from the one before it, in groups of
     /// seven bits, the lowest first, in base64.
-    pub fn stored(&self) -> [String; 3] {
+    pub(crate) fn stored(&self) -> [String; 3] {
         TENSORS.map(|tensor| {
             let (mut bytes, mut before) = (Vec::new(), 0);
             for bit in self.of(tensor).iter() {
@@ -125,7 +125,7 @@ impl CriticalBits {
     ///
     /// # Errors
     /// [`BitsError`], naming the tensor.
-    pub fn read(layout: &Layout, stored: [&str; 3]) -> Result<Self, BitsError> {
+    pub(crate) fn read(layout: &Layout, stored: [&str; 3]) -> Result<Self, BitsError> {
         let mut read = Self::new(layout);
         for (tensor, text) in TENSORS.into_iter().zip(stored) {
             read.bits[place(tensor)] = numbers(text, total(layout, tensor)).ok_or(BitsError(tensor))?;

@@ -25,7 +25,7 @@ pub struct Answer {
     pub eos: Option<u32>,
     /// Why it ended.
     pub finish: Finish,
-    /// Single bits of all tensors side by side; a file of an older version does not have it, and [`SingleBits::of`] gives it.
+    /// Single bits of all tensors side by side; a file of an older version does not have it, and `SingleBits::of` gives it.
     #[serde(default)]
     pub single_bits: SingleBits,
     /// No fewer flips of code bits change a token of it, in real arithmetic; `None` where no flips do.

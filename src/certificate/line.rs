@@ -18,7 +18,7 @@ use crate::{
 
 /// What a run of `certify` is, as far as it decides its results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertifyFacts {
+pub(crate) struct CertifyFacts {
     /// Digest of all that decides what the run finds. Runs with one `id` may be resumed and merged.
     pub id: String,
     /// Prompts of the whole run.
@@ -53,7 +53,7 @@ pub struct CertifyFacts {
 
 impl CertifyFacts {
     /// The head's layout; `None` where there is no such head.
-    pub fn layout(&self) -> Option<Layout> {
+    pub(crate) fn layout(&self) -> Option<Layout> {
         let format = self.format.parse().ok()?;
         let types = [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::E8m0, FloatType::E4m3];
         let scale_type = types.into_iter().find(|of| of.name() == self.scale_type)?;
@@ -63,7 +63,7 @@ impl CertifyFacts {
 
 /// Critical bits that an answer has and none before it, as [`CriticalBits::stored`] gives them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewBits {
+pub(crate) struct NewBits {
     /// Bits of codes.
     pub weight: String,
     /// Bits of scales.
@@ -85,14 +85,14 @@ impl NewBits {
     ///
     /// # Errors
     /// [`BitsError`].
-    pub fn read(&self, layout: &Layout) -> Result<CriticalBits, BitsError> {
+    pub(crate) fn read(&self, layout: &Layout) -> Result<CriticalBits, BitsError> {
         CriticalBits::read(layout, [&self.weight, &self.scales, &self.biases])
     }
 }
 
 /// One line of a journal of certificates.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct CertificateLine {
+pub(crate) struct CertificateLine {
     /// [`SCHEMA`](crate::record::SCHEMA).
     pub schema: u32,
     /// Number of the prompt within the run, from 0.

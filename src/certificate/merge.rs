@@ -53,7 +53,7 @@ pub enum JoinError {
 
 /// What joined parts hold together.
 #[derive(Debug, Default)]
-pub struct Joined {
+pub(crate) struct Joined {
     /// Lines of the whole run that were there.
     pub finished: usize,
     /// Certificates among them.
@@ -68,7 +68,7 @@ pub struct Joined {
 
 /// What parts hold, seen before anything is joined.
 #[derive(Debug)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// The run's id; `None` where there is no line.
     pub run: Option<String>,
     /// Lines of the run that are in none of the parts.
@@ -80,7 +80,7 @@ pub struct Survey {
 ///
 /// # Errors
 /// [`JoinError`], and what `step` returns, which is called between lines.
-pub fn survey<E: From<JoinError>>(
+pub(crate) fn survey<E: From<JoinError>>(
     parts: &mut [Stored],
     shards: Option<usize>,
     mut step: impl FnMut() -> Result<(), E>,
@@ -137,7 +137,7 @@ impl Part<'_> {
 ///
 /// # Errors
 /// [`JoinError`], and what `take` returns.
-pub fn join<E: From<JoinError>>(
+pub(crate) fn join<E: From<JoinError>>(
     parts: &mut [Stored],
     mut take: impl FnMut(&CertificateLine) -> Result<(), E>,
 ) -> Result<Joined, E> {

@@ -172,23 +172,24 @@ mod toward;
 
 pub use answer::{Certifier, Options};
 pub use census::{Census, Hit, census};
-pub use certificates::{Certificates, Refused};
+pub(crate) use certificates::{Certificates, Refused};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::{Within, least_flips_within};
-pub use critical::{BitsError, CriticalBits};
+pub use critical::CriticalBits;
 pub use data::{
     Answer, Confined, ExecutedCensus, NanReport, PositionReport, Ran, Silence, Times, TowardReport, WeakBit,
 };
 pub use ground::{Stage, Watch};
 pub use least_flips::{LeastFlips, all_least_flips, least_flips};
-pub use line::{CertificateLine, CertifyFacts, NewBits};
-pub use merge::{JoinError, Joined, Survey, join, survey};
+pub(crate) use line::CertificateLine;
+pub use merge::JoinError;
+pub(crate) use merge::{Joined, Survey, join, survey};
 pub use position::{Flip, NanFlips, Outcome, Position, Rows};
 pub use protection::{Protection, RowCount, WordCount};
-pub use run::Certification;
+pub(crate) use run::Certification;
 pub use scales::{ScaleCensus, scale_census};
 pub use single_bits::{BitCount, SingleBits};
-pub use suite::{Suite, SuiteTally, TensorUnion};
+pub use suite::{Suite, TensorUnion};
 pub use toward::{Toward, toward};
 
 use crate::{kernels::Rounding, model::BodyError, quant::MatrixRef, search::RunError, subject::Subject};

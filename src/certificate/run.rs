@@ -20,7 +20,7 @@ use crate::{
 /// The answers of a run of `certify`, by number, as they are finished. They are taken together and not kept: what grows is the
 /// set of critical bits, and the texts of the rows that have some.
 #[derive(Debug)]
-pub struct Certification<'a> {
+pub(crate) struct Certification<'a> {
     subject: &'a Subject,
     /// What identifies the run, where lines are made of it.
     identity: Option<Identity>,
@@ -103,12 +103,12 @@ fn facts(subject: &Subject, prompts: &[Prompt], options: &Options, model_digest:
 
 impl<'a> Certification<'a> {
     /// Nothing is certified yet.
-    pub fn new(subject: &'a Subject) -> Self {
+    pub(crate) fn new(subject: &'a Subject) -> Self {
         Self { subject, identity: None, together: Together::default(), finished: NumberSet::default() }
     }
 
     /// Says what identifies the run, for which the digest of the model is needed. Lines can be made and resumed from then on.
-    pub fn identify(&mut self, prompts: &[Prompt], options: &Options) -> &CertifyFacts {
+    pub(crate) fn identify(&mut self, prompts: &[Prompt], options: &Options) -> &CertifyFacts {
         let model_digest = self.subject.checkpoint().model_digest().to_hex().to_string();
         let identity = Identity {
             facts: facts(self.subject, prompts, options, &model_digest),
@@ -119,12 +119,12 @@ impl<'a> Certification<'a> {
     }
 
     /// Whether a prompt is finished.
-    pub fn is_finished(&self, number: usize) -> bool {
+    pub(crate) fn is_finished(&self, number: usize) -> bool {
         self.finished.contains(number)
     }
 
     /// Number of certificates.
-    pub const fn answers(&self) -> usize {
+    pub(crate) const fn answers(&self) -> usize {
         self.together.tally().answers()
     }
 
@@ -135,7 +135,13 @@ impl<'a> Certification<'a> {
     ///
     /// # Panics
     /// If the run was not identified.
-    pub fn check(&self, path: &Path, at: usize, line: &CertificateLine, shard: Option<Shard>) -> Result<(), JoinError> {
+    pub(crate) fn check(
+        &self,
+        path: &Path,
+        at: usize,
+        line: &CertificateLine,
+        shard: Option<Shard>,
+    ) -> Result<(), JoinError> {
         same_run(path, at, line, &self.blank())?;
         let layout = self.subject.head().layout();
         let bits = line.new_bits.read(layout);
@@ -153,7 +159,7 @@ impl<'a> Certification<'a> {
     ///
     /// # Errors
     /// [`BitsError`].
-    pub fn resume(&mut self, line: &CertificateLine) -> Result<bool, BitsError> {
+    pub(crate) fn resume(&mut self, line: &CertificateLine) -> Result<bool, BitsError> {
         let bits = line.new_bits.read(self.subject.head().layout())?;
         if !self.finished.insert(line.certificate) {
             return Ok(false);
@@ -164,7 +170,7 @@ impl<'a> Certification<'a> {
     }
 
     /// Takes an answer of which no line is made.
-    pub fn count(&mut self, answer: &Answer) {
+    pub(crate) fn count(&mut self, answer: &Answer) {
         self.together.count(answer);
         answer.critical.iter().for_each(|bits| _ = self.together.join(bits));
     }
@@ -176,7 +182,7 @@ impl<'a> Certification<'a> {
     ///
     /// # Panics
     /// If the run was not identified.
-    pub fn line(
+    pub(crate) fn line(
         &mut self,
         number: usize,
         prompt: &Prompt,
@@ -228,7 +234,7 @@ impl<'a> Certification<'a> {
     ///
     /// # Errors
     /// [`RunError`], where the text of a row cannot be given.
-    pub fn suite(&self) -> Result<Option<Suite>, RunError> {
+    pub(crate) fn suite(&self) -> Result<Option<Suite>, RunError> {
         self.together.tally().suite(|row| Ok(self.subject.decode(&[row as u32])?))
     }
 }

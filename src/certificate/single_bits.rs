@@ -55,7 +55,7 @@ fn share(part: usize, whole: usize) -> f64 {
 
 impl SingleBits {
     /// What a certificate says of single bits.
-    pub fn of(answer: &Answer) -> Self {
+    pub(crate) fn of(answer: &Answer) -> Self {
         let count = |of: &super::ScaleCensus| BitCount::new(of.critical_bits, of.undecided_bits, of.total_bits);
         let weight = BitCount::new(answer.critical_bits, answer.undecided_bits, answer.total_bits);
         let (scales, biases) = (count(&answer.scales), count(&answer.biases));
@@ -65,7 +65,7 @@ impl SingleBits {
     }
 
     /// Each tensor that there is, by its name, with its bits.
-    pub fn tensors(&self) -> impl Iterator<Item = (&'static str, BitCount)> {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&'static str, BitCount)> {
         [("weight", self.weight), ("scales", self.scales), ("biases", self.biases)]
             .into_iter()
             .filter(|(_, count)| count.total > 0)

@@ -72,7 +72,7 @@ impl TensorUnion {
 
 /// Answers that are taken together one by one and not kept: what grows is the set of critical bits alone.
 #[derive(Clone, Debug, Default)]
-pub struct SuiteTally {
+pub(crate) struct SuiteTally {
     answers: usize,
     least_flips: Option<usize>,
     critical: Option<CriticalBits>,
@@ -80,7 +80,7 @@ pub struct SuiteTally {
 
 impl SuiteTally {
     /// Adds an answer, and gives the critical bits that no answer before it has; `None` where it does not list them.
-    pub fn add(&mut self, answer: &Answer) -> Option<CriticalBits> {
+    pub(crate) fn add(&mut self, answer: &Answer) -> Option<CriticalBits> {
         self.count(answer);
         Some(self.join(answer.critical.as_ref()?))
     }
@@ -97,7 +97,7 @@ impl SuiteTally {
     }
 
     /// Number of answers.
-    pub const fn answers(&self) -> usize {
+    pub(crate) const fn answers(&self) -> usize {
         self.answers
     }
 
@@ -105,7 +105,7 @@ impl SuiteTally {
     ///
     /// # Errors
     /// What `text` returns.
-    pub fn suite<E>(&self, text: impl Fn(usize) -> Result<String, E>) -> Result<Option<Suite>, E> {
+    pub(crate) fn suite<E>(&self, text: impl Fn(usize) -> Result<String, E>) -> Result<Option<Suite>, E> {
         let Some(critical) = &self.critical else { return Ok(None) };
         let (critical_bits, total_bits) = (critical.len(Tensor::Weight), critical.total(Tensor::Weight));
         let words = critical.words();

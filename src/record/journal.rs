@@ -13,7 +13,7 @@
 //! beginning of a record, of the run that is resumed: a file of anything else is refused and stays as it was.
 //!
 //! A process that is killed loses nothing that it has appended, since the system has it. A machine that dies may: so what was
-//! appended is also written through to the disk, at most once a second ([`Journal::settle`]) and at the end of a run.
+//! appended is also written through to the disk, at most once a second (`Journal::settle`) and at the end of a run.
 
 use std::{
     collections::HashMap,
@@ -162,7 +162,7 @@ pub fn read(path: &Path) -> Result<Finished, JournalError> {
 ///
 /// # Errors
 /// [`JournalError::Line`], [`JournalError::Schema`], [`JournalError::End`].
-pub fn parse(bytes: &[u8], path: &Path) -> Result<Finished, JournalError> {
+pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Finished, JournalError> {
     all(Stored::of_bytes(path, bytes.to_vec()))
 }
 
@@ -299,7 +299,7 @@ pub(crate) fn date(date: Option<&str>) -> String {
 
 /// The date that the records of a journal say they were made with, where they say one: that of its first record. Nothing
 /// where there is no such journal.
-pub fn recorded_date(path: &Path) -> Option<String> {
+pub(crate) fn recorded_date(path: &Path) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Line {
         run: Run,
@@ -385,7 +385,7 @@ impl Journal {
     }
 
     /// Whom its lock keeps from writing to the same journal.
-    pub const fn reach(&self) -> Reach {
+    pub(crate) const fn reach(&self) -> Reach {
         self.place.reach()
     }
 
@@ -405,7 +405,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Output`]; nothing is changed then.
-    pub fn replace(&mut self, run: &str) -> Result<(), JournalError> {
+    pub(crate) fn replace(&mut self, run: &str) -> Result<(), JournalError> {
         self.anew(false)?;
         self.entitle(run)
     }
@@ -502,7 +502,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError`], and what `check` returns; nothing is changed then.
-    pub fn resume_lines<T: Line>(
+    pub(crate) fn resume_lines<T: Line>(
         &mut self,
         run: &str,
         check: impl FnMut(usize, T) -> Result<(), JournalError>,
@@ -596,14 +596,14 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Output`], where the disk did not take something that was appended.
-    pub fn settle(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn settle(&mut self) -> Result<(), JournalError> {
         if self.unsettled.is_some_and(|since| since.elapsed() >= SETTLES) { self.sync() } else { Ok(()) }
     }
 
     /// Writes everything that was appended through to the disk.
     ///
     /// # Errors
-    /// As of [`Journal::settle`].
+    /// As of [`Journal::hand_over`], and where the disk did not take something that was appended.
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.hand_over()?;
         if self.unsettled.take().is_some() { Ok(self.place.sync()?) } else { Ok(()) }

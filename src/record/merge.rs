@@ -33,7 +33,7 @@ const AT_ONCE: usize = 32 << 10;
 
 /// The parts of a run, checked and ready to be read as one.
 #[derive(Debug, Default)]
-pub struct Parts {
+pub(crate) struct Parts {
     parts: Vec<Part>,
     stretches: Vec<Stretch>,
     /// The first record of all, which the others have to agree with.
@@ -71,7 +71,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`JournalError`], with [`JournalError::OtherRun`] for a record of another run than the first one; what `step` gives.
-    pub fn add<E: From<JournalError>>(
+    pub(crate) fn add<E: From<JournalError>>(
         &mut self,
         mut stored: Stored,
         mut step: impl FnMut() -> Result<(), E>,
@@ -103,23 +103,23 @@ impl Parts {
     }
 
     /// Whether there is no trial at all.
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.trials.is_empty()
     }
 
     /// The id of the run; `None` without a trial.
-    pub fn run(&self) -> Option<&str> {
+    pub(crate) fn run(&self) -> Option<&str> {
         self.first.as_ref().map(|first| &*first.run.id)
     }
 
     /// Trials that are there.
-    pub const fn trials(&self) -> usize {
+    pub(crate) const fn trials(&self) -> usize {
         self.trials.len()
     }
 
     /// What is missing of the run; `None` where the run did not know its number of trials. `shards` is the number of parts,
     /// where it is known, and else follows from the trials that each journal has.
-    pub fn missing(&self, shards: Option<usize>) -> Option<Missing> {
+    pub(crate) fn missing(&self, shards: Option<usize>) -> Option<Missing> {
         let trials = self.first.as_ref()?.run.trials?;
         Some(Missing::of(&self.trials, trials, shards.or_else(|| self.spacing.parts())))
     }
@@ -128,7 +128,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`JournalError::Contradiction`], for two records of a trial that differ in more than time and machine; what `step` gives.
-    pub fn check<E: From<JournalError>>(&self, mut step: impl FnMut() -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn check<E: From<JournalError>>(&self, mut step: impl FnMut() -> Result<(), E>) -> Result<(), E> {
         if !self.again {
             return Ok(());
         }
@@ -153,7 +153,7 @@ impl Parts {
     ///
     /// # Errors
     /// [`JournalError`], also where a journal is not what it was when it was added.
-    pub fn records(&self) -> Result<impl Iterator<Item = Result<Record, JournalError>>, JournalError> {
+    pub(crate) fn records(&self) -> Result<impl Iterator<Item = Result<Record, JournalError>>, JournalError> {
         let mut before = None;
         Ok(self.all()?.filter_map(move |found| match found {
             Err(error) => Some(Err(error)),

@@ -9,7 +9,7 @@ const MOST_PARTS: usize = 1 << 20;
 
 /// Trials of a run that are in none of its journals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// Their number.
     pub trials: usize,
     /// The parts that they belong to, from 1; `None` where the number of parts is not known.

@@ -9,13 +9,13 @@ mod beginning;
 pub(crate) mod compressed;
 pub mod journal;
 mod label;
-pub mod merge;
+pub(crate) mod merge;
 mod missing;
-pub mod output;
+pub(crate) mod output;
 mod reader;
 pub mod recipe;
 mod sample;
-pub mod scheduler;
+pub(crate) mod scheduler;
 mod shard;
 mod stored;
 pub mod summary;
@@ -24,14 +24,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use merge::Parts;
-pub use missing::Missing;
+pub(crate) use merge::Parts;
+
+pub(crate) use missing::Missing;
 pub(crate) use missing::Spacing;
-pub use reader::{End, Line, Reader};
+pub use output::OutputError;
+pub(crate) use reader::{Line, Reader};
 #[cfg(feature = "report")]
 pub(crate) use sample::Sample;
 pub use shard::Shard;
-pub use stored::{Lines, Stored};
+pub(crate) use stored::Stored;
 
 use crate::{
     coherence::{Finish, Tag, Verdict},

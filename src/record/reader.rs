@@ -11,7 +11,7 @@ use super::{
 };
 
 /// What a line of a journal holds.
-pub trait Line: DeserializeOwned {
+pub(crate) trait Line: DeserializeOwned {
     /// The version of its keys.
     fn schema(&self) -> u32;
 
@@ -32,7 +32,7 @@ impl Line for Record {
 /// What the lines of a journal hold, in its order, each with the number of its line.
 ///
 /// A last line that is the beginning of another is left out; [`Reader::end`] tells of it once all were taken.
-pub struct Reader<'a, T = Record> {
+pub(crate) struct Reader<'a, T = Record> {
     path: PathBuf,
     lines: Lines<'a>,
     line: usize,
@@ -44,7 +44,7 @@ pub struct Reader<'a, T = Record> {
 
 /// How a journal ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct End {
+pub(crate) struct End {
     /// Bytes up to the end of the last finished line; of a compressed journal, those of its whole frames.
     pub whole: u64,
     /// Whether the last record lacks its newline.
@@ -62,7 +62,7 @@ impl<'a, T: Line> Reader<'a, T> {
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn new(stored: &'a mut Stored) -> Result<Self, JournalError> {
+    pub(crate) fn new(stored: &'a mut Stored) -> Result<Self, JournalError> {
         let path = stored.path().to_owned();
         Self::of(stored.lines(), path)
     }
@@ -82,7 +82,7 @@ impl<'a, T: Line> Reader<'a, T> {
     }
 
     /// How the journal ends, as far as it was read.
-    pub const fn end(&self) -> &End {
+    pub(crate) const fn end(&self) -> &End {
         &self.end
     }
 
@@ -128,7 +128,7 @@ impl<T: Line> Reader<'static, T> {
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn once(stored: Stored) -> Result<Self, JournalError> {
+    pub(crate) fn once(stored: Stored) -> Result<Self, JournalError> {
         let path = stored.path().to_owned();
         Self::of(stored.into_lines(), path)
     }

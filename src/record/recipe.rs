@@ -86,7 +86,7 @@ impl Recipe {
     }
 
     /// The text of the file, one entry a line.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let entries: Vec<String> =
             self.recipe.iter().map(|step| serde_json::to_string(step).expect("strings are JSON")).collect();
         format!("{{\"schema\":{},\"recipe\":[\n{}\n]}}\n", self.schema, entries.join(",\n"))

@@ -16,7 +16,7 @@
 use super::Shard;
 
 /// The number of parts, for every scheduler.
-pub const SHARDS: &str = "HEADROOM_SHARDS";
+pub(crate) const SHARDS: &str = "HEADROOM_SHARDS";
 
 /// A scheduler that numbers the tasks of a job.
 struct Scheduler {
@@ -38,7 +38,7 @@ const SCHEDULERS: [&Scheduler; 5] = [&SLURM, &KUBERNETES, &PBS, &LSF, &AWS_BATCH
 /// Why the environment does not say which part this is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum SchedulerError {
+pub(crate) enum SchedulerError {
     /// This process is no task of a job that any known scheduler numbers.
     #[error("no scheduler says which part this is: {found}; give the part itself, such as --shard 1/8")]
     NoTask {
@@ -104,7 +104,7 @@ pub enum SchedulerError {
 ///
 /// # Errors
 /// [`SchedulerError`].
-pub fn shard() -> Result<Shard, SchedulerError> {
+pub(crate) fn shard() -> Result<Shard, SchedulerError> {
     shard_of(of_environment)
 }
 
@@ -112,7 +112,7 @@ pub fn shard() -> Result<Shard, SchedulerError> {
 ///
 /// # Errors
 /// [`SchedulerError::NoNumber`].
-pub fn shards() -> Result<Option<usize>, SchedulerError> {
+pub(crate) fn shards() -> Result<Option<usize>, SchedulerError> {
     Variables(&of_environment).number(SHARDS)
 }
 

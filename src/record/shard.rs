@@ -27,7 +27,7 @@ impl Shard {
     }
 
     /// Whether a trial belongs to it.
-    pub const fn has(self, trial: usize) -> bool {
+    pub(crate) const fn has(self, trial: usize) -> bool {
         trial % self.count == self.index % self.count
     }
 }

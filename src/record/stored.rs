@@ -23,7 +23,7 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Stored results, which can be read several times.
 #[derive(Debug)]
-pub struct Stored {
+pub(crate) struct Stored {
     path: PathBuf,
     place: Place,
 }
@@ -39,7 +39,7 @@ impl Stored {
     ///
     /// # Errors
     /// What the system says; a stream that gives more than 128 MiB.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         if file.metadata()?.is_file() {
             return Ok(Self::of_file(path, file));
@@ -61,12 +61,12 @@ impl Stored {
     }
 
     /// Bytes that `path` is named for.
-    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Self {
+    pub(crate) fn of_bytes(path: &Path, bytes: Vec<u8>) -> Self {
         Self { path: path.to_owned(), place: Place::Memory(bytes) }
     }
 
     /// The name, for messages.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -74,7 +74,7 @@ impl Stored {
     ///
     /// # Errors
     /// What the system says; a frame that is damaged, or asks for too much.
-    pub fn lines(&mut self) -> io::Result<Lines<'_>> {
+    pub(crate) fn lines(&mut self) -> io::Result<Lines<'_>> {
         self.lines_from(0)
     }
 
@@ -90,7 +90,7 @@ impl Stored {
     ///
     /// # Errors
     /// As of [`Self::lines`], and of [`Lines::advance`].
-    pub fn first_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn first_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         Ok(self.lines()?.advance()?.map(|(_, line)| line.to_vec()))
     }
 
@@ -125,7 +125,7 @@ impl Stored {
     ///
     /// # Errors
     /// What the system says; more than 64 MiB, or more values than are read at once.
-    pub fn whole(&mut self) -> io::Result<Vec<u8>> {
+    pub(crate) fn whole(&mut self) -> io::Result<Vec<u8>> {
         let lines = self.lines()?;
         let longest = lines.longest;
         let mut bytes = Vec::new();
@@ -182,7 +182,7 @@ fn is_json(bytes: &[u8]) -> bool {
 }
 
 /// The lines of what is stored, each in its turn.
-pub struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     reader: Box<dyn BufRead + 'a>,
     line: Vec<u8>,
     longest: u64,
@@ -230,7 +230,7 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// What the system says; a line that is longer than any record.
-    pub fn advance(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+    pub(crate) fn advance(&mut self) -> io::Result<Option<(u64, &[u8])>> {
         self.line.clear();
         let read = (&mut self.reader).take(self.longest).read_until(b'\n', &mut self.line)? as u64;
         if read == LONGEST_LINE && !self.line.ends_with(b"\n") {

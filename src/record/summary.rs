@@ -48,7 +48,7 @@ impl Spread {
 
 /// Trials that are taken together one by one, in any order, and not kept.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// The least number of a trial.
     first: Option<usize>,
     trials: usize,
@@ -64,7 +64,7 @@ pub struct Tally {
 
 impl Tally {
     /// Adds a trial.
-    pub fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         self.first = Some(self.first.map_or(record.trial, |first| first.min(record.trial)));
         self.trials += 1;
         self.verdicts[record.verdict as usize] += 1;
@@ -77,27 +77,22 @@ impl Tally {
     }
 
     /// Number of trials.
-    pub const fn trials(&self) -> usize {
+    pub(crate) const fn trials(&self) -> usize {
         self.trials
     }
 
     /// The least number of a trial; `None` without one.
-    pub const fn first(&self) -> Option<usize> {
+    pub(crate) const fn first(&self) -> Option<usize> {
         self.first
     }
 
-    /// Trials that answer otherwise than the clean model.
-    pub const fn changed(&self) -> usize {
-        self.changed
-    }
-
     /// How many trials have each verdict; those that none has are left out.
-    pub fn verdicts(&self) -> BTreeMap<Verdict, usize> {
+    pub(crate) fn verdicts(&self) -> BTreeMap<Verdict, usize> {
         self.counts().into_iter().filter(|&(_, count)| count > 0).collect()
     }
 
     /// What the trials add up to; `None` of none.
-    pub fn spread(&self) -> Option<Spread> {
+    pub(crate) fn spread(&self) -> Option<Spread> {
         let counts = self.counts();
         Some(Spread {
             trials: self.trials,
@@ -161,11 +156,11 @@ pub struct Summary {
 }
 
 /// Edits that a summary tells of; of more, these are chosen evenly.
-pub const MOST_EDITS: usize = 10_000;
+pub(crate) const MOST_EDITS: usize = 10_000;
 
 /// The edits of a run over their prompts, taken together one by one, in any order.
 #[derive(Clone, Debug)]
-pub struct Summaries {
+pub(crate) struct Summaries {
     edits: Sample<String, OfAnEdit>,
     trials: usize,
 }
@@ -188,7 +183,7 @@ impl Default for Summaries {
 
 impl Summaries {
     /// Adds a trial.
-    pub fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         self.trials += 1;
         let Some(known) = self.edits.entry(record.edit.clone()) else { return };
         // What is said of an edit is what its first trial says.
@@ -201,7 +196,7 @@ impl Summaries {
     }
 
     /// Each edit over its prompts, edits in the order of their first trials.
-    pub fn summaries(&self) -> Vec<Summary> {
+    pub(crate) fn summaries(&self) -> Vec<Summary> {
         let mut edits: Vec<&OfAnEdit> = self.edits.values().collect();
         edits.sort_by_key(|known| known.tally.first());
         let summary = |known: &OfAnEdit| {
@@ -217,17 +212,17 @@ impl Summaries {
     }
 
     /// Trials of edits of which there are too many to tell of.
-    pub fn left_out(&self) -> usize {
+    pub(crate) fn left_out(&self) -> usize {
         self.trials - self.edits.values().map(|known| known.tally.trials()).sum::<usize>()
     }
 
     /// The most trials of one edit.
-    pub fn most_trials(&self) -> usize {
+    pub(crate) fn most_trials(&self) -> usize {
         self.edits.values().map(|known| known.tally.trials()).max().unwrap_or(0)
     }
 }
 
-/// Each edit over its prompts, edits in the order of their first trials; of more than [`MOST_EDITS`], so many of them.
+/// Each edit over its prompts, edits in the order of their first trials; of more than ten thousand, so many of them.
 pub fn summaries<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<Summary> {
     let mut all = Summaries::default();
     records.into_iter().for_each(|record| all.add(record));

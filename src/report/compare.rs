@@ -170,7 +170,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Trials that both runs have.
-    pub fn compared(&self) -> usize {
+    pub(crate) fn compared(&self) -> usize {
         self.same + self.changed.len()
     }
 

@@ -19,7 +19,7 @@ const MOST_POINTS: usize = 4_096;
 
 /// What the edit of one value did, over the prompts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Point {
+pub(crate) struct Point {
     /// The value in its family.
     pub value: Value,
     /// Its trials.
@@ -33,7 +33,7 @@ pub struct Point {
 
 /// The points of one family.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Curve {
+pub(crate) struct Curve {
     /// `shift`, `digit:3`, `flips:7`, `rate:0`.
     pub family: String,
     /// In ascending order of their values; of very many values some, each with all its trials.

@@ -22,7 +22,7 @@ use crate::{
 
 /// One run, put together from all files that hold a part of it.
 #[derive(Clone, Debug)]
-pub struct StoredRun {
+pub(crate) struct StoredRun {
     /// The files.
     pub files: Vec<String>,
     /// The way back, where it was stored.
@@ -154,9 +154,9 @@ fn key(record: &Record) -> Key {
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// The runs, in the order in which they were met.
-    pub runs: Vec<StoredRun>,
+    pub(crate) runs: Vec<StoredRun>,
     /// Certificates, each with its file.
-    pub certificates: Vec<(String, Certificates)>,
+    pub(crate) certificates: Vec<(String, Certificates)>,
     /// What the reader must know of the files: that one was cut short, that trials were given twice.
     pub notes: Vec<String>,
 }

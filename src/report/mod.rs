@@ -18,9 +18,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use curve::{Curve, Point};
+pub(crate) use curve::Curve;
+
 use gather::Finding;
-pub use gather::{Gathered, StoredRun};
+pub use gather::Gathered;
+pub(crate) use gather::StoredRun;
 pub use page::{DrawError, HtmlError, html};
 pub use source::{Source, SourceError};
 pub use terminal::{Look, report as text};
@@ -40,12 +42,12 @@ pub struct Report<'a> {
     /// What the reader must know of the files: that one was cut short, that trials were given twice.
     pub notes: &'a [String],
     /// The models, in the order in which they were met.
-    pub models: Vec<Model<'a>>,
+    pub(crate) models: Vec<Model<'a>>,
 }
 
 /// One model, and all that was run on it.
 #[derive(Debug, Serialize)]
-pub struct Model<'a> {
+pub(crate) struct Model<'a> {
     /// As it was first named.
     pub name: &'a str,
     /// Commit of the hub.
@@ -64,7 +66,7 @@ pub struct Model<'a> {
 
 /// The certificates of one file.
 #[derive(Debug, Serialize)]
-pub struct Certified<'a> {
+pub(crate) struct Certified<'a> {
     /// The file.
     pub file: &'a str,
     /// What it holds.
@@ -74,7 +76,7 @@ pub struct Certified<'a> {
 
 /// One run.
 #[derive(Debug, Serialize)]
-pub struct Run<'a> {
+pub(crate) struct Run<'a> {
     /// The command.
     pub command: &'a str,
     /// The files.
@@ -102,7 +104,7 @@ pub struct Run<'a> {
 /// What a run found beyond its trials.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Found {
+pub(crate) enum Found {
     /// The cells of a map.
     Map(Vec<Cell>),
     /// The rows of a campaign.
@@ -120,7 +122,7 @@ pub enum Found {
 
 /// The trials of one prompt.
 #[derive(Debug, Serialize)]
-pub struct Answers<'a> {
+pub(crate) struct Answers<'a> {
     /// The prompt.
     pub prompt: &'a str,
     /// The unedited model's answer.
@@ -178,12 +180,12 @@ impl<'a> Report<'a> {
     }
 
     /// Trials in all.
-    pub fn trials(&self) -> usize {
+    pub(crate) fn trials(&self) -> usize {
         self.models.iter().flat_map(|model| &model.runs).map(|run| run.finished).sum()
     }
 
     /// Answers that were certified, in all.
-    pub fn certified(&self) -> usize {
+    pub(crate) fn certified(&self) -> usize {
         let certified = self.models.iter().flat_map(|model| &model.certificates);
         certified
             .map(|of| of.certificates.answers.len().saturating_add(of.certificates.left_out))
@@ -234,7 +236,7 @@ impl<'a> Run<'a> {
     }
 
     /// Whether trials are missing.
-    pub fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.facts.trials.is_some_and(|trials| self.finished < trials)
     }
 }

@@ -23,7 +23,7 @@ pub struct Source {
     /// The way back of a ladder that was stored as an object.
     pub restored: Option<Restored>,
     /// Certificates.
-    pub certificates: Option<Certificates>,
+    pub(crate) certificates: Option<Certificates>,
     trials: Trials,
 }
 
@@ -96,7 +96,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, SourceError> {
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self, SourceError> {
         Self::of(Stored::of_bytes(path, bytes.to_vec()))
     }
 
@@ -178,7 +178,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError::Journal`], after the trials before what is wrong.
-    pub fn each(&mut self, mut take: impl FnMut(&Record)) -> Result<bool, SourceError> {
+    pub(crate) fn each(&mut self, mut take: impl FnMut(&Record)) -> Result<bool, SourceError> {
         match &mut self.trials {
             Trials::Listed(records) => {
                 records.iter().for_each(take);

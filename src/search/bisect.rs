@@ -126,7 +126,7 @@ impl Bracket {
     ///
     /// # Errors
     /// [`RunError::Edit`].
-    pub fn check(&self, layout: &Layout) -> Result<(), RunError> {
+    pub(crate) fn check(&self, layout: &Layout) -> Result<(), RunError> {
         self.ends().into_iter().try_for_each(|end| Ok(edit(self.family, end)?.check(layout)?))
     }
 
@@ -334,7 +334,7 @@ fn as_text<S: Serializer>(predicate: &Predicate, serializer: S) -> Result<S::Ok,
 
 /// The trials of one bisection, taken together by value one by one, in any order.
 #[derive(Clone, Debug, Default)]
-pub struct Points {
+pub(crate) struct Points {
     /// Predicate and family, as the first record has them.
     of: Option<(Option<String>, Option<String>)>,
     /// By ordinal.
@@ -345,7 +345,7 @@ pub struct Points {
 
 impl Points {
     /// Adds a trial.
-    pub fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         let (predicate, family) = self.of.get_or_insert_with(|| (record.run.predicate.clone(), record.family.clone()));
         match record.value {
             Some(value) if predicate.is_some() && record.family == *family => {
@@ -363,7 +363,7 @@ impl Points {
 
     /// What the trials have seen; `None` if they are not those of a bisection. A value that a run which was cut short did
     /// not bring to all prompts is left out.
-    pub fn bisection(&self) -> Option<Bisection> {
+    pub(crate) fn bisection(&self) -> Option<Bisection> {
         let (predicate, family) = self.of.as_ref().filter(|_| !self.strangers)?;
         let predicate: Predicate = predicate.as_deref()?.parse().ok()?;
         let family: Family = family.as_deref()?.parse().ok()?;

@@ -179,7 +179,7 @@ fn fits(known: &Calibration, prompts: usize, max_tokens: usize) -> bool {
 /// A calibration with what it depends on, so that many processes can share one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// [`SCHEMA`].
     pub schema: u32,
     /// What was found.
@@ -199,7 +199,7 @@ pub struct Shared {
 /// A shared calibration that is not of this run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it was calibrated with another {what}, which is {found}, here it is {here}")]
-pub struct SharedError {
+pub(crate) struct SharedError {
     /// What differs.
     pub what: &'static str,
     /// As the file has it.
@@ -210,7 +210,7 @@ pub struct SharedError {
 
 impl Shared {
     /// A calibration of these prompts with what it depends on.
-    pub fn new(subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize, calibration: Calibration) -> Self {
+    pub(crate) fn new(subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize, calibration: Calibration) -> Self {
         Self {
             schema: SCHEMA,
             calibration,
@@ -226,7 +226,12 @@ impl Shared {
     ///
     /// # Errors
     /// [`SharedError`], by the first thing that differs.
-    pub fn of(&self, subject: &Subject, prompts: &[Vec<u32>], max_tokens: usize) -> Result<Calibration, SharedError> {
+    pub(crate) fn of(
+        &self,
+        subject: &Subject,
+        prompts: &[Vec<u32>],
+        max_tokens: usize,
+    ) -> Result<Calibration, SharedError> {
         let here = Self::new(subject, prompts, max_tokens, self.calibration.clone());
         let short = |digest: &str| digest.get(..16).unwrap_or(digest).to_owned();
         let same = [

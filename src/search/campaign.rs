@@ -68,7 +68,7 @@ impl Campaign {
     ///
     /// # Errors
     /// [`RunError::Edit`].
-    pub fn check(&self, layout: &Layout, seed: u64) -> Result<(), RunError> {
+    pub(crate) fn check(&self, layout: &Layout, seed: u64) -> Result<(), RunError> {
         Ok((0..self.rows.len()).try_for_each(|row| self.edit(row, 0, seed).check(layout))?)
     }
 
@@ -221,11 +221,11 @@ pub struct Row {
 
 /// Trials of campaigns, taken together by row one by one, in any order; those of other families are passed over.
 #[derive(Clone, Debug, Default)]
-pub struct Tallies(BTreeMap<(bool, u64, String), (Option<CampaignFacts>, Tally)>);
+pub(crate) struct Tallies(BTreeMap<(bool, u64, String), (Option<CampaignFacts>, Tally)>);
 
 impl Tallies {
     /// Adds a trial.
-    pub fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         let (is_rate, bits) = match (record.family.as_deref(), record.value) {
             (Some("random:flips"), Some(Value::Integer(flips @ 0..))) => (false, flips as u64),
             (Some("random:rate"), Some(Value::Rate(rate))) => (true, rate.to_bits()),
@@ -243,7 +243,7 @@ impl Tallies {
     }
 
     /// The rows, in the order of their trials.
-    pub fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<(Option<usize>, Row)> = self
             .0
             .iter()

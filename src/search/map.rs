@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Hexadecimal digits of a packed word.
-pub const DIGITS: u32 = 8;
+pub(crate) const DIGITS: u32 = 8;
 
 /// Values of a digit.
 pub(crate) const VALUES: i64 = 16;
@@ -79,11 +79,11 @@ pub(crate) fn edits() -> impl Iterator<Item = (Family, Value)> {
 
 /// Trials of a map, taken together by cell one by one, in any order; those of other families are passed over.
 #[derive(Clone, Debug, Default)]
-pub struct Cells(BTreeMap<(u32, i64), Tally>);
+pub(crate) struct Cells(BTreeMap<(u32, i64), Tally>);
 
 impl Cells {
     /// Adds a trial.
-    pub fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         let family = record.family.as_deref().and_then(|family| family.parse().ok());
         if let (Some(Family::Digit(digit)), Some(Value::Integer(value @ 0..VALUES))) = (family, record.value) {
             self.0.entry((digit, value)).or_default().add(record);
@@ -91,7 +91,7 @@ impl Cells {
     }
 
     /// The cells, digit by digit.
-    pub fn cells(&self) -> Vec<Cell> {
+    pub(crate) fn cells(&self) -> Vec<Cell> {
         let cell = |(&(digit, value), tally): (&(u32, i64), &Tally)| {
             Some(Cell { digit, value, shift: value << (4 * digit), spread: tally.spread()? })
         };

@@ -24,13 +24,13 @@ pub mod bisect;
 pub mod calibrate;
 pub mod campaign;
 mod family;
-pub mod ladder;
+pub(crate) mod ladder;
 pub mod map;
 mod pace;
-pub mod probe;
+pub(crate) mod probe;
 pub mod replay;
 mod session;
-pub mod sweep;
+pub(crate) mod sweep;
 pub mod verify;
 
 use std::fmt;

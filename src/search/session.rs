@@ -200,17 +200,17 @@ impl<'a> Session<'a> {
     }
 
     /// The model.
-    pub const fn subject(&self) -> &'a Subject {
+    pub(crate) const fn subject(&self) -> &'a Subject {
         self.subject
     }
 
     /// What it is asked.
-    pub const fn prompts(&self) -> &'a [Prompt] {
+    pub(crate) const fn prompts(&self) -> &'a [Prompt] {
         self.prompts
     }
 
     /// How answers are judged. Once a search has begun, the threshold is known.
-    pub const fn settings(&self) -> &Settings {
+    pub(crate) const fn settings(&self) -> &Settings {
         &self.settings
     }
 

@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 /// [`RunError::Value`], [`RunError::Edit`].
-pub fn check(layout: &Layout, family: Family, values: &[Value]) -> Result<(), RunError> {
+pub(crate) fn check(layout: &Layout, family: Family, values: &[Value]) -> Result<(), RunError> {
     values.iter().try_for_each(|&value| Ok(edit(family, value)?.check(layout)?))
 }
 

@@ -16,7 +16,7 @@ use crate::checkpoint::{self, Checkpoint, Source};
 
 /// The files that a command reads.
 #[derive(Debug, Default)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     files: Vec<(&'static str, PathBuf)>,
     model: Option<PathBuf>,
 }
@@ -27,14 +27,14 @@ const OF_A_MODEL: &str = "a file of the model";
 impl Inputs {
     /// Adds a file, with what it is: `one of the runs`.
     #[must_use]
-    pub fn and(mut self, what: &'static str, path: &Path) -> Self {
+    pub(crate) fn and(mut self, what: &'static str, path: &Path) -> Self {
         self.files.push((what, path.to_owned()));
         self
     }
 
     /// Adds the files of a checkpoint, and what lies beside them in its folder.
     #[must_use]
-    pub fn and_model(mut self, checkpoint: &Checkpoint) -> Self {
+    pub(crate) fn and_model(mut self, checkpoint: &Checkpoint) -> Self {
         if let Source::Folder(folder) = checkpoint.source() {
             let names = checkpoint.file_names().map(|name| (OF_A_MODEL, folder.join(name)));
             self.files.extend(names);
@@ -49,7 +49,7 @@ impl Inputs {
     ///
     /// # Errors
     /// [`OutputError::Input`].
-    pub fn check(&self, out: &Path) -> Result<(), OutputError> {
+    pub(crate) fn check(&self, out: &Path) -> Result<(), OutputError> {
         let refused = |what| Err(OutputError::Input { path: out.to_owned(), what });
         let found = fs::metadata(out).ok().filter(Metadata::is_file);
         if let Some(found) = &found {

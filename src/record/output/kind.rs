@@ -7,7 +7,7 @@ pub(super) const TELLING: u64 = 4096;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Nothing.
     Empty,
     /// Records, as `--out`, `merge` and `relabel` write them.
@@ -32,7 +32,7 @@ const COMMANDS: [&str; 14] = [
 
 impl Kind {
     /// What a file holds that begins with `first`: all of its bytes, or the first few thousand.
-    pub fn of(first: &[u8]) -> Self {
+    pub(crate) fn of(first: &[u8]) -> Self {
         let object = |command: &&str| first.starts_with(format!("{{\"command\":\"{command}\",").as_bytes());
         if first.is_empty() {
             Self::Empty

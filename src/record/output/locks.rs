@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 
 /// How far a lock reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// Every process that opens the file, as far as is known.
     Everywhere,
     /// Processes of this machine, though others see the file, too.

@@ -23,11 +23,11 @@ use std::{
 use serde::Serialize;
 
 pub(in crate::record) use held::Held;
-pub use inputs::Inputs;
-pub use kind::Kind;
+pub(crate) use inputs::Inputs;
+pub(crate) use kind::Kind;
 pub(crate) use kind::is_beginning_of_a_certificate;
 pub(in crate::record) use kind::{is_certificate, is_record};
-pub use locks::Reach;
+pub(crate) use locks::Reach;
 
 use super::compressed;
 
@@ -83,7 +83,7 @@ pub enum OutputError {
 
 /// The place of one whole result.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     place: Held,
     kind: Kind,
     force: bool,
@@ -97,7 +97,7 @@ impl Output {
     ///
     /// # Errors
     /// [`OutputError`].
-    pub fn claim(path: &Path, kind: Kind, force: bool) -> Result<Self, OutputError> {
+    pub(crate) fn claim(path: &Path, kind: Kind, force: bool) -> Result<Self, OutputError> {
         let mut output = Self { place: Held::open(path)?, kind, force };
         output.check()?;
         Ok(output)
@@ -107,7 +107,7 @@ impl Output {
     ///
     /// # Errors
     /// [`OutputError::Io`].
-    pub fn replaces(&mut self) -> Result<bool, OutputError> {
+    pub(crate) fn replaces(&mut self) -> Result<bool, OutputError> {
         Ok(self.place.kind()? != Kind::Empty)
     }
 
@@ -125,7 +125,7 @@ impl Output {
     ///
     /// # Errors
     /// [`OutputError`]; what was there is there then.
-    pub fn write(mut self, bytes: &[u8]) -> Result<Option<PathBuf>, OutputError> {
+    pub(crate) fn write(mut self, bytes: &[u8]) -> Result<Option<PathBuf>, OutputError> {
         if !self.place.is_regular() {
             self.place.append(bytes)?;
             return Ok(None);
@@ -143,7 +143,7 @@ impl Output {
     ///
     /// # Errors
     /// [`OutputError`], and what `fill` gives; what was there is there then.
-    pub fn write_records<E: From<OutputError>>(
+    pub(crate) fn write_records<E: From<OutputError>>(
         mut self,
         run: &str,
         fill: impl FnOnce(&mut RecordsOut<'_>) -> Result<(), E>,
@@ -163,7 +163,7 @@ impl Output {
 
 /// A file that records are being written to.
 #[derive(Debug)]
-pub struct RecordsOut<'a> {
+pub(crate) struct RecordsOut<'a> {
     named: &'a Path,
     file: &'a mut File,
     compressed: bool,
@@ -194,7 +194,7 @@ impl<'a> RecordsOut<'a> {
     ///
     /// # Panics
     /// If it is no JSON, as both are.
-    pub fn write(&mut self, line: &impl Serialize) -> Result<(), OutputError> {
+    pub(crate) fn write(&mut self, line: &impl Serialize) -> Result<(), OutputError> {
         serde_json::to_writer(&mut self.pending, line).expect("a line is JSON");
         self.pending.push(b'\n');
         if self.pending.len() < compressed::LONGEST_FRAME { Ok(()) } else { self.flush() }
