@@ -21,12 +21,12 @@
 
 mod experts;
 
-pub use experts::{Divisor, ExpertNorms, Experts, Groups, Router, Score, Shared};
+pub(crate) use experts::{Divisor, ExpertNorms, Experts, Groups, Router, Score, Shared};
 
 /// A model, from tokens to hidden states and logits.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Architecture {
+pub(crate) struct Architecture {
     /// Rows of the embedding and of the head.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -52,7 +52,7 @@ pub struct Architecture {
 /// What each token gives to each layer: `(norm(projection(x)) + row of an embedding of its own) / sqrt 2`, `x` being the token's embedding,
 /// the projection multiplied by `hidden_size^-1/2` and the row by `size^1/2`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TokenInputs {
+pub(crate) struct TokenInputs {
     /// Rows of that embedding.
     pub vocab_size: usize,
     /// Columns that each layer has of a row and of the projection.
@@ -74,7 +74,7 @@ pub struct AfterHead {
 
 impl AfterHead {
     /// What it is, in words; `None` where nothing follows the head.
-    pub fn told(&self) -> Option<String> {
+    pub(crate) fn told(&self) -> Option<String> {
         let parts = [
             self.bias.as_ref().map(|_| "a bias of each row".to_owned()),
             self.curve.scale.map(|scale| format!("scale {scale}")),
@@ -99,10 +99,10 @@ pub struct Curve {
 
 impl Curve {
     /// The function that gives every number back.
-    pub const NONE: Self = Self { scale: None, softcap: None };
+    pub(crate) const NONE: Self = Self { scale: None, softcap: None };
 
     /// Whether it changes nothing.
-    pub const fn is_none(self) -> bool {
+    pub(crate) const fn is_none(self) -> bool {
         self.scale.is_none() && self.softcap.is_none()
     }
 }
@@ -113,7 +113,7 @@ impl Curve {
 /// alike are stored once, and a pattern that repeats is stored once as well. A pattern is as long as a list in the configuration, or
 /// has a small bound of its own.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Layers {
+pub(crate) struct Layers {
     kinds: Vec<Layer>,
     /// Which of them each layer of a period is.
     pattern: Vec<u32>,
@@ -139,18 +139,17 @@ impl Layers {
     }
 
     /// How many there are.
-    #[expect(clippy::len_without_is_empty, reason = "there is at least one")]
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.count
     }
 
     /// Each in its order.
-    pub fn iter(&self) -> impl Iterator<Item = &Layer> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Layer> {
         self.pattern.iter().cycle().take(self.count).map(|&kind| &self.kinds[kind as usize])
     }
 
     /// Those that differ, in the order in which they first occur.
-    pub fn kinds(&self) -> &[Layer] {
+    pub(crate) fn kinds(&self) -> &[Layer] {
         &self.kinds
     }
 }
@@ -158,7 +157,7 @@ impl Layers {
 /// A transformer block. A branch is `scale * output_norm(f(norm(x)))`, where what is absent is left out; `f` is the mixer or the MLP.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Layer {
+pub(crate) struct Layer {
     /// Which input each branch has.
     pub wiring: Wiring,
     /// Norm of the mixer's input.
@@ -183,7 +182,7 @@ pub struct Layer {
 
 /// How a block takes in what the token gives to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TokenInput {
+pub(crate) struct TokenInput {
     /// Columns of it.
     pub size: usize,
     /// What the gate goes through.
@@ -194,7 +193,7 @@ pub struct TokenInput {
 
 /// How the branches of a block are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wiring {
+pub(crate) enum Wiring {
     /// `h = x + mixer(x)`, then `h + mlp(h)`.
     Serial,
     /// `x + mixer(x) + mlp(x)`.
@@ -205,7 +204,7 @@ pub enum Wiring {
 
 /// How a position takes in what the positions before it are: most layers attend to them, others carry a state along.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Mixer {
+pub(crate) enum Mixer {
     /// Attention.
     Attention(Attention),
     /// A convolution over the last positions.
@@ -216,7 +215,7 @@ pub enum Mixer {
 
 impl Mixer {
     /// The attention, where it is one.
-    pub const fn attention(&self) -> Option<&Attention> {
+    pub(crate) const fn attention(&self) -> Option<&Attention> {
         match self {
             Self::Attention(attention) => Some(attention),
             Self::ShortConvolution(_) | Self::DeltaNet(_) => None,
@@ -224,7 +223,7 @@ impl Mixer {
     }
 
     /// What each position keeps for this layer of a model of so many hidden columns, until it is released: rows, and the columns of one.
-    pub const fn kept(&self, hidden_size: usize) -> (usize, usize) {
+    pub(crate) const fn kept(&self, hidden_size: usize) -> (usize, usize) {
         match self {
             Self::Attention(Attention { kv_heads, head_dim, key_values, .. }) => match key_values {
                 KeyValues::Own | KeyValues::FromKeys => (2 * *kv_heads, *head_dim),
@@ -237,7 +236,7 @@ impl Mixer {
     }
 
     /// Floats of the state that follows from what the positions of a path keep.
-    pub const fn state(&self) -> usize {
+    pub(crate) const fn state(&self) -> usize {
         match self {
             Self::Attention(_) | Self::ShortConvolution(_) => 0,
             Self::DeltaNet(net) => net.value_heads * net.key_dim * net.value_dim,
@@ -249,7 +248,7 @@ impl Mixer {
 /// its last values.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct ShortConvolution {
+pub(crate) struct ShortConvolution {
     /// Positions that the convolution sees, the own one included.
     pub taps: usize,
     /// Whether the projections and the convolution have a bias.
@@ -270,7 +269,7 @@ pub struct ShortConvolution {
 /// A key head serves `value_heads / key_heads` value heads that follow one another.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct DeltaNet {
+pub(crate) struct DeltaNet {
     /// Query heads, which are as many as the key heads.
     pub key_heads: usize,
     /// Value heads, a multiple of the key heads.
@@ -289,24 +288,24 @@ pub struct DeltaNet {
 
 impl DeltaNet {
     /// Columns of all keys, or of all queries.
-    pub const fn key_size(&self) -> usize {
+    pub(crate) const fn key_size(&self) -> usize {
         self.key_heads * self.key_dim
     }
 
     /// Columns of all values.
-    pub const fn value_size(&self) -> usize {
+    pub(crate) const fn value_size(&self) -> usize {
         self.value_heads * self.value_dim
     }
 
     /// Columns that are convolved: queries, keys and values.
-    pub const fn mixed_size(&self) -> usize {
+    pub(crate) const fn mixed_size(&self) -> usize {
         2 * self.key_size() + self.value_size()
     }
 }
 
 /// How the projections of a [`DeltaNet`] are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeltaProjections {
+pub(crate) enum DeltaProjections {
     /// Queries, keys and values in one matrix, one after the other; `z`, `b` and `a` each in one of its own.
     Apart,
     /// Two matrices, both by key head: the rows of its query, its key, its values and their `z`; and those of `b` and `a`.
@@ -317,7 +316,7 @@ pub enum DeltaProjections {
 /// `j / (heads / kv_heads)`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Attention {
+pub(crate) struct Attention {
     /// Query heads.
     pub heads: usize,
     /// Key and value heads, a divisor of the query heads.
@@ -355,19 +354,19 @@ pub struct Attention {
 
 impl Attention {
     /// Columns of all query heads: columns of `o_proj`, and rows of `q_proj` where there are no gates.
-    pub const fn query_size(&self) -> usize {
+    pub(crate) const fn query_size(&self) -> usize {
         self.heads * self.head_dim
     }
 
     /// Columns of all key heads, or of all value heads: rows of `k_proj` and of `v_proj`.
-    pub const fn key_value_size(&self) -> usize {
+    pub(crate) const fn key_value_size(&self) -> usize {
         self.kv_heads * self.head_dim
     }
 }
 
 /// Where a layer's keys and values come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyValues {
+pub(crate) enum KeyValues {
     /// From projections of its input.
     Own,
     /// Both from the projection to keys, which is stored once.
@@ -378,7 +377,7 @@ pub enum KeyValues {
 
 /// How the projections to queries, keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Projections {
+pub(crate) enum Projections {
     /// Each as a matrix of its own.
     Apart,
     /// In one matrix: all rows for queries, then all for keys, then all for values.
@@ -389,7 +388,7 @@ pub enum Projections {
 
 /// Norm of queries and keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QkNorm {
+pub(crate) struct QkNorm {
     /// Which one.
     pub norm: Norm,
     /// What is normalized together, with which weights.
@@ -400,7 +399,7 @@ pub struct QkNorm {
 
 /// What a norm of queries or keys spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Span {
+pub(crate) enum Span {
     /// Each head by itself, all with the same weights, `[head_dim]`.
     Head,
     /// Each head by itself, with its own weights, `[heads, head_dim]`.
@@ -411,7 +410,7 @@ pub enum Span {
 
 /// Queries multiplied by `1 + beta * ln(1 + floor(position / original))`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct QueryGrowth {
+pub(crate) struct QueryGrowth {
     /// How much.
     pub beta: f64,
     /// Positions before anything grows.
@@ -420,7 +419,7 @@ pub struct QueryGrowth {
 
 /// The second branch of a block.
 #[derive(Clone, Debug, PartialEq)]
-pub enum FeedForward {
+pub(crate) enum FeedForward {
     /// One MLP for all positions.
     Mlp(Mlp),
     /// Several, of which each position has some.
@@ -429,7 +428,7 @@ pub enum FeedForward {
 
 impl FeedForward {
     /// What each MLP of it computes, apart from one that experts share.
-    pub const fn mlp(&self) -> &Mlp {
+    pub(crate) const fn mlp(&self) -> &Mlp {
         match self {
             Self::Mlp(mlp) => mlp,
             Self::Experts(experts) => &experts.expert,
@@ -437,7 +436,7 @@ impl FeedForward {
     }
 
     /// The experts, if it has some.
-    pub const fn experts(&self) -> Option<&Experts> {
+    pub(crate) const fn experts(&self) -> Option<&Experts> {
         match self {
             Self::Mlp(_) => None,
             Self::Experts(experts) => Some(experts),
@@ -448,7 +447,7 @@ impl FeedForward {
 /// `down_proj(activation(gate_proj(x)) * up_proj(x))`, or `down_proj(activation(up_proj(x)))` without a gate.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Mlp {
+pub(crate) struct Mlp {
     /// Width inside: rows of `gate_proj` and `up_proj`, columns of `down_proj`.
     pub intermediate_size: usize,
     /// What the gate goes through, or what is inside where there is none.
@@ -461,7 +460,7 @@ pub struct Mlp {
 
 /// How an MLP's gate is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gate {
+pub(crate) enum Gate {
     /// There is none.
     None,
     /// As a matrix of its own.
@@ -472,7 +471,7 @@ pub enum Gate {
 
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
+pub(crate) enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// `x * (1 + erf(x / sqrt 2)) / 2`.
@@ -490,7 +489,7 @@ pub enum Activation {
 /// What brings vectors to one size. A norm without weights multiplies by none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Norm {
+pub(crate) struct Norm {
     /// Which one.
     pub kind: NormKind,
     /// Positive.
@@ -503,7 +502,7 @@ pub struct Norm {
 
 /// What a norm divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormKind {
+pub(crate) enum NormKind {
     /// `x / sqrt(mean(x^2) + eps)`.
     Rms,
     /// `(x - mean(x)) / sqrt(variance(x) + eps)`.
@@ -512,7 +511,7 @@ pub enum NormKind {
 
 /// What a norm multiplies by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormWeight {
+pub(crate) enum NormWeight {
     /// The weights as they are stored.
     AsStored,
     /// 1 plus what is stored; it is added once, as the checkpoint is opened.
@@ -525,7 +524,7 @@ pub enum NormWeight {
 /// `position * theta^(-2i / columns)` before scaling, `i` being the pair's number.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Rope {
+pub(crate) struct Rope {
     /// Base of the frequencies; positive and finite, also as `f32`.
     pub theta: f64,
     /// Columns of a head that are turned, even; those after them are left as they are.
@@ -538,7 +537,7 @@ pub struct Rope {
 
 /// Which columns of a head are turned together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
+pub(crate) enum Pairing {
     /// `i` and `i + columns / 2`.
     Halves,
     /// `2i` and `2i + 1`.
@@ -547,7 +546,7 @@ pub enum Pairing {
 
 /// How rotary frequencies are scaled. Numbers are finite and positive.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
+pub(crate) enum RopeScaling {
     /// Frequencies are not scaled.
     Default,
     /// All frequencies are divided by `factor`.

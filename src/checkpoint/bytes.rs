@@ -40,7 +40,7 @@ impl Bytes {
     }
 
     /// A part of these bytes, with the same owner; `None` if `range` reaches beyond them.
-    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+    pub(crate) fn slice(&self, range: Range<usize>) -> Option<Self> {
         let (start, end) = (self.range.start.checked_add(range.start)?, self.range.start.checked_add(range.end)?);
         (start <= end && end <= self.range.end).then(|| Self { range: start..end, ..self.clone() })
     }

@@ -1,6 +1,6 @@
 //! `config.json` and `generation_config.json`: what a checkpoint says about itself, checked.
 //!
-//! [`Config::parse`] finds the [`Family`] of `model_type` and has `reader/` read the other keys by its rules. Defaults are those of
+//! `Config::parse` finds the [`Family`] of `model_type` and has `reader/` read the other keys by its rules. Defaults are those of
 //! mlx-lm, and a key that holds `null` counts as absent, as Python's `None` does there. A value that is not supported is an error that
 //! names its key. A key that mlx-lm does not read is not read here either, and where it asks for a computation it is an error, too;
 //! `reader/asking.rs` says which keys do.
@@ -9,7 +9,9 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-pub use super::quantization::{Override, Quantization};
+pub use super::quantization::Override;
+pub(crate) use super::quantization::Quantization;
+
 use super::{
     architecture::Architecture,
     config_error::ConfigError,
@@ -26,11 +28,11 @@ pub struct Config {
     /// Whose rules the configuration was read by, and whose names the tensors have.
     pub family: &'static Family,
     /// What the model computes.
-    pub architecture: Architecture,
+    pub(crate) architecture: Architecture,
     /// Longest context that the model was made for, if stated. Nothing depends on it here.
     pub max_position_embeddings: Option<usize>,
     /// How the weights are quantized.
-    pub quantization: Quantization,
+    pub(crate) quantization: Quantization,
     /// Tokens that end an answer, in the order given, each below `vocab_size`. Empty where neither
     /// file names one. mlx-lm also ends at the tokenizer's own eos token, which is not in here.
     pub eos_token_ids: Vec<u32>,
@@ -43,7 +45,7 @@ impl Config {
     ///
     /// # Errors
     /// The first [`ConfigError`] met; each names its key.
-    pub fn parse(config_json: &[u8]) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(config_json: &[u8]) -> Result<Self, ConfigError> {
         let map = parse_object(config_json)?;
         let keys = Keys::new(&map, "");
         let family = match keys.text("model_type")? {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::bytes::Bytes;
 
 /// Its name on the command line.
-pub const NAME: &str = "demo";
+pub(crate) const NAME: &str = "demo";
 
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {

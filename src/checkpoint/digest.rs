@@ -17,7 +17,7 @@ use super::folder::StoredFile;
 use crate::{cache, quant::MatrixRef};
 
 /// BLAKE3 over `weight`, `scales` and, where the format has them, `biases` as they are stored, in this order.
-pub fn head_digest(head: &MatrixRef<'_>) -> Hash {
+pub(crate) fn head_digest(head: &MatrixRef<'_>) -> Hash {
     let mut hasher = Hasher::new();
     for (_, part) in head.parts() {
         hasher.update(part);

@@ -19,7 +19,7 @@ use crate::quant::{Format, FormatError};
 
 /// Where the head lies, and how it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeadPlace {
+pub(crate) struct HeadPlace {
     /// Path of its module, such as `language_model.lm_head`.
     pub module: String,
     /// Whether it is also the embedding.

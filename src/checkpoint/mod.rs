@@ -6,21 +6,21 @@
 //! wrong is an error that names the file, the tensor or the key. No input makes it panic, or take
 //! more memory than a small multiple of the files it read.
 //!
-//! Flow: [`bytes`] own data, `folder` finds and maps files, `json` reads the small ones strictly, `keys` gives their values,
-//! [`config`] has `reader` make an [`architecture`] of them by the rules of a [`family`], and `quantization` the format of each module;
-//! `header` and [`tensors`] find every tensor, `assemble` takes those that the architecture needs, by the family's names, and
-//! refuses the rest, which gives [`weights`]; [`digest`] names the result.
+//! Flow: `bytes` own data, `folder` finds and maps files, `json` reads the small ones strictly, `keys` gives their values,
+//! [`config`] has `reader` make an `architecture` of them by the rules of a [`family`], and `quantization` the format of each module;
+//! `header` and `tensors` find every tensor, `assemble` takes those that the architecture needs, by the family's names, and
+//! refuses the rest, which gives `weights`; `digest` names the result.
 //!
 //! Two kinds of tensors are accepted by name and left out, as in mlx-lm: those that the family's entry says are computed, and
 //! the head's `weight` where the head is tied.
 
-pub mod architecture;
+pub(crate) mod architecture;
 mod assemble;
-pub mod bytes;
+pub(crate) mod bytes;
 pub mod config;
 mod config_error;
 pub mod demo;
-pub mod digest;
+pub(crate) mod digest;
 pub mod family;
 mod folder;
 mod head_alone;
@@ -32,10 +32,10 @@ mod keys;
 mod mistaken;
 mod quantization;
 mod reader;
-pub mod tensors;
+pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;
-pub mod weights;
+pub(crate) mod weights;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,27 +44,31 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+pub(crate) use self::{
+    architecture::Architecture,
+    head_alone::HeadPlace,
+    weights::{
+        AttentionWeights, ConvolutionWeights, DeltaNetWeights, DeltaProjectionWeights, ExpertLinear, ExpertsWeights,
+        FeedForwardWeights, Inner, LayerWeights, Linear, MixerWeights, MlpWeights, ModelWeights, NormWeights, Qkv,
+        ShortConvolutionWeights, Vector,
+    },
+};
 pub use self::{
-    architecture::{AfterHead, Architecture, Curve},
+    architecture::{AfterHead, Curve},
     assemble::WeightsError,
     bytes::{Bytes, FileRange},
     config::Config,
     config_error::ConfigError,
-    digest::head_digest,
     family::Family,
-    head_alone::{HeadError, HeadPlace},
+    head_alone::HeadError,
     header::HeaderError,
     index::IndexError,
     json::JsonError,
     mistaken::Mistaken,
     tensors::TensorError,
-    weights::{
-        AttentionWeights, ConvolutionWeights, DeltaNetWeights, DeltaProjectionWeights, Dense, ExpertLinear,
-        ExpertNormsWeights, ExpertsWeights, FeedForwardWeights, Inner, LayerWeights, Linear, MixerWeights, MlpWeights,
-        ModelWeights, NormWeights, Qkv, Quantized, SharedWeights, ShortConvolutionWeights, TokenInputWeights,
-        TokenInputsWeights, Vector, Weights,
-    },
+    weights::Quantized,
 };
+
 use self::{
     folder::{Place, StoredFile},
     index::INDEX,
@@ -288,7 +292,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Any [`CheckpointError`] but [`CheckpointError::Weights`].
-    pub fn open_head(folder: &Path, head: &HeadPlace) -> Result<Self, CheckpointError> {
+    pub(crate) fn open_head(folder: &Path, head: &HeadPlace) -> Result<Self, CheckpointError> {
         Self::load_head(&Place::folder(folder)?, Source::Folder(folder.to_owned()), head)
     }
 
@@ -391,7 +395,7 @@ impl Checkpoint {
     ///
     /// # Panics
     /// If the checkpoint was opened for its head alone.
-    pub fn weights(&self) -> &ModelWeights {
+    pub(crate) fn weights(&self) -> &ModelWeights {
         &self.body().1
     }
 

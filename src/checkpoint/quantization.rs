@@ -25,7 +25,7 @@ pub enum Override {
 /// says nothing of a format are ignored there and here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Quantization {
+pub(crate) struct Quantization {
     /// The format of the model.
     pub format: Format,
     /// Exceptions, by module: `model.layers.0.mlp.down_proj`.

@@ -9,14 +9,14 @@ use crate::quant::{self, FloatType, Matrix, WeightsRef};
 pub type Quantized = Matrix<Bytes>;
 
 /// An unquantized matrix whose bytes lie in a checkpoint.
-pub type Dense = quant::Dense<Bytes>;
+pub(crate) type Dense = quant::Dense<Bytes>;
 
 /// A matrix as a checkpoint stores it.
-pub type Weights = quant::Weights<Bytes>;
+pub(crate) type Weights = quant::Weights<Bytes>;
 
 /// A vector, such as the weights of a norm, widened.
 #[derive(Clone, Debug)]
-pub struct Vector {
+pub(crate) struct Vector {
     /// Its elements.
     pub values: Vec<f32>,
     /// The type in which the checkpoint stores them.
@@ -25,7 +25,7 @@ pub struct Vector {
 
 /// `y = weights * x + bias`.
 #[derive(Clone, Debug)]
-pub struct Linear {
+pub(crate) struct Linear {
     /// `[out, in]`.
     pub weights: Weights,
     /// `[out]`; only where the architecture has one.
@@ -34,7 +34,7 @@ pub struct Linear {
 
 /// Weights of a norm, of a length that what it normalizes has.
 #[derive(Clone, Debug)]
-pub struct NormWeights {
+pub(crate) struct NormWeights {
     /// What is multiplied; 1 is added already where the architecture says so.
     pub weight: Option<Vector>,
     /// What is added; only where the architecture has one.
@@ -44,7 +44,7 @@ pub struct NormWeights {
 /// One transformer block. With `D` for the model's hidden size, `Q` for all query columns, `K` for all key columns and `F` for the
 /// MLP's intermediate size. A norm is there where the architecture has it.
 #[derive(Clone, Debug)]
-pub struct LayerWeights {
+pub(crate) struct LayerWeights {
     /// `[D]`.
     pub attention_norm: Option<NormWeights>,
     /// The first branch.
@@ -65,7 +65,7 @@ pub struct LayerWeights {
 
 /// How a [`LayerWeights`] takes in what the token gives to it, of `P` columns.
 #[derive(Clone, Debug)]
-pub struct TokenInputWeights {
+pub(crate) struct TokenInputWeights {
     /// `[P, D]`.
     pub gate: Linear,
     /// `[D, P]`.
@@ -76,7 +76,7 @@ pub struct TokenInputWeights {
 
 /// What tokens give to layers: `P` columns to each of `L`.
 #[derive(Clone, Debug)]
-pub struct TokenInputsWeights {
+pub(crate) struct TokenInputsWeights {
     /// `[rows, L P]`.
     pub embedding: Weights,
     /// `[L P, D]`.
@@ -88,7 +88,7 @@ pub struct TokenInputsWeights {
 /// What mixes positions in a [`LayerWeights`].
 #[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
-pub enum MixerWeights {
+pub(crate) enum MixerWeights {
     /// Attention.
     Attention(AttentionWeights),
     /// A short convolution.
@@ -99,7 +99,7 @@ pub enum MixerWeights {
 
 /// A convolution of each column by itself, over `T` positions.
 #[derive(Clone, Debug)]
-pub struct ConvolutionWeights {
+pub(crate) struct ConvolutionWeights {
     /// `[T, columns]`: the last one is for the own position.
     pub taps: Vec<f32>,
     /// `[columns]`; only where the architecture has one.
@@ -108,7 +108,7 @@ pub struct ConvolutionWeights {
 
 /// Short convolution of a [`LayerWeights`].
 #[derive(Clone, Debug)]
-pub struct ShortConvolutionWeights {
+pub(crate) struct ShortConvolutionWeights {
     /// `[3 D, D]`.
     pub in_proj: Linear,
     /// Over `D` columns.
@@ -119,7 +119,7 @@ pub struct ShortConvolutionWeights {
 
 /// Gated DeltaNet of a [`LayerWeights`]. With `K` for all key columns, `V` for all value columns and `H` for the value heads.
 #[derive(Clone, Debug)]
-pub struct DeltaNetWeights {
+pub(crate) struct DeltaNetWeights {
     /// Projections of the input.
     pub projections: DeltaProjectionWeights,
     /// Over `2 K + V` columns.
@@ -137,7 +137,7 @@ pub struct DeltaNetWeights {
 /// Projections of a gated DeltaNet's input.
 #[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
-pub enum DeltaProjectionWeights {
+pub(crate) enum DeltaProjectionWeights {
     /// Queries, keys and values `[2 K + V, D]`, then `z` `[V, D]`, `b` and `a` `[H, D]` each.
     Apart([Linear; 4]),
     /// By key head: queries, keys, values and `z` `[2 K + 2 V, D]`; `b` and `a` `[2 H, D]`.
@@ -146,7 +146,7 @@ pub enum DeltaProjectionWeights {
 
 /// Attention of a [`LayerWeights`].
 #[derive(Clone, Debug)]
-pub struct AttentionWeights {
+pub(crate) struct AttentionWeights {
     /// Projections to queries, keys and values.
     pub qkv: Qkv,
     /// Norm of queries, as long as what it spans.
@@ -162,7 +162,7 @@ pub struct AttentionWeights {
 /// Projections to queries, keys and values.
 #[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
-pub enum Qkv {
+pub(crate) enum Qkv {
     /// Each by itself: `[Q, D]`, or `[2 Q, D]` where heads have gates, then `[K, D]`, `[K, D]`.
     Apart([Linear; 3]),
     /// Queries and keys, which serve as values, too.
@@ -176,7 +176,7 @@ pub enum Qkv {
 /// The second branch of a [`LayerWeights`].
 #[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
-pub enum FeedForwardWeights {
+pub(crate) enum FeedForwardWeights {
     /// One MLP.
     Mlp(MlpWeights),
     /// Experts.
@@ -185,7 +185,7 @@ pub enum FeedForwardWeights {
 
 /// Experts of a [`LayerWeights`], `E` of them.
 #[derive(Clone, Debug)]
-pub struct ExpertsWeights {
+pub(crate) struct ExpertsWeights {
     /// `[E, D]`.
     pub router: Linear,
     /// `[E]`; only where the architecture has it.
@@ -206,7 +206,7 @@ pub struct ExpertsWeights {
 
 /// One projection of all experts of an [`ExpertsWeights`], as the checkpoint stores it.
 #[derive(Clone, Debug)]
-pub enum ExpertLinear {
+pub(crate) enum ExpertLinear {
     /// The rows of each expert lie one after the other in one matrix: `[E out, in]`.
     Stacked(Linear),
     /// Each expert has a matrix of its own, in one format with the others: `[out, in]`.
@@ -218,7 +218,7 @@ impl ExpertLinear {
     ///
     /// # Panics
     /// If there are not so many experts.
-    pub fn of(&self, expert: usize, count: usize) -> (WeightsRef<'_>, Option<&[f32]>) {
+    pub(crate) fn of(&self, expert: usize, count: usize) -> (WeightsRef<'_>, Option<&[f32]>) {
         match self {
             Self::Stacked(all) => {
                 let rows = all.weights.rows() / count;
@@ -235,7 +235,7 @@ impl ExpertLinear {
 
 /// An MLP that is added to [`ExpertsWeights`] for all positions.
 #[derive(Clone, Debug)]
-pub struct SharedWeights {
+pub(crate) struct SharedWeights {
     /// The MLP.
     pub mlp: MlpWeights,
     /// `[1, D]`; only where the architecture has it.
@@ -244,7 +244,7 @@ pub struct SharedWeights {
 
 /// Norms of [`ExpertsWeights`], `[D]` each.
 #[derive(Clone, Debug)]
-pub struct ExpertNormsWeights {
+pub(crate) struct ExpertNormsWeights {
     /// Norm of the router's input, multiplied by `D^-1/2`.
     pub router: NormWeights,
     /// Norm of the experts' input.
@@ -257,7 +257,7 @@ pub struct ExpertNormsWeights {
 
 /// An MLP of a [`LayerWeights`].
 #[derive(Clone, Debug)]
-pub struct MlpWeights {
+pub(crate) struct MlpWeights {
     /// What comes before the activation.
     pub inner: Inner,
     /// The four numbers of an activation that has some: of [`Activation::Xielu`](super::architecture::Activation::Xielu) `a`, `n`,
@@ -270,7 +270,7 @@ pub struct MlpWeights {
 /// The projections into an MLP.
 #[expect(clippy::large_enum_variant, reason = "there is one for each layer")]
 #[derive(Clone, Debug)]
-pub enum Inner {
+pub(crate) enum Inner {
     /// `[F, D]`: `up_proj` without a gate.
     Plain(Linear),
     /// `[F, D]` each: `gate_proj` and `up_proj`.
@@ -282,7 +282,7 @@ pub enum Inner {
 /// All weights of a model, by their roles in its [`Architecture`](super::Architecture), whatever the family names them. Norms and
 /// biases are widened, matrices stay as they are stored.
 #[derive(Clone, Debug)]
-pub struct ModelWeights {
+pub(crate) struct ModelWeights {
     /// `[vocab_size, hidden_size]`; quantized where the head is tied to it.
     pub embed_tokens: Weights,
     /// `[positions, hidden_size]`; only where the architecture has learned positions.
@@ -307,7 +307,7 @@ impl ModelWeights {
     ///
     /// # Panics
     /// If there is no `lm_head` and the embedding is dense, which no opened checkpoint has.
-    pub fn head(&self) -> &Quantized {
+    pub(crate) fn head(&self) -> &Quantized {
         match (&self.lm_head, &self.embed_tokens) {
             (Some(head), _) | (None, Weights::Quantized(head)) => head,
             (None, Weights::Dense(_)) => panic!("the head of a tied model is quantized"),

@@ -6,7 +6,7 @@ use super::{Mlp, Norm};
 /// to the least, and what all positions have in common.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Experts {
+pub(crate) struct Experts {
     /// How many there are.
     pub count: usize,
     /// What each of them computes.
@@ -25,7 +25,7 @@ pub struct Experts {
 /// where mlx-lm leaves it open. Their weights are their scores, after what is said here.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Router {
+pub(crate) struct Router {
     /// Experts of a position, at most as many as there are.
     pub chosen: usize,
     /// Whether the projection has a bias.
@@ -46,7 +46,7 @@ pub struct Router {
 
 /// What the products of a router's projection become.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Score {
+pub(crate) enum Score {
     /// They are scores as they are, and weights are the softmax over those of the chosen experts.
     SoftmaxOfChosen,
     /// The softmax over all experts.
@@ -64,7 +64,7 @@ pub enum Score {
 /// Experts in groups of equal size, in their order. A group's score is the sum of its two best ones; in groups that are not kept all
 /// scores are 0 for the choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Groups {
+pub(crate) struct Groups {
     /// How many there are, each of at least two experts.
     pub count: usize,
     /// How many are kept.
@@ -73,7 +73,7 @@ pub struct Groups {
 
 /// What the weights of chosen experts are divided by.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Divisor {
+pub(crate) enum Divisor {
     /// Their sum.
     Sum,
     /// Their sum and this.
@@ -84,7 +84,7 @@ pub enum Divisor {
 
 /// An MLP whose output is added for all positions.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The MLP.
     pub mlp: Mlp,
     /// Whether its output is multiplied by `sigmoid(gate(x))`, which is one number.
@@ -93,7 +93,7 @@ pub struct Shared {
 
 /// Norms of experts that read the residual stream themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ExpertNorms {
+pub(crate) struct ExpertNorms {
     /// Norm of the router's input. Its weights are multiplied by `hidden_size^-1/2` as the checkpoint is opened.
     pub router: Norm,
     /// Norm of the experts' input.

@@ -13,7 +13,7 @@ use crate::checkpoint::architecture::{Activation, Span};
 const GELU: &[&str] = &["gelu", "gelu_pytorch_tanh"];
 
 /// Gemma 1: embeddings are multiplied, norms' weights are stored less 1, GELU.
-pub const GEMMA: Family = Family {
+pub(crate) const GEMMA: Family = Family {
     name: "gemma",
     model_type: "gemma",
     models: "Gemma 1",
@@ -33,7 +33,7 @@ pub const GEMMA: Family = Family {
 };
 
 /// Gemma 2: norms of outputs, scores and logits are bounded. mlx-lm has every layer attend to all positions.
-pub const GEMMA2: Family = Family {
+pub(crate) const GEMMA2: Family = Family {
     name: "gemma2",
     model_type: "gemma2",
     models: "Gemma 2",
@@ -58,7 +58,7 @@ pub const GEMMA2: Family = Family {
 };
 
 /// Gemma 3: norms of each head, and most layers see a window by a rotary embedding of their own.
-pub const GEMMA3_TEXT: Family = Family {
+pub(crate) const GEMMA3_TEXT: Family = Family {
     name: "gemma3_text",
     model_type: "gemma3_text",
     models: "Gemma 3 270M and 1B",
@@ -97,7 +97,7 @@ pub const GEMMA3_TEXT: Family = Family {
 };
 
 /// Gemma 3 with its vision part.
-pub const GEMMA3: Family = Family {
+pub(crate) const GEMMA3: Family = Family {
     name: "gemma3",
     model_type: "gemma3",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: None }),
@@ -116,7 +116,7 @@ pub const GEMMA3: Family = Family {
 
 /// Gemma 4: heads of another width in layers without a window, values normalized, keys and values shared among layers, and something of
 /// each token for each layer.
-pub const GEMMA4_TEXT: Family = Family {
+pub(crate) const GEMMA4_TEXT: Family = Family {
     name: "gemma4_text",
     model_type: "gemma4_text",
     models: "the text part of Gemma 4",
@@ -182,7 +182,7 @@ const NAMES_OF_GEMMA4: TensorNames = TensorNames {
 };
 
 /// Gemma 4 with its other parts.
-pub const GEMMA4: Family = Family {
+pub(crate) const GEMMA4: Family = Family {
     name: "gemma4",
     model_type: "gemma4",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: None }),

@@ -16,7 +16,7 @@ const LAYER_NORM: NormRule =
     NormRule { kind: NormKind::Layer, eps: "layer_norm_eps", eps_default: None, one_plus: false, bias: Flag::Always };
 
 /// GPT-2: learned positions, projections in one matrix.
-pub const GPT2: Family = Family {
+pub(crate) const GPT2: Family = Family {
     name: "gpt2",
     model_type: "gpt2",
     models: "GPT-2",
@@ -60,7 +60,7 @@ pub const GPT2: Family = Family {
 };
 
 /// GPT BigCode: GPT-2 with one key head.
-pub const GPT_BIGCODE: Family = Family {
+pub(crate) const GPT_BIGCODE: Family = Family {
     name: "gpt_bigcode",
     model_type: "gpt_bigcode",
     models: "StarCoder 1, SantaCoder",
@@ -89,7 +89,7 @@ pub const GPT_BIGCODE: Family = Family {
 };
 
 /// GPT-NeoX: parallel branches with a norm each, projections in one matrix by head.
-pub const GPT_NEOX: Family = Family {
+pub(crate) const GPT_NEOX: Family = Family {
     name: "gpt_neox",
     model_type: "gpt_neox",
     models: "GPT-NeoX, Pythia",
@@ -136,7 +136,7 @@ pub const GPT_NEOX: Family = Family {
 };
 
 /// Phi-1 and Phi-2: parallel branches with one norm, and a bias of the head.
-pub const PHI: Family = Family {
+pub(crate) const PHI: Family = Family {
     name: "phi",
     model_type: "phi",
     models: "Phi-1, Phi-1.5, Phi-2",
@@ -175,7 +175,7 @@ pub const PHI: Family = Family {
 };
 
 /// StarCoder 2: biases everywhere, GELU as it is defined.
-pub const STARCODER2: Family = Family {
+pub(crate) const STARCODER2: Family = Family {
     name: "starcoder2",
     model_type: "starcoder2",
     models: "StarCoder 2",
@@ -201,7 +201,7 @@ pub const STARCODER2: Family = Family {
 };
 
 /// StableLM: part of each head turned, norms of each head with weights of its own.
-pub const STABLELM: Family = Family {
+pub(crate) const STABLELM: Family = Family {
     name: "stablelm",
     model_type: "stablelm",
     models: "StableLM 2, StableLM 3B, Stable Code",
@@ -232,7 +232,7 @@ pub const STABLELM: Family = Family {
 };
 
 /// Command R: parallel branches with one norm, neighbouring columns turned, logits multiplied.
-pub const COHERE: Family = Family {
+pub(crate) const COHERE: Family = Family {
     name: "cohere",
     model_type: "cohere",
     models: "Command R, Aya 23",
@@ -269,7 +269,7 @@ pub const COHERE: Family = Family {
 };
 
 /// Command R7B and A: most layers see a window, and the others have no rotary embedding.
-pub const COHERE2: Family = Family {
+pub(crate) const COHERE2: Family = Family {
     name: "cohere2",
     model_type: "cohere2",
     models: "Command R7B, Command A",

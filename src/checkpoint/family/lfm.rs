@@ -10,7 +10,7 @@ use super::{
 use crate::checkpoint::architecture::{Divisor, Span};
 
 /// LFM 2: most layers are short convolutions.
-pub const LFM2: Family = Family {
+pub(crate) const LFM2: Family = Family {
     name: "lfm2",
     model_type: "lfm2",
     models: "LFM 2",
@@ -59,7 +59,7 @@ pub const LFM2: Family = Family {
 };
 
 /// LFM 2 with experts in all layers but the first ones.
-pub const LFM2_MOE: Family = Family {
+pub(crate) const LFM2_MOE: Family = Family {
     name: "lfm2_moe",
     model_type: "lfm2_moe",
     models: "LFM 2 with experts",

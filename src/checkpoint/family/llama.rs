@@ -9,7 +9,7 @@ use super::{
 use crate::checkpoint::architecture::{Activation, NormKind, Pairing, Span, Wiring};
 
 /// Llama: the entry that others differ from.
-pub const LLAMA: Family = Family {
+pub(crate) const LLAMA: Family = Family {
     name: "llama",
     model_type: "llama",
     text: None,
@@ -174,11 +174,11 @@ pub(super) const OTHER_PARTS: &[Dropped] = &[
 
 /// Mistral 7B and Nemo, a Llama under another name. Its `sliding_window` alone changes nothing in mlx-lm, nor here: every layer
 /// attends to all positions.
-pub const MISTRAL: Family =
+pub(crate) const MISTRAL: Family =
     Family { name: "mistral", model_type: "mistral", models: "Mistral 7B, Mistral Nemo", ..LLAMA };
 
 /// Mistral Small 3 with its vision part, whose language model is a Llama.
-pub const MISTRAL3: Family = Family {
+pub(crate) const MISTRAL3: Family = Family {
     name: "mistral3",
     model_type: "mistral3",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: None }),
@@ -188,7 +188,7 @@ pub const MISTRAL3: Family = Family {
 };
 
 /// Ministral 3: queries grow with their positions.
-pub const MINISTRAL3: Family = Family {
+pub(crate) const MINISTRAL3: Family = Family {
     name: "ministral3",
     model_type: "ministral3",
     models: "Ministral 3",
@@ -203,7 +203,7 @@ pub const MINISTRAL3: Family = Family {
 };
 
 /// Ministral 3 with its vision part.
-pub const MISTRAL3_OF_MINISTRAL3: Family = Family {
+pub(crate) const MISTRAL3_OF_MINISTRAL3: Family = Family {
     name: "mistral3 of ministral3",
     model_type: "mistral3",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: Some("ministral3") }),
@@ -213,7 +213,7 @@ pub const MISTRAL3_OF_MINISTRAL3: Family = Family {
 };
 
 /// SmolLM3: some layers have no rotary embedding.
-pub const SMOLLM3: Family = Family {
+pub(crate) const SMOLLM3: Family = Family {
     name: "smollm3",
     model_type: "smollm3",
     models: "SmolLM3",
@@ -228,7 +228,7 @@ pub const SMOLLM3: Family = Family {
 };
 
 /// Granite: embeddings, scores, branches and logits are multiplied.
-pub const GRANITE: Family = Family {
+pub(crate) const GRANITE: Family = Family {
     name: "granite",
     model_type: "granite",
     models: "Granite 3",
@@ -246,7 +246,7 @@ pub const GRANITE: Family = Family {
 };
 
 /// MiniCPM: the same, by other keys.
-pub const MINICPM: Family = Family {
+pub(crate) const MINICPM: Family = Family {
     name: "minicpm",
     model_type: "minicpm",
     models: "MiniCPM 1 and 2",
@@ -265,7 +265,7 @@ pub const MINICPM: Family = Family {
 };
 
 /// OLMo 2: norms of outputs instead of inputs, and of all queries and keys together.
-pub const OLMO2: Family = Family {
+pub(crate) const OLMO2: Family = Family {
     name: "olmo2",
     model_type: "olmo2",
     models: "OLMo 2",
@@ -285,7 +285,7 @@ pub const OLMO2: Family = Family {
 };
 
 /// OLMo 3: OLMo 2 of which most layers see a window.
-pub const OLMO3: Family = Family {
+pub(crate) const OLMO3: Family = Family {
     name: "olmo3",
     model_type: "olmo3",
     models: "OLMo 3",
@@ -300,7 +300,7 @@ pub const OLMO3: Family = Family {
 };
 
 /// EXAONE 3: a Llama by other names.
-pub const EXAONE: Family = Family {
+pub(crate) const EXAONE: Family = Family {
     name: "exaone",
     model_type: "exaone",
     models: "EXAONE 3 and 3.5, EXAONE Deep",
@@ -328,7 +328,7 @@ pub const EXAONE: Family = Family {
 };
 
 /// EXAONE 4: norms of outputs, and of each head; layers without a window have no rotary embedding where others have one.
-pub const EXAONE4: Family = Family {
+pub(crate) const EXAONE4: Family = Family {
     name: "exaone4",
     model_type: "exaone4",
     models: "EXAONE 4",
@@ -346,7 +346,7 @@ pub const EXAONE4: Family = Family {
 };
 
 /// GLM-4 of 2025: norms of inputs and outputs, gate and up in one matrix, half of each head turned.
-pub const GLM4: Family = Family {
+pub(crate) const GLM4: Family = Family {
     name: "glm4",
     model_type: "glm4",
     models: "GLM-4-0414, GLM-Z1",
@@ -374,7 +374,7 @@ pub const GLM4: Family = Family {
 };
 
 /// GLM-4 of 2024. mlx-lm turns whole heads, whatever `partial_rotary_factor` says.
-pub const GLM: Family = Family {
+pub(crate) const GLM: Family = Family {
     name: "glm",
     model_type: "glm",
     models: "GLM-4-9B, GLM-Edge",
@@ -389,7 +389,7 @@ pub const GLM: Family = Family {
 };
 
 /// ERNIE 4.5: neighbouring columns are turned.
-pub const ERNIE4_5: Family = Family {
+pub(crate) const ERNIE4_5: Family = Family {
     name: "ernie4_5",
     model_type: "ernie4_5",
     models: "ERNIE 4.5 0.3B",
@@ -411,7 +411,7 @@ pub const ERNIE4_5: Family = Family {
 };
 
 /// Helium: neighbouring columns are turned, and a head may be stored although it is tied.
-pub const HELIUM: Family = Family {
+pub(crate) const HELIUM: Family = Family {
     name: "helium",
     model_type: "helium",
     models: "Helium 1",
@@ -428,7 +428,7 @@ pub const HELIUM: Family = Family {
 };
 
 /// Hunyuan's dense models: norms of heads after they are turned.
-pub const HUNYUAN_V1_DENSE: Family = Family {
+pub(crate) const HUNYUAN_V1_DENSE: Family = Family {
     name: "hunyuan_v1_dense",
     model_type: "hunyuan_v1_dense",
     models: "Hunyuan 0.5B to 7B",
@@ -448,7 +448,7 @@ pub const HUNYUAN_V1_DENSE: Family = Family {
 };
 
 /// InternLM 2: projections in one matrix by key head, and other names.
-pub const INTERNLM2: Family = Family {
+pub(crate) const INTERNLM2: Family = Family {
     name: "internlm2",
     model_type: "internlm2",
     models: "InternLM 2 and 2.5",
@@ -476,7 +476,7 @@ pub const INTERNLM2: Family = Family {
 };
 
 /// InternLM 3: a Llama with other keys of its biases.
-pub const INTERNLM3: Family = Family {
+pub(crate) const INTERNLM3: Family = Family {
     name: "internlm3",
     model_type: "internlm3",
     models: "InternLM 3",
@@ -492,7 +492,7 @@ pub const INTERNLM3: Family = Family {
 };
 
 /// Seed-OSS: a Llama whose output projection has a key of its own for its bias.
-pub const SEED_OSS: Family = Family {
+pub(crate) const SEED_OSS: Family = Family {
     name: "seed_oss",
     model_type: "seed_oss",
     models: "Seed-OSS",
@@ -501,7 +501,7 @@ pub const SEED_OSS: Family = Family {
 };
 
 /// MiMo: a Llama with biases; what it predicts further ahead is dropped.
-pub const MIMO: Family = Family {
+pub(crate) const MIMO: Family = Family {
     name: "mimo",
     model_type: "mimo",
     models: "MiMo 7B",
@@ -520,7 +520,7 @@ pub const MIMO: Family = Family {
 };
 
 /// TeleChat 3: a Llama whose head is not tied unless a key says so.
-pub const TELECHAT3: Family = Family {
+pub(crate) const TELECHAT3: Family = Family {
     name: "telechat3",
     model_type: "telechat3",
     models: "TeleChat 3",
@@ -529,7 +529,7 @@ pub const TELECHAT3: Family = Family {
 };
 
 /// Apertus: norms of each head, and an activation with numbers of its own.
-pub const APERTUS: Family = Family {
+pub(crate) const APERTUS: Family = Family {
     name: "apertus",
     model_type: "apertus",
     models: "Apertus",
@@ -552,7 +552,7 @@ pub const APERTUS: Family = Family {
 };
 
 /// Nemotron 3 and 4, Minitron: layer norms whose weights are stored less 1, squares of what is positive, half of each head turned.
-pub const NEMOTRON: Family = Family {
+pub(crate) const NEMOTRON: Family = Family {
     name: "nemotron",
     model_type: "nemotron",
     models: "Nemotron-3 and -4, Minitron",
@@ -580,7 +580,7 @@ pub const NEMOTRON: Family = Family {
 };
 
 /// Phi-3 and Phi-4: projections in one matrix, and a factor for each rotary frequency.
-pub const PHI3: Family = Family {
+pub(crate) const PHI3: Family = Family {
     name: "phi3",
     model_type: "phi3",
     models: "Phi-3, Phi-3.5, Phi-4",

@@ -58,7 +58,7 @@ const SHARED: SharedRule =
     SharedRule { when: Flag::Always, width: SharedWidth::Experts(size_or("n_shared_experts", 0)), gate: false };
 
 /// Mixtral: a Mistral with experts, whose weights are the softmax over those that are chosen.
-pub const MIXTRAL: Family = Family {
+pub(crate) const MIXTRAL: Family = Family {
     name: "mixtral",
     model_type: "mixtral",
     models: "Mixtral 8x7B and 8x22B",
@@ -88,7 +88,7 @@ pub const MIXTRAL: Family = Family {
 };
 
 /// Qwen 1.5 and 2 with experts, and an MLP that all positions share.
-pub const QWEN2_MOE: Family = Family {
+pub(crate) const QWEN2_MOE: Family = Family {
     name: "qwen2_moe",
     model_type: "qwen2_moe",
     models: "Qwen 1.5 and 2 with experts",
@@ -110,7 +110,7 @@ pub(super) const SHARED_WITH_A_GATE: SharedRule =
     SharedRule { width: SharedWidth::Key(size("shared_expert_intermediate_size")), gate: true, ..SHARED };
 
 /// Qwen 3 with experts in most layers.
-pub const QWEN3_MOE: Family = Family {
+pub(crate) const QWEN3_MOE: Family = Family {
     name: "qwen3_moe",
     model_type: "qwen3_moe",
     models: "Qwen 3 with experts",
@@ -133,7 +133,7 @@ pub const QWEN3_MOE: Family = Family {
 };
 
 /// OLMoE: a Llama with norms of all queries and keys together, and experts.
-pub const OLMOE: Family = Family {
+pub(crate) const OLMOE: Family = Family {
     name: "olmoe",
     model_type: "olmoe",
     models: "OLMoE",
@@ -153,7 +153,7 @@ pub const OLMOE: Family = Family {
 };
 
 /// gpt-oss: attention with sinks, windows in every other layer, biases everywhere, and a gated activation with bounds.
-pub const GPT_OSS: Family = Family {
+pub(crate) const GPT_OSS: Family = Family {
     name: "gpt_oss",
     model_type: "gpt_oss",
     models: "gpt-oss 20B and 120B",
@@ -195,7 +195,7 @@ pub const GPT_OSS: Family = Family {
 };
 
 /// Granite 3 with experts.
-pub const GRANITEMOE: Family = Family {
+pub(crate) const GRANITEMOE: Family = Family {
     name: "granitemoe",
     model_type: "granitemoe",
     models: "Granite 3 with experts",
@@ -236,7 +236,7 @@ const DEEPSEEK_V3_EXPERTS: ExpertsRule = ExpertsRule {
 };
 
 /// GLM-4.5 to 4.7: DeepSeek-V3's experts with attention of query heads in groups.
-pub const GLM4_MOE: Family = Family {
+pub(crate) const GLM4_MOE: Family = Family {
     name: "glm4_moe",
     model_type: "glm4_moe",
     models: "GLM-4.5, 4.6 and 4.7",
@@ -259,11 +259,11 @@ pub const GLM4_MOE: Family = Family {
 };
 
 /// Solar Open: GLM-4.5 by another name.
-pub const SOLAR_OPEN: Family =
+pub(crate) const SOLAR_OPEN: Family =
     Family { name: "solar_open", model_type: "solar_open", models: "Solar Open", ..GLM4_MOE };
 
 /// dots.llm1: DeepSeek-V3's experts, and norms of each head.
-pub const DOTS1: Family = Family {
+pub(crate) const DOTS1: Family = Family {
     name: "dots1",
     model_type: "dots1",
     models: "dots.llm1",
@@ -273,7 +273,7 @@ pub const DOTS1: Family = Family {
 };
 
 /// The first DeepSeek with experts: a softmax over all, and an MLP that all positions share.
-pub const DEEPSEEK: Family = Family {
+pub(crate) const DEEPSEEK: Family = Family {
     name: "deepseek",
     model_type: "deepseek",
     models: "DeepSeek-MoE",
@@ -302,7 +302,7 @@ pub const DEEPSEEK: Family = Family {
 };
 
 /// EXAONE MoE: DeepSeek-V3's experts in layers that a list names; layers without a window have no rotary embedding.
-pub const EXAONE_MOE: Family = Family {
+pub(crate) const EXAONE_MOE: Family = Family {
     name: "exaone_moe",
     model_type: "exaone_moe",
     models: "K-EXAONE",
@@ -331,7 +331,7 @@ pub const EXAONE_MOE: Family = Family {
 };
 
 /// Mellum: Qwen 3 with experts, and rotary embeddings by type of layer.
-pub const MELLUM: Family = Family {
+pub(crate) const MELLUM: Family = Family {
     name: "mellum",
     model_type: "mellum",
     models: "Mellum",
@@ -349,7 +349,7 @@ pub const MELLUM: Family = Family {
 };
 
 /// ERNIE 4.5 with experts in some layers.
-pub const ERNIE4_5_MOE: Family = Family {
+pub(crate) const ERNIE4_5_MOE: Family = Family {
     name: "ernie4_5_moe",
     model_type: "ernie4_5_moe",
     models: "ERNIE 4.5 with experts",
@@ -390,7 +390,7 @@ pub const ERNIE4_5_MOE: Family = Family {
 };
 
 /// MiniMax M2: norms of all queries and keys together, the first columns of each head turned, experts by the sigmoid.
-pub const MINIMAX_M2: Family = Family {
+pub(crate) const MINIMAX_M2: Family = Family {
     name: "minimax_m2",
     model_type: "minimax_m2",
     models: "MiniMax M2",
@@ -431,10 +431,10 @@ pub const MINIMAX_M2: Family = Family {
 };
 
 /// MiniMax by the name of mlx-lm's class.
-pub const MINIMAX: Family = Family { name: "minimax", model_type: "minimax", ..MINIMAX_M2 };
+pub(crate) const MINIMAX: Family = Family { name: "minimax", model_type: "minimax", ..MINIMAX_M2 };
 
 /// Phi-3.5-MoE: layer norms, biases, and experts that are chosen one after the other.
-pub const PHIMOE: Family = Family {
+pub(crate) const PHIMOE: Family = Family {
     name: "phimoe",
     model_type: "phimoe",
     models: "Phi-3.5-MoE, Phi-mini-MoE",
@@ -469,7 +469,7 @@ pub const PHIMOE: Family = Family {
 };
 
 /// Ling and Ring: queries, keys and values in one matrix, norms of each head, experts in groups.
-pub const BAILING_MOE: Family = Family {
+pub(crate) const BAILING_MOE: Family = Family {
     name: "bailing_moe",
     model_type: "bailing_moe",
     models: "Ling and Ring",

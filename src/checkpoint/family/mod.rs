@@ -1,12 +1,12 @@
 //! Model families as data: how each writes its configuration and names its tensors.
 //!
 //! A family is an entry of [`NATIVE`] and nothing else: no code is a family's own. `reader/` reads `config.json` by the
-//! entry's `ConfigRules`, which gives an [`Architecture`](super::Architecture); `assemble` finds the weights of that value by
+//! entry's `ConfigRules`, which gives an `Architecture`; `assemble` finds the weights of that value by
 //! the entry's `TensorNames`. So a family that computes what another does costs a few lines here, and one that computes
 //! something new also costs a field of `Architecture` and what interprets it.
 //!
 //! An entry is written as what differs from another: `Family { model_type: "mistral", ..LLAMA }`. Where families differ in
-//! something that is fixed today, a field is added to the rules or names, with today's value in [`LLAMA`].
+//! something that is fixed today, a field is added to the rules or names, with today's value in `LLAMA`.
 //!
 //! What mlx-lm 0.32.2 computes is the specification of each entry.
 
@@ -25,24 +25,26 @@ pub(crate) use experts::{
     ApartNames, ExpertLayers, ExpertNames, ExpertWidth, ExpertsRule, PROJECTIONS, RouterRule, ScoreRule, SharedRule,
     SharedWidth,
 };
-pub use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
-pub use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
-pub use lfm::{LFM2, LFM2_MOE};
-pub use llama::{
+pub(crate) use gemma::{GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT, GEMMA4, GEMMA4_TEXT};
+pub(crate) use gpt::{COHERE, COHERE2, GPT_BIGCODE, GPT_NEOX, GPT2, PHI, STABLELM, STARCODER2};
+pub(crate) use lfm::{LFM2, LFM2_MOE};
+pub(crate) use llama::{
     APERTUS, ERNIE4_5, EXAONE, EXAONE4, GLM, GLM4, GRANITE, HELIUM, HUNYUAN_V1_DENSE, INTERNLM2, INTERNLM3, LLAMA,
     MIMO, MINICPM, MINISTRAL3, MISTRAL, MISTRAL3, MISTRAL3_OF_MINISTRAL3, NEMOTRON, OLMO2, OLMO3, PHI3, SEED_OSS,
     SMOLLM3, TELECHAT3,
 };
-pub use mixtures::{
+
+pub(crate) use mixtures::{
     BAILING_MOE, DEEPSEEK, DOTS1, ERNIE4_5_MOE, EXAONE_MOE, GLM4_MOE, GPT_OSS, GRANITEMOE, MELLUM, MINIMAX, MINIMAX_M2,
     MIXTRAL, OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, SOLAR_OPEN,
 };
+
 pub(crate) use names::{
     DeltaNetNames, DeltaProjectionNames, Dropped, GateName, QkNormNames, QkvNames, Renamed, ShortConvolutionNames,
     TensorNames, TokenInputNames,
 };
-pub use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
-pub use qwen_hybrid::{QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT};
+pub(crate) use qwen::{QWEN, QWEN2, QWEN2_5_VL, QWEN2_VL, QWEN3, QWEN3_VL};
+pub(crate) use qwen_hybrid::{QWEN3_5, QWEN3_5_MOE, QWEN3_NEXT};
 pub(crate) use rules::{
     ActivationRule, AttentionLayers, AttentionScale, ConfigRules, EmbeddingScale, Flag, FullLayersRule, HeadDim,
     Intermediate, KvHeads, LogitScale, MixerRule, NormRule, OtherMixers, QkNormRule, ResidualScale, RopeLayers,
@@ -146,11 +148,6 @@ impl Family {
     /// Whether such tensors may be quantized.
     pub fn may_quantize_experts_apart(&self) -> bool {
         self.tensors.experts.apart.is_some_and(|apart| apart.quantized)
-    }
-
-    /// Ends of tensors' names that mlx-lm renames: as they may be stored, and as they are then.
-    pub fn renamed(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        self.tensors.renamed.iter().map(|names| (names.from, names.to))
     }
 
     /// The key of the object in `config.json` that the language model's configuration is, in a model of several parts.

@@ -9,7 +9,7 @@ use super::{
 use crate::checkpoint::architecture::Span;
 
 /// Qwen 2 and 2.5: biases of queries, keys and values.
-pub const QWEN2: Family = Family {
+pub(crate) const QWEN2: Family = Family {
     name: "qwen2",
     model_type: "qwen2",
     models: "Qwen 2 and 2.5, QwQ",
@@ -26,7 +26,7 @@ pub const QWEN2: Family = Family {
 };
 
 /// Qwen 3: norms of each head, no biases.
-pub const QWEN3: Family = Family {
+pub(crate) const QWEN3: Family = Family {
     name: "qwen3",
     model_type: "qwen3",
     models: "Qwen 3",
@@ -44,7 +44,7 @@ pub const QWEN3: Family = Family {
 pub(super) const TEXT: Option<TextConfig> = Some(TextConfig { key: "text_config", optional: true, model_type: None });
 
 /// The language model of Qwen 2 VL.
-pub const QWEN2_VL: Family = Family {
+pub(crate) const QWEN2_VL: Family = Family {
     name: "qwen2_vl",
     model_type: "qwen2_vl",
     text: TEXT,
@@ -54,11 +54,11 @@ pub const QWEN2_VL: Family = Family {
 };
 
 /// The language model of Qwen 2.5 VL.
-pub const QWEN2_5_VL: Family =
+pub(crate) const QWEN2_5_VL: Family =
     Family { name: "qwen2_5_vl", model_type: "qwen2_5_vl", models: "Qwen 2.5 VL", ..QWEN2_VL };
 
 /// The language model of Qwen 3 VL.
-pub const QWEN3_VL: Family = Family {
+pub(crate) const QWEN3_VL: Family = Family {
     name: "qwen3_vl",
     model_type: "qwen3_vl",
     text: TEXT,
@@ -68,7 +68,7 @@ pub const QWEN3_VL: Family = Family {
 };
 
 /// The first Qwen: projections in one matrix, and an MLP whose `intermediate_size` counts both of its halves.
-pub const QWEN: Family = Family {
+pub(crate) const QWEN: Family = Family {
     name: "qwen",
     model_type: "qwen",
     models: "Qwen 1",

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Qwen 3.5: most layers are gated DeltaNets, the others attention with gates of its outputs. Its vision part is left out.
-pub const QWEN3_5: Family = Family {
+pub(crate) const QWEN3_5: Family = Family {
     name: "qwen3_5",
     model_type: "qwen3_5",
     text: TEXT,
@@ -56,7 +56,7 @@ const OTHER_PARTS_OF_3_5: &[Dropped] =
     &[Dropped::Beginning("vision_tower"), Dropped::Beginning("model.visual"), Dropped::Containing("mtp.")];
 
 /// Qwen 3.5 with experts in all layers.
-pub const QWEN3_5_MOE: Family = Family {
+pub(crate) const QWEN3_5_MOE: Family = Family {
     name: "qwen3_5_moe",
     model_type: "qwen3_5_moe",
     models: "Qwen 3.5 and 3.6 with experts",
@@ -73,7 +73,7 @@ pub const QWEN3_5_MOE: Family = Family {
 };
 
 /// Qwen 3 Next: what became Qwen 3.5, with projections by key head.
-pub const QWEN3_NEXT: Family = Family {
+pub(crate) const QWEN3_NEXT: Family = Family {
     name: "qwen3_next",
     model_type: "qwen3_next",
     models: "Qwen 3 Next",

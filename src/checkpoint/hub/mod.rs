@@ -70,7 +70,7 @@ pub struct Snapshot {
 
 /// Where the files of a model are that was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Located {
+pub(crate) struct Located {
     /// Their folder; `None` for the model inside the program.
     pub folder: Option<PathBuf>,
     /// The commit of the hub, where the name is a hub id.

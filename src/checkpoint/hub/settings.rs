@@ -42,14 +42,6 @@ impl HubSettings {
         }
     }
 
-    /// From the environment of this process; see [`from_lookup`](Self::from_lookup).
-    ///
-    /// # Errors
-    /// [`HubError::NoCacheFolder`].
-    pub fn from_env() -> Result<Self, HubError> {
-        Self::from_lookup(|name| env::var_os(name), env::home_dir())
-    }
-
     /// As Hugging Face's own tools read the environment. An empty variable is an unset one.
     ///
     /// | what | the first that is set |
@@ -63,8 +55,16 @@ impl HubSettings {
     /// With `HF_HUB_DISABLE_IMPLICIT_TOKEN` the token's file is not read.
     ///
     /// # Errors
+    /// [`HubError::NoCacheFolder`].
+    pub fn from_env() -> Result<Self, HubError> {
+        Self::from_lookup(|name| env::var_os(name), env::home_dir())
+    }
+
+    /// As [`from_env`](Self::from_env), of an environment and a home that are given.
+    ///
+    /// # Errors
     /// [`HubError::NoCacheFolder`] if neither a variable nor `user_home` says where the cache is.
-    pub fn from_lookup(
+    pub(crate) fn from_lookup(
         lookup: impl Fn(&str) -> Option<OsString>,
         user_home: Option<PathBuf>,
     ) -> Result<Self, HubError> {

@@ -9,7 +9,7 @@ use crate::{
         config::Override,
         family::{
             BAILING_MOE, ERNIE4_5_MOE, EXAONE_MOE, Family, GEMMA4_TEXT, GLM4_MOE, GPT_OSS, LFM2_MOE, MIXTRAL, NATIVE,
-            OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, QWEN3_NEXT,
+            OLMOE, PHIMOE, QWEN2_MOE, QWEN3_MOE, QWEN3_NEXT, Renamed,
         },
     },
     testing::fixture::{Fixture, FixtureTensor, files_of},
@@ -310,13 +310,13 @@ fn tensors_that_mlx_lm_renames_are_found_by_either_name() {
     for (family, renamed) in [(&LFM2_MOE, 3 * 4), (&EXAONE_MOE, 2), (&BAILING_MOE, 2)] {
         let mut fixture = fixture(family);
         for module in fixture.modules() {
-            if family.renamed().any(|(_, to)| format!("{}.weight", module.name).ends_with(to)) {
+            if family.tensors.renamed.iter().any(|names| format!("{}.weight", module.name).ends_with(names.to)) {
                 fixture.overrides.insert(module.name, Override::Dense);
             }
         }
         let mut tensors = fixture.tensors();
         let mut count = 0;
-        for (from, to) in family.renamed() {
+        for &Renamed { from, to } in family.tensors.renamed {
             let ours: Vec<String> = tensors.keys().filter(|name| name.ends_with(to)).cloned().collect();
             for name in ours {
                 let tensor = tensors.remove(&name).expect("it is there");
@@ -327,7 +327,7 @@ fn tensors_that_mlx_lm_renames_are_found_by_either_name() {
         assert!(count >= renamed, "{}: {count}", family.name);
         opened(files_of(&fixture.config(), &tensors, 1));
         // A name that is taken is not another tensor's.
-        let (other, taken) = family.renamed().next().expect("a name");
+        let &Renamed { from: other, to: taken } = family.tensors.renamed.first().expect("a name");
         let name = tensors.keys().find(|name| name.ends_with(other)).expect("a renamed tensor").clone();
         tensors.insert(name.replace(other, taken), tensors[&name].clone());
         refused(files_of(&fixture.config(), &tensors, 1), &[&name]);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     checkpoint::{
         AttentionWeights, Checkpoint, ExpertLinear, FeedForwardWeights, Inner, Linear, MixerWeights, NormWeights, Qkv,
-        Weights, config::Override, family, head_digest,
+        config::Override, digest::head_digest, family, weights::Weights,
     },
     quant::{FloatType, Format},
     testing::fixture::{Fixture, FixtureTensor, raw_safetensors},
@@ -103,7 +103,7 @@ fn check(fixture: &Fixture, checkpoint: &Checkpoint) -> usize {
             (Weights::Dense(matrix), None) => {
                 let expected = values(&tensors[&format!("{}.weight", module.name)], fixture.scale_type);
                 let found: Vec<f32> =
-                    (0..rows * module.cols).map(|i| matrix.get(i / module.cols, i % module.cols)).collect();
+                    (0..rows * module.cols).map(|i| matrix.float_type().get(matrix.data(), i)).collect();
                 assert_eq!(found, expected, "{}", module.name);
             }
             _ => panic!("{} is quantized in one and not in the other", module.name),

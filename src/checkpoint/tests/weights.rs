@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     checkpoint::{
-        CheckpointError, FeedForwardWeights, Inner, MlpWeights, Weights, WeightsError, config::Override, family,
+        CheckpointError, FeedForwardWeights, Inner, MlpWeights, WeightsError, config::Override, family,
+        weights::Weights,
     },
     quant::{FloatType, Format, MatrixError},
     testing::fixture::{Fixture, FixtureTensor, files_of},

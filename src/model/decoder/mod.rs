@@ -1,4 +1,4 @@
-//! The decoder on the CPU: it interprets an [`Architecture`](crate::checkpoint::Architecture), layer by layer, and knows no family.
+//! The decoder on the CPU: it interprets an `Architecture`, layer by layer, and knows no family.
 //!
 //! Activations are f32 throughout. For a batch of `n` positions, which may belong to many sequences:
 //!

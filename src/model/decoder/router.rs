@@ -131,7 +131,7 @@ fn mix(kernel: Kernel, products: &[f32], reach: f32, chosen: &mut [Choice]) {
 mod tests {
     use super::*;
     use crate::{
-        checkpoint::{ExpertLinear, Linear, Vector, Weights},
+        checkpoint::{ExpertLinear, Linear, Vector, weights::Weights},
         quant::{Dense, FloatType},
     };
 

@@ -11,7 +11,7 @@ use mlx_rs::{
 
 use super::{Named, failed, modes};
 use crate::{
-    checkpoint::{self, ExpertLinear, Vector, Weights},
+    checkpoint::{self, ExpertLinear, Vector, weights::Weights},
     model::BodyError,
     quant::{FloatType, Format, MatrixRef},
 };

@@ -6,7 +6,7 @@ use crate::{checkpoint::CheckpointError, child::ChildError};
 
 /// The oldest mlx-lm whose `load_model` runs code of a model's folder only where it is asked to, which is the one that this
 /// program is tested with.
-pub const OLDEST: &str = "0.32.2";
+pub(crate) const OLDEST: &str = "0.32.2";
 
 /// Why mlx-lm does not compute the body.
 #[derive(Debug, thiserror::Error)]

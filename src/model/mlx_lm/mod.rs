@@ -57,10 +57,10 @@ use crate::{
     team::Team,
 };
 
-pub use error::{MlxLmError, OLDEST};
+pub use error::MlxLmError;
 
 /// Seconds without a sign of life after which the child is given up. It gives one each second while it computes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A prompt by which the head's product is held against mlx-lm's logits: tokens that every vocabulary has.
 const PROBE: [u32; 8] = [3, 5, 8, 13, 21, 34, 55, 89];
 
@@ -79,7 +79,7 @@ pub struct Options {
 
 impl Default for Options {
     /// The Python that `HEADROOM_PYTHON` names, else `python3`; the checkpoint's types; no code of the model's folder;
-    /// [`PATIENCE`], or as many seconds as `HEADROOM_PATIENCE` says.
+    /// a minute, or as many seconds as `HEADROOM_PATIENCE` says.
     fn default() -> Self {
         let seconds = std::env::var("HEADROOM_PATIENCE").ok().and_then(|text| text.parse().ok());
         Self {

@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        FeedForwardWeights, LayerWeights, MixerWeights, NormWeights, TokenInputWeights,
+        FeedForwardWeights, LayerWeights, MixerWeights, NormWeights,
         architecture::{self, Activation, KeyValues, Layer, Mixer, Norm, TokenInput, Wiring},
+        weights::TokenInputWeights,
     },
     model::BodyError,
 };

@@ -14,7 +14,7 @@ use super::{
     norm::Normalization,
 };
 use crate::{
-    checkpoint::{Checkpoint, TokenInputsWeights, architecture::TokenInputs},
+    checkpoint::{Checkpoint, architecture::TokenInputs, weights::TokenInputsWeights},
     model::BodyError,
 };
 
