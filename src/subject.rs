@@ -211,7 +211,7 @@ impl Subject {
     }
 
     /// Whether that matrix is the embedding, too, and edits reach both.
-    pub const fn shared(&self) -> bool {
+    pub(crate) const fn shared(&self) -> bool {
         self.shared
     }
 
@@ -254,7 +254,11 @@ impl Subject {
     ///
     /// # Panics
     /// As [`Trials::new`].
-    pub fn trials<'a>(&'a self, prompts: impl Iterator<Item = &'a [u32]>, max_tokens: usize) -> Trials<'a, AnyBody> {
+    pub(crate) fn trials<'a>(
+        &'a self,
+        prompts: impl Iterator<Item = &'a [u32]>,
+        max_tokens: usize,
+    ) -> Trials<'a, AnyBody> {
         let task = Task { prompts: prompts.collect(), eos: self.eos(), max_tokens, tying: self.tying() };
         Trials::new(self.body(), self.kernel, &self.team, task)
     }
@@ -281,7 +285,7 @@ impl Subject {
     }
 
     /// [`Subject::prompt_as`] of each of `texts`, in their order; many at once are cheaper.
-    pub fn prompts_as(&self, texts: &[&str], encoding: &Encoding) -> Vec<Result<Prompt, TokenizerError>> {
+    pub(crate) fn prompts_as(&self, texts: &[&str], encoding: &Encoding) -> Vec<Result<Prompt, TokenizerError>> {
         let ids = match &self.tokenizer {
             None => return texts.iter().map(|_| Err(TokenizerError::Missing("tokenizer.json"))).collect(),
             Some(tokenizer) if encoding.raw => {

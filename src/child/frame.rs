@@ -9,7 +9,7 @@ const SHORT: usize = 1 << 16;
 ///
 /// # Errors
 /// What `to` says.
-pub fn write(to: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+pub(crate) fn write(to: &mut impl Write, frame: &[u8]) -> io::Result<()> {
     let length = (frame.len() as u64).to_le_bytes();
     if frame.len() <= SHORT {
         to.write_all(&[&length[..], frame].concat())?;
@@ -25,7 +25,7 @@ pub fn write(to: &mut impl Write, frame: &[u8]) -> io::Result<()> {
 /// # Errors
 /// What `from` says; [`ErrorKind::UnexpectedEof`], where it ends within a frame; [`TooLong`], within an error of
 /// [`ErrorKind::InvalidData`], where a longer frame is announced, of which nothing is then read.
-pub fn read(from: &mut impl Read, longest: usize) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read(from: &mut impl Read, longest: usize) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 8];
     let mut had = 0;
     while had < length.len() {
@@ -49,7 +49,7 @@ pub fn read(from: &mut impl Read, longest: usize) -> io::Result<Option<Vec<u8>>>
 /// A frame that is longer than it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a frame of {len} bytes, more than the {limit} that it may have")]
-pub struct TooLong {
+pub(crate) struct TooLong {
     /// Bytes announced.
     pub len: u64,
     /// Bytes allowed.

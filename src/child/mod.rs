@@ -1,6 +1,6 @@
 //! A child process with limits: for what a stranger's files can make other people's parsers do, and for other programs.
 //!
-//! [`Process`] is the parent's side: it starts a program, sends it frames ([`frame`]) and receives frames, gives up where an
+//! `Process` is the parent's side: it starts a program, sends it frames (`frame`) and receives frames, gives up where an
 //! answer does not come in time, and says of a child that ended what ended it ([`ChildError`]). `serve` and `limits` are the
 //! child's side, for a child that is a program of this library: processor time, memory, stack. [`Counted`] is the allocator
 //! by which memory is counted, since systems do not all keep a limit on the address space.
@@ -15,7 +15,7 @@
 //! [`serve_if_asked`](crate::tokenizer::serve_if_asked) as the first thing in its `main`, and should have
 //! [`Counted`] as its allocator; without it, memory is limited on Linux alone, through `RLIMIT_AS`.
 
-pub mod frame;
+pub(crate) mod frame;
 mod limits;
 mod memory;
 mod process;
@@ -28,8 +28,9 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::process::Process;
 pub(crate) use self::{limits::allow, serve::serve};
-pub use self::{limits::outlive_closed_pipes, memory::Counted, process::Process};
+pub use self::{limits::outlive_closed_pipes, memory::Counted};
 
 /// Exit code of a child that took more memory than it may.
 const OUT_OF_MEMORY: i32 = 86;

@@ -27,7 +27,7 @@ type Outgoing = Box<dyn AsRef<[u8]> + Send>;
 /// Threads write to it and read from it, so that nothing here waits for a child that does not read, or does not end, for
 /// longer than was agreed on.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     /// None only while this is dropped.
     child: Option<Child>,
     outgoing: Sender<Outgoing>,
@@ -46,7 +46,7 @@ impl Process {
     ///
     /// # Errors
     /// [`ChildError::Start`].
-    pub fn start(command: &mut Command, longest: usize) -> Result<Self, ChildError> {
+    pub(crate) fn start(command: &mut Command, longest: usize) -> Result<Self, ChildError> {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
         let mut child = command
@@ -99,7 +99,7 @@ impl Process {
     }
 
     /// Sends a frame, without waiting for the child to read it.
-    pub fn send(&self, frame: impl AsRef<[u8]> + Send + 'static) {
+    pub(crate) fn send(&self, frame: impl AsRef<[u8]> + Send + 'static) {
         // A child that has ended is noticed where an answer is waited for.
         drop(self.outgoing.send(Box::new(frame)));
     }
@@ -128,15 +128,6 @@ impl Process {
         self.child.iter_mut().for_each(end);
         self.ended = Some(error.clone());
         Err(error)
-    }
-
-    /// Sends a frame and waits for the answer.
-    ///
-    /// # Errors
-    /// [`ChildError`].
-    pub fn ask(&mut self, frame: impl AsRef<[u8]> + Send + 'static, patience: Duration) -> Result<Vec<u8>, ChildError> {
-        self.send(frame);
-        self.receive(patience)
     }
 
     /// Of a child whose standard output is closed.

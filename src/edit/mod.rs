@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use random::{Amount, Family, Random, Value};
 pub use text::ParseError;
-pub use write::Undo;
+pub(crate) use write::Undo;
 
 use crate::quant::{Format, Layout, MatrixBuf, MatrixRef, Tensor};
 
@@ -25,7 +25,7 @@ const MOST_LISTED: usize = 64;
 
 /// The generator of random edits, with its version, as records of runs name it that have such edits. One that has been
 /// published never changes: [`Random::expand`] says what it draws.
-pub const GENERATOR: &str = "splitmix64 1";
+pub(crate) const GENERATOR: &str = "splitmix64 1";
 
 /// One change. Rows, columns and bits are counted from 0, bit 0 is the least.
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
@@ -224,14 +224,14 @@ impl Edit {
     }
 
     /// Whether flips are drawn for it.
-    pub fn is_random(&self) -> bool {
+    pub(crate) fn is_random(&self) -> bool {
         self.changes.iter().any(|change| matches!(change, Change::Random(_)))
     }
 
     /// This edit as it is stored, where `expanded` is what it stands for: that, but for a random one of very many changes,
     /// which is stored as it is, with the digest of the text of what it stands for. So a record of ten thousand flips is no
     /// longer than another, and whoever replays it learns whether the same flips were drawn.
-    pub fn stored(&self, expanded: &Self) -> (String, Option<blake3::Hash>) {
+    pub(crate) fn stored(&self, expanded: &Self) -> (String, Option<blake3::Hash>) {
         if self.is_random() && expanded.changes.len() > MOST_LISTED {
             (self.to_string(), Some(expanded.digest()))
         } else {

@@ -73,7 +73,7 @@ impl Random {
     /// # Errors
     /// [`EditError::NoSuchTensor`]; [`EditError::Flips`], where there are fewer bits; [`EditError::Many`], where it would
     /// be more than 2,000,000; [`EditError::Rate`].
-    pub fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
+    pub(crate) fn expand(&self, layout: &Layout) -> Result<Vec<Change>, EditError> {
         self.check(layout)?;
         let (columns, bits) = (layout.columns(self.tensor) as u64, layout.element_bits(self.tensor) as u64);
         let total = self.total_bits(layout);

@@ -61,7 +61,7 @@ impl fmt::Display for Edit {
 
 impl Edit {
     /// BLAKE3 of the text form, without making it.
-    pub fn digest(&self) -> blake3::Hash {
+    pub(crate) fn digest(&self) -> blake3::Hash {
         struct Digest(blake3::Hasher);
 
         impl fmt::Write for Digest {

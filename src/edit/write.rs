@@ -7,7 +7,7 @@ use crate::quant::{Matrix, Tensor};
 
 /// What takes a change back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undo {
+pub(crate) enum Undo {
     /// Adds this to every packed word.
     Shift(u32),
     /// Puts back the bytes of one element or word.
@@ -29,7 +29,7 @@ impl Change {
     /// # Panics
     /// On a place that the matrix does not have, which [`super::Edit::check`] finds first, and on a random family that
     /// is not expanded.
-    pub fn write<B: DerefMut<Target = [u8]>>(&self, matrix: &mut Matrix<B>, row: usize) -> Undo {
+    pub(crate) fn write<B: DerefMut<Target = [u8]>>(&self, matrix: &mut Matrix<B>, row: usize) -> Undo {
         match *self {
             Self::Shift(shift) => {
                 super::shift_words(bytes_of(matrix, Tensor::Weight), shift as u32);

@@ -29,7 +29,7 @@ impl fmt::Debug for Activations {
 
 impl Activations {
     /// No vectors yet, of `cols` columns each.
-    pub fn new(kernel: Kernel, cols: usize) -> Self {
+    pub(crate) fn new(kernel: Kernel, cols: usize) -> Self {
         Self { kernel, cols, count: 0, lines: Vec::new() }
     }
 
@@ -49,7 +49,7 @@ impl Activations {
 
     /// Replaces all vectors by `count` new ones of `cols` columns; `vector(i, out)` writes the `i`th into
     /// `out`, which holds whatever was there before.
-    pub fn fill(&mut self, team: &Team, count: usize, cols: usize, vector: impl Fn(usize, &mut [f32]) + Sync) {
+    pub(crate) fn fill(&mut self, team: &Team, count: usize, cols: usize, vector: impl Fn(usize, &mut [f32]) + Sync) {
         self.fill_parts(team, count, cols, cols, vector);
     }
 
@@ -111,7 +111,7 @@ impl Activations {
     ///
     /// # Panics
     /// If one of them is not there.
-    pub fn part(&self, range: Range<usize>) -> Vectors<'_> {
+    pub(crate) fn part(&self, range: Range<usize>) -> Vectors<'_> {
         assert!(range.end <= self.count, "{range:?} of {} vectors", self.count);
         let lines = self.cols.div_ceil(LANES);
         let own = &self.lines[range.start * lines..range.end * lines];
@@ -148,7 +148,7 @@ impl fmt::Debug for Vectors<'_> {
 
 impl Vectors<'_> {
     /// How many there are.
-    pub const fn count(&self) -> usize {
+    pub(crate) const fn count(&self) -> usize {
         self.count
     }
 

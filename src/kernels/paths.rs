@@ -11,7 +11,7 @@ pub struct Paths(u16);
 
 impl Paths {
     /// None of them: what the scalar kernel takes.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
     /// Vectors are multiplied by weights straight from the registers that decoding leaves them in.
     pub(crate) const REGISTERS: Self = Self(1);
     /// One vector is multiplied by eight short rows at a time.
@@ -67,7 +67,7 @@ impl Paths {
     }
 
     /// Their names.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |&(path, _)| self.contains(path)).map(|(_, name)| name)
     }
 }

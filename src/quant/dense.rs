@@ -14,27 +14,27 @@ pub struct Dense<B> {
 }
 
 /// The view that kernels read.
-pub type DenseRef<'a> = Dense<&'a [u8]>;
+pub(crate) type DenseRef<'a> = Dense<&'a [u8]>;
 
 impl<B> Dense<B> {
     /// Output features, or tokens of an embedding.
     #[inline]
-    pub const fn rows(&self) -> usize {
+    pub(crate) const fn rows(&self) -> usize {
         self.rows
     }
     /// Input features.
     #[inline]
-    pub const fn cols(&self) -> usize {
+    pub(crate) const fn cols(&self) -> usize {
         self.cols
     }
     /// Element type.
     #[inline]
-    pub const fn float_type(&self) -> FloatType {
+    pub(crate) const fn float_type(&self) -> FloatType {
         self.float_type
     }
     /// The elements.
     #[inline]
-    pub const fn data(&self) -> &B {
+    pub(crate) const fn data(&self) -> &B {
         &self.data
     }
 }
@@ -44,7 +44,7 @@ impl<B: Deref<Target = [u8]>> Dense<B> {
     ///
     /// # Errors
     /// [`MatrixError::Length`]; a shape whose size overflows needs more bytes than there can be.
-    pub fn new(rows: usize, cols: usize, float_type: FloatType, data: B) -> Result<Self, MatrixError> {
+    pub(crate) fn new(rows: usize, cols: usize, float_type: FloatType, data: B) -> Result<Self, MatrixError> {
         let needed = rows.checked_mul(cols).and_then(|n| n.checked_mul(float_type.size())).unwrap_or(usize::MAX);
         if data.len() != needed {
             return Err(MatrixError::Length { part: "weight", found: data.len(), needed });
@@ -53,17 +53,8 @@ impl<B: Deref<Target = [u8]>> Dense<B> {
     }
 
     /// The matrix as kernels read it.
-    pub fn view(&self) -> DenseRef<'_> {
+    pub(crate) fn view(&self) -> DenseRef<'_> {
         Dense { rows: self.rows, cols: self.cols, float_type: self.float_type, data: &self.data }
-    }
-
-    /// The element at `row`, `col`, widened exactly.
-    ///
-    /// # Panics
-    /// If either is out of range.
-    pub fn get(&self, row: usize, col: usize) -> f32 {
-        assert!(col < self.cols, "column {col} of {}", self.cols);
-        self.float_type.get(&self.data, row * self.cols + col)
     }
 }
 
@@ -72,7 +63,7 @@ impl<'a> DenseRef<'a> {
     ///
     /// # Panics
     /// If one is out of range.
-    pub fn part(&self, rows: Range<usize>) -> DenseRef<'a> {
+    pub(crate) fn part(&self, rows: Range<usize>) -> DenseRef<'a> {
         let bytes = self.cols * self.float_type.size();
         let data = &self.data[rows.start * bytes..rows.end * bytes];
         Dense { rows: rows.len(), data, ..*self }

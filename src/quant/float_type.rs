@@ -41,7 +41,7 @@ impl FloatType {
 
     /// Bits of one element.
     #[inline]
-    pub const fn bits(self) -> usize {
+    pub(crate) const fn bits(self) -> usize {
         8 * self.size()
     }
 
@@ -50,7 +50,7 @@ impl FloatType {
     /// # Panics
     /// If `data` has fewer than `i + 1` elements.
     #[inline]
-    pub fn get(self, data: &[u8], i: usize) -> f32 {
+    pub(crate) fn get(self, data: &[u8], i: usize) -> f32 {
         match self {
             Self::F16 => half::f16::from_le_bytes([data[2 * i], data[2 * i + 1]]).to_f32(),
             Self::Bf16 => half::bf16::from_le_bytes([data[2 * i], data[2 * i + 1]]).to_f32(),

@@ -18,11 +18,11 @@ pub struct Width(u8);
 
 impl Width {
     /// Bits of the narrowest codes. No format has them; the arithmetic holds for them all the same.
-    pub const MIN: usize = 1;
+    pub(crate) const MIN: usize = 1;
     /// Bits of the widest codes. A code is at most a byte wide, so it lies in one byte or in two.
-    pub const MAX: usize = 8;
+    pub(crate) const MAX: usize = 8;
 
-    /// The width of codes of so many bits; `None` beyond [`MIN`](Self::MIN) and [`MAX`](Self::MAX).
+    /// The width of codes of so many bits; `None` where they are not 1 to 8.
     pub const fn new(bits: usize) -> Option<Self> {
         match bits {
             Self::MIN..=Self::MAX => Some(Self(bits as u8)),
@@ -38,7 +38,7 @@ impl Width {
 
     /// The largest code, which is also the mask of one code.
     #[inline]
-    pub const fn mask(self) -> u32 {
+    pub(crate) const fn mask(self) -> u32 {
         (1 << self.0) - 1
     }
 
@@ -62,7 +62,7 @@ impl Width {
 
     /// The bytes of a row, one or two, in which the code at `column` lies.
     #[inline]
-    pub const fn bytes_of(self, column: usize) -> Range<usize> {
+    pub(crate) const fn bytes_of(self, column: usize) -> Range<usize> {
         let first = self.first_bit(column);
         first / 8..(first + self.bits()).div_ceil(8)
     }
@@ -76,7 +76,7 @@ impl Width {
     /// The code at `column` of a row whose packed words `word` gives by their place in the row. The next word is asked
     /// for only where the code ends in it.
     #[inline]
-    pub fn code(self, column: usize, word: impl Fn(usize) -> u32) -> u32 {
+    pub(crate) fn code(self, column: usize, word: impl Fn(usize) -> u32) -> u32 {
         let first = self.first_bit(column);
         let (at, bit) = (first / WORD, first % WORD);
         let low = word(at) >> bit;
@@ -89,7 +89,7 @@ impl Width {
     /// # Panics
     /// If the row ends before the code does.
     #[inline]
-    pub fn set_code(self, row: &mut [u8], column: usize, value: u32) {
+    pub(crate) fn set_code(self, row: &mut [u8], column: usize, value: u32) {
         let bit = self.first_bit(column) % 8;
         let bytes = &mut row[self.bytes_of(column)];
         let mut both = [0; 2];
@@ -104,14 +104,14 @@ impl Width {
     /// # Panics
     /// Where `words` are not whole words.
     #[inline]
-    pub fn unpack(self, words: &[u8]) -> impl ExactSizeIterator<Item = u32> {
+    pub(crate) fn unpack(self, words: &[u8]) -> impl ExactSizeIterator<Item = u32> {
         let (words, rest) = words.as_chunks::<4>();
         assert!(rest.is_empty(), "{} bytes behind whole words", rest.len());
         (0..WORD * words.len() / self.bits()).map(move |c| self.code(c, |word| u32::from_le_bytes(words[word])))
     }
 
     /// Codes into little-endian words, of each code the low bits. What the last word has no code for is 0.
-    pub fn pack(self, codes: &[u32]) -> Vec<u8> {
+    pub(crate) fn pack(self, codes: &[u32]) -> Vec<u8> {
         let mut words = vec![0; WORD / 8 * self.words(codes.len())];
         codes.iter().enumerate().for_each(|(column, &code)| self.set_code(&mut words, column, code));
         words
@@ -169,7 +169,7 @@ impl Codes {
     /// Whether a code is a float, so that its weight is `scale * value`, and not an integer, whose weight is
     /// `scale * value + bias`.
     #[inline]
-    pub const fn are_floats(self) -> bool {
+    pub(crate) const fn are_floats(self) -> bool {
         matches!(self, Self::E2m1 | Self::E4m3)
     }
 
@@ -233,9 +233,9 @@ impl Format {
     /// The formats whose codes are floats, which have a name without numbers of its own: MLX's mode.
     const FLOATS: [(&str, Self); 3] = [("mxfp4", Self::MXFP4), ("mxfp8", Self::MXFP8), ("nvfp4", Self::NVFP4)];
     /// Widths of the codes of MLX's mode `affine`.
-    pub const AFFINE_BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
+    pub(crate) const AFFINE_BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
     /// Group sizes of MLX's mode `affine`.
-    pub const AFFINE_GROUPS: [usize; 3] = [32, 64, 128];
+    pub(crate) const AFFINE_GROUPS: [usize; 3] = [32, 64, 128];
 
     /// MLX's mode `affine`: codes of `bits` bits, and one scale and one bias for every `group_size` columns.
     ///

@@ -88,7 +88,7 @@ impl Layout {
     }
     /// Width of a code, and so where each lies in its row.
     #[inline]
-    pub const fn width(&self) -> Width {
+    pub(crate) const fn width(&self) -> Width {
         self.format.width()
     }
     /// Bits of a code.
@@ -141,7 +141,7 @@ impl Layout {
         }
     }
     /// Elements of one row of a tensor: codes of `weight`, groups of the others; 0 where the format does not have it.
-    pub const fn columns(&self, tensor: Tensor) -> usize {
+    pub(crate) const fn columns(&self, tensor: Tensor) -> usize {
         match tensor {
             Tensor::Weight => self.cols,
             Tensor::Scales => self.groups_per_row(),
@@ -157,7 +157,7 @@ impl Layout {
         }
     }
     /// The format for people: `4 bits, group_size 64`, and its name where codes are floats.
-    pub fn described(&self) -> String {
+    pub(crate) fn described(&self) -> String {
         let format = self.format;
         let name = if format.has_biases() { String::new() } else { format!(", {format}") };
         format!("{} bits, group_size {}{name}", self.bits(), self.group_size())

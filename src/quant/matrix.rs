@@ -163,7 +163,7 @@ impl<B: DerefMut<Target = [u8]>> Matrix<B> {
     ///
     /// # Panics
     /// If there are fewer rows, or the matrices differ in more than their number.
-    pub fn set_rows(&mut self, first: usize, other: &MatrixRef<'_>) {
+    pub(crate) fn set_rows(&mut self, first: usize, other: &MatrixRef<'_>) {
         let layout = self.layout;
         assert_eq!(other.layout.with_rows(layout.rows()), layout, "rows of another matrix");
         for (tensor, rows) in other.parts() {
@@ -175,7 +175,8 @@ impl<B: DerefMut<Target = [u8]>> Matrix<B> {
 
 impl<'a> MatrixRef<'a> {
     /// Whether both are views of the same bytes in memory.
-    pub fn is(&self, other: &MatrixRef<'_>) -> bool {
+    #[cfg(feature = "mlx")]
+    pub(crate) fn is(&self, other: &MatrixRef<'_>) -> bool {
         self.layout == other.layout
             && self.parts().zip(other.parts()).all(|((_, a), (_, b))| std::ptr::eq::<[u8]>(*a, *b))
     }

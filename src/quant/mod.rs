@@ -18,7 +18,9 @@ mod format;
 mod layout;
 mod matrix;
 
-pub use dense::{Dense, DenseRef};
+pub use dense::Dense;
+pub(crate) use dense::DenseRef;
+
 pub use float_type::FloatType;
 pub use format::{Codes, Format, FormatError, Tensor, Width};
 pub use layout::{Layout, MatrixError};
@@ -38,7 +40,7 @@ pub type WeightsRef<'a> = Weights<&'a [u8]>;
 
 impl<B> Weights<B> {
     /// Output features, or tokens of an embedding.
-    pub const fn rows(&self) -> usize {
+    pub(crate) const fn rows(&self) -> usize {
         match self {
             Self::Quantized(matrix) => matrix.layout().rows(),
             Self::Dense(matrix) => matrix.rows(),
@@ -46,7 +48,7 @@ impl<B> Weights<B> {
     }
 
     /// Input features.
-    pub const fn cols(&self) -> usize {
+    pub(crate) const fn cols(&self) -> usize {
         match self {
             Self::Quantized(matrix) => matrix.layout().cols(),
             Self::Dense(matrix) => matrix.cols(),
@@ -56,7 +58,7 @@ impl<B> Weights<B> {
 
 impl<B: Deref<Target = [u8]>> Weights<B> {
     /// The matrix as kernels read it.
-    pub fn view(&self) -> WeightsRef<'_> {
+    pub(crate) fn view(&self) -> WeightsRef<'_> {
         match self {
             Self::Quantized(matrix) => Weights::Quantized(matrix.view()),
             Self::Dense(matrix) => Weights::Dense(matrix.view()),
@@ -69,7 +71,7 @@ impl<'a> WeightsRef<'a> {
     ///
     /// # Panics
     /// If there are none, or one is out of range.
-    pub fn part(&self, rows: Range<usize>) -> WeightsRef<'a> {
+    pub(crate) fn part(&self, rows: Range<usize>) -> WeightsRef<'a> {
         match self {
             Self::Quantized(matrix) => Weights::Quantized(matrix.rows(rows)),
             Self::Dense(matrix) => Weights::Dense(matrix.part(rows)),

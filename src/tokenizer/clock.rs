@@ -94,7 +94,7 @@ impl Clock {
     ///
     /// # Errors
     /// A text that says what is wrong.
-    pub fn parse_epoch(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse_epoch(text: &str) -> Result<Self, String> {
         let wrong = |error: &dyn fmt::Display| format!("SOURCE_DATE_EPOCH is {text:?}, no seconds since 1970: {error}");
         let seconds: i64 = text.trim().parse().map_err(|error| wrong(&error))?;
         let time = jiff::Timestamp::from_second(seconds).map_err(|error| wrong(&error))?;

@@ -274,7 +274,7 @@ impl Tokenizer {
     }
 
     /// What is not as it should be and hinders nothing, for people.
-    pub fn notes(&self) -> &[String] {
+    pub(crate) fn notes(&self) -> &[String] {
         &self.notes
     }
 
@@ -350,7 +350,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TokenizerError::Encode`], [`TokenizerError::Child`]; [`TokenizerError::NotOne`], where it is none or several.
-    pub fn token(&self, text: &str) -> Result<u32, TokenizerError> {
+    pub(crate) fn token(&self, text: &str) -> Result<u32, TokenizerError> {
         match self.encode_all(vec![Text { text: text.to_owned(), special: false }]).swap_remove(0)?[..] {
             [token] => Ok(token),
             ref tokens => Err(TokenizerError::NotOne { text: text.to_owned(), tokens: tokens.to_vec() }),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Divergence and agreement at each step of the clean trajectory; see [`super::Trial`].
-pub type Forced = (Vec<f64>, Vec<bool>);
+pub(crate) type Forced = (Vec<f64>, Vec<bool>);
 
 impl<B: Body> Trials<'_, B> {
     /// The surprise of every generated token under the clean model.

@@ -39,7 +39,7 @@ use crate::{
 };
 
 pub use crate::coherence::Finish;
-pub use measure::Forced;
+pub(crate) use measure::Forced;
 pub use sample::Draw;
 use sparse::{Patched, parts, runs_together};
 use trie::{Node, NodeId, Trie};

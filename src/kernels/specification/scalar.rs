@@ -23,7 +23,7 @@
 use crate::quant::{DenseRef, MatrixRef, WeightsRef};
 
 /// Lanes of the reduction.
-pub const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The weights of one row of `matrix` after subtracting `shift` from each packed word.
 ///
@@ -44,7 +44,7 @@ pub fn dequantize_row(matrix: &MatrixRef<'_>, shift: u32, row: usize, out: &mut 
 ///
 /// # Panics
 /// If `row` is out of range or `out` is shorter than a row.
-pub fn widen_row(matrix: &DenseRef<'_>, row: usize, out: &mut [f32]) {
+pub(crate) fn widen_row(matrix: &DenseRef<'_>, row: usize, out: &mut [f32]) {
     for (c, out) in out[..matrix.cols()].iter_mut().enumerate() {
         *out = matrix.float_type().get(matrix.data(), row * matrix.cols() + c);
     }
@@ -54,7 +54,7 @@ pub fn widen_row(matrix: &DenseRef<'_>, row: usize, out: &mut [f32]) {
 ///
 /// # Panics
 /// If `row` is out of range or `out` is shorter than a row.
-pub fn row(weights: &WeightsRef<'_>, shift: u32, row: usize, out: &mut [f32]) {
+pub(crate) fn row(weights: &WeightsRef<'_>, shift: u32, row: usize, out: &mut [f32]) {
     match weights {
         WeightsRef::Quantized(matrix) => dequantize_row(matrix, shift, row, out),
         WeightsRef::Dense(matrix) => widen_row(matrix, row, out),
@@ -77,7 +77,7 @@ pub fn dot(w: &[f32], x: &[f32]) -> f32 {
 
 /// The tree that closes a reduction.
 #[inline(always)]
-pub fn sum(acc: [f32; LANES]) -> f32 {
+pub(crate) fn sum(acc: [f32; LANES]) -> f32 {
     let mut t = acc;
     for half in [8, 4, 2, 1] {
         for l in 0..half {
