@@ -85,7 +85,7 @@ struct Search<'a> {
 }
 
 /// The fewest flips within one unit that make the position's token lose; `None`, where no unit has flips that do.
-pub fn least_flips_within(position: &Position<'_>, within: Within) -> Option<LeastFlips> {
+pub(crate) fn least_flips_within(position: &Position<'_>, within: Within) -> Option<LeastFlips> {
     if let Some(none) = no_flips(position) {
         return Some(none);
     }

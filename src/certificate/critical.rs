@@ -73,7 +73,7 @@ impl CriticalBits {
     }
 
     /// Bits of a tensor by their place in the element, the least significant first.
-    pub fn by_bit(&self, tensor: Tensor) -> Vec<usize> {
+    pub(crate) fn by_bit(&self, tensor: Tensor) -> Vec<usize> {
         if !self.layout.format().tensors().contains(&tensor) {
             return Vec::new();
         }

@@ -174,7 +174,8 @@ pub use answer::{Certifier, Options};
 pub use census::{Census, Hit, census};
 pub(crate) use certificates::{Certificates, Refused};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
-pub use confined::{Within, least_flips_within};
+pub use confined::Within;
+pub(crate) use confined::least_flips_within;
 pub use critical::CriticalBits;
 pub use data::{
     Answer, Confined, ExecutedCensus, NanReport, PositionReport, Ran, Silence, Times, TowardReport, WeakBit,
@@ -190,7 +191,7 @@ pub(crate) use run::Certification;
 pub use scales::{ScaleCensus, scale_census};
 pub use single_bits::{BitCount, SingleBits};
 pub use suite::{Suite, TensorUnion};
-pub use toward::{Toward, toward};
+pub(crate) use toward::toward;
 
 use crate::{kernels::Rounding, model::BodyError, quant::MatrixRef, search::RunError, subject::Subject};
 

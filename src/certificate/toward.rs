@@ -19,7 +19,7 @@ use super::{
 
 /// The least flips after which a position's token is a chosen one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Toward {
+pub(crate) struct Toward {
     /// Least number of flips; 0 where the token is chosen already.
     pub flips: usize,
     /// Fewer than these do it under no circumstances in the executed program, unless an operation overflows.
@@ -55,7 +55,7 @@ struct Search<'a> {
 ///
 /// # Panics
 /// If there is no row `token`.
-pub fn toward(position: &Position<'_>, token: usize) -> Option<Toward> {
+pub(crate) fn toward(position: &Position<'_>, token: usize) -> Option<Toward> {
     let chosen = position.logit(token);
     let mut ahead: Vec<Logit> = (0..position.rows.len())
         .filter(|&row| row != token)
