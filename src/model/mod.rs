@@ -6,7 +6,7 @@
 
 mod backend;
 mod cache;
-pub mod decoder;
+pub(crate) mod decoder;
 #[cfg(feature = "mlx")]
 pub mod mlx;
 pub mod mlx_lm;

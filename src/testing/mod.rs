@@ -1,7 +1,7 @@
 //! The harness: what tests, fuzz targets and benchmarks share, and what any crate can hold its own model against.
 //!
 //! [`oracles`] are the laws. [`strategies`] draw their inputs from bytes, whoever gives those: [`property`] draws them
-//! at random and shrinks what fails, a fuzz target passes on libFuzzer's, and [`regressions`] keeps what once failed
+//! at random and shrinks what fails, a fuzz target passes on libFuzzer's, and `regressions` keeps what once failed
 //! as values. [`comparators`] say what counts as equal, [`heads`] what an edit means, [`fixture`] makes small
 //! checkpoints, [`model`] is a whole one as the thing under test. [`mod@harness`] puts all of it together for a model of
 //! anybody's, with its answers in a [`snapshot`].
@@ -18,7 +18,7 @@ pub mod model;
 pub mod oracles;
 pub mod property;
 pub(crate) mod records;
-pub mod regressions;
+mod regressions;
 pub mod snapshot;
 pub mod strategies;
 

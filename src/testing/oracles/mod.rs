@@ -9,7 +9,7 @@
 //! | 1 | shifts: there and back, their sums, 2^32, the cast | [`shift`] |
 //! | 2 | guards restore, however they end | [`guard`] |
 //! | 3 | measured without writing = after writing | [`measure`], on a whole model [`perturb`] |
-//! | 4 | every kernel gives the bits of `scalar.rs`, and of logits read anew | [`kernel`], [`logits`] |
+//! | 4 | every kernel gives the bits of `scalar.rs`, and of logits read anew | [`kernel`], `logits` |
 //! | 5 | packing and unpacking are inverse | [`packing`] |
 //! | 6 | trials in waves = alone = prefill | [`trie`] |
 //! | 7 | least flips: fewer change nothing, the witness does | [`certificate`] |
@@ -22,7 +22,7 @@ pub mod checkpoint;
 pub mod guard;
 pub mod journal;
 pub mod kernel;
-pub mod logits;
+mod logits;
 pub mod measure;
 pub mod packing;
 pub mod parts;

@@ -9,11 +9,11 @@
 //!
 //! Generators are as wide as the contract, with its edges likelier than the rest.
 
-pub mod damage;
+pub(crate) mod damage;
 pub mod edits;
 pub mod heads;
 pub mod text;
-pub mod tokenizers;
+pub(crate) mod tokenizers;
 
 pub use arbitrary::{Result, Unstructured};
 
