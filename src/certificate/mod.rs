@@ -175,6 +175,7 @@ pub use census::{Census, Hit, census};
 pub(crate) use certificates::{Certificates, Refused};
 pub use collapse::{Collapse, CollapseOptions, Fate, RandomFlips, Taken, collapse};
 pub use confined::Within;
+#[cfg(feature = "testing")]
 pub(crate) use confined::least_flips_within;
 pub use critical::CriticalBits;
 pub use data::{
@@ -191,6 +192,7 @@ pub(crate) use run::Certification;
 pub use scales::{ScaleCensus, scale_census};
 pub use single_bits::{BitCount, SingleBits};
 pub use suite::{Suite, TensorUnion};
+#[cfg(feature = "testing")]
 pub(crate) use toward::toward;
 
 use crate::{kernels::Rounding, model::BodyError, quant::MatrixRef, search::RunError, subject::Subject};

@@ -43,6 +43,7 @@ impl Paths {
     /// A row has a code that is NaN.
     pub(crate) const NAN_CODES: Self = Self(1 << 14);
 
+    #[cfg(feature = "testing")]
     const NAMES: [(Self, &str); 15] = [
         (Self::REGISTERS, "registers"),
         (Self::EIGHT_ROWS, "eight rows"),
@@ -67,6 +68,7 @@ impl Paths {
     }
 
     /// Their names.
+    #[cfg(feature = "testing")]
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |&(path, _)| self.contains(path)).map(|(_, name)| name)
     }

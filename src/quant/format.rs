@@ -111,6 +111,7 @@ impl Width {
     }
 
     /// Codes into little-endian words, of each code the low bits. What the last word has no code for is 0.
+    #[cfg(feature = "testing")]
     pub(crate) fn pack(self, codes: &[u32]) -> Vec<u8> {
         let mut words = vec![0; WORD / 8 * self.words(codes.len())];
         codes.iter().enumerate().for_each(|(column, &code)| self.set_code(&mut words, column, code));

@@ -163,6 +163,7 @@ impl<B: DerefMut<Target = [u8]>> Matrix<B> {
     ///
     /// # Panics
     /// If there are fewer rows, or the matrices differ in more than their number.
+    #[cfg(feature = "testing")]
     pub(crate) fn set_rows(&mut self, first: usize, other: &MatrixRef<'_>) {
         let layout = self.layout;
         assert_eq!(other.layout.with_rows(layout.rows()), layout, "rows of another matrix");

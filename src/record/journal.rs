@@ -162,6 +162,7 @@ pub fn read(path: &Path) -> Result<Finished, JournalError> {
 ///
 /// # Errors
 /// [`JournalError::Line`], [`JournalError::Schema`], [`JournalError::End`].
+#[cfg(feature = "testing")]
 pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Finished, JournalError> {
     all(Stored::of_bytes(path, bytes.to_vec()))
 }

@@ -113,6 +113,7 @@ impl Parts {
     }
 
     /// Trials that are there.
+    #[cfg(feature = "testing")]
     pub(crate) const fn trials(&self) -> usize {
         self.trials.len()
     }

@@ -96,6 +96,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`].
+    #[cfg(feature = "testing")]
     pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self, SourceError> {
         Self::of(Stored::of_bytes(path, bytes.to_vec()))
     }

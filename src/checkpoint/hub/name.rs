@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::json::shortened;
+use super::super::{demo, json::shortened};
 
 /// The branch that a hub id without a revision means.
 const MAIN: &str = "main";
@@ -74,7 +74,7 @@ impl ModelName {
     /// # Errors
     /// Any [`ModelNameError`], which says what was tried.
     pub fn parse(text: &str) -> Result<Self, ModelNameError> {
-        if text == "demo" {
+        if text == demo::NAME {
             return Ok(Self::Demo);
         }
         let path = Path::new(text);
