@@ -50,7 +50,7 @@
 //! and [`head`] (private, copy-on-write), [`child`] (an allocator that counts and passes on, and calls by which a
 //! process limits itself), and, with the feature `mlx`, `model/mlx/modes.rs` (three calls of MLX's C interface). Each `unsafe` block says what is asked of it and why that holds.
 
-// What serves the program alone is in every build, so that features change as little as possible.
+// Some items serve the program alone. A build without it has them all the same, since a condition at each would say no more.
 #![cfg_attr(not(feature = "cli"), expect(dead_code, unused_imports, reason = "the program uses it"))]
 
 mod cache;
