@@ -2,7 +2,8 @@
 //! `fixtures/families.txt`, and each thing that it has makes a difference to them.
 //!
 //! The digests say that nothing has changed since `tests/reference.rs` held each family against mlx-lm. They are written anew with
-//! `HEADROOM_WRITE_FAMILIES=1`, after that test has run on checkpoints of the families.
+//! `HEADROOM_WRITE_FAMILIES=1`, after that test has run on checkpoints of the families. A fixture writes its configuration and names by
+//! the rules that it is then read by, so `fixtures/published.jsonl` has what mlx-lm writes, too.
 
 use std::{collections::BTreeMap, env, fs, sync::Arc};
 
@@ -13,11 +14,14 @@ use lm_headroom::{
     search::agree,
     subject::{Prompt, Subject},
     team::Team,
-    testing::fixture::{Fixture, files_of},
+    testing::fixture::{Fixture, FixtureTensor, files_of},
     trial::{Task, Trials, Tying},
 };
+use safetensors::Dtype;
 use serde_json::{Value, json};
 
+/// Configurations and tensors' names, types and shapes as mlx-lm writes them; `tools/goldens/published.py` says more.
+const PUBLISHED: &str = include_str!("fixtures/published.jsonl");
 const DIGESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/families.txt");
 /// Longer than every window of a fixture.
 const TEXT: [u32; 9] = [1, 7, 9, 30, 7, 60, 12, 5, 41];
@@ -58,6 +62,55 @@ fn opened(config: &Value, fixture: &Fixture) -> Arc<Checkpoint> {
     Arc::new(Checkpoint::from_files(files_of(config, &fixture.tensors(), 1)).unwrap_or_else(|error| panic!("{error}")))
 }
 
+/// A tensor of this element type and shape whose data follow from its name.
+fn filled(name: &str, dtype: &str, shape: &[usize]) -> FixtureTensor {
+    let count: usize = shape.iter().product();
+    let mut random = blake3::Hasher::new().update(name.as_bytes()).finalize_xof();
+    let mut next = || {
+        let mut bytes = [0; 4];
+        random.fill(&mut bytes);
+        u32::from_le_bytes(bytes)
+    };
+    // Between -1 and 1; scales are small and of one sign, so that the sums of a row are, too.
+    let mut value = || match name.rsplit_once('.') {
+        Some((_, "scales")) => 0.01 + (next() % 256) as f32 / 65536.0,
+        Some((_, "biases")) => -0.08,
+        _ => (next() >> 8) as f32 / (1 << 23) as f32 - 1.0,
+    };
+    let mut floats = |write: fn(f32) -> Vec<u8>| (0..count).flat_map(|_| write(value())).collect();
+    let (dtype, data) = match dtype {
+        "BF16" => (Dtype::BF16, floats(|x| half::bf16::from_f32(x).to_le_bytes().to_vec())),
+        "F16" => (Dtype::F16, floats(|x| half::f16::from_f32(x).to_le_bytes().to_vec())),
+        "F32" => (Dtype::F32, floats(|x| x.to_le_bytes().to_vec())),
+        "U32" => (Dtype::U32, (0..count).flat_map(|_| next().to_le_bytes()).collect()),
+        // Exponents of the scales of small floats.
+        "U8" => (Dtype::U8, (0..count).map(|_| 120 + (next() % 4) as u8).collect()),
+        other => panic!("{name}: a tensor of {other}"),
+    };
+    FixtureTensor { dtype, shape: shape.to_vec(), data }
+}
+
+/// The checkpoint that a line of [`PUBLISHED`] describes, filled.
+fn published(line: &Value) -> Arc<Checkpoint> {
+    let layers = line["layers"].as_u64().expect("a number of layers");
+    let mut tensors = BTreeMap::new();
+    for (name, what) in line["tensors"].as_object().expect("tensors by name") {
+        let what = what.as_array().expect("a type and a shape");
+        let shape: Vec<usize> = what[1..].iter().map(|size| size.as_u64().expect("a size") as usize).collect();
+        let names = if name.contains('#') {
+            (0..layers).map(|layer| name.replace('#', &layer.to_string())).collect()
+        } else {
+            vec![name.clone()]
+        };
+        for name in names {
+            let tensor = filled(&name, what[0].as_str().expect("a type"), &shape);
+            tensors.insert(name, tensor);
+        }
+    }
+    let files = files_of(&line["config"], &tensors, 1);
+    Arc::new(Checkpoint::from_files(files).unwrap_or_else(|error| panic!("{}: {error}", line["name"])))
+}
+
 #[test]
 fn each_family_has_one_digest_on_every_instruction_set() {
     let mut kernels = Kernel::available();
@@ -68,7 +121,12 @@ fn each_family_has_one_digest_on_every_instruction_set() {
         let checkpoint = opened(&fixture.config(), &fixture);
         let digests: Vec<String> = kernels.iter().map(|&kernel| digest(&checkpoint, kernel)).collect();
         assert!(digests.iter().all(|other| *other == digests[0]), "{}: {digests:?} on {kernels:?}", family.name);
-        found.insert(family.name, digests[0].clone());
+        found.insert(family.name.to_owned(), digests[0].clone());
+    }
+    for line in PUBLISHED.lines() {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        let name = line["name"].as_str().expect("a name").to_owned();
+        found.insert(name, digest(&published(&line), Kernel::best()));
     }
     let text: String = found.iter().map(|(name, digest)| format!("{name}: {digest}\n")).collect();
     if env::var_os("HEADROOM_WRITE_FAMILIES").is_some() {

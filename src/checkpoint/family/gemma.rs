@@ -136,7 +136,7 @@ pub(crate) const GEMMA4_TEXT: Family = Family {
             sliding: SlidingRope::Same,
             ..GEMMA3_TEXT.config.rope
         },
-        sliding: Sliding::LayerTypes { every: Some(5) },
+        sliding: Sliding::LayerTypes { key: Some("sliding_window_pattern"), every: Some(5) },
         scales: Scales {
             embedding: EmbeddingScale::SqrtHidden,
             attention: AttentionScale::One,

@@ -58,7 +58,7 @@ pub(crate) const LLAMA: Family = Family {
             by_layer_type: false,
             query_growth: None,
         },
-        sliding: Sliding::LayerTypes { every: None },
+        sliding: Sliding::LayerTypes { key: None, every: None },
         scales: Scales {
             embedding: EmbeddingScale::None,
             attention: AttentionScale::HeadDim,
@@ -293,7 +293,7 @@ pub(crate) const OLMO3: Family = Family {
         tied: Tied::Key(false),
         mlp_bias: Flag::Never,
         rope: RopeRule { pairing_key: false, sliding: SlidingRope::Unscaled, ..LLAMA.config.rope },
-        sliding: Sliding::LayerTypes { every: Some(4) },
+        sliding: Sliding::LayerTypes { key: None, every: Some(4) },
         ..OLMO2.config
     },
     ..OLMO2

@@ -183,7 +183,7 @@ pub(crate) const GPT_OSS: Family = Family {
         norm: NormRule { eps_default: Some(1e-5), ..LLAMA.config.norm },
         activation: ActivationRule { activation: Activation::ClampedSwiglu, ..LLAMA.config.activation },
         rope: RopeRule { theta: Theta::Key("rope_theta", 150_000.0), pairing_key: false, ..LLAMA.config.rope },
-        sliding: Sliding::LayerTypes { every: Some(2) },
+        sliding: Sliding::LayerTypes { key: None, every: Some(2) },
         ignored: &["attention_bias"],
         ..LLAMA.config
     },
@@ -319,7 +319,7 @@ pub(crate) const EXAONE_MOE: Family = Family {
             ..DEEPSEEK_V3_EXPERTS
         }),
         rope: RopeRule { layers: RopeLayers::Sliding, ..QWEN3.config.rope },
-        sliding: Sliding::LayerTypes { every: None },
+        sliding: Sliding::LayerTypes { key: None, every: None },
         ..QWEN3.config
     },
     tensors: TensorNames {
@@ -341,7 +341,7 @@ pub(crate) const MELLUM: Family = Family {
             ..EXPERTS
         }),
         rope: RopeRule { by_layer_type: true, ..QWEN3.config.rope },
-        sliding: Sliding::LayerTypes { every: None },
+        sliding: Sliding::LayerTypes { key: None, every: None },
         ..QWEN3.config
     },
     tensors: MAY_BE_PLAIN_APART,

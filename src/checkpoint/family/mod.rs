@@ -17,6 +17,8 @@ mod lfm;
 mod llama;
 mod mixtures;
 mod names;
+#[cfg(test)]
+mod published;
 mod qwen;
 mod qwen_hybrid;
 mod rules;

@@ -371,7 +371,9 @@ pub(crate) enum Sliding {
     Never,
     /// Those that `layer_types` names, with `sliding_window`. Without the list all but every `n`th, or none.
     LayerTypes {
-        /// `n`.
+        /// Key of `n`, where there is one.
+        key: Option<&'static str>,
+        /// `n` where no key says it.
         every: Option<usize>,
     },
     /// All but every `n`th.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{experts, size, size_or_zero};
 use crate::checkpoint::{
     config_error::ConfigError,
-    family::{AttentionLayers, ConfigRules, ExpertsRule, RopeLayers, Sliding},
+    family::{AttentionLayers, ConfigRules, ExpertsRule, RopeLayers, Size, Sliding},
     json::shortened,
     keys::Keys,
 };
@@ -114,17 +114,14 @@ impl Pattern {
 fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, ConfigError> {
     match rule {
         Sliding::Never => Ok(vec![false]),
-        Sliding::LayerTypes { every } => match keys.list("layer_types")? {
-            Some(types) => layer_types(keys, types, "sliding_attention", count),
-            None => Ok(every.map_or_else(|| vec![false], all_but_the_last)),
-        },
-        Sliding::Every { every, .. } => {
-            let every = size(keys, every)?;
-            if every > LONGEST_PERIOD {
-                return Err(keys.invalid("sliding_window_pattern", "at most 4096"));
+        Sliding::LayerTypes { key, every } => {
+            let told = key.map(|key| period(keys, Size { key, default: every })).transpose()?.or(every);
+            match keys.list("layer_types")? {
+                Some(types) => layer_types(keys, types, "sliding_attention", count),
+                None => Ok(told.map_or_else(|| vec![false], all_but_the_last)),
             }
-            Ok(all_but_the_last(every))
         }
+        Sliding::Every { every, .. } => Ok(all_but_the_last(period(keys, every)?)),
         Sliding::Letters { key } => match keys.text(key)? {
             None | Some("") => Ok(vec![false]),
             Some(letters) if letters.chars().all(|letter| matches!(letter, 'L' | 'G')) => {
@@ -132,6 +129,14 @@ fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, Co
             }
             Some(_) => Err(keys.invalid(key, "a text of the letters L and G")),
         },
+    }
+}
+
+/// How many layers a period has.
+fn period(keys: &Keys<'_>, every: Size) -> Result<usize, ConfigError> {
+    match size(keys, every)? {
+        layers if layers > LONGEST_PERIOD => Err(keys.invalid(every.key, "at most 4096")),
+        layers => Ok(layers),
     }
 }
 

@@ -68,6 +68,13 @@ struct Parser {
     unknown: Vec<Error>,
 }
 
+/// One of the subscripts between brackets.
+enum Subscript {
+    Index(Expression),
+    /// Start, stop and step.
+    Slice([Option<Box<Expression>>; 3]),
+}
+
 impl Parser {
     fn kind(&self) -> &TokenKind {
         &self.tokens[self.at].kind
@@ -736,45 +743,49 @@ impl Parser {
 
     fn subscript(&mut self, value: Expression) -> Result<Expression> {
         self.next();
-        let mut parts: [Option<Box<Expression>>; 3] = [None, None, None];
-        let mut part = 0;
-        let mut several = Vec::new();
-        loop {
-            if self.is("]") {
-                break;
+        let mut subscripts = Vec::new();
+        while !self.is("]") {
+            if !subscripts.is_empty() {
+                self.expect(",")?;
             }
-            if self.is(":") {
-                self.next();
-                part += 1;
-                if part > 2 {
-                    return self.unexpected("\"]\"");
-                }
-                continue;
-            }
-            if self.is(",") && part == 0 {
-                self.next();
-                several.extend(parts[0].take().map(|first| *first));
-                continue;
-            }
-            if parts[part].is_some() {
-                return self.unexpected("\"]\"");
-            }
-            parts[part] = Some(Box::new(self.expression()?));
+            subscripts.push(self.subscribed()?);
         }
         self.next();
-        if part > 0 {
-            if !several.is_empty() {
-                return Err(Error::refused("several slices in one subscript").at(self.line()));
+        let value = Box::new(value);
+        match <[Subscript; 1]>::try_from(subscripts) {
+            Ok([Subscript::Index(index)]) => Ok(Expression::Item(value, Box::new(index))),
+            Ok([Subscript::Slice(parts)]) => Ok(Expression::Slice(value, parts)),
+            Err(several) => {
+                let index = |subscript| match subscript {
+                    Subscript::Index(index) => Ok(index),
+                    Subscript::Slice(_) => Err(Error::refused("a slice among several subscripts").at(self.line())),
+                };
+                let several = several.into_iter().map(index).collect::<Result<_>>()?;
+                Ok(Expression::Item(value, Box::new(Expression::Tuple(several))))
             }
-            return Ok(Expression::Slice(Box::new(value), parts));
         }
-        match parts[0].take() {
-            Some(index) if several.is_empty() => Ok(Expression::Item(Box::new(value), index)),
-            index => {
-                several.extend(index.map(|index| *index));
-                Ok(Expression::Item(Box::new(value), Box::new(Expression::Tuple(several))))
+    }
+
+    fn subscribed(&mut self) -> Result<Subscript> {
+        let start = if self.is(":") {
+            None
+        } else {
+            let index = self.expression()?;
+            if !self.is(":") {
+                return Ok(Subscript::Index(index));
             }
-        }
+            Some(Box::new(index))
+        };
+        self.next();
+        let stop = self.bound()?;
+        let step = if self.skip_if(":") { self.bound()? } else { None };
+        Ok(Subscript::Slice([start, stop, step]))
+    }
+
+    /// An expression, if a subscript does not go on or end here.
+    fn bound(&mut self) -> Result<Option<Box<Expression>>> {
+        let absent = self.is(":") || self.is(",") || self.is("]");
+        if absent { Ok(None) } else { Ok(Some(Box::new(self.expression()?))) }
     }
 
     fn filtered(&mut self, mut value: Expression) -> Result<Expression> {
