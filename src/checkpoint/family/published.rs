@@ -2,7 +2,8 @@
 //!
 //! `tests/fixtures/published.jsonl` has the configurations, and for each key that mlx-lm reads what it takes where the key is absent.
 //! `tests/fixtures/published_keys.txt` has what a change of each key does: for each of some other values, and last for no value at
-//! all, whether the same is computed (`=`), something else (`~`), or the configuration is refused (`!`). It is written anew with
+//! all, whether the same is computed (`=`), something else (`~`), or the configuration is refused (`!`). `published_edges.txt` has
+//! how larger changes are read: the lines of the architecture that come and go, or the refusal. Both are written anew with
 //! `HEADROOM_WRITE_FAMILIES=1`.
 
 use std::{
@@ -16,6 +17,7 @@ use crate::checkpoint::config::Config;
 
 const PUBLISHED: &str = include_str!("../../../tests/fixtures/published.jsonl");
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_keys.txt");
+const EDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_edges.txt");
 
 /// Name, configuration, and the keys that mlx-lm reads in it and in its `text_config`: none, or what each is where it is absent.
 fn published() -> Vec<(String, Value, [Map<String, Value>; 2])> {
@@ -138,12 +140,255 @@ fn each_key_does_what_it_did() {
             text += &format!("  {outcome} {}\n", places.join(" "));
         }
     }
+    as_stored(KEYS, &text);
+}
+
+/// Holds a text against a file, or writes it there.
+fn as_stored(file: &str, text: &str) {
     if env::var_os("HEADROOM_WRITE_FAMILIES").is_some() {
-        fs::write(KEYS, &text).expect("the file of outcomes");
+        fs::write(file, text).expect("the file can be written");
     }
-    let stored = fs::read_to_string(KEYS).expect("the file of outcomes");
+    let stored = fs::read_to_string(file).expect("the file can be read");
     for (then, now) in stored.lines().zip(text.lines()) {
         assert_eq!(then, now, "was, is");
     }
     assert_eq!(stored.len(), text.len());
+}
+
+/// Configurations at the edges of what a reader distinguishes: a published one, and what is merged into it, where `null` takes a key out.
+fn edges() -> Vec<(&'static str, Value)> {
+    vec![
+        // Sizes and heads.
+        ("llama@f16", json!({"num_key_value_heads": 3})),
+        ("qwen2@q4", json!({"head_dim": 32})),
+        ("qwen2@q4", json!({"head_dim": 64})),
+        ("qwen@q4", json!({"no_bias": false})),
+        ("gpt_bigcode@q4", json!({"multi_query": false})),
+        ("gemma4@q4", json!({"text_config": {"attention_k_eq_v": false, "num_global_key_value_heads": 2}})),
+        ("gemma4@q4", json!({"text_config": {"attention_k_eq_v": true, "num_global_key_value_heads": 2}})),
+        ("gemma4@q4", json!({"text_config": {"attention_k_eq_v": true, "num_global_key_value_heads": null}})),
+        ("gemma4@q4", json!({"text_config": {"global_head_dim": null}})),
+        ("gemma4@q4", json!({"text_config": {"hidden_size_per_layer_input": 0}})),
+        ("gemma4@q4", json!({"text_config": {"hidden_size_per_layer_input": 1}})),
+        ("gemma4@q4", json!({"text_config": {"num_kv_shared_layers": 0}})),
+        ("gemma4@q4", json!({"text_config": {"num_kv_shared_layers": 1}})),
+        (
+            "gemma4@q4",
+            json!({"text_config": {"num_hidden_layers": 4096, "layer_types": null, "num_kv_shared_layers": 1}}),
+        ),
+        (
+            "gemma4@q4",
+            json!({"text_config": {"num_hidden_layers": 4097, "layer_types": null, "num_kv_shared_layers": 1}}),
+        ),
+        // Objects that hold the keys.
+        ("gemma3@q4", json!({"text_config": null})),
+        ("mistral3@q4", json!({"text_config": null})),
+        ("ministral3@q4", json!({"text_config": null})),
+        ("qwen3_vl@q4", json!({"text_config": null})),
+        ("qwen3_5@q4", json!({"text_config": null})),
+        // Heads that are embeddings.
+        ("gemma@q4", json!({"tie_word_embeddings": false})),
+        ("glm4@q4", json!({"tie_word_embeddings": true})),
+        ("gpt_oss@mxfp4-q4", json!({"tie_word_embeddings": true})),
+        ("stablelm@q4", json!({"tie_word_embeddings": true})),
+        ("cohere@q4", json!({"tie_word_embeddings": false})),
+        // Which layers do what.
+        (
+            "gemma4@q4",
+            json!({"text_config": {"layer_types": null, "sliding_window_pattern": 2, "num_kv_shared_layers": 0}}),
+        ),
+        ("gemma4@q4", json!({"text_config": {"layer_types": null, "sliding_window_pattern": 4097}})),
+        ("gemma3_text@mxfp4", json!({"sliding_window_pattern": 4096, "num_hidden_layers": 4096})),
+        ("gemma3_text@mxfp4", json!({"sliding_window_pattern": 4097})),
+        ("gemma3_text@mxfp4", json!({"sliding_window": null})),
+        ("cohere2@q4", json!({"sliding_window": null})),
+        ("cohere2@q4", json!({"sliding_window_pattern": null})),
+        ("olmo3@q4", json!({"layer_types": null, "num_hidden_layers": 6})),
+        ("olmo3@q4", json!({"layer_types": ["full_attention"]})),
+        ("gpt_oss@mxfp4-q4", json!({"layer_types": null, "num_hidden_layers": 5})),
+        ("gpt_oss@mxfp4-q4", json!({"sliding_window": null})),
+        ("exaone4@q4", json!({"sliding_window_pattern": "LLX"})),
+        ("exaone4@q4", json!({"sliding_window_pattern": "G"})),
+        ("exaone4@q4", json!({"sliding_window_pattern": ""})),
+        ("exaone4@q4", json!({"sliding_window_pattern": "LG", "num_hidden_layers": 5})),
+        ("smollm3@q4", json!({"no_rope_layers": null, "no_rope_layer_interval": 2, "num_hidden_layers": 6})),
+        ("smollm3@q4", json!({"no_rope_layers": null, "no_rope_layer_interval": null, "num_hidden_layers": 6})),
+        ("smollm3@q4", json!({"no_rope_layers": [1, 0]})),
+        ("smollm3@q4", json!({"no_rope_layers": [1, 2, 1, 0]})),
+        ("llama@swa-q4", json!({"layer_types": ["sliding_attention", "full_attention"]})),
+        ("llama@swa-q4", json!({"layer_types": null})),
+        ("llama@swa-q4", json!({"sliding_window": null})),
+        ("lfm2@q4", json!({"full_attn_idxs": [], "layer_types": null})),
+        ("lfm2@q4", json!({"full_attn_idxs": [0], "layer_types": null})),
+        ("lfm2@q4", json!({"full_attn_idxs": [99], "layer_types": null})),
+        ("lfm2@q4", json!({"full_attn_idxs": [0], "layer_types": null, "num_hidden_layers": 4096})),
+        ("lfm2@q4", json!({"full_attn_idxs": [0], "layer_types": null, "num_hidden_layers": 4097})),
+        ("lfm2@q4", json!({"full_attn_idxs": null, "layer_types": null})),
+        ("qwen3_5@q4", json!({"text_config": {"layer_types": null, "full_attention_interval": 2}})),
+        ("qwen3_next@q4", json!({"full_attention_interval": 1})),
+        ("qwen3_next@q4", json!({"full_attention_interval": 99})),
+        // Experts.
+        ("glm4_moe@q4", json!({"n_group": 2, "topk_group": 1})),
+        ("glm4_moe@q4", json!({"n_group": 2, "topk_group": 2})),
+        ("glm4_moe@q4", json!({"n_group": 2, "topk_group": 3})),
+        ("glm4_moe@q4", json!({"n_group": 3, "topk_group": 1})),
+        ("glm4_moe@q4", json!({"n_group": 4, "topk_group": 2, "n_routed_experts": 8})),
+        ("glm4_moe@q4", json!({"n_group": 8, "topk_group": 2, "n_routed_experts": 8})),
+        ("glm4_moe@q4", json!({"num_experts_per_tok": 99})),
+        ("glm4_moe@q4", json!({"first_k_dense_replace": 0})),
+        ("glm4_moe@q4", json!({"first_k_dense_replace": 2})),
+        ("glm4_moe@q4", json!({"first_k_dense_replace": 99})),
+        ("glm4_moe@q4", json!({"first_k_dense_replace": 1, "num_hidden_layers": 4096})),
+        ("glm4_moe@q4", json!({"first_k_dense_replace": 1, "num_hidden_layers": 4097})),
+        ("glm4_moe@q4", json!({"first_k_dense_replace": 0, "num_hidden_layers": 4097})),
+        ("glm4_moe@q4", json!({"n_shared_experts": null})),
+        ("glm4_moe@q4", json!({"n_shared_experts": 0})),
+        ("qwen3_moe@mlponly-q4", json!({"mlp_only_layers": [0, 2]})),
+        ("qwen3_moe@mlponly-q4", json!({"mlp_only_layers": []})),
+        ("qwen3_moe@mlponly-q4", json!({"mlp_only_layers": ["a"]})),
+        ("qwen3_moe@mlponly-q4", json!({"decoder_sparse_step": 2, "mlp_only_layers": []})),
+        ("qwen2_moe@q4", json!({"num_experts_per_tok": 1})),
+        ("ernie4_5_moe@q4", json!({"moe_layer_start_index": 0, "moe_layer_end_index": 1})),
+        ("ernie4_5_moe@q4", json!({"moe_layer_interval": 2})),
+        ("ernie4_5_moe@q4", json!({"moe_gate_act": "sigmoid"})),
+        ("bailing_moe@q4", json!({"n_group": 2, "topk_group": 1})),
+        ("bailing_moe@q4", json!({"score_function": "softmax"})),
+        ("deepseek@q4", json!({"moe_layer_freq": 2})),
+        // Rotary embeddings.
+        ("gemma4@q4", json!({"text_config": {"rope_parameters": null}})),
+        ("gemma4@q4", json!({"text_config": {"rope_parameters": {"full_attention": null}}})),
+        (
+            "gemma4@q4",
+            json!({"text_config": {"rope_parameters": {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "factor": 2.0}}}}),
+        ),
+        (
+            "gemma4@q4",
+            json!({"text_config": {"rope_parameters": {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 1.0}}}}),
+        ),
+        (
+            "gemma4@q4",
+            json!({"text_config": {"rope_parameters": {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 1.5}}}}),
+        ),
+        (
+            "gemma4@q4",
+            json!({"text_config": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 5.0}}}}),
+        ),
+        ("bailing_moe@q4", json!({"rotary_dim": 31})),
+        ("bailing_moe@q4", json!({"rotary_dim": 32})),
+        ("bailing_moe@q4", json!({"rotary_dim": 34})),
+        ("bailing_moe@q4", json!({"rotary_dim": 4096})),
+        ("gpt_neox@q4", json!({"rotary_pct": 1.0})),
+        ("gpt_neox@q4", json!({"rotary_pct": 1.5})),
+        ("gpt_neox@q4", json!({"rotary_pct": 0.01})),
+        ("phi3@q4", json!({"partial_rotary_factor": 0.5})),
+        (
+            "phi3@q4",
+            json!({"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rope_scaling": {"original_max_position_embeddings": 4096}}),
+        ),
+        (
+            "phi3@q4",
+            json!({"max_position_embeddings": 64, "original_max_position_embeddings": 4096, "rope_scaling": {"original_max_position_embeddings": 4096}}),
+        ),
+        (
+            "phi3@q4",
+            json!({"rope_scaling": {"original_max_position_embeddings": 1}, "original_max_position_embeddings": 1}),
+        ),
+        ("phi3@q4", json!({"rope_scaling": {"long_factor": [0]}})),
+        ("phi3@q4", json!({"rope_scaling": {"long_factor": vec![0.0; 12]}})),
+        ("phi3@q4", json!({"rope_scaling": {"long_factor": vec![1e-60; 12]}})),
+        ("phi3@q4", json!({"rope_scaling": {"long_factor": vec![1e60; 12]}})),
+        ("phi3@q4", json!({"rope_scaling": {"long_factor": vec![2.0; 12]}})),
+        ("phi3@q4", json!({"rope_scaling": {"long_factor": vec![2.0; 11]}})),
+        ("llama@dynamic-q4", json!({"head_dim": 2})),
+        ("llama@dynamic-q4", json!({"head_dim": 4})),
+        ("llama@dynamic-q4", json!({"max_position_embeddings": null})),
+        ("llama@yarn-q4", json!({"rope_scaling": {"mscale_all_dim": 0}})),
+        ("llama@yarn-q4", json!({"rope_scaling": {"mscale_all_dim": 1.5}})),
+        ("llama@yarn-q4", json!({"rope_scaling": {"mscale_all_dim": -1}})),
+        ("llama@yarn-q4", json!({"rope_scaling": {"factor": 1.0, "mscale": 2.0}})),
+        ("llama@yarn-q4", json!({"rope_scaling": {"factor": 0.5}})),
+        (
+            "llama@yarn-q4",
+            json!({"rope_scaling": {"beta_fast": null, "beta_slow": null, "original_max_position_embeddings": null}}),
+        ),
+        ("llama@yarn-q4", json!({"rope_theta": 1.0})),
+        ("llama@yarn-q4", json!({"rope_theta": 0.5})),
+        ("llama@f16", json!({"rope_scaling": {"low_freq_factor": 4.0}})),
+        (
+            "llama@f16",
+            json!({"rope_scaling": {"low_freq_factor": null, "high_freq_factor": null, "original_max_position_embeddings": null}}),
+        ),
+        ("gpt2@q4", json!({"rope_scaling": {"type": "linear", "factor": 2}})),
+        ("gpt_neox@q4", json!({"rope_scaling": {"type": "linear", "factor": 2}})),
+        ("phi@q4", json!({"rope_scaling": {"type": "linear", "factor": 2}})),
+        ("gemma@q4", json!({"rope_scaling": {"type": "linear", "factor": 2}})),
+        ("stablelm@q4", json!({"rope_scaling": {"type": "linear", "factor": 2}})),
+        ("qwen3@rp-q4", json!({"rope_parameters": {"rope_type": "linear", "factor": 3}})),
+        ("qwen3@rp-q4", json!({"rope_parameters": {"partial_rotary_factor": 0.5}})),
+        ("qwen3@rp-q4", json!({"rope_theta": 7.0})),
+        ("ministral3@q4", json!({"text_config": {"rope_parameters": null}})),
+        ("ministral3@q4", json!({"text_config": {"rope_parameters": {"llama_4_scaling_beta": null}}})),
+        ("mellum@q4", json!({"rope_parameters": {"full_attention": null}})),
+        // Scales and bounds.
+        ("gemma2@q4", json!({"attn_logit_softcapping": 0})),
+        ("gemma2@q4", json!({"final_logit_softcapping": null})),
+        ("granite@q4", json!({"logits_scaling": 0})),
+        ("minicpm@q4", json!({"dim_model_base": null})),
+        ("cohere@q4", json!({"logit_scale": null})),
+        ("stablelm@parallel-q4", json!({"use_parallel_residual": false})),
+        ("stablelm@q4", json!({"qk_layernorm": false})),
+        ("apertus@q4", json!({"hidden_act": "silu"})),
+    ]
+}
+
+/// As RFC 7396 merges objects, but for a list or a number in place of an object.
+fn merge(into: &mut Value, patch: &Value) {
+    match (into.as_object_mut(), patch.as_object()) {
+        (Some(into), Some(patch)) => {
+            for (key, value) in patch {
+                match value {
+                    Value::Null => drop(into.remove(key)),
+                    value => merge(into.entry(key).or_insert_with(|| json!({})), value),
+                }
+            }
+        }
+        _ => *into = patch.clone(),
+    }
+}
+
+#[test]
+fn what_lies_at_an_edge_is_read_as_it_was() {
+    let shown = |config: &Value| {
+        let parsed = Config::parse(config.to_string().as_bytes());
+        parsed.map(|parsed| format!("{:#?}", parsed.architecture)).map_err(|error| error.to_string())
+    };
+    let lines = |text: &str| {
+        let mut count = BTreeMap::<String, i64>::new();
+        // Without the lines that only open or close something.
+        let says = |line: &&str| line.contains(": ") || line.starts_with(|c: char| c.is_ascii_digit());
+        text.lines().map(str::trim).filter(says).for_each(|line| *count.entry(line.to_owned()).or_default() += 1);
+        count
+    };
+    let published: BTreeMap<String, Value> = published().into_iter().map(|(name, config, _)| (name, config)).collect();
+    let mut text = String::new();
+    for (name, patch) in edges() {
+        let plain = &published[name];
+        let mut changed = plain.clone();
+        merge(&mut changed, &patch);
+        assert_ne!(*plain, changed, "{name}: {patch} changes nothing");
+        text += &format!("{name} {patch}\n");
+        match shown(&changed) {
+            Err(error) => text += &format!("  refused: {error}\n"),
+            Ok(now) => {
+                let mut difference = lines(&now);
+                for (line, count) in lines(&shown(plain).expect("it is read as it is published")) {
+                    *difference.entry(line).or_default() -= count;
+                }
+                for (line, count) in difference.into_iter().filter(|(_, count)| *count != 0) {
+                    text += &format!("  {count:+} {line}\n");
+                }
+            }
+        }
+    }
+    as_stored(EDGES, &text);
 }

@@ -193,7 +193,13 @@ impl Reader<'_> {
                     original_max_position_embeddings: original,
                 }
             }
-            (ScalingRule::Any, "yarn" | "deepseek_yarn" | "telechat3-yarn") => yarn(keys, theta)?,
+            (ScalingRule::Any, "yarn" | "deepseek_yarn" | "telechat3-yarn") => {
+                if theta <= 1.0 {
+                    let holder = if keys.get("rope_theta").is_some() { keys } else { self.keys };
+                    return Err(holder.invalid("rope_theta", "more than 1 with a yarn scaling"));
+                }
+                yarn(keys)?
+            }
             (ScalingRule::Any, "dynamic") => {
                 if columns <= 2 {
                     return Err(ConfigError::OddRotation(columns));
@@ -243,7 +249,7 @@ fn long_factors(keys: &Keys<'_>, columns: usize) -> Result<Vec<f64>, ConfigError
 }
 
 /// YaRN. `attention_factor` and `truncate` change nothing in mlx-lm.
-fn yarn(keys: &Keys<'_>, theta: f64) -> Result<RopeScaling, ConfigError> {
+fn yarn(keys: &Keys<'_>) -> Result<RopeScaling, ConfigError> {
     let number = |key, default| Ok::<_, ConfigError>(keys.number(key)?.unwrap_or(default));
     let factor = keys.number("factor")?.ok_or_else(|| keys.missing("factor"))?;
     let gain = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * libm::log(factor) + 1.0 };
@@ -252,9 +258,6 @@ fn yarn(keys: &Keys<'_>, theta: f64) -> Result<RopeScaling, ConfigError> {
         Some(value) if value.as_f64() == Some(0.0) => 0.0,
         _ => number("mscale_all_dim", 0.0)?,
     };
-    if theta <= 1.0 {
-        return Err(keys.invalid("rope_theta", "more than 1 with a yarn scaling"));
-    }
     Ok(RopeScaling::Yarn {
         factor,
         original_max_position_embeddings: number("original_max_position_embeddings", 4096.0)?,
