@@ -19,8 +19,11 @@ const PUBLISHED: &str = include_str!("../../../tests/fixtures/published.jsonl");
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_keys.txt");
 const EDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_edges.txt");
 
-/// Name, configuration, and the keys that mlx-lm reads in it and in its `text_config`: none, or what each is where it is absent.
-fn published() -> Vec<(String, Value, [Map<String, Value>; 2])> {
+/// Keys that mlx-lm reads, each with a list of what it is where it is absent: of nothing where it must be there.
+type Defaults = Map<String, Value>;
+
+/// Name, configuration, and the keys in it and in its `text_config`.
+fn published() -> Vec<(String, Value, [Defaults; 2])> {
     let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
