@@ -277,3 +277,14 @@ fn all<T, E>(answers: Answers<T, E>, count: usize) -> Result<Answers<T, E>, Chil
     }
     Err(ChildError::Protocol(format!("{} answers to {count} questions", answers.len())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_may_take_grows_with_its_file() {
+        assert_eq!(memory(0), MEMORY);
+        assert_eq!(memory(1 << 20), MEMORY + (MEMORY_A_BYTE << 20));
+    }
+}

@@ -319,4 +319,11 @@ mod tests {
         assert_eq!(parse(named).template, Some(ChatTemplates::Named(expected.into())));
         assert_eq!(parse(r#"{"chat_template": "x"}"#).template, Some(ChatTemplates::One("x".to_owned())));
     }
+
+    #[test]
+    fn code_is_asked_for_by_a_list_or_by_an_entry_for_a_tokenizer() {
+        let code = |map: &str| parse(&format!(r#"{{"auto_map": {map}}}"#)).code;
+        assert!(code(r#"["a.B", null]"#) && code(r#"{"AutoTokenizer": ["a.B", null]}"#));
+        assert!(!code(r#"{"AutoTokenizer": null}"#) && !code(r#"{"AutoModel": "a.B"}"#) && !code("null"));
+    }
 }

@@ -456,6 +456,20 @@ mod tests {
     }
 
     #[test]
+    fn merges_are_plain_without_a_comment_and_a_prefix() {
+        for (prefix, merges, plain) in [
+            (json!(null), json!(["a b"]), true),
+            (json!(""), json!([["a", "b"]]), true),
+            (json!(null), json!(["#version: 0.2", "a b"]), false),
+            (json!("@"), json!(["a @b"]), false),
+        ] {
+            let model = json!({"type": "BPE", "continuing_subword_prefix": prefix, "merges": merges,
+                "vocab": {"a": 0, "b": 1, "@b": 2, "ab": 3}});
+            assert_eq!(Direct::of(&small(&model)).map(|direct| direct.plain), Some(plain), "{model}");
+        }
+    }
+
+    #[test]
     fn what_is_unusual_is_left_to_the_library() {
         let vocab = json!({"a": 0, "b": 1, "ab": 2});
         for model in [

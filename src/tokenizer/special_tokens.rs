@@ -233,4 +233,40 @@ mod tests {
         let added = declared.added(&[], true);
         assert!(added.len() == 1 && added[0].rstrip && added[0].special);
     }
+
+    #[test]
+    fn a_map_adds_tokens_that_the_config_lacks_and_says_which_names_have_none() {
+        let map = r#"{"bos_token": "<s>", "unk_token": null, "extra_special_tokens": ["<a>", "<c>"],
+            "pad_token": {"content": "<p>", "normalized": true}}"#;
+        let config = r#"{"unk_token": "<u>", "extra_special_tokens": ["<a>", "<b>"]}"#;
+        let declared = gather(config, Some(map));
+        assert_eq!(contents(&declared), ["<s>", "<p>", "<a>", "<b>", "<c>"]);
+        assert_eq!(declared.token("unk_token"), None);
+        let added = declared.added(&[], true);
+        // A token that is a text is not looked for in the normalized text, one that is an object as it says.
+        assert!(added[0].special && !added[0].normalized && added[1].special && added[1].normalized);
+    }
+
+    #[test]
+    fn a_numbered_token_is_special_where_a_role_or_the_config_names_it() {
+        let config = r#"{"bos_token": "<s>", "image_token": "<i>", "extra_special_tokens": ["<a>"]}"#;
+        let numbers =
+            ["<s>", "<i>", "<a>", "<n>"].into_iter().zip(7..).map(|(text, id)| (text.to_owned(), id)).collect();
+        let config = serde_json::from_str(config).expect("a config");
+        let declared = Declared::gather(config, None, Some(numbers), None);
+        let mut numbered: Vec<_> =
+            declared.numbered.iter().map(|(id, token)| (*id, token.special, token.normalized)).collect();
+        numbered.sort_unstable();
+        assert_eq!(numbered, [(7, true, false), (8, false, true), (9, true, false), (10, false, true)]);
+    }
+
+    #[test]
+    fn a_listed_token_gives_its_properties_to_a_role_but_not_to_another_name() {
+        let config = r#"{"bos_token": "<s>", "image_token": "<i>",
+            "added_tokens_decoder": {"1": {"content": "<s>", "rstrip": true}, "2": {"content": "<i>", "rstrip": true}}}"#;
+        let declared = gather(config, None);
+        let listed = declared.all_listed(&[]);
+        let rstrip: Vec<bool> = declared.named_and_extra(&listed).into_iter().map(|token| token.rstrip).collect();
+        assert_eq!(rstrip, [true, false]);
+    }
 }
