@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, env, fs, sync::Arc};
 
 use lm_headroom::{
-    checkpoint::{Checkpoint, Family, config::Override, family, family::NATIVE},
+    checkpoint::{Checkpoint, CheckpointError, Family, config::Override, family, family::NATIVE},
     kernels::Kernel,
     model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step},
     search::agree,
@@ -90,8 +90,8 @@ fn filled(name: &str, dtype: &str, shape: &[usize]) -> FixtureTensor {
     FixtureTensor { dtype, shape: shape.to_vec(), data }
 }
 
-/// The checkpoint that a line of [`PUBLISHED`] describes, filled.
-fn published(line: &Value) -> Arc<Checkpoint> {
+/// The checkpoint that a line of [`PUBLISHED`] describes, filled, with the tensors of these names besides.
+fn published(line: &Value, besides: &[&str]) -> Result<Arc<Checkpoint>, CheckpointError> {
     let layers = line["layers"].as_u64().expect("a number of layers");
     let mut tensors = BTreeMap::new();
     for (name, what) in line["tensors"].as_object().expect("tensors by name") {
@@ -107,8 +107,10 @@ fn published(line: &Value) -> Arc<Checkpoint> {
             tensors.insert(name, tensor);
         }
     }
-    let files = files_of(&line["config"], &tensors, 1);
-    Arc::new(Checkpoint::from_files(files).unwrap_or_else(|error| panic!("{}: {error}", line["name"])))
+    for name in besides {
+        tensors.insert((*name).to_owned(), filled(name, "F32", &[1]));
+    }
+    Checkpoint::from_files(files_of(&line["config"], &tensors, 1)).map(Arc::new)
 }
 
 #[test]
@@ -126,7 +128,8 @@ fn each_family_has_one_digest_on_every_instruction_set() {
     for line in PUBLISHED.lines() {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
         let name = line["name"].as_str().expect("a name").to_owned();
-        found.insert(name, digest(&published(&line), Kernel::best()));
+        let checkpoint = published(&line, &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        found.insert(name, digest(&checkpoint, Kernel::best()));
     }
     let text: String = found.iter().map(|(name, digest)| format!("{name}: {digest}\n")).collect();
     if env::var_os("HEADROOM_WRITE_FAMILIES").is_some() {
@@ -135,6 +138,60 @@ fn each_family_has_one_digest_on_every_instruction_set() {
     let stored = fs::read_to_string(DIGESTS).expect("the file of digests");
     let changed: Vec<(&str, &str)> = stored.lines().zip(text.lines()).filter(|(old, new)| old != new).collect();
     assert!(stored == text, "was, is: {changed:?}");
+}
+
+/// Tensors that a family's class of mlx-lm drops as it loads a checkpoint, and some that it does not know.
+#[test]
+fn tensors_that_mlx_lm_drops_are_passed_over_and_others_are_not() {
+    const LLAMA: &[&str] = &["model.layers.0.self_attn.rotary_emb.inv_freq"];
+    const VISION: &[&str] = &["vision_tower.a", "multi_modal_projector.a", "visual.a"];
+    let dropped: &[(&str, &[&str])] = &[
+        ("llama@f16", LLAMA),
+        ("qwen3@tied-q4", LLAMA),
+        ("gpt2@q4", &["h.0.attn.bias"]),
+        (
+            "gpt_neox@q4",
+            &[
+                "gpt_neox.layers.0.attention.bias",
+                "gpt_neox.layers.0.attention.masked_bias",
+                "gpt_neox.layers.0.attention.rotary_emb.inv_freq",
+            ],
+        ),
+        ("gemma3@q4", VISION),
+        ("mistral3@q4", VISION),
+        ("qwen2_vl@q4", VISION),
+        ("qwen3_vl@q4", VISION),
+        ("internlm2@q4", &["model.layers.0.attention.rope.inv_freq"]),
+        ("mimo@q4", &["model.mtp_layers.0.a", LLAMA[0]]),
+        ("qwen3_5@q4", &["vision_tower.a", "model.visual.a", "language_model.model.mtp.a"]),
+        ("qwen3_5_moe@q4", &["vision_tower.a", "model.visual.a"]),
+        ("qwen3_next@q4", &["model.mtp.a"]),
+        ("glm4_moe@q4", &["model.layers.3.a"]),
+        ("exaone_moe@q4", &["mtp.a"]),
+        (
+            "ernie4_5_moe@q4",
+            &[
+                "model.mtp_block.0.a",
+                "model.mtp_linear_proj.0.a",
+                "model.mtp_hidden_norm.0.a",
+                "model.mtp_emb_norm.0.a",
+            ],
+        ),
+    ];
+    let mut left = BTreeMap::new();
+    for line in PUBLISHED.lines() {
+        let line: Value = serde_json::from_str(line).expect("a line of JSON");
+        let name = line["name"].as_str().expect("a name");
+        for (_, names) in dropped.iter().filter(|(of, _)| *of == name) {
+            for tensor in *names {
+                // A digest of all would be of the same computation: that it opens is what is to be seen.
+                published(&line, &[tensor]).unwrap_or_else(|error| panic!("{name}, {tensor}: {error}"));
+                *left.entry(name.to_owned()).or_insert(0) += 1;
+            }
+        }
+        assert!(published(&line, &["model.layers.0.nothing"]).is_err(), "{name}");
+    }
+    assert_eq!(left.len(), dropped.len(), "{left:?}");
 }
 
 #[test]

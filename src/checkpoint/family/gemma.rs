@@ -13,10 +13,11 @@ use crate::checkpoint::architecture::{Activation, Span};
 const GELU: &[&str] = &["gelu", "gelu_pytorch_tanh"];
 
 /// Gemma 1: embeddings are multiplied, norms' weights are stored less 1, GELU.
+///
+/// Of this family is Gemma 1.
 pub(crate) const GEMMA: Family = Family {
     name: "gemma",
     model_type: "gemma",
-    models: "Gemma 1",
     config: ConfigRules {
         tied: Tied::Always,
         qkv_bias: Flag::Never,
@@ -33,10 +34,11 @@ pub(crate) const GEMMA: Family = Family {
 };
 
 /// Gemma 2: norms of outputs, scores and logits are bounded. mlx-lm has every layer attend to all positions.
+///
+/// Of this family is Gemma 2.
 pub(crate) const GEMMA2: Family = Family {
     name: "gemma2",
     model_type: "gemma2",
-    models: "Gemma 2",
     config: ConfigRules {
         activation: ActivationRule { activation: Activation::GeluTanh, ..GEMMA.config.activation },
         scales: Scales {
@@ -58,10 +60,11 @@ pub(crate) const GEMMA2: Family = Family {
 };
 
 /// Gemma 3: norms of each head, and most layers see a window by a rotary embedding of their own.
+///
+/// Of this family are Gemma 3 270M and 1B.
 pub(crate) const GEMMA3_TEXT: Family = Family {
     name: "gemma3_text",
     model_type: "gemma3_text",
-    models: "Gemma 3 270M and 1B",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size_or("vocab_size", 262_144),
@@ -97,11 +100,12 @@ pub(crate) const GEMMA3_TEXT: Family = Family {
 };
 
 /// Gemma 3 with its vision part.
+///
+/// Of this family are Gemma 3 4B, 12B and 27B.
 pub(crate) const GEMMA3: Family = Family {
     name: "gemma3",
     model_type: "gemma3",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: None }),
-    models: "Gemma 3 4B, 12B and 27B",
     config: ConfigRules {
         sizes: Sizes {
             heads: size_or("num_attention_heads", 8),
@@ -116,10 +120,11 @@ pub(crate) const GEMMA3: Family = Family {
 
 /// Gemma 4: heads of another width in layers without a window, values normalized, keys and values shared among layers, and something of
 /// each token for each layer.
+///
+/// Of this family is the text part of Gemma 4.
 pub(crate) const GEMMA4_TEXT: Family = Family {
     name: "gemma4_text",
     model_type: "gemma4_text",
-    models: "the text part of Gemma 4",
     config: ConfigRules {
         sizes: Sizes {
             hidden_size: size_or("hidden_size", 1536),
@@ -182,11 +187,12 @@ const NAMES_OF_GEMMA4: TensorNames = TensorNames {
 };
 
 /// Gemma 4 with its other parts.
+///
+/// Of this family are Gemma 4 E2B, E4B, 26B-A4B and 31B.
 pub(crate) const GEMMA4: Family = Family {
     name: "gemma4",
     model_type: "gemma4",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: None }),
-    models: "Gemma 4 E2B, E4B, 26B-A4B and 31B",
     config: ConfigRules { sizes: Sizes { vocab_at_top: true, ..GEMMA4_TEXT.config.sizes }, ..GEMMA4_TEXT.config },
     tensors: wrapped(NAMES_OF_GEMMA4, OTHER_PARTS),
 };

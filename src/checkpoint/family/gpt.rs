@@ -16,10 +16,11 @@ const LAYER_NORM: NormRule =
     NormRule { kind: NormKind::Layer, eps: "layer_norm_eps", eps_default: None, one_plus: false, bias: Flag::Always };
 
 /// GPT-2: learned positions, projections in one matrix.
+///
+/// Of this family is GPT-2.
 pub(crate) const GPT2: Family = Family {
     name: "gpt2",
     model_type: "gpt2",
-    models: "GPT-2",
     config: ConfigRules {
         sizes: Sizes {
             hidden_size: size("n_embd"),
@@ -60,10 +61,11 @@ pub(crate) const GPT2: Family = Family {
 };
 
 /// GPT BigCode: GPT-2 with one key head.
+///
+/// Of this family are StarCoder 1, SantaCoder.
 pub(crate) const GPT_BIGCODE: Family = Family {
     name: "gpt_bigcode",
     model_type: "gpt_bigcode",
-    models: "StarCoder 1, SantaCoder",
     config: ConfigRules {
         sizes: Sizes {
             kv_heads: KvHeads::OneIf(Flag::Key("multi_query", true)),
@@ -89,10 +91,11 @@ pub(crate) const GPT_BIGCODE: Family = Family {
 };
 
 /// GPT-NeoX: parallel branches with a norm each, projections in one matrix by head.
+///
+/// Of this family are GPT-NeoX, Pythia.
 pub(crate) const GPT_NEOX: Family = Family {
     name: "gpt_neox",
     model_type: "gpt_neox",
-    models: "GPT-NeoX, Pythia",
     config: ConfigRules {
         sizes: Sizes {
             kv_heads: KvHeads::AsHeads,
@@ -136,10 +139,11 @@ pub(crate) const GPT_NEOX: Family = Family {
 };
 
 /// Phi-1 and Phi-2: parallel branches with one norm, and a bias of the head.
+///
+/// Of this family are Phi-1, Phi-1.5, Phi-2.
 pub(crate) const PHI: Family = Family {
     name: "phi",
     model_type: "phi",
-    models: "Phi-1, Phi-1.5, Phi-2",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size_or("vocab_size", 51_200),
@@ -175,10 +179,11 @@ pub(crate) const PHI: Family = Family {
 };
 
 /// StarCoder 2: biases everywhere, GELU as it is defined.
+///
+/// Of this family is StarCoder 2.
 pub(crate) const STARCODER2: Family = Family {
     name: "starcoder2",
     model_type: "starcoder2",
-    models: "StarCoder 2",
     config: ConfigRules {
         sizes: Sizes { vocab_size: size_or("vocab_size", 49_152), head_dim: HeadDim::Shared, ..LLAMA.config.sizes },
         qkv_bias: Flag::Always,
@@ -201,10 +206,11 @@ pub(crate) const STARCODER2: Family = Family {
 };
 
 /// StableLM: part of each head turned, norms of each head with weights of its own.
+///
+/// Of this family are StableLM 2, StableLM 3B, Stable Code.
 pub(crate) const STABLELM: Family = Family {
     name: "stablelm",
     model_type: "stablelm",
-    models: "StableLM 2, StableLM 3B, Stable Code",
     config: ConfigRules {
         sizes: Sizes { head_dim: HeadDim::Shared, ..LLAMA.config.sizes },
         tied: Tied::Never,
@@ -232,10 +238,11 @@ pub(crate) const STABLELM: Family = Family {
 };
 
 /// Command R: parallel branches with one norm, neighbouring columns turned, logits multiplied.
+///
+/// Of this family are Command R, Aya 23.
 pub(crate) const COHERE: Family = Family {
     name: "cohere",
     model_type: "cohere",
-    models: "Command R, Aya 23",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size_or("vocab_size", 256_000),
@@ -269,10 +276,11 @@ pub(crate) const COHERE: Family = Family {
 };
 
 /// Command R7B and A: most layers see a window, and the others have no rotary embedding.
+///
+/// Of this family are Command R7B, Command A.
 pub(crate) const COHERE2: Family = Family {
     name: "cohere2",
     model_type: "cohere2",
-    models: "Command R7B, Command A",
     config: ConfigRules {
         sizes: Sizes {
             hidden_size: size_or("hidden_size", 4096),

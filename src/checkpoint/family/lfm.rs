@@ -10,10 +10,11 @@ use super::{
 use crate::checkpoint::architecture::{Divisor, Span};
 
 /// LFM 2: most layers are short convolutions.
+///
+/// Of this family is LFM 2.
 pub(crate) const LFM2: Family = Family {
     name: "lfm2",
     model_type: "lfm2",
-    models: "LFM 2",
     config: ConfigRules {
         sizes: Sizes {
             head_dim: HeadDim::Shared,
@@ -59,10 +60,11 @@ pub(crate) const LFM2: Family = Family {
 };
 
 /// LFM 2 with experts in all layers but the first ones.
+///
+/// Of this family is LFM 2 with experts.
 pub(crate) const LFM2_MOE: Family = Family {
     name: "lfm2_moe",
     model_type: "lfm2_moe",
-    models: "LFM 2 with experts",
     config: ConfigRules {
         sizes: Sizes { intermediate: LLAMA.config.sizes.intermediate, ..LFM2.config.sizes },
         experts: Some(ExpertsRule {

@@ -9,11 +9,12 @@ use super::{
 use crate::checkpoint::architecture::{Activation, NormKind, Pairing, Span, Wiring};
 
 /// Llama: the entry that others differ from.
+///
+/// Of this family are Llama 2 and 3, SmolLM2, TinyLlama.
 pub(crate) const LLAMA: Family = Family {
     name: "llama",
     model_type: "llama",
     text: None,
-    models: "Llama 2 and 3, SmolLM2, TinyLlama",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size("vocab_size"),
@@ -174,24 +175,27 @@ pub(super) const OTHER_PARTS: &[Dropped] = &[
 
 /// Mistral 7B and Nemo, a Llama under another name. Its `sliding_window` alone changes nothing in mlx-lm, nor here: every layer
 /// attends to all positions.
-pub(crate) const MISTRAL: Family =
-    Family { name: "mistral", model_type: "mistral", models: "Mistral 7B, Mistral Nemo", ..LLAMA };
+///
+/// Of this family are Mistral 7B, Mistral Nemo.
+pub(crate) const MISTRAL: Family = Family { name: "mistral", model_type: "mistral", ..LLAMA };
 
 /// Mistral Small 3 with its vision part, whose language model is a Llama.
+///
+/// Of this family is Mistral Small 3.1.
 pub(crate) const MISTRAL3: Family = Family {
     name: "mistral3",
     model_type: "mistral3",
     text: Some(TextConfig { key: "text_config", optional: false, model_type: None }),
-    models: "Mistral Small 3.1",
     config: ConfigRules { tied: Tied::Key(false), ..LLAMA.config },
     tensors: wrapped(LLAMA.tensors, OTHER_PARTS),
 };
 
 /// Ministral 3: queries grow with their positions.
+///
+/// Of this family is Ministral 3.
 pub(crate) const MINISTRAL3: Family = Family {
     name: "ministral3",
     model_type: "ministral3",
-    models: "Ministral 3",
     config: ConfigRules {
         qkv_bias: Flag::Never,
         o_bias: Flag::Never,
@@ -213,10 +217,11 @@ pub(crate) const MISTRAL3_OF_MINISTRAL3: Family = Family {
 };
 
 /// SmolLM3: some layers have no rotary embedding.
+///
+/// Of this family is SmolLM3.
 pub(crate) const SMOLLM3: Family = Family {
     name: "smollm3",
     model_type: "smollm3",
-    models: "SmolLM3",
     config: ConfigRules {
         rope: RopeRule {
             layers: RopeLayers::Listed("no_rope_layers", "no_rope_layer_interval", 4),
@@ -228,10 +233,11 @@ pub(crate) const SMOLLM3: Family = Family {
 };
 
 /// Granite: embeddings, scores, branches and logits are multiplied.
+///
+/// Of this family is Granite 3.
 pub(crate) const GRANITE: Family = Family {
     name: "granite",
     model_type: "granite",
-    models: "Granite 3",
     config: ConfigRules {
         sizes: PLAIN.sizes,
         scales: Scales {
@@ -246,10 +252,11 @@ pub(crate) const GRANITE: Family = Family {
 };
 
 /// MiniCPM: the same, by other keys.
+///
+/// Of this family are MiniCPM 1 and 2.
 pub(crate) const MINICPM: Family = Family {
     name: "minicpm",
     model_type: "minicpm",
-    models: "MiniCPM 1 and 2",
     config: ConfigRules {
         tied: Tied::Key(false),
         rope: RopeRule { theta: Theta::Key("rope_theta", 1_000_000.0), ..LLAMA.config.rope },
@@ -265,10 +272,11 @@ pub(crate) const MINICPM: Family = Family {
 };
 
 /// OLMo 2: norms of outputs instead of inputs, and of all queries and keys together.
+///
+/// Of this family is OLMo 2.
 pub(crate) const OLMO2: Family = Family {
     name: "olmo2",
     model_type: "olmo2",
-    models: "OLMo 2",
     config: ConfigRules {
         qk_norm: Some(QkNormRule { when: Flag::Always, span: Span::All, after_rope: false }),
         sliding: Sliding::Never,
@@ -285,10 +293,11 @@ pub(crate) const OLMO2: Family = Family {
 };
 
 /// OLMo 3: OLMo 2 of which most layers see a window.
+///
+/// Of this family is OLMo 3.
 pub(crate) const OLMO3: Family = Family {
     name: "olmo3",
     model_type: "olmo3",
-    models: "OLMo 3",
     config: ConfigRules {
         tied: Tied::Key(false),
         mlp_bias: Flag::Never,
@@ -300,10 +309,11 @@ pub(crate) const OLMO3: Family = Family {
 };
 
 /// EXAONE 3: a Llama by other names.
+///
+/// Of this family are EXAONE 3 and 3.5, EXAONE Deep.
 pub(crate) const EXAONE: Family = Family {
     name: "exaone",
     model_type: "exaone",
-    models: "EXAONE 3 and 3.5, EXAONE Deep",
     config: ConfigRules {
         sizes: Sizes { layers: size("num_layers"), ..LLAMA.config.sizes },
         norm: NormRule { eps: "layer_norm_epsilon", ..LLAMA.config.norm },
@@ -328,10 +338,11 @@ pub(crate) const EXAONE: Family = Family {
 };
 
 /// EXAONE 4: norms of outputs, and of each head; layers without a window have no rotary embedding where others have one.
+///
+/// Of this family is EXAONE 4.
 pub(crate) const EXAONE4: Family = Family {
     name: "exaone4",
     model_type: "exaone4",
-    models: "EXAONE 4",
     config: ConfigRules {
         sizes: LLAMA.config.sizes,
         tied: Tied::Key(false),
@@ -346,10 +357,11 @@ pub(crate) const EXAONE4: Family = Family {
 };
 
 /// GLM-4 of 2025: norms of inputs and outputs, gate and up in one matrix, half of each head turned.
+///
+/// Of this family are GLM-4-0414, GLM-Z1.
 pub(crate) const GLM4: Family = Family {
     name: "glm4",
     model_type: "glm4",
-    models: "GLM-4-0414, GLM-Z1",
     config: ConfigRules {
         tied: Tied::Never,
         o_bias: Flag::Never,
@@ -374,10 +386,11 @@ pub(crate) const GLM4: Family = Family {
 };
 
 /// GLM-4 of 2024. mlx-lm turns whole heads, whatever `partial_rotary_factor` says.
+///
+/// Of this family are GLM-4-9B, GLM-Edge.
 pub(crate) const GLM: Family = Family {
     name: "glm",
     model_type: "glm",
-    models: "GLM-4-9B, GLM-Edge",
     config: ConfigRules {
         tied: Tied::Key(true),
         rope: RopeRule { partial: None, pairing_key: false, ..GLM4.config.rope },
@@ -389,10 +402,11 @@ pub(crate) const GLM: Family = Family {
 };
 
 /// ERNIE 4.5: neighbouring columns are turned.
+///
+/// Of this family is ERNIE 4.5 0.3B.
 pub(crate) const ERNIE4_5: Family = Family {
     name: "ernie4_5",
     model_type: "ernie4_5",
-    models: "ERNIE 4.5 0.3B",
     config: ConfigRules {
         tied: Tied::Key(false),
         qkv_bias: Flag::Key("use_bias", false),
@@ -411,10 +425,11 @@ pub(crate) const ERNIE4_5: Family = Family {
 };
 
 /// Helium: neighbouring columns are turned, and a head may be stored although it is tied.
+///
+/// Of this family is Helium 1.
 pub(crate) const HELIUM: Family = Family {
     name: "helium",
     model_type: "helium",
-    models: "Helium 1",
     config: ConfigRules {
         sizes: PLAIN.sizes,
         tied: Tied::Key(false),
@@ -428,10 +443,11 @@ pub(crate) const HELIUM: Family = Family {
 };
 
 /// Hunyuan's dense models: norms of heads after they are turned.
+///
+/// Of this family are Hunyuan 0.5B to 7B.
 pub(crate) const HUNYUAN_V1_DENSE: Family = Family {
     name: "hunyuan_v1_dense",
     model_type: "hunyuan_v1_dense",
-    models: "Hunyuan 0.5B to 7B",
     config: ConfigRules {
         tied: Tied::Key(false),
         mlp_bias: Flag::Never,
@@ -448,10 +464,11 @@ pub(crate) const HUNYUAN_V1_DENSE: Family = Family {
 };
 
 /// InternLM 2: projections in one matrix by key head, and other names.
+///
+/// Of this family are InternLM 2 and 2.5.
 pub(crate) const INTERNLM2: Family = Family {
     name: "internlm2",
     model_type: "internlm2",
-    models: "InternLM 2 and 2.5",
     config: ConfigRules {
         tied: Tied::Key(false),
         qkv_bias: Flag::Key("bias", true),
@@ -476,10 +493,11 @@ pub(crate) const INTERNLM2: Family = Family {
 };
 
 /// InternLM 3: a Llama with other keys of its biases.
+///
+/// Of this family is InternLM 3.
 pub(crate) const INTERNLM3: Family = Family {
     name: "internlm3",
     model_type: "internlm3",
-    models: "InternLM 3",
     config: ConfigRules {
         tied: Tied::Key(false),
         qkv_bias: Flag::Key("qkv_bias", false),
@@ -492,19 +510,21 @@ pub(crate) const INTERNLM3: Family = Family {
 };
 
 /// Seed-OSS: a Llama whose output projection has a key of its own for its bias.
+///
+/// Of this family is Seed-OSS.
 pub(crate) const SEED_OSS: Family = Family {
     name: "seed_oss",
     model_type: "seed_oss",
-    models: "Seed-OSS",
     config: ConfigRules { o_bias: Flag::Key("attention_out_bias", false), sliding: Sliding::Never, ..LLAMA.config },
     ..LLAMA
 };
 
 /// MiMo: a Llama with biases; what it predicts further ahead is dropped.
+///
+/// Of this family is MiMo 7B.
 pub(crate) const MIMO: Family = Family {
     name: "mimo",
     model_type: "mimo",
-    models: "MiMo 7B",
     config: ConfigRules {
         tied: Tied::Key(false),
         qkv_bias: Flag::Always,
@@ -520,19 +540,21 @@ pub(crate) const MIMO: Family = Family {
 };
 
 /// TeleChat 3: a Llama whose head is not tied unless a key says so.
+///
+/// Of this family is TeleChat 3.
 pub(crate) const TELECHAT3: Family = Family {
     name: "telechat3",
     model_type: "telechat3",
-    models: "TeleChat 3",
     config: ConfigRules { tied: Tied::Key(false), sliding: Sliding::Never, ..LLAMA.config },
     ..LLAMA
 };
 
 /// Apertus: norms of each head, and an activation with numbers of its own.
+///
+/// Of this family is Apertus.
 pub(crate) const APERTUS: Family = Family {
     name: "apertus",
     model_type: "apertus",
-    models: "Apertus",
     config: ConfigRules {
         tied: Tied::Key(false),
         mlp_bias: Flag::Key("mlp_bias", false),
@@ -552,10 +574,11 @@ pub(crate) const APERTUS: Family = Family {
 };
 
 /// Nemotron 3 and 4, Minitron: layer norms whose weights are stored less 1, squares of what is positive, half of each head turned.
+///
+/// Of this family are Nemotron-3 and -4, Minitron.
 pub(crate) const NEMOTRON: Family = Family {
     name: "nemotron",
     model_type: "nemotron",
-    models: "Nemotron-3 and -4, Minitron",
     config: ConfigRules {
         tied: Tied::Key(false),
         norm: NormRule {
@@ -580,10 +603,11 @@ pub(crate) const NEMOTRON: Family = Family {
 };
 
 /// Phi-3 and Phi-4: projections in one matrix, and a factor for each rotary frequency.
+///
+/// Of this family are Phi-3, Phi-3.5, Phi-4.
 pub(crate) const PHI3: Family = Family {
     name: "phi3",
     model_type: "phi3",
-    models: "Phi-3, Phi-3.5, Phi-4",
     config: ConfigRules {
         tied: Tied::Key(false),
         rope: RopeRule {

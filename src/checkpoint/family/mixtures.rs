@@ -58,10 +58,11 @@ const SHARED: SharedRule =
     SharedRule { when: Flag::Always, width: SharedWidth::Experts(size_or("n_shared_experts", 0)), gate: false };
 
 /// Mixtral: a Mistral with experts, whose weights are the softmax over those that are chosen.
+///
+/// Of this family are Mixtral 8x7B and 8x22B.
 pub(crate) const MIXTRAL: Family = Family {
     name: "mixtral",
     model_type: "mixtral",
-    models: "Mixtral 8x7B and 8x22B",
     config: ConfigRules {
         tied: Tied::Key(false),
         experts: Some(ExpertsRule {
@@ -88,10 +89,11 @@ pub(crate) const MIXTRAL: Family = Family {
 };
 
 /// Qwen 1.5 and 2 with experts, and an MLP that all positions share.
+///
+/// Of this family are Qwen 1.5 and 2 with experts.
 pub(crate) const QWEN2_MOE: Family = Family {
     name: "qwen2_moe",
     model_type: "qwen2_moe",
-    models: "Qwen 1.5 and 2 with experts",
     config: ConfigRules {
         tied: Tied::Never,
         experts: Some(ExpertsRule { shared: Some(SHARED_WITH_A_GATE), ..EXPERTS }),
@@ -110,10 +112,11 @@ pub(super) const SHARED_WITH_A_GATE: SharedRule =
     SharedRule { width: SharedWidth::Key(size("shared_expert_intermediate_size")), gate: true, ..SHARED };
 
 /// Qwen 3 with experts in most layers.
+///
+/// Of this family is Qwen 3 with experts.
 pub(crate) const QWEN3_MOE: Family = Family {
     name: "qwen3_moe",
     model_type: "qwen3_moe",
-    models: "Qwen 3 with experts",
     config: ConfigRules {
         experts: Some(ExpertsRule {
             layers: ExpertLayers::Where {
@@ -133,10 +136,11 @@ pub(crate) const QWEN3_MOE: Family = Family {
 };
 
 /// OLMoE: a Llama with norms of all queries and keys together, and experts.
+///
+/// Of this family is OLMoE.
 pub(crate) const OLMOE: Family = Family {
     name: "olmoe",
     model_type: "olmoe",
-    models: "OLMoE",
     config: ConfigRules {
         qk_norm: Some(QkNormRule { when: Flag::Always, span: Span::All, after_rope: false }),
         experts: Some(ExpertsRule {
@@ -153,10 +157,11 @@ pub(crate) const OLMOE: Family = Family {
 };
 
 /// gpt-oss: attention with sinks, windows in every other layer, biases everywhere, and a gated activation with bounds.
+///
+/// Of this family are gpt-oss 20B and 120B.
 pub(crate) const GPT_OSS: Family = Family {
     name: "gpt_oss",
     model_type: "gpt_oss",
-    models: "gpt-oss 20B and 120B",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size_or("vocab_size", 201_088),
@@ -195,10 +200,11 @@ pub(crate) const GPT_OSS: Family = Family {
 };
 
 /// Granite 3 with experts.
+///
+/// Of this family is Granite 3 with experts.
 pub(crate) const GRANITEMOE: Family = Family {
     name: "granitemoe",
     model_type: "granitemoe",
-    models: "Granite 3 with experts",
     config: ConfigRules {
         experts: Some(ExpertsRule {
             count: size("num_local_experts"),
@@ -236,10 +242,11 @@ const DEEPSEEK_V3_EXPERTS: ExpertsRule = ExpertsRule {
 };
 
 /// GLM-4.5 to 4.7: DeepSeek-V3's experts with attention of query heads in groups.
+///
+/// Of this family are GLM-4.5, 4.6 and 4.7.
 pub(crate) const GLM4_MOE: Family = Family {
     name: "glm4_moe",
     model_type: "glm4_moe",
-    models: "GLM-4.5, 4.6 and 4.7",
     config: ConfigRules {
         sizes: LLAMA.config.sizes,
         tied: Tied::Never,
@@ -259,24 +266,27 @@ pub(crate) const GLM4_MOE: Family = Family {
 };
 
 /// Solar Open: GLM-4.5 by another name.
-pub(crate) const SOLAR_OPEN: Family =
-    Family { name: "solar_open", model_type: "solar_open", models: "Solar Open", ..GLM4_MOE };
+///
+/// Of this family is Solar Open.
+pub(crate) const SOLAR_OPEN: Family = Family { name: "solar_open", model_type: "solar_open", ..GLM4_MOE };
 
 /// dots.llm1: DeepSeek-V3's experts, and norms of each head.
+///
+/// Of this family is dots.llm1.
 pub(crate) const DOTS1: Family = Family {
     name: "dots1",
     model_type: "dots1",
-    models: "dots.llm1",
     config: ConfigRules { mlp_bias: Flag::Key("mlp_bias", false), experts: Some(DEEPSEEK_V3_EXPERTS), ..QWEN3.config },
     tensors: TensorNames { experts: ExpertNames { experts: "mlp.experts", ..MAY_BE_APART.experts }, ..LLAMA.tensors },
     ..LLAMA
 };
 
 /// The first DeepSeek with experts: a softmax over all, and an MLP that all positions share.
+///
+/// Of this family is DeepSeek-MoE.
 pub(crate) const DEEPSEEK: Family = Family {
     name: "deepseek",
     model_type: "deepseek",
-    models: "DeepSeek-MoE",
     config: ConfigRules {
         sizes: Sizes { head_dim: HeadDim::Shared, ..LLAMA.config.sizes },
         tied: Tied::Never,
@@ -302,10 +312,11 @@ pub(crate) const DEEPSEEK: Family = Family {
 };
 
 /// EXAONE MoE: DeepSeek-V3's experts in layers that a list names; layers without a window have no rotary embedding.
+///
+/// Of this family is K-EXAONE.
 pub(crate) const EXAONE_MOE: Family = Family {
     name: "exaone_moe",
     model_type: "exaone_moe",
-    models: "K-EXAONE",
     config: ConfigRules {
         experts: Some(ExpertsRule {
             layers: ExpertLayers::Listed("is_moe_layer"),
@@ -331,10 +342,11 @@ pub(crate) const EXAONE_MOE: Family = Family {
 };
 
 /// Mellum: Qwen 3 with experts, and rotary embeddings by type of layer.
+///
+/// Of this family is Mellum.
 pub(crate) const MELLUM: Family = Family {
     name: "mellum",
     model_type: "mellum",
-    models: "Mellum",
     config: ConfigRules {
         experts: Some(ExpertsRule {
             router: RouterRule { divided: Flag::Key("norm_topk_prob", false), ..ROUTER },
@@ -349,10 +361,11 @@ pub(crate) const MELLUM: Family = Family {
 };
 
 /// ERNIE 4.5 with experts in some layers.
+///
+/// Of this family is ERNIE 4.5 with experts.
 pub(crate) const ERNIE4_5_MOE: Family = Family {
     name: "ernie4_5_moe",
     model_type: "ernie4_5_moe",
-    models: "ERNIE 4.5 with experts",
     config: ConfigRules {
         experts: Some(ExpertsRule {
             layers: ExpertLayers::Where {
@@ -390,10 +403,11 @@ pub(crate) const ERNIE4_5_MOE: Family = Family {
 };
 
 /// MiniMax M2: norms of all queries and keys together, the first columns of each head turned, experts by the sigmoid.
+///
+/// Of this family is MiniMax M2.
 pub(crate) const MINIMAX_M2: Family = Family {
     name: "minimax_m2",
     model_type: "minimax_m2",
-    models: "MiniMax M2",
     config: ConfigRules {
         sizes: LLAMA.config.sizes,
         tied: Tied::Key(false),
@@ -434,10 +448,11 @@ pub(crate) const MINIMAX_M2: Family = Family {
 pub(crate) const MINIMAX: Family = Family { name: "minimax", model_type: "minimax", ..MINIMAX_M2 };
 
 /// Phi-3.5-MoE: layer norms, biases, and experts that are chosen one after the other.
+///
+/// Of this family are Phi-3.5-MoE, Phi-mini-MoE.
 pub(crate) const PHIMOE: Family = Family {
     name: "phimoe",
     model_type: "phimoe",
-    models: "Phi-3.5-MoE, Phi-mini-MoE",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size_or("vocab_size", 32_064),
@@ -469,10 +484,11 @@ pub(crate) const PHIMOE: Family = Family {
 };
 
 /// Ling and Ring: queries, keys and values in one matrix, norms of each head, experts in groups.
+///
+/// Of this family are Ling and Ring.
 pub(crate) const BAILING_MOE: Family = Family {
     name: "bailing_moe",
     model_type: "bailing_moe",
-    models: "Ling and Ring",
     config: ConfigRules {
         sizes: Sizes { head_dim: HeadDim::Shared, ..LLAMA.config.sizes },
         tied: Tied::Key(false),

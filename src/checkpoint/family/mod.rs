@@ -133,8 +133,6 @@ pub struct Family {
     pub model_type: &'static str,
     /// Where a model of several parts keeps the configuration of the one that is run.
     pub(crate) text: Option<TextConfig>,
-    /// Models that it is known by, for messages.
-    pub models: &'static str,
     /// How its `config.json` is read.
     pub(crate) config: ConfigRules,
     /// How its tensors are named.

@@ -3,8 +3,9 @@
 //! `tests/fixtures/published.jsonl` has the configurations, and for each key that mlx-lm reads what it takes where the key is absent.
 //! `tests/fixtures/published_keys.txt` has what a change of each key does: for each of some other values, and last for no value at
 //! all, whether the same is computed (`=`), something else (`~`), or the configuration is refused (`!`). `published_edges.txt` has
-//! how larger changes are read: the lines of the architecture that come and go, or the refusal. Both are written anew with
-//! `HEADROOM_WRITE_FAMILIES=1`.
+//! how larger changes are read: the lines of the architecture that come and go, or the refusal. `published_other_keys.txt` has what
+//! keys do that only other configurations have: always something else (`~`), always a refusal (`!`), or now this and now that (`?`).
+//! All are written anew with `HEADROOM_WRITE_FAMILIES=1`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,7 @@ use crate::checkpoint::config::Config;
 
 const PUBLISHED: &str = include_str!("../../../tests/fixtures/published.jsonl");
 const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_keys.txt");
+const OTHER_KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_other_keys.txt");
 const EDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_edges.txt");
 
 /// Keys that mlx-lm reads, each with a list of what it is where it is absent: of nothing where it must be there.
@@ -144,6 +146,46 @@ fn each_key_does_what_it_did() {
         }
     }
     as_stored(KEYS, &text);
+}
+
+/// What no configuration of its kind says, but another does: whether a reader takes it up, passes it over, or refuses what asks for it.
+#[test]
+fn a_key_of_other_families_does_what_it_did() {
+    let own = |config: &Value| {
+        let at = config["text_config"].is_object().then_some("/text_config").unwrap_or_default();
+        (at, config.pointer(at).and_then(Value::as_object).cloned().expect("an object"))
+    };
+    let mut all = BTreeMap::<String, BTreeMap<String, Value>>::new();
+    let mut add = |key: String, value: Value| drop(all.entry(key).or_default().insert(value.to_string(), value));
+    for (_, config, keys) in published() {
+        own(&config).1.into_iter().for_each(|(key, value)| add(key, value));
+        for (key, default) in keys.into_iter().flatten() {
+            others(&default[0]).into_iter().for_each(|value| add(key.clone(), value));
+        }
+    }
+    let mut text = String::new();
+    for (name, config, _) in published() {
+        let plain = read(&config);
+        let (at, there) = own(&config);
+        let mut by_outcome = BTreeMap::<char, Vec<String>>::new();
+        for (key, values) in all.iter().filter(|(key, _)| !there.contains_key(*key)) {
+            let outcomes =
+                values.values().map(|value| match read(&with(&config, &format!("{at}/{key}"), Some(value.clone()))) {
+                    same if same == plain => '=',
+                    Ok(_) => '~',
+                    Err(_) => '!',
+                });
+            let outcomes: BTreeSet<char> = outcomes.collect();
+            let outcome = if outcomes.len() == 1 { outcomes.into_iter().next() } else { Some('?') };
+            by_outcome.entry(outcome.expect("a value")).or_default().push(key.clone());
+        }
+        by_outcome.remove(&'=');
+        text += &format!("{name}\n");
+        for (outcome, keys) in by_outcome {
+            text += &format!("  {outcome} {}\n", keys.join(" "));
+        }
+    }
+    as_stored(OTHER_KEYS, &text);
 }
 
 /// Holds a text against a file, or writes it there.

@@ -9,10 +9,11 @@ use super::{
 use crate::checkpoint::architecture::Span;
 
 /// Qwen 2 and 2.5: biases of queries, keys and values.
+///
+/// Of this family are Qwen 2 and 2.5, QwQ.
 pub(crate) const QWEN2: Family = Family {
     name: "qwen2",
     model_type: "qwen2",
-    models: "Qwen 2 and 2.5, QwQ",
     config: ConfigRules {
         sizes: Sizes { head_dim: HeadDim::Shared, ..LLAMA.config.sizes },
         qkv_bias: Flag::Always,
@@ -26,10 +27,11 @@ pub(crate) const QWEN2: Family = Family {
 };
 
 /// Qwen 3: norms of each head, no biases.
+///
+/// Of this family is Qwen 3.
 pub(crate) const QWEN3: Family = Family {
     name: "qwen3",
     model_type: "qwen3",
-    models: "Qwen 3",
     config: ConfigRules {
         sizes: LLAMA.config.sizes,
         tied: Tied::Key(false),
@@ -44,34 +46,38 @@ pub(crate) const QWEN3: Family = Family {
 pub(super) const TEXT: Option<TextConfig> = Some(TextConfig { key: "text_config", optional: true, model_type: None });
 
 /// The language model of Qwen 2 VL.
+///
+/// Of this family is Qwen 2 VL.
 pub(crate) const QWEN2_VL: Family = Family {
     name: "qwen2_vl",
     model_type: "qwen2_vl",
     text: TEXT,
-    models: "Qwen 2 VL",
     tensors: wrapped(LLAMA.tensors, OTHER_PARTS),
     ..QWEN2
 };
 
 /// The language model of Qwen 2.5 VL.
-pub(crate) const QWEN2_5_VL: Family =
-    Family { name: "qwen2_5_vl", model_type: "qwen2_5_vl", models: "Qwen 2.5 VL", ..QWEN2_VL };
+///
+/// Of this family is Qwen 2.5 VL.
+pub(crate) const QWEN2_5_VL: Family = Family { name: "qwen2_5_vl", model_type: "qwen2_5_vl", ..QWEN2_VL };
 
 /// The language model of Qwen 3 VL.
+///
+/// Of this family is Qwen 3 VL.
 pub(crate) const QWEN3_VL: Family = Family {
     name: "qwen3_vl",
     model_type: "qwen3_vl",
     text: TEXT,
-    models: "Qwen 3 VL",
     tensors: wrapped(LLAMA.tensors, OTHER_PARTS),
     ..QWEN3
 };
 
 /// The first Qwen: projections in one matrix, and an MLP whose `intermediate_size` counts both of its halves.
+///
+/// Of this family is Qwen 1.
 pub(crate) const QWEN: Family = Family {
     name: "qwen",
     model_type: "qwen",
-    models: "Qwen 1",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size_or("vocab_size", 151_936),

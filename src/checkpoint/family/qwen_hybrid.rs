@@ -11,11 +11,12 @@ use super::{
 };
 
 /// Qwen 3.5: most layers are gated DeltaNets, the others attention with gates of its outputs. Its vision part is left out.
+///
+/// Of this family are Qwen 3.5, Qwen 3.6.
 pub(crate) const QWEN3_5: Family = Family {
     name: "qwen3_5",
     model_type: "qwen3_5",
     text: TEXT,
-    models: "Qwen 3.5, Qwen 3.6",
     config: ConfigRules {
         sizes: Sizes {
             vocab_size: size_or("vocab_size", 151_936),
@@ -56,10 +57,11 @@ const OTHER_PARTS_OF_3_5: &[Dropped] =
     &[Dropped::Beginning("vision_tower"), Dropped::Beginning("model.visual"), Dropped::Containing("mtp.")];
 
 /// Qwen 3.5 with experts in all layers.
+///
+/// Of this family are Qwen 3.5 and 3.6 with experts.
 pub(crate) const QWEN3_5_MOE: Family = Family {
     name: "qwen3_5_moe",
     model_type: "qwen3_5_moe",
-    models: "Qwen 3.5 and 3.6 with experts",
     config: ConfigRules {
         experts: Some(ExpertsRule {
             router: RouterRule { divided: Flag::Key("norm_topk_prob", true), ..ROUTER },
@@ -73,10 +75,11 @@ pub(crate) const QWEN3_5_MOE: Family = Family {
 };
 
 /// Qwen 3 Next: what became Qwen 3.5, with projections by key head.
+///
+/// Of this family is Qwen 3 Next.
 pub(crate) const QWEN3_NEXT: Family = Family {
     name: "qwen3_next",
     model_type: "qwen3_next",
-    models: "Qwen 3 Next",
     config: ConfigRules {
         sizes: LLAMA.config.sizes,
         other_mixers: Some(OtherMixers {
