@@ -107,6 +107,30 @@ fn the_template_is_found_in_both_its_homes_and_the_file_wins() {
 }
 
 #[test]
+fn a_template_for_tools_is_chosen_where_there_are_tools() {
+    let config = serde_json::json!({"chat_template": [
+        {"name": "tool_use", "template": "Hi"}, {"name": "default", "template": "!"}]});
+    let tokenizer = with(&config.to_string(), None).expect("a tokenizer");
+    let ids = |name: &str, value: Value| {
+        let encoding = Encoding {
+            variables: vec![(name.to_owned(), serde_json::from_value(value).expect("JSON"))],
+            ..Encoding::default()
+        };
+        tokenizer.encode_chats(&encoding, &["x"]).swap_remove(0).expect("ids").ids
+    };
+    assert_eq!(ids("tools", serde_json::json!([{}])), [96]);
+    assert_eq!(ids("tools", Value::Null), [0]);
+    assert_eq!(ids("documents", serde_json::json!([{}])), [0]);
+}
+
+#[test]
+fn an_answer_ends_at_tokens_of_the_vocabulary_alone() {
+    let tokenizer = with(r#"{"eos_token": "<|end|>"}"#, None).expect("a tokenizer");
+    assert_eq!(tokenizer.eos(&[99, 3, 98], 99), [3, 98]);
+    assert_eq!(tokenizer.eos(&[3], 98), [3]);
+}
+
+#[test]
 fn what_is_missing_or_broken_is_said_when_it_is_needed() {
     let none = with("{}", None).expect("a tokenizer");
     assert_eq!(none.encode_raw("Hi").expect("ids"), [96]);

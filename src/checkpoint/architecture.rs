@@ -602,3 +602,15 @@ pub(crate) enum RopeScaling {
         amplitude: f64,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_behind_the_head_is_told_where_there_is_something() {
+        assert_eq!(AfterHead::default().told(), None);
+        let all = AfterHead { bias: Some(vec![1.0]), curve: Curve { scale: Some(0.5), softcap: Some(30.0) } };
+        assert_eq!(all.told().as_deref(), Some("a bias of each row, scale 0.5, softcap 30"));
+    }
+}

@@ -134,6 +134,8 @@ mod tests {
         assert_eq!(clock.format("%d %b %Y"), Ok(("06 Jul 2024".to_owned(), false)));
         assert_eq!(clock.format("%-d/%-m at %H:%M 100%%"), Ok(("6/7 at 08:05 100%".to_owned(), true)));
         assert_eq!(clock.recorded(false), "2024-07-06");
+        let json = serde_json::to_string(&clock).expect("JSON");
+        assert_eq!((&*json, serde_json::from_str(&json).ok()), ("\"2024-07-06T08:05:09\"", Some(clock.clone())));
         assert_eq!(Clock::parse(&clock.recorded(true)), Ok(clock));
         assert_eq!(
             Clock::parse_epoch("1720253109").map(|clock| clock.recorded(true)),

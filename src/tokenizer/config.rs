@@ -326,4 +326,15 @@ mod tests {
         assert!(code(r#"["a.B", null]"#) && code(r#"{"AutoTokenizer": ["a.B", null]}"#));
         assert!(!code(r#"{"AutoTokenizer": null}"#) && !code(r#"{"AutoModel": "a.B"}"#) && !code("null"));
     }
+
+    #[test]
+    fn a_thousand_named_tokens_are_read_and_no_more() {
+        let with = |texts: usize, nulls: usize| {
+            let texts = (0..texts).map(|i| format!(r#""a{i}_token": "x""#));
+            let all: Vec<String> = texts.chain((0..nulls).map(|i| format!(r#""b{i}_token": null"#))).collect();
+            serde_json::from_str::<TokenizerConfig>(&format!("{{{}}}", all.join(",")))
+        };
+        assert!(with(1000, 0).is_ok() && with(600, 400).is_ok());
+        assert!(with(1001, 0).is_err() && with(600, 401).is_err() && with(1200, 0).is_err());
+    }
 }

@@ -444,3 +444,25 @@ pub fn check_ids(ids: &[u32], vocab_size: usize) -> Result<(), TokenizerError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_tokens_than_a_text_may_become_are_told_with_its_bytes() {
+        let limit = SPECIAL + TOKENS_A_BYTE * 5;
+        assert_eq!(within(Ok(vec![7; limit]), limit).map(|ids| ids.len()).ok(), Some(limit));
+        let error = within(Ok(vec![7; limit + 1]), limit).expect_err("they are too many");
+        assert!(matches!(error, TokenizerError::Many { bytes: 5, tokens, .. } if tokens == limit + 1), "{error}");
+    }
+
+    #[test]
+    fn what_ended_a_child_is_told_with_the_way_around_it() {
+        let told = |file| {
+            TokenizerError::Child { file, doing: "reading", error: ChildError::Protocol(String::new()) }.to_string()
+        };
+        assert!(told("tokenizer.json").contains("--prompt-ids") && !told("tokenizer.json").contains("--raw"));
+        assert!(told("chat_template.jinja").contains("--raw") && !told("chat_template.jinja").contains("--prompt-ids"));
+    }
+}

@@ -406,4 +406,14 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         Steady::new(&[1_u8; 64][..], Duration::ZERO).read_exact(&mut some).expect("fast enough");
     }
+
+    #[test]
+    fn only_a_url_of_this_machine_is_one() {
+        for url in ["http://localhost", "http://localhost:8080/a", "https://127.0.0.1/a", "http://[::1]:9/"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in ["http://localhost.example.org", "https://huggingface.co/localhost", "http://127.0.0.10"] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
 }

@@ -229,4 +229,13 @@ mod tests {
             assert!(matches!(error, ModelNameError::Revision { .. }), "{revision:?}: {error}");
         }
     }
+
+    #[test]
+    fn a_commit_has_forty_digits_of_base_16_in_lower_case() {
+        let commit = "0123456789abcdef".repeat(3)[..40].to_owned();
+        assert!(is_commit(&commit));
+        for text in [&commit[1..], &format!("{commit}0"), &commit.to_uppercase(), &commit.replace('a', "g"), ""] {
+            assert!(!is_commit(text), "{text}");
+        }
+    }
 }

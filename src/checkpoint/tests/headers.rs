@@ -57,6 +57,8 @@ fn a_header_that_is_not_an_object_of_json_is_refused() {
         let error = broken(raw_safetensors(text, b""), &["header"]);
         assert!(matches!(error, HeaderError::Json(_)), "{text:.20}: {error}");
     }
+    broken(raw_safetensors("[]", b""), &["expected an object of tensors"]);
+    broken(raw_safetensors(&header(&[entry("a", "F16", "7", 0, 2)]), b"ab"), &["expected a list of at most"]);
     let not_utf8 = [&3u64.to_le_bytes()[..], b"{\xff}"].concat();
     assert!(matches!(broken(not_utf8, &["header"]), HeaderError::Json(_)));
 }
