@@ -108,3 +108,15 @@ impl<'de> Visitor<'de> for StrictVisitor {
         Ok(Value::Object(map))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_as_many_bytes_as_are_allowed_is_read_and_no_longer_one() {
+        let padded = |len: usize| format!("{{}}{}", " ".repeat(len - 2)).into_bytes();
+        assert_eq!(parse_object(&padded(LIMIT)), Ok(Map::new()));
+        assert_eq!(parse_object(&padded(LIMIT + 1)), Err(JsonError::TooLong { len: LIMIT + 1, limit: LIMIT }));
+    }
+}

@@ -209,4 +209,31 @@ mod tests {
         }
         assert_eq!(of_model_type("Llama", |_| None), None);
     }
+
+    #[test]
+    fn experts_may_have_tensors_of_their_own_where_mlx_lm_stacks_them() {
+        let may = NATIVE.into_iter().filter(|family| family.may_have_experts_apart());
+        let told: Vec<_> = may.map(|family| (family.name, family.may_quantize_experts_apart())).collect();
+        assert_eq!(
+            told,
+            [
+                ("lfm2_moe", false),
+                ("mixtral", true),
+                ("qwen2_moe", true),
+                ("qwen3_moe", false),
+                ("olmoe", true),
+                ("glm4_moe", true),
+                ("solar_open", true),
+                ("dots1", true),
+                ("deepseek", true),
+                ("exaone_moe", true),
+                ("mellum", false),
+                ("ernie4_5_moe", false),
+                ("minimax", false),
+                ("minimax_m2", false),
+                ("phimoe", true),
+                ("bailing_moe", true),
+            ]
+        );
+    }
 }

@@ -4,8 +4,7 @@
 //! `tests/fixtures/published_keys.txt` has what a change of each key does: for each of some other values, and last for no value at
 //! all, whether the same is computed (`=`), something else (`~`), or the configuration is refused (`!`). `published_edges.txt` has
 //! how larger changes are read: the lines of the architecture that come and go, or the refusal. `published_other_keys.txt` has what
-//! keys do that only other configurations have: always something else (`~`), always a refusal (`!`), or now this and now that (`?`).
-//! All are written anew with `HEADROOM_WRITE_FAMILIES=1`.
+//! keys do that only other configurations have, with each of the values that they have there. All are written anew with `HEADROOM_WRITE_FAMILIES=1`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -167,19 +166,16 @@ fn a_key_of_other_families_does_what_it_did() {
     for (name, config, _) in published() {
         let plain = read(&config);
         let (at, there) = own(&config);
-        let mut by_outcome = BTreeMap::<char, Vec<String>>::new();
+        let mut by_outcome = BTreeMap::<String, Vec<String>>::new();
         for (key, values) in all.iter().filter(|(key, _)| !there.contains_key(*key)) {
-            let outcomes =
-                values.values().map(|value| match read(&with(&config, &format!("{at}/{key}"), Some(value.clone()))) {
-                    same if same == plain => '=',
-                    Ok(_) => '~',
-                    Err(_) => '!',
-                });
-            let outcomes: BTreeSet<char> = outcomes.collect();
-            let outcome = if outcomes.len() == 1 { outcomes.into_iter().next() } else { Some('?') };
-            by_outcome.entry(outcome.expect("a value")).or_default().push(key.clone());
+            let outcome = |value: &Value| match read(&with(&config, &format!("{at}/{key}"), Some(value.clone()))) {
+                same if same == plain => '=',
+                Ok(_) => '~',
+                Err(_) => '!',
+            };
+            by_outcome.entry(values.values().map(outcome).collect()).or_default().push(key.clone());
         }
-        by_outcome.remove(&'=');
+        by_outcome.retain(|outcome, _| outcome.contains(['~', '!']));
         text += &format!("{name}\n");
         for (outcome, keys) in by_outcome {
             text += &format!("  {outcome} {}\n", keys.join(" "));

@@ -30,3 +30,9 @@ pub(super) fn charge(steps: usize) -> Result<()> {
         None => Err(Error::refused("it takes too long, or makes too much text")),
     }
 }
+
+/// Steps taken since the start.
+#[cfg(test)]
+pub(super) fn spent() -> u64 {
+    FUEL - LEFT.get()
+}

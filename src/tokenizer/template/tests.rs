@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     super::{clock::Clock, ordered_json::Json},
-    Template, TemplateError, on_large_stack,
+    Template, TemplateError, fuel, on_large_stack,
 };
 
 /// What the fixture holds.
@@ -33,8 +33,9 @@ fn variables(context: &Json) -> &[(String, Json)] {
     }
 }
 
-fn render(source: &str, variables: &[(String, Json)], clock: &Clock) -> Result<String, TemplateError> {
-    on_large_stack(|| Ok(Template::new(source)?.render(variables, clock, usize::MAX)?.text))?
+/// The text, and the steps that it took.
+fn render(source: &str, variables: &[(String, Json)], clock: &Clock) -> Result<(String, u64), TemplateError> {
+    on_large_stack(|| Ok((Template::new(source)?.render(variables, clock, usize::MAX)?.text, fuel::spent())))?
 }
 
 /// Each template gives jinja2's text, or fails where jinja2 fails, or is refused with a reason; none gives
@@ -44,7 +45,7 @@ fn render(source: &str, variables: &[(String, Json)], clock: &Clock) -> Result<S
 fn templates_are_rendered_as_jinja2_renders_them_or_refused() {
     let Goldens { now, contexts, templates } = goldens();
     let clock = Clock::parse(&now).expect("a date");
-    let (mut equal, mut failed, mut refused, mut different) = (0, 0, 0, Vec::new());
+    let (mut equal, mut steps, mut failed, mut refused, mut different) = (0, 0, 0, 0, Vec::new());
     let mut reasons = std::collections::BTreeMap::<String, usize>::new();
     let mut said = std::collections::BTreeMap::<String, String>::new();
     for (number, case) in templates.iter().enumerate() {
@@ -57,7 +58,10 @@ fn templates_are_rendered_as_jinja2_renders_them_or_refused() {
                 *said.entry(error.to_string()).or_default() += &format!("  {shown} in context {place}\n");
             }
             match (outcome, got) {
-                (Some(text), Ok(got)) if *text == got => equal += 1,
+                (Some(text), Ok((got, spent))) if *text == got => {
+                    equal += 1;
+                    steps += spent;
+                }
                 (None, Err(TemplateError::Refused { .. })) => failed += 1,
                 (None, Err(_)) => failed += 1,
                 (Some(_), Err(TemplateError::Refused { message, .. })) => {
@@ -85,12 +89,13 @@ fn templates_are_rendered_as_jinja2_renders_them_or_refused() {
     // A renderer that refuses is right and of no use.
     assert!(refused * 10 < equal, "{refused} of {equal} are refused: {reasons:?}");
     if std::env::var_os("HEADROOM_TEMPLATES").is_none() {
-        as_stored(&said.into_iter().map(|(message, of)| format!("{message}\n{of}")).collect::<String>());
+        let said: String = said.into_iter().map(|(message, of)| format!("{message}\n{of}")).collect();
+        as_stored(&format!("{equal} texts in {steps} steps\n{said}"));
     }
 }
 
-/// Holds what is said of templates that fail or are refused against what was said, so that none is refused that was rendered. The file
-/// is written anew with `HEADROOM_WRITE_TEMPLATES=1`.
+/// Holds what is said of templates that fail or are refused against what was said, so that none is refused that was rendered, and
+/// the steps that the others take, for which a template is charged. The file is written anew with `HEADROOM_WRITE_TEMPLATES=1`.
 fn as_stored(text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates_said.txt");
     if std::env::var_os("HEADROOM_WRITE_TEMPLATES").is_some() {
@@ -104,7 +109,7 @@ fn as_stored(text: &str) {
 }
 
 fn alone(source: &str) -> Result<String, TemplateError> {
-    render(source, &[], &Clock::parse("2024-07-06").expect("a date"))
+    render(source, &[], &Clock::parse("2024-07-06").expect("a date")).map(|(text, _)| text)
 }
 
 #[test]
@@ -171,4 +176,44 @@ fn a_date_that_was_asked_for_is_told_and_the_time_only_where_it_was_asked_for() 
     assert_eq!(date("{{ strftime_now('%d %b') }}"), Ok(Some("2024-07-06".to_owned())));
     assert_eq!(date("{{ strftime_now('%d') }}{{ strftime_now('%H') }}"), Ok(Some("2024-07-06T08:05:09".to_owned())));
     assert_eq!(date("{{ 'x' * 101 }}"), Err(TemplateError::Long { limit: 100 }));
+}
+
+/// The least count, below 500, at which a template is refused.
+fn refused_from(template: impl Fn(usize) -> String) -> Option<usize> {
+    (1..500).find(|&count| alone(&template(count)).is_err())
+}
+
+#[test]
+fn what_nests_and_what_is_chained_has_a_limit() {
+    let around = |open: &'static str, close: &'static str| {
+        move |count: usize| format!("{{{{ {}1{} }}}}", open.repeat(count), close.repeat(count))
+    };
+    let before = |word: &'static str| move |count: usize| format!("{{{{ {}1 }}}}", word.repeat(count));
+    let behind = |first: &'static str, more: &'static str| {
+        move |count: usize| format!("{{{{ {first}{} }}}}", more.repeat(count))
+    };
+    let blocks = |count: usize| "{% if 1 %}".repeat(count) + &"{% endif %}".repeat(count);
+    let limits = [
+        (refused_from(around("(", ")")), Some(50)),
+        (refused_from(around("[", "]")), Some(100)),
+        (refused_from(around("{1:", "}")), Some(100)),
+        (refused_from(before("not ")), Some(100)),
+        (refused_from(before("-")), Some(100)),
+        (refused_from(behind("1", " + 1")), Some(201)),
+        (refused_from(behind("1", " * 1")), Some(201)),
+        // These two are lists of operands, which nest nothing.
+        (refused_from(behind("1", " ~ 1")), None),
+        (refused_from(behind("1", " < 2")), None),
+        (refused_from(behind("1", " and 1")), Some(201)),
+        (refused_from(behind("1", " or 1")), Some(201)),
+        (refused_from(behind("1", " | abs")), Some(200)),
+        (refused_from(behind("1", " if 1")), Some(201)),
+        (refused_from(behind("1", " ** 1")), Some(201)),
+        (refused_from(behind("'a'", ".upper()")), Some(100)),
+        (refused_from(behind("'a'", "[0]")), Some(200)),
+        (refused_from(blocks), Some(100)),
+    ];
+    for (place, (found, limit)) in limits.into_iter().enumerate() {
+        assert_eq!(found, limit, "limit {place}");
+    }
 }
