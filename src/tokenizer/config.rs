@@ -337,4 +337,15 @@ mod tests {
         assert!(with(1000, 0).is_ok() && with(600, 400).is_ok());
         assert!(with(1001, 0).is_err() && with(600, 401).is_err() && with(1200, 0).is_err());
     }
+
+    #[test]
+    fn as_many_tokens_as_any_model_has_are_read_and_no_more() {
+        let with = |count: usize| {
+            let list = vec![r#""a""#; count].join(",");
+            serde_json::from_str::<TokenizerConfig>(&format!(r#"{{"additional_special_tokens": [{list}]}}"#))
+        };
+        assert_eq!(with(MOST).map(|config| config.additional.len()).ok(), Some(MOST));
+        let error = with(MOST + 1).expect_err("they are too many").to_string();
+        assert!(error.contains("more than 100000 tokens"), "{error}");
+    }
 }

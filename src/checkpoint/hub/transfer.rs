@@ -226,3 +226,14 @@ fn is_transient(error: &HubError) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_read_whole_has_a_limit_of_its_kind() {
+        let limits = ["model-1.safetensors", "tokenizer.json", INDEX, "config.json"].map(most_bytes);
+        assert_eq!(limits, [u64::MAX, 256 << 20, 64 << 20, 16 << 20]);
+    }
+}
