@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     super::{clock::Clock, ordered_json::Json},
-    Template, TemplateError, fuel, on_large_stack,
+    Chat, LONGEST, TIMES, Template, TemplateError, TemplateSource, fuel, on_large_stack,
 };
 
 /// What the fixture holds.
@@ -216,4 +216,52 @@ fn what_nests_and_what_is_chained_has_a_limit() {
     for (place, (found, limit)) in limits.into_iter().enumerate() {
         assert_eq!(found, limit, "limit {place}");
     }
+}
+
+#[test]
+fn values_that_hold_one_another_have_a_limit_whatever_they_are() {
+    let holding = |what: &'static str| {
+        move |count: usize| {
+            let all: String = (0..count).map(|_| format!("{{% set x = {what} %}}")).collect();
+            format!("{{% set x = 1 %}}{all}")
+        }
+    };
+    for (what, limit) in [
+        ("[x]", 101),
+        ("(x,)", 101),
+        ("{'a': x}", 101),
+        ("{'a': x}.items()", 101),
+        ("[{'a': x}.values()]", 51),
+        ("namespace(a=x)", 101),
+        ("[x] | map('default')", 101),
+        ("[[x].index]", 51),
+    ] {
+        assert_eq!(refused_from(holding(what)), Some(limit), "{what}");
+    }
+}
+
+#[test]
+fn half_a_surrogate_pair_is_no_text() {
+    for source in ["{{ '\\ud83d' }}", "{{ '\\udfff' }}", "{{ 'a\\ud800b' }}"] {
+        assert!(matches!(alone(source), Err(TemplateError::Refused { .. })), "{source}");
+    }
+    assert_eq!(alone("{{ '\\ud7ff\\ue000' }}").as_deref(), Ok("\u{d7ff}\u{e000}"));
+}
+
+#[test]
+fn a_template_may_write_a_length_and_a_multiple_of_the_messages() {
+    let chat = Chat::new(Some("ab"), "cde");
+    assert_eq!(chat.len(), 5);
+    let written = |len: usize| {
+        let text = format!(
+            "{{% for i in range({}) %}}{{{{ '{}' }}}}{{% endfor %}}{}",
+            len / 1000,
+            "x".repeat(1000),
+            "y".repeat(len % 1000)
+        );
+        let source = TemplateSource { file: "a", text, variables: Vec::new(), clock: Clock::now() };
+        super::render(&source, std::slice::from_ref(&chat)).swap_remove(0).map(|rendered| rendered.text.len())
+    };
+    let limit = LONGEST + 5 * TIMES;
+    assert_eq!((written(limit), written(limit + 1)), (Ok(limit), Err(TemplateError::Long { limit })));
 }
