@@ -213,7 +213,6 @@ pub(crate) const MISTRAL3_OF_MINISTRAL3: Family = Family {
     text: Some(TextConfig { key: "text_config", optional: false, model_type: Some("ministral3") }),
     config: ConfigRules { tied: Tied::Key(false), ..MINISTRAL3.config },
     tensors: wrapped(LLAMA.tensors, OTHER_PARTS),
-    ..MINISTRAL3
 };
 
 /// SmolLM3: some layers have no rotary embedding.
