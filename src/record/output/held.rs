@@ -308,10 +308,14 @@ impl Held {
 }
 
 impl Drop for Held {
-    /// What was created and never used is removed, while it is still locked.
+    /// What was created and never used is removed, while it is still locked. Then the lock is given up: closing the file would not
+    /// do so where another thread starts a process at this moment, which has the open file until it is another program.
     fn drop(&mut self) {
         if self.unused && self.file.metadata().is_ok_and(|found| found.len() == 0) && self.is_there() {
             drop(fs::remove_file(&self.path));
+        }
+        if self.regular {
+            drop(self.file.unlock());
         }
     }
 }
@@ -409,6 +413,16 @@ mod tests {
         assert!(matches!(Held::open(&path), Err(OutputError::Locked(_))));
         drop(held);
         Held::open(&path).expect("it is free again");
+    }
+
+    #[test]
+    fn a_lock_is_given_up_while_somebody_else_has_the_open_file() {
+        let (_folder, path) = place("");
+        let held = Held::open(&path).expect("a file");
+        let inherited = held.file.try_clone().expect("the same open file");
+        drop(held);
+        Held::open(&path).expect("it is free");
+        drop(inherited);
     }
 
     #[test]
