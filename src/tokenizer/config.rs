@@ -348,4 +348,11 @@ mod tests {
         let error = with(MOST + 1).expect_err("they are too many").to_string();
         assert!(error.contains("more than 100000 tokens"), "{error}");
     }
+
+    #[test]
+    fn only_a_key_of_a_token_names_one_and_a_class_has_a_name() {
+        let config = parse(r#"{"padding_side": "left", "eos_token": "e", "tokenizer_class": ""}"#);
+        assert_eq!((config.tokens.len(), config.class), (1, None));
+        assert_eq!(parse(r#"{"tokenizer_class": "X"}"#).class.as_deref(), Some("X"));
+    }
 }

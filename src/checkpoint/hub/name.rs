@@ -238,4 +238,10 @@ mod tests {
             assert!(!is_commit(text), "{text}");
         }
     }
+
+    #[test]
+    fn a_revision_has_at_most_two_hundred_bytes() {
+        let with = |len: usize| ModelName::parse(&format!("a/b@{}", "x".repeat(len)));
+        assert!(with(200).is_ok() && with(201).is_err() && with(400).is_err());
+    }
 }

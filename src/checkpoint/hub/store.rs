@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
-    process,
 };
 
 use super::{HubError, cache::ModelCache};
+use crate::temporary::Temporary;
 
 impl ModelCache {
     pub(super) fn blobs(&self) -> PathBuf {
@@ -19,10 +19,9 @@ impl ModelCache {
         let path = self.root.join("refs").join(revision);
         let folder = path.parent().expect("it is below refs");
         fs::create_dir_all(folder).map_err(disk(folder))?;
-        // Renamed into place, so that nobody reads half a commit.
-        let new = folder.join(format!(".new-{}", process::id()));
-        fs::write(&new, commit).map_err(disk(&new))?;
-        fs::rename(&new, &path).map_err(disk(&path))
+        let mut new = Temporary::beside(&path).map_err(disk(&path))?;
+        new.file().write_all(commit.as_bytes()).map_err(disk(&path))?;
+        new.move_to(&path).map(drop).map_err(disk(&path))
     }
 
     /// Has the snapshot of `commit` hold the blob `etag` as `file`, unless it has such a file.
@@ -61,4 +60,22 @@ fn link_or_copy(blob: &Path, _relative: &Path, path: &Path) -> io::Result<()> {
 pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> HubError {
     let path = path.to_owned();
     |error| HubError::Disk { path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ref_is_set_by_many_at_once() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let cache = ModelCache { root: folder.path().to_owned() };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| cache.set_ref("pr/1", "abc").expect("a ref")));
+            }
+        });
+        assert_eq!(fs::read_to_string(folder.path().join("refs/pr/1")).expect("a ref"), "abc");
+        assert_eq!(fs::read_dir(folder.path().join("refs/pr")).expect("a folder").count(), 1);
+    }
 }

@@ -59,6 +59,11 @@ fn a_header_that_is_not_an_object_of_json_is_refused() {
     }
     broken(raw_safetensors("[]", b""), &["expected an object of tensors"]);
     broken(raw_safetensors(&header(&[entry("a", "F16", "7", 0, 2)]), b"ab"), &["expected a list of at most"]);
+    let shape = format!("[{}]", vec!["1"; 9].join(","));
+    broken(
+        raw_safetensors(&header(&[entry("a", "F16", &shape, 0, 2)]), b"ab"),
+        &["invalid length 9, expected a list of at most 8"],
+    );
     let not_utf8 = [&3u64.to_le_bytes()[..], b"{\xff}"].concat();
     assert!(matches!(broken(not_utf8, &["header"]), HeaderError::Json(_)));
 }

@@ -36,3 +36,17 @@ pub(super) fn charge(steps: usize) -> Result<()> {
 pub(super) fn spent() -> u64 {
     FUEL - LEFT.get()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_start_fills_up_and_what_is_there_can_be_taken() {
+        start();
+        assert!(charge(FUEL as usize).is_ok() && charge(1).is_err());
+        start();
+        assert!(charge(1).is_ok());
+        assert_eq!(spent(), 1);
+    }
+}
