@@ -59,7 +59,7 @@ fn a_header_that_is_not_an_object_of_json_is_refused() {
     }
     broken(raw_safetensors("[]", b""), &["expected an object of tensors"]);
     broken(raw_safetensors(&header(&[entry("a", "F16", "7", 0, 2)]), b"ab"), &["expected a list of at most"]);
-    let shape = format!("[{}]", vec!["1"; 9].join(","));
+    let shape = format!("[{}]", ["1"; 9].join(","));
     broken(
         raw_safetensors(&header(&[entry("a", "F16", &shape, 0, 2)]), b"ab"),
         &["invalid length 9, expected a list of at most 8"],
