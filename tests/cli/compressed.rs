@@ -113,7 +113,8 @@ fn what_is_no_compressed_journal_of_this_run_is_refused_and_stays_as_it_was() {
     run(&sweep(&model, "0..9", &ours)).exits(0);
     let bytes = fs::read(&ours).expect("a file");
     let mut damaged = bytes.clone();
-    damaged[bytes.len() - 200] ^= 0xff;
+    // The checksum at the end: what a damage elsewhere does first depends on the times in the records.
+    damaged[bytes.len() - 1] ^= 0xff;
     for (values, held, expected) in [
         ("0..10", bytes[..70].to_vec(), "another run: its list of edits or of prompts (by digest) is"),
         ("0..10", bytes.clone(), "another run: its number of trials is 10, here it is 11"),
