@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, env, fs, sync::Arc};
 
 use lm_headroom::{
-    checkpoint::{Checkpoint, CheckpointError, Family, config::Override, family, family::NATIVE},
+    checkpoint::{Checkpoint, CheckpointError, Family, family, family::NATIVE},
     kernels::Kernel,
     model::{Body, CpuProjection, Decoder, Parent, Projection, Query, Step},
     search::agree,
@@ -198,12 +198,7 @@ fn tensors_that_mlx_lm_drops_are_passed_over_and_others_are_not() {
 fn experts_with_tensors_of_their_own_give_the_bits_of_stacked_ones() {
     let mut compared = Vec::new();
     for family in NATIVE.into_iter().filter(|family| family.may_have_experts_apart()) {
-        let quantized = fixture(family);
-        let mut plain = quantized.clone();
-        for module in quantized.modules().into_iter().filter(|module| module.count.is_some()) {
-            plain.overrides.insert(module.name, Override::Dense);
-        }
-        for fixture in [Some(plain), family.may_quantize_experts_apart().then_some(quantized)].into_iter().flatten() {
+        for fixture in fixture(family).stackable() {
             let (stacked, own) = (fixture.tensors(), fixture.tensors_of_experts_apart());
             assert!(own.len() > stacked.len() + 2 * fixture.num_experts, "{}", family.name);
             let [stacked, own] = [stacked, own].map(|tensors| {

@@ -25,9 +25,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use merge::Parts;
-
-pub(crate) use missing::Missing;
-pub(crate) use missing::Spacing;
+pub(crate) use missing::{Missing, Spacing};
 pub use output::OutputError;
 pub(crate) use reader::{Line, Reader};
 #[cfg(feature = "report")]

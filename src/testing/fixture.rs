@@ -620,6 +620,17 @@ impl Fixture {
         tensors
     }
 
+    /// The model in each form that may have experts with tensors of their own: with plain experts, and as it is where mlx-lm stacks
+    /// quantized ones of its family, too.
+    pub fn stackable(&self) -> Vec<Self> {
+        let mut plain = self.clone();
+        for module in self.modules().into_iter().filter(|module| module.count.is_some()) {
+            plain.overrides.insert(module.name, Override::Dense);
+        }
+        let quantized = self.family.may_quantize_experts_apart().then(|| self.clone());
+        [Some(plain), quantized].into_iter().flatten().collect()
+    }
+
     /// Every tensor of the same checkpoint with experts that have tensors of their own, which [`Fixture::tensors`] stacks.
     ///
     /// # Panics

@@ -20,6 +20,8 @@ pub mod property;
 pub(crate) mod records;
 mod regressions;
 pub mod snapshot;
+#[cfg(test)]
+pub(crate) mod stored;
 pub mod strategies;
 
 use std::io::Write;

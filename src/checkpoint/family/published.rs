@@ -4,21 +4,18 @@
 //! `tests/fixtures/published_keys.txt` has what a change of each key does: for each of some other values, and last for no value at
 //! all, whether the same is computed (`=`), something else (`~`), or the configuration is refused (`!`). `published_edges.txt` has
 //! how larger changes are read: the lines of the architecture that come and go, or the refusal. `published_other_keys.txt` has what
-//! keys do that only other configurations have, with each of the values that they have there. All are written anew with `HEADROOM_WRITE_FAMILIES=1`.
+//! keys do that only other configurations have, with each of the values that they have there. All are written anew with
+//! `HEADROOM_WRITE_FAMILIES=1`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::config::Config;
+use crate::{checkpoint::config::Config, testing::stored::as_stored};
 
 const PUBLISHED: &str = include_str!("../../../tests/fixtures/published.jsonl");
-const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_keys.txt");
-const OTHER_KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_other_keys.txt");
-const EDGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/published_edges.txt");
+/// Where the environment has it, the files are written anew.
+const WRITE: &str = "HEADROOM_WRITE_FAMILIES";
 
 /// Keys that mlx-lm reads, each with a list of what it is where it is absent: of nothing where it must be there.
 type Defaults = Map<String, Value>;
@@ -129,22 +126,15 @@ fn each_key_does_what_it_did() {
                 }
             }
         }
-        let mut by_outcome = BTreeMap::<_, Vec<String>>::new();
+        let mut by_outcomes = BTreeMap::<String, Vec<String>>::new();
         for (place, value) in all {
-            let outcome = |value| match read(&with(&config, &place, value)) {
-                Ok(read) if read == plain => '=',
-                Ok(_) => '~',
-                Err(_) => '!',
-            };
-            let changed = others(&value).into_iter().map(Some).chain([None]).map(outcome).collect::<String>();
-            by_outcome.entry(changed).or_default().push(place);
+            let values = others(&value).into_iter().map(Some).chain([None]);
+            let outcomes = values.map(|value| outcome(&with(&config, &place, value), &plain)).collect();
+            by_outcomes.entry(outcomes).or_default().push(place);
         }
-        text += &format!("{name}\n");
-        for (outcome, places) in by_outcome {
-            text += &format!("  {outcome} {}\n", places.join(" "));
-        }
+        text += &told(&name, by_outcomes);
     }
-    as_stored(KEYS, &text);
+    as_stored("published_keys.txt", &text, WRITE);
 }
 
 /// What no configuration of its kind says, but another does: whether a reader takes it up, passes it over, or refuses what asks for it.
@@ -164,36 +154,33 @@ fn a_key_of_other_families_does_what_it_did() {
     }
     let mut text = String::new();
     for (name, config, _) in published() {
-        let plain = read(&config);
+        let plain = read(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
         let (at, there) = own(&config);
-        let mut by_outcome = BTreeMap::<String, Vec<String>>::new();
+        let mut by_outcomes = BTreeMap::<String, Vec<String>>::new();
         for (key, values) in all.iter().filter(|(key, _)| !there.contains_key(*key)) {
-            let outcome = |value: &Value| match read(&with(&config, &format!("{at}/{key}"), Some(value.clone()))) {
-                same if same == plain => '=',
-                Ok(_) => '~',
-                Err(_) => '!',
-            };
-            by_outcome.entry(values.values().map(outcome).collect()).or_default().push(key.clone());
+            let place = format!("{at}/{key}");
+            let outcomes = values.values().map(|value| outcome(&with(&config, &place, Some(value.clone())), &plain));
+            by_outcomes.entry(outcomes.collect()).or_default().push(key.clone());
         }
-        by_outcome.retain(|outcome, _| outcome.contains(['~', '!']));
-        text += &format!("{name}\n");
-        for (outcome, keys) in by_outcome {
-            text += &format!("  {outcome} {}\n", keys.join(" "));
-        }
+        by_outcomes.retain(|outcomes, _| outcomes.contains(['~', '!']));
+        text += &told(&name, by_outcomes);
     }
-    as_stored(OTHER_KEYS, &text);
+    as_stored("published_other_keys.txt", &text, WRITE);
 }
 
-/// Holds a text against a file, or writes it there.
-fn as_stored(file: &str, text: &str) {
-    if env::var_os("HEADROOM_WRITE_FAMILIES").is_some() {
-        fs::write(file, text).expect("the file can be written");
+/// What is computed by `changed` beside `plain`: the same, something else, or nothing, since it is refused.
+fn outcome(changed: &Value, plain: &str) -> char {
+    match read(changed) {
+        Ok(read) if read == plain => '=',
+        Ok(_) => '~',
+        Err(_) => '!',
     }
-    let stored = fs::read_to_string(file).expect("the file can be read");
-    for (then, now) in stored.lines().zip(text.lines()) {
-        assert_eq!(then, now, "was, is");
-    }
-    assert_eq!(stored.len(), text.len());
+}
+
+/// The places of a configuration by what changes of them do.
+fn told(name: &str, by_outcomes: BTreeMap<String, Vec<String>>) -> String {
+    let line = |(outcomes, places): (String, Vec<String>)| format!("  {outcomes} {}\n", places.join(" "));
+    format!("{name}\n{}", by_outcomes.into_iter().map(line).collect::<String>())
 }
 
 /// Configurations at the edges of what a reader distinguishes: a published one, and what is merged into it, where `null` takes a key out.
@@ -450,5 +437,5 @@ fn what_lies_at_an_edge_is_read_as_it_was() {
             }
         }
     }
-    as_stored(EDGES, &text);
+    as_stored("published_edges.txt", &text, WRITE);
 }

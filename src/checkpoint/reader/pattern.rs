@@ -115,6 +115,7 @@ fn sliding(keys: &Keys<'_>, rule: Sliding, count: usize) -> Result<Vec<bool>, Co
     match rule {
         Sliding::Never => Ok(vec![false]),
         Sliding::LayerTypes { key, every } => {
+            // The key is read beside a list as well, so that it does not count as one that nobody reads.
             let told = key.map(|key| period(keys, Size { key, default: every })).transpose()?.or(every);
             match keys.list("layer_types")? {
                 Some(types) => layer_types(keys, types, "sliding_attention", count),

@@ -196,12 +196,7 @@ fn what_mlx_lm_drops_beside_experts_is_dropped() {
 #[test]
 fn experts_with_tensors_of_their_own_are_in_the_formats_of_stacked_ones() {
     for family in NATIVE.into_iter().filter(|family| family.may_have_experts_apart()) {
-        let quantized = fixture(family);
-        let mut plain = quantized.clone();
-        for module in quantized.modules().into_iter().filter(|module| module.count.is_some()) {
-            plain.overrides.insert(module.name, Override::Dense);
-        }
-        for fixture in [Some(plain), family.may_quantize_experts_apart().then_some(quantized)].into_iter().flatten() {
+        for fixture in fixture(family).stackable() {
             let [stacked, own] = [fixture.tensors(), fixture.tensors_of_experts_apart()]
                 .map(|tensors| opened(files_of(&fixture.config(), &tensors, 2)));
             assert_eq!(own.weights().formats, stacked.weights().formats, "{}", family.name);

@@ -6,6 +6,7 @@ use super::{
     super::{clock::Clock, ordered_json::Json},
     Chat, LONGEST, TIMES, Template, TemplateError, TemplateSource, fuel, on_large_stack,
 };
+use crate::testing::stored::as_stored;
 
 /// What the fixture holds.
 #[derive(Deserialize)]
@@ -90,22 +91,9 @@ fn templates_are_rendered_as_jinja2_renders_them_or_refused() {
     assert!(refused * 10 < equal, "{refused} of {equal} are refused: {reasons:?}");
     if std::env::var_os("HEADROOM_TEMPLATES").is_none() {
         let said: String = said.into_iter().map(|(message, of)| format!("{message}\n{of}")).collect();
-        as_stored(&format!("{equal} texts in {steps} steps\n{said}"));
+        // So that none is refused that was rendered, and none is charged otherwise.
+        as_stored("templates_said.txt", &format!("{equal} texts in {steps} steps\n{said}"), "HEADROOM_WRITE_TEMPLATES");
     }
-}
-
-/// Holds what is said of templates that fail or are refused against what was said, so that none is refused that was rendered, and
-/// the steps that the others take, for which a template is charged. The file is written anew with `HEADROOM_WRITE_TEMPLATES=1`.
-fn as_stored(text: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates_said.txt");
-    if std::env::var_os("HEADROOM_WRITE_TEMPLATES").is_some() {
-        std::fs::write(&path, text).expect("the file can be written");
-    }
-    let stored = std::fs::read_to_string(&path).expect("the file can be read");
-    for (then, now) in stored.lines().zip(text.lines()) {
-        assert_eq!(then, now, "was, is");
-    }
-    assert_eq!(stored.len(), text.len());
 }
 
 fn alone(source: &str) -> Result<String, TemplateError> {
