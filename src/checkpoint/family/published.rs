@@ -137,7 +137,7 @@ fn each_key_does_what_it_did() {
     as_stored("published_keys.txt", &text, WRITE);
 }
 
-/// What no configuration of its kind says, but another does: whether a reader takes it up, passes it over, or refuses what asks for it.
+/// A key that only other configurations have is taken up, passed over, or refused as one that asks for something.
 #[test]
 fn a_key_of_other_families_does_what_it_did() {
     let own = |config: &Value| {

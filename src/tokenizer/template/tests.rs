@@ -91,7 +91,7 @@ fn templates_are_rendered_as_jinja2_renders_them_or_refused() {
     assert!(refused * 10 < equal, "{refused} of {equal} are refused: {reasons:?}");
     if std::env::var_os("HEADROOM_TEMPLATES").is_none() {
         let said: String = said.into_iter().map(|(message, of)| format!("{message}\n{of}")).collect();
-        // So that none is refused that was rendered, and none is charged otherwise.
+        // These are pinned, so that none is refused that was rendered, and none is charged otherwise.
         as_stored("templates_said.txt", &format!("{equal} texts in {steps} steps\n{said}"), "HEADROOM_WRITE_TEMPLATES");
     }
 }
